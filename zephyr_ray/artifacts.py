@@ -1,0 +1,203 @@
+"""Where each artifact of a run lives, whose it is, and whether it is complete.
+
+    <root>/<stage>/data/*.parquet or checkpoint/     the artifact
+    <root>/<stage>/dropped/*.parquet                 the rows left out of it, with their reasons
+    <root>/<stage>/unfinished.json                   while it is being made: the fingerprint of what is being made
+    <root>/<stage>/manifest.json                     written last; an artifact without one does not exist
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import posixpath
+from collections.abc import Iterable
+from typing import Any
+
+import pyarrow.fs as pafs
+
+from zephyr_ray.errors import UserError
+
+_CHUNK = 1 << 22
+
+
+def content_id(*parts: Any) -> str:
+    """A hash of JSON values, 32 hex digits: the same row has the same id in any run, partition or retry."""
+    text = json.dumps(parts, ensure_ascii=False, sort_keys=True, separators=(",", ":"))
+    return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
+
+
+def open_filesystem(uri: str) -> tuple[pafs.FileSystem, str]:
+    """The pyarrow filesystem and the path in it, for a local path or a URI.
+
+    Raises:
+        UserError: The URI's scheme is unknown, or its filesystem cannot be opened.
+    """
+    if "://" not in uri:
+        return pafs.LocalFileSystem(), os.path.abspath(os.path.expanduser(uri))
+    try:
+        return pafs.FileSystem.from_uri(uri)
+    except (ValueError, OSError, ImportError) as error:
+        raise UserError(f"run.root={uri}: {error}; give a local path or a URI that pyarrow opens (s3://, gs://)") from None
+
+
+class Run:
+    """The root of a run and the artifacts under it."""
+
+    def __init__(self, root: str):
+        self.filesystem, self.path = open_filesystem(root)
+        self.root = root if "://" in root else self.path
+        self.is_local = isinstance(self.filesystem, pafs.LocalFileSystem)
+
+    def artifact(self, stage: str) -> Artifact:
+        return Artifact(self, stage)
+
+    def check_writable(self) -> None:
+        """Fails before any work where the root cannot be written.
+
+        Raises:
+            UserError: Naming the root and what the filesystem said.
+        """
+        probe = posixpath.join(self.path, ".writable")
+        try:
+            self.filesystem.create_dir(self.path, recursive=True)
+            with self.filesystem.open_output_stream(probe) as stream:
+                stream.write(b"")
+            self.filesystem.delete_file(probe)
+        except OSError as error:
+            reason = error.strerror or str(error)
+            raise UserError(f"run.root={self.root} cannot be written: {reason}; choose another with --set run.root=") from None
+
+    def write_text(self, name: str, text: str) -> None:
+        _write_text(self.filesystem, posixpath.join(self.path, name), text)
+
+
+class Artifact:
+    """One stage's output. Complete or absent: only a manifest makes it exist."""
+
+    def __init__(self, run: Run, stage: str):
+        self.run, self.stage = run, stage
+        self.path = posixpath.join(run.path, stage)
+
+    @property
+    def uri(self) -> str:
+        return posixpath.join(self.run.root, self.stage)
+
+    def manifest(self) -> dict[str, Any] | None:
+        """The manifest, or None where the artifact does not exist."""
+        return _read_json(self.run.filesystem, posixpath.join(self.path, "manifest.json"))
+
+    def is_finished(self, fingerprint: str) -> bool:
+        manifest = self.manifest()
+        return manifest is not None and manifest["fingerprint"] == fingerprint
+
+    def begin(self, fingerprint: str) -> bool:
+        """Makes the folder ready for this fingerprint, and says whether an earlier try left work to resume.
+
+        Work of another fingerprint is deleted first.
+
+        Raises:
+            UserError: There is something in the folder that no stage made.
+        """
+        filesystem = self.run.filesystem
+        unfinished = _read_json(filesystem, self._unfinished)
+        if unfinished is not None and unfinished["fingerprint"] == fingerprint:
+            return True
+        if unfinished is None and self.manifest() is None and _has_files(filesystem, self.path):
+            raise UserError(f"{self.uri} is not empty and not a stage of a run; choose another --set run.root=")
+        if filesystem.get_file_info(self.path).type == pafs.FileType.Directory:
+            filesystem.delete_dir(self.path)
+        filesystem.create_dir(self.path, recursive=True)
+        _write_text(filesystem, self._unfinished, json.dumps({"fingerprint": fingerprint}))
+        return False
+
+    def finish(self, manifest: dict[str, Any]) -> None:
+        """Writes the manifest, which makes the artifact exist."""
+        text = json.dumps(manifest, indent=2, ensure_ascii=False, default=str)
+        _write_text(self.run.filesystem, posixpath.join(self.path, "manifest.json"), text + "\n")
+        self.run.filesystem.delete_file(self._unfinished)
+
+    def files(self, folder: str = "data") -> list[str]:
+        """Paths (in the run's filesystem) of the files that the manifest names for this folder, sorted.
+
+        Raises:
+            UserError: The artifact does not exist.
+        """
+        manifest = self.manifest()
+        if manifest is None:
+            raise UserError(f"{self.uri} is not there or not finished; run jobs/{self.stage}.py on the same run.root")
+        return [posixpath.join(self.path, name) for name in manifest["files"] if name.startswith(folder + "/")]
+
+    def local_folder(self, folder: str = "checkpoint") -> str:
+        """The folder as a local path: itself on a local root, else a copy in this machine's cache."""
+        source = posixpath.join(self.path, folder)
+        if self.run.is_local:
+            return source
+        fingerprint = (self.manifest() or {}).get("fingerprint", "unfinished")
+        target = os.path.join(cache_root(), "artifacts", f"{self.stage}-{fingerprint}", folder)
+        if not os.path.isdir(target):
+            partial = f"{target}.{os.getpid()}"
+            os.makedirs(partial, exist_ok=True)
+            pafs.copy_files(source, partial, source_filesystem=self.run.filesystem)
+            try:
+                os.rename(partial, target)
+            except OSError:  # another process of this machine was first; its copy is the same
+                if not os.path.isdir(target):
+                    raise
+        return target
+
+    @property
+    def _unfinished(self) -> str:
+        return posixpath.join(self.path, "unfinished.json")
+
+
+def cache_root() -> str:
+    """This machine's cache of things that can be made again."""
+    return os.environ.get("ZEPHYR_RAY_CACHE") or os.path.join(os.path.expanduser("~"), ".cache", "zephyr_ray")
+
+
+def fingerprint(stage: str, config: Any, inputs: dict[str, str]) -> str:
+    """What an artifact is: its stage, the semantic part of the recipe it reads, and what its inputs are."""
+    return content_id(stage, config, inputs)
+
+
+def fingerprint_files(paths: Iterable[str]) -> str:
+    """A hash of the content of local files and folders; their place and age do not matter."""
+    digest = hashlib.blake2b(digest_size=16)
+    for top in sorted(paths):
+        for path in sorted(_walk(top)):
+            digest.update(os.path.relpath(path, top).encode())
+            with open(path, "rb") as stream:
+                while chunk := stream.read(_CHUNK):
+                    digest.update(chunk)
+    return digest.hexdigest()
+
+
+def _walk(top: str) -> Iterable[str]:
+    if os.path.isfile(top):
+        yield top
+    for folder, _, names in os.walk(top):
+        yield from (os.path.join(folder, name) for name in names)
+
+
+def _has_files(filesystem: pafs.FileSystem, path: str) -> bool:
+    selector = pafs.FileSelector(path, allow_not_found=True, recursive=True)
+    return any(info.type == pafs.FileType.File for info in filesystem.get_file_info(selector))
+
+
+def _read_json(filesystem: pafs.FileSystem, path: str) -> dict[str, Any] | None:
+    try:
+        with filesystem.open_input_stream(path) as stream:
+            return json.loads(stream.read())
+    except FileNotFoundError:
+        return None
+
+
+def _write_text(filesystem: pafs.FileSystem, path: str, text: str) -> None:
+    """Writes a whole file or none: by rename where the filesystem is local, by one upload where it is an object store."""
+    partial = f"{path}.partial" if isinstance(filesystem, pafs.LocalFileSystem) else path
+    with filesystem.open_output_stream(partial) as stream:
+        stream.write(text.encode())
+    if partial != path:
+        filesystem.move(partial, path)

@@ -1,0 +1,178 @@
+"""Reads messages -> text and token ids. The one place that does, for training and for serving.
+
+The exported tokenizer carries the same template, so a server that applies it (vLLM, transformers) builds the prompt
+that training saw, BOS rule included. Text of a message never becomes a control token: `encode` breaks every control
+string inside a message in two before the tokenizer sees it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from importlib import resources
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from zephyr_ray.errors import UserError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+    from zephyr_ray.recipe import Chat
+
+Message = dict[str, str]
+
+_BREAK = "\ue0f8"  # private use: stands where a control string of a message is broken, never reaches the tokenizer
+
+
+class EncodedPair(NamedTuple):
+    """Token ids of a pair before truncation; each completion continues the same prompt."""
+
+    prompt_ids: list[int]
+    chosen_ids: list[int]
+    rejected_ids: list[int]
+
+
+class EncodedDialogue(NamedTuple):
+    """Token ids of a dialogue, and 1 on each token that the assistant wrote (its end-of-sequence token included)."""
+
+    input_ids: list[int]
+    assistant_mask: list[int]
+
+
+def template_text(chat: Chat) -> str | None:
+    """The Jinja template that a recipe names, or None for the tokenizer's own.
+
+    Raises:
+        UserError: The template file cannot be read, or does not go with the tokenization.
+    """
+    if chat.tokenization == "zephyr_legacy" and chat.template != "zephyr":
+        raise UserError(f"chat.tokenization=zephyr_legacy needs chat.template=zephyr, not {chat.template}")
+    if chat.template == "model":
+        return None
+    if chat.template == "zephyr":
+        name = "zephyr_legacy.jinja" if chat.tokenization == "zephyr_legacy" else "zephyr.jinja"
+        return resources.files("zephyr_ray").joinpath("templates", name).read_text(encoding="utf-8").rstrip("\n")
+    try:
+        return Path(chat.template).read_text(encoding="utf-8").rstrip("\n")
+    except OSError as error:
+        raise UserError(
+            f"chat.template={chat.template}: {error.strerror}; use zephyr, model or the path of a Jinja file"
+        ) from None
+
+
+def load_tokenizer(path: str, chat: Chat, revision: str | None = None) -> PreTrainedTokenizerBase:
+    """The tokenizer of a model with the recipe's chat template on it and a padding token.
+
+    Raises:
+        UserError: No tokenizer there, no chat template, or no end-of-sequence token.
+    """
+    from transformers import AutoTokenizer
+
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(path, revision=revision, trust_remote_code=False)
+    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+        reason = " ".join(str(error).split())[:300]
+        raise UserError(f"model {path} has no tokenizer that loads ({reason}); save one beside the weights") from None
+    template = template_text(chat)
+    if template is not None:
+        tokenizer.chat_template = template
+    if not tokenizer.chat_template:
+        raise UserError(f"model {path} has no chat template; set chat.template=zephyr or the path of a Jinja file")
+    if tokenizer.eos_token_id is None:
+        raise UserError(f"the tokenizer of model {path} has no end-of-sequence token; set eos_token in its config")
+    if tokenizer.bos_token_id is None and chat.tokenization == "zephyr_legacy":
+        raise UserError(f"the tokenizer of model {path} has no BOS token; use chat.tokenization=modern")
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.unk_token or tokenizer.eos_token
+    return tokenizer
+
+
+def render(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], *, add_generation_prompt: bool) -> str:
+    """The text of a conversation, as `tokenizer.apply_chat_template` writes it for a server."""
+    text = tokenizer.apply_chat_template(
+        list(messages), tokenize=False, add_generation_prompt=add_generation_prompt
+    )
+    assert isinstance(text, str)
+    return text
+
+
+def encode(
+    tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], *, add_generation_prompt: bool
+) -> list[int]:
+    """Token ids of a conversation. Equal to tokenizing `render` whole wherever no message holds a control string."""
+    control = _control_strings(tokenizer)
+    broken = [{**message, "content": _break_control(message["content"], control)} for message in messages]
+    text = render(tokenizer, broken, add_generation_prompt=add_generation_prompt)
+    ids: list[int] = []
+    for piece in text.split(_BREAK):
+        ids += tokenizer(piece, add_special_tokens=False)["input_ids"]
+    return ids
+
+
+def encode_pair(
+    tokenizer: PreTrainedTokenizerBase,
+    prompt: Sequence[Message],
+    chosen: Sequence[Message],
+    rejected: Sequence[Message],
+    tokenization: str,
+) -> EncodedPair:
+    """Token ids of a preference pair, split where prompt and completions part.
+
+    The boundary is the longest common prefix of the prompt's own ids and both whole conversations' ids, so that a
+    token that spans prompt and answer belongs to the answer.
+    """
+    prompt_ids = encode(tokenizer, prompt, add_generation_prompt=True)
+    whole = [_end(tokenizer, encode(tokenizer, [*prompt, *answer], add_generation_prompt=False), tokenization)
+             for answer in (chosen, rejected)]
+    boundary = min(_common_prefix(prompt_ids, ids) for ids in whole)
+    return EncodedPair(prompt_ids[:boundary], whole[0][boundary:], whole[1][boundary:])
+
+
+def encode_dialogue(
+    tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], tokenization: str
+) -> EncodedDialogue:
+    """Token ids of a dialogue. The assistant's tokens run from the end of its generation prompt to the turn's end."""
+    ids = _end(tokenizer, encode(tokenizer, messages, add_generation_prompt=False), tokenization)
+    mask = [0] * len(ids)
+    for index, message in enumerate(messages):
+        if message["role"] != "assistant":
+            continue
+        start = _common_prefix(encode(tokenizer, messages[:index], add_generation_prompt=True), ids)
+        upto = encode(tokenizer, messages[: index + 1], add_generation_prompt=False)
+        stop = _common_prefix(_end(tokenizer, upto, tokenization), ids)
+        mask[start:stop] = [1] * (stop - start)
+    return EncodedDialogue(ids, mask)
+
+
+def _end(tokenizer: PreTrainedTokenizerBase, ids: list[int], tokenization: str) -> list[int]:
+    """modern: nothing after the last end-of-sequence token. zephyr_legacy: one more of it (old TRL appended it)."""
+    eos = tokenizer.eos_token_id
+    if tokenization == "zephyr_legacy":
+        return [*ids, eos]
+    if eos not in ids:
+        return ids
+    return ids[: len(ids) - ids[::-1].index(eos)]
+
+
+def _control_strings(tokenizer: PreTrainedTokenizerBase) -> list[str]:
+    """Every string that the tokenizer would turn into a control token, longest first."""
+    added: dict[int, Any] = tokenizer.added_tokens_decoder
+    return sorted({token.content for token in added.values() if len(token.content) > 1}, key=len, reverse=True)
+
+
+def _break_control(text: str, control: Sequence[str]) -> str:
+    text = text.replace(_BREAK, "")
+    for string in control:
+        if string in text:
+            text = text.replace(string, string[0] + _BREAK + string[1:])
+    return text
+
+
+def _common_prefix(a: Sequence[int], b: Sequence[int]) -> int:
+    """Length of the longest common prefix."""
+    length = 0
+    for x, y in zip(a, b, strict=False):
+        if x != y:
+            break
+        length += 1
+    return length

@@ -1,0 +1,401 @@
+"""Reads recipe YAML files and `--set` overrides -> one frozen `Recipe`. Imports nothing heavy.
+
+A recipe is one experiment. Fields marked as compute (`_compute`) say how it runs and are left out of fingerprints:
+changing the hardware never changes the experiment.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from zephyr_ray.errors import UserError
+
+Scheduler = Literal["linear", "cosine", "constant", "constant_with_warmup"]
+
+
+def _compute(default: Any, **constraints: Any) -> Any:
+    """A field that says how the experiment runs, not what it is: not part of any fingerprint."""
+    return Field(default, json_schema_extra={"compute": True}, **constraints)
+
+
+class Section(BaseModel):
+    """A frozen part of a recipe that refuses unknown keys; the string under each field is its description."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
+
+
+class RunSection(Section):
+    root: str = _compute("runs/tiny")
+    """Where everything of this run lives: a local path or any URI that pyarrow can open (s3://bucket/path ...)."""
+    seed: int = Field(0, ge=0)
+    """Seeds the order of the data, the embedded world, sampling and initialisation."""
+
+
+class Lora(Section):
+    r: int = Field(16, ge=1)
+    """Rank of the adapter."""
+    alpha: int = Field(16, ge=1)
+    """Scale of the adapter: its output is multiplied by alpha / r."""
+    dropout: float = Field(0.0, ge=0, lt=1)
+    """Dropout on the adapter's input. DPO runs with it off: a reference with dropout is another model."""
+    target_modules: tuple[str, ...] | Literal["all-linear"] = "all-linear"
+    """Names of the linear layers that get an adapter."""
+    load_in_4bit: bool = False
+    """QLoRA: the frozen base weights in 4-bit NF4 (bitsandbytes)."""
+
+
+class ModelSection(Section):
+    path: str | None = None
+    """The supervised model that DPO starts from, which is also its frozen reference: a folder or hub id.
+    None: the checkpoint that this run's `sft` stage makes."""
+    revision: str | None = None
+    """Branch, tag or commit, where the path is a hub id."""
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    """Type of the weights in training. auto: bfloat16 on a GPU, float32 on a CPU."""
+    attn_implementation: str = _compute("sdpa")
+    """transformers' attention implementation."""
+    lora: Lora | None = None
+    """Train an adapter instead of all weights."""
+
+
+class Chat(Section):
+    template: str = "zephyr"
+    """zephyr, model (the one that came with the tokenizer), or a Jinja file."""
+    tokenization: Literal["modern", "zephyr_legacy"] = "modern"
+    """modern: exactly what the template writes, up to the answer's end-of-sequence token.
+    zephyr_legacy: as the published Zephyr was trained: BOS first, an empty system turn where there is none, and the
+    answer's end followed by a newline and a second end-of-sequence token."""
+
+
+class Tiny(Section):
+    dialogues: int = Field(20_000, ge=1)
+    """Demonstrations in the embedded world."""
+    preference_prompts: int = Field(2_000, ge=1)
+    """Prompts that the embedded world's answerers compete on."""
+    held_out_prompts: int = Field(400, ge=1)
+    """Prompts kept apart for the check at the end; none of them occurs in training."""
+    flawed: float = Field(0.4, ge=0, le=1)
+    """Share of the teacher's demonstrations that have a flaw (disclaimer, refusal, chatter, case, format)."""
+    vocab_size: int = Field(512, ge=300)
+    """Entries of the byte-level BPE tokenizer."""
+    hidden_size: int = Field(192, ge=8)
+    """Width of the Mistral-architecture model."""
+    layers: int = Field(4, ge=1)
+    """Its depth."""
+    heads: int = Field(4, ge=1)
+    """Its attention heads (half as many key-value heads)."""
+
+
+class Training(Section):
+    engine: Literal["padded"] = _compute("padded")
+    """padded: TRL's own path."""
+    workers: int = _compute(1, ge=1)
+    """Ray Train workers. Their number divides the global batch."""
+    cpus_per_worker: float = _compute(1, gt=0)
+    """Logical CPUs that each worker asks Ray for."""
+    gpus_per_worker: float = _compute(0, ge=0)
+    """GPUs that each worker asks Ray for; 0 trains on the CPU."""
+    labels: dict[str, str] = _compute({})
+    """Ray node labels that the workers' nodes must carry."""
+    micro_batch: int = _compute(8, ge=1)
+    """Rows (pairs in DPO) per forward pass of one worker; the rest of the global batch is accumulated."""
+    zero_stage: Literal[0, 1, 2, 3] = _compute(0)
+    """DeepSpeed ZeRO stage; 0 is plain data parallelism."""
+    gradient_checkpointing: bool = _compute(False)
+    """Recompute activations in the backward pass: less memory, more time."""
+    checkpoint_steps: int = _compute(100, ge=1)
+    """Optimizer steps between two checkpoints: what a lost worker can cost."""
+    max_failures: int = _compute(3, ge=0)
+    """How often a lost worker is replaced before the job gives up."""
+    keep_checkpoints: bool = _compute(False)
+    """Keep the resumable training state after the stage is finished."""
+    logging_steps: int = _compute(10, ge=1)
+    """Optimizer steps between two metric rows."""
+    report_to: tuple[str, ...] = _compute(("tensorboard",))
+    """Trackers by TRL's names: tensorboard, wandb, mlflow ..."""
+    trl: dict[str, Any] = {}
+    """Any other option of TRL's SFTConfig or DPOConfig, by its own name (weight_decay, optim, ld_alpha ...)."""
+
+
+class Optimisation(Section):
+    learning_rate: float = Field(gt=0)
+    """Peak learning rate."""
+    lr_scheduler: Scheduler = "cosine"
+    """Shape of the learning rate over the run."""
+    warmup_ratio: float = Field(0.1, ge=0, le=1)
+    """Share of all steps in which the learning rate rises from 0."""
+    epochs: float = Field(1, gt=0)
+    """Passes over the rows."""
+    max_steps: int | None = Field(None, ge=1)
+    """Stop after so many optimizer steps instead (a smoke test)."""
+    global_batch: int = Field(32, ge=1)
+    """Rows (pairs in DPO) per optimizer step, whatever the number of workers."""
+    training: Training = Training()
+
+    @model_validator(mode="after")
+    def _workers_divide_global_batch(self) -> Optimisation:
+        if self.global_batch % self.training.workers:
+            raise ValueError(
+                f"training.workers={self.training.workers} does not divide global_batch={self.global_batch}; "
+                f"choose a divisor, for example {_largest_divisor(self.global_batch, self.training.workers)}"
+            )
+        return self
+
+
+class Dialogues(Section):
+    train: str | tuple[str, ...] = "tiny"
+    """`tiny` (the embedded world), or files or a dataset id: messages, ShareGPT, Alpaca, prompt + completion."""
+    max_dropped: float = Field(0.5, ge=0, le=1)
+    """Refuse to train when a larger share of the rows was dropped."""
+
+
+class SFT(Optimisation):
+    base: str = "tiny"
+    """The raw model: a folder, a hub id, or `tiny` (made from scratch by the embedded world)."""
+    revision: str | None = None
+    """Branch, tag or commit, where the base is a hub id."""
+    learning_rate: float = Field(2e-5, gt=0)
+    max_length: int = Field(2048, ge=8)
+    """Tokens per row; a longer dialogue loses its tail."""
+    packing: bool = False
+    """Join dialogues and cut the stream into rows of exactly max_length (the handbook's way)."""
+    loss_on: Literal["all", "assistant"] = "all"
+    """Which tokens are learnt: all of the dialogue, or the assistant's only."""
+
+    @model_validator(mode="after")
+    def _packed_rows_have_no_mask(self) -> SFT:
+        if self.packing and self.loss_on != "all":
+            raise ValueError("packing=true needs loss_on=all")
+        return self
+
+
+class Preferences(Section):
+    train: str | tuple[str, ...] = "tiny"
+    """`tiny`, or files, folders or a dataset id in any known layout (docs/data.md)."""
+    split: str = "train"
+    """Split, where `train` is a dataset id."""
+    rejected: Literal["random_lower", "lowest"] = "random_lower"
+    """How y_l is drawn where a row has several scored answers (Zephyr: a random one below the best)."""
+    max_dropped: float = Field(0.5, ge=0, le=1)
+    """Refuse to train when a larger share of the rows was dropped."""
+
+
+class Tokenized(Section):
+    max_length: int = Field(1024, ge=4)
+    """Tokens of prompt + completion; the completion loses its tail and then gets no end-of-sequence token."""
+    max_prompt_length: int = Field(512, ge=1)
+    """Tokens of the prompt; a longer one keeps its end."""
+
+    @model_validator(mode="after")
+    def _room_for_a_completion(self) -> Tokenized:
+        if self.max_prompt_length >= self.max_length:
+            raise ValueError(
+                f"max_prompt_length={self.max_prompt_length} leaves no room for a completion in "
+                f"max_length={self.max_length}"
+            )
+        return self
+
+
+class ReferenceLogps(Section):
+    workers: int = _compute(1, ge=1)
+    """Actors that hold the reference model."""
+    cpus_per_worker: float = _compute(1, gt=0)
+    """Logical CPUs for each of them."""
+    gpus_per_worker: float = _compute(0, ge=0)
+    """GPUs for each of them."""
+    labels: dict[str, str] = _compute({})
+    """Ray node labels that their nodes must carry."""
+    batch_size: int = _compute(16, ge=1)
+    """Pairs per forward pass."""
+
+
+class DPO(Optimisation):
+    learning_rate: float = Field(5e-7, gt=0)
+    beta: float = Field(0.1, gt=0)
+    """Strength of the pull to the reference (the paper's beta)."""
+    loss_type: tuple[str, ...] = ("sigmoid",)
+    """TRL's loss types; several are added with `loss_weights`."""
+    loss_weights: tuple[float, ...] | None = None
+    """One weight for each loss type."""
+    label_smoothing: float = Field(0.0, ge=0, lt=0.5)
+    """Assumed share of wrong labels."""
+    step0_tolerance: float = _compute(1e-3, gt=0)
+    """How far the loss of the first step may be from its value for policy = reference (ln 2 for sigmoid)."""
+
+    @field_validator("loss_type", mode="before")
+    @classmethod
+    def _one_or_several(cls, value: Any) -> Any:
+        return (value,) if isinstance(value, str) else value
+
+    @model_validator(mode="after")
+    def _a_weight_for_each_loss(self) -> DPO:
+        if self.loss_weights is not None and len(self.loss_weights) != len(self.loss_type):
+            raise ValueError(f"loss_weights has {len(self.loss_weights)} entries for {len(self.loss_type)} loss types")
+        return self
+
+
+class HeldOut(Section):
+    samples: int = Field(4, ge=1)
+    """Answers drawn for each held-out prompt."""
+    temperature: float = Field(1.0, ge=0)
+    """Sampling temperature; 0 takes the most likely token."""
+    max_new_tokens: int = Field(64, ge=1)
+    """Longest answer, in tokens."""
+    workers: int = _compute(2, ge=1)
+    """Actors that sample."""
+    batch_size: int = _compute(64, ge=1)
+    """Prompts per generation call."""
+
+
+class Recipe(Section):
+    """One experiment, a section per stage."""
+
+    run: RunSection = RunSection()
+    model: ModelSection = ModelSection()
+    chat: Chat = Chat()
+    tiny: Tiny = Tiny()
+    dialogues: Dialogues = Dialogues()
+    sft: SFT | None = None
+    preferences: Preferences = Preferences()
+    tokenized: Tokenized = Tokenized()
+    reference_logps: ReferenceLogps = ReferenceLogps()
+    dpo: DPO = DPO()
+    held_out: HeldOut | None = None
+
+    @model_validator(mode="after")
+    def _dpo_starts_somewhere(self) -> Recipe:
+        if self.model.path is None and self.sft is None:
+            raise ValueError("nothing to start DPO from: set model.path, or give the recipe an sft section")
+        return self
+
+
+def load(files: Sequence[str], overrides: Sequence[str] = ()) -> Recipe:
+    """Merges recipe files left to right, then the overrides.
+
+    Args:
+        files: Paths of YAML files; a mapping of a later one is merged into an earlier one's.
+        overrides: `section.field=value`, the value read as YAML.
+
+    Raises:
+        UserError: A file that cannot be read, a wrong key or a wrong value, named with its file and the allowed ones.
+    """
+    merged: dict[str, Any] = {}
+    origin: dict[tuple[str, ...], str] = {}
+    for name in files:
+        _merge(merged, _read_yaml(name), origin, name)
+    for text in overrides:
+        _merge(merged, _parse_override(text), origin, f"--set {text}")
+    try:
+        return Recipe.model_validate(merged)
+    except ValidationError as error:
+        raise UserError(_explain(error, origin, ", ".join(files) or "the default recipe")) from None
+
+
+def semantic(section: Section) -> dict[str, Any]:
+    """The fields of a section that say what the experiment is, as plain JSON values; compute fields are left out."""
+    plain: dict[str, Any] = {}
+    for name, field in type(section).model_fields.items():
+        extra = field.json_schema_extra
+        if isinstance(extra, dict) and extra.get("compute"):
+            continue
+        value = getattr(section, name)
+        plain[name] = semantic(value) if isinstance(value, Section) else section.model_dump(mode="json")[name]
+    return plain
+
+
+def to_yaml(recipe: Recipe) -> str:
+    """The resolved recipe as YAML that `load` reads back to an equal one."""
+    return yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True, width=120)
+
+
+def _read_yaml(name: str) -> dict[str, Any]:
+    try:
+        text = Path(name).read_text(encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"recipe {name}: {error.strerror or error}; give --recipe the path of a YAML file") from None
+    except UnicodeDecodeError:
+        raise UserError(f"recipe {name} is not UTF-8 text; give --recipe the path of a YAML file") from None
+    try:
+        content = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise UserError(f"recipe {name} is not valid YAML: {' '.join(str(error).split())}") from None
+    if content is None:
+        return {}
+    if not isinstance(content, dict):
+        raise UserError(f"recipe {name}: the top of a recipe is a mapping of sections, not a {type(content).__name__}")
+    return content
+
+
+def _parse_override(text: str) -> dict[str, Any]:
+    path, equals, value = text.partition("=")
+    if not equals or not path.strip():
+        raise UserError(f"--set {text}: write section.field=value")
+    try:
+        parsed = yaml.safe_load(value)
+    except yaml.YAMLError:
+        parsed = value
+    if isinstance(parsed, str):
+        parsed = _number(parsed)
+    for key in reversed(path.strip().split(".")):
+        parsed = {key: parsed}
+    return parsed
+
+
+def _number(text: str) -> Any:
+    """YAML 1.1 reads 5e-7 as text; a value that Python reads as a number is one."""
+    try:
+        return float(text)
+    except ValueError:
+        return text
+
+
+def _merge(into: dict[str, Any], new: dict[str, Any], origin: dict, name: str, at: tuple[str, ...] = ()) -> None:
+    for key, value in new.items():
+        path = (*at, str(key))
+        if isinstance(value, dict) and isinstance(into.get(key), dict):
+            _merge(into[key], value, origin, name, path)
+        elif isinstance(value, dict):
+            into[key] = {}
+            origin[path] = name
+            _merge(into[key], value, origin, name, path)
+        else:
+            into[key] = value
+            origin[path] = name
+
+
+def _explain(error: ValidationError, origin: dict[tuple[str, ...], str], default_source: str) -> str:
+    lines = []
+    for problem in error.errors():
+        path = tuple(str(part) for part in problem["loc"])
+        source = next((origin[path[:n]] for n in range(len(path), 0, -1) if path[:n] in origin), default_source)
+        field = ".".join(path)
+        if problem["type"] == "extra_forbidden":
+            allowed = list(_model_at(path[:-1]).model_fields)
+            close = difflib.get_close_matches(path[-1], allowed, n=1)
+            hint = f"did you mean {close[0]}? " if close else ""
+            lines.append(f"{source}: unknown key {field}; {hint}allowed here: {', '.join(allowed)}")
+        else:
+            message = problem["msg"].removeprefix("Value error, ")
+            given = f" (given: {problem['input']!r})" if not isinstance(problem["input"], dict | Section) else ""
+            lines.append(f"{source}: {field + ': ' if field else ''}{message}{given}")
+    return "; ".join(lines)
+
+
+def _model_at(path: tuple[str, ...]) -> type[Section]:
+    """The section class at a path of keys."""
+    model: type[Section] = Recipe
+    for key in path:
+        annotation = model.model_fields[key].annotation
+        candidates = getattr(annotation, "__args__", (annotation,))
+        model = next(c for c in candidates if isinstance(c, type) and issubclass(c, Section))
+    return model
+
+
+def _largest_divisor(number: int, at_most: int) -> int:
+    return next(d for d in range(min(number, at_most), 0, -1) if number % d == 0)
