@@ -1,0 +1,161 @@
+"""What a person sees: stages, progress with rate and time left, metrics, the result. Everything else goes to a log file.
+
+`Terminal` sends this process's stdout and stderr (and with them what Ray forwards from its workers) to the log file and
+keeps the person's screen for itself. `Progress` is a handle that any Ray task or worker can report through.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import ray
+from rich.console import Console
+from rich.progress import BarColumn, Progress as RichProgress, TaskID, TextColumn, TimeElapsedColumn
+
+from zephyr_ray.errors import UserError
+
+_PLAIN_INTERVAL_S = 10.0  # between two lines where the screen is a file
+
+
+@ray.remote(num_cpus=0, max_concurrency=4)
+class _Board:
+    """Holds how far the running stage is."""
+
+    def __init__(self) -> None:
+        self.state: dict[str, Any] = {"done": 0, "total": None, "metrics": {}, "failure": None}
+
+    def add(self, rows: int) -> None:
+        self.state["done"] += rows
+
+    def set(self, done: int, total: int | None, metrics: dict[str, float] | None) -> None:
+        self.state["done"] = done
+        if total is not None:
+            self.state["total"] = total
+        if metrics is not None:
+            self.state["metrics"] = metrics
+
+    def fail(self, message: str) -> None:
+        self.state["failure"] = self.state["failure"] or message
+
+    def read(self) -> dict[str, Any]:
+        return self.state
+
+
+class Progress:
+    """A handle for reporting from anywhere in the cluster; reports do not wait for an answer."""
+
+    def __init__(self) -> None:
+        self.board = _Board.remote()
+
+    def add(self, rows: int) -> None:
+        self.board.add.remote(rows)
+
+    def set(self, done: int, total: int | None = None, metrics: dict[str, float] | None = None) -> None:
+        self.board.set.remote(done, total, metrics)
+
+    def fail(self, message: str) -> None:
+        """Ends the stage with a line for the person; waits until it has arrived."""
+        ray.get(self.board.fail.remote(message))
+
+    def read(self) -> dict[str, Any]:
+        return ray.get(self.board.read.remote())
+
+
+class Terminal:
+    """The person's screen and the log file of one command."""
+
+    def __init__(self, log_path: str):
+        self.log_path = log_path
+        os.makedirs(os.path.dirname(log_path), exist_ok=True)
+        sys.stdout.flush()
+        sys.stderr.flush()
+        screen = os.fdopen(os.dup(1), "w", buffering=1, encoding="utf-8", errors="replace")
+        log = os.open(log_path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+        os.dup2(log, 1)
+        os.dup2(log, 2)
+        os.close(log)
+        self.console = Console(file=screen, highlight=False, soft_wrap=True)
+
+    def say(self, text: str = "", style: str | None = None) -> None:
+        self.console.print(text, style=style, markup=False)
+
+    @contextlib.contextmanager
+    def stage(self, name: str, unit: str) -> Iterator[Progress]:
+        """Shows a stage's progress while its body runs; a failure that a worker reported is raised at its end.
+
+        Raises:
+            UserError: What a worker handed to `Progress.fail`.
+        """
+        progress = Progress()
+        stop = threading.Event()
+        show = self._draw if self.console.is_terminal else self._print_lines
+        started = time.monotonic()
+        watcher = threading.Thread(target=show, args=(name, unit, progress, stop), daemon=True)
+        watcher.start()
+        try:
+            yield progress
+            failure = progress.read()["failure"]
+            if failure is not None:
+                raise UserError(failure)
+        finally:
+            stop.set()
+            watcher.join()
+        self.say(f"{name:<22} done in {_clock(time.monotonic() - started)}")
+
+    def _draw(self, name: str, unit: str, progress: Progress, stop: threading.Event) -> None:
+        columns = (
+            TextColumn("{task.description:<22}"),
+            BarColumn(bar_width=24),
+            TextColumn("{task.fields[line]}"),
+            TimeElapsedColumn(),
+        )
+        with RichProgress(*columns, console=self.console, transient=True) as bars:
+            task: TaskID = bars.add_task(name, total=None, line="starting")
+            for line, state in self._states(unit, progress, stop, interval=0.5):
+                bars.update(task, completed=state["done"], total=state["total"], line=line)
+
+    def _print_lines(self, name: str, unit: str, progress: Progress, stop: threading.Event) -> None:
+        last = ""
+        for line, _ in self._states(unit, progress, stop, interval=_PLAIN_INTERVAL_S):
+            if line != last:
+                self.say(f"{name:<22} {line}")
+                last = line
+
+    def _states(
+        self, unit: str, progress: Progress, stop: threading.Event, interval: float
+    ) -> Iterator[tuple[str, dict[str, Any]]]:
+        first: tuple[float, int] | None = None
+        while not stop.wait(interval):
+            try:
+                state = progress.read()
+            except ray.exceptions.RayError:  # the cluster is going away; the stage itself reports why
+                return
+            if first is None and state["done"]:
+                first = (time.monotonic(), state["done"])
+            yield _progress_line(state, unit, first), state
+
+
+def _progress_line(state: dict[str, Any], unit: str, first: tuple[float, int] | None) -> str:
+    done, total = state["done"], state["total"]
+    if not done:
+        return "starting"
+    parts = [f"{done:,}/{total:,} {unit}" if total else f"{done:,} {unit}"]
+    elapsed = time.monotonic() - first[0] if first else 0.0
+    if first and elapsed > 0 and done > first[1]:
+        rate = (done - first[1]) / elapsed
+        parts.append(f"{rate:,.1f}/s")
+        if total:
+            parts.append(f"{_clock((total - done) / rate)} left")
+    parts += [f"{key} {value:.4g}" for key, value in state["metrics"].items()]
+    return "  ".join(parts)
+
+
+def _clock(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes}:{rest:02d}"

@@ -1,0 +1,1 @@
+"""Tokenized rows -> trained weights: one Ray Train worker loop, TRL's trainers, DeepSpeed's shards."""

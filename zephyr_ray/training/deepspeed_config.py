@@ -1,0 +1,37 @@
+"""Reads the ZeRO stage and the device -> DeepSpeed's configuration. Batch sizes and clipping follow the trainer's."""
+
+from typing import Any
+
+
+def deepspeed_config(zero_stage: int, device: str) -> dict[str, Any] | None:
+    """DeepSpeed's configuration, or None for stage 0 (plain data parallelism).
+
+    Args:
+        zero_stage: 1 shards the optimizer, 2 the gradients too, 3 the weights too (arXiv 1910.02054).
+        device: cuda or cpu. On a CPU the optimizer is torch's own, so that nothing has to be compiled.
+    """
+    if zero_stage == 0:
+        return None
+    zero: dict[str, Any] = {
+        "stage": zero_stage,
+        "overlap_comm": device == "cuda",
+        "contiguous_gradients": True,
+        "reduce_bucket_size": "auto",
+    }
+    if zero_stage == 3:
+        zero |= {
+            "stage3_prefetch_bucket_size": "auto",
+            "stage3_param_persistence_threshold": "auto",
+            "stage3_gather_16bit_weights_on_model_save": True,
+        }
+    config: dict[str, Any] = {
+        "zero_optimization": zero,
+        "bf16": {"enabled": "auto"},
+        "train_batch_size": "auto",
+        "train_micro_batch_size_per_gpu": "auto",
+        "gradient_accumulation_steps": "auto",
+        "gradient_clipping": "auto",
+    }
+    if device == "cpu":
+        config |= {"torch_adam": True, "zero_force_ds_cpu_optimizer": False}
+    return config

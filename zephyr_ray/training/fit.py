@@ -1,0 +1,57 @@
+"""Reads a `TrainJob` -> a trained checkpoint, on Ray Train workers that are replaced when they are lost."""
+
+from __future__ import annotations
+
+import posixpath
+
+import ray.train
+from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
+from ray.train.torch import TorchConfig, TorchTrainer
+
+from zephyr_ray.recipe import DPO, SFT
+from zephyr_ray.training.loop import TrainJob, train_worker
+
+STATE_FOLDER = "training_state"
+
+
+def fit(job: TrainJob) -> None:
+    """Trains to the end. A run that was interrupted goes on from its last checkpoint, by the folder's name alone.
+
+    Raises:
+        ray.train.TrainingFailedError: Workers failed more often than `training.max_failures`.
+    """
+    output = job.output
+    trainer = TorchTrainer(
+        train_worker,
+        train_loop_config={"job": job},
+        scaling_config=scaling(job.section),
+        torch_config=TorchConfig(backend="nccl" if job.section.training.gpus_per_worker else "gloo"),
+        run_config=RunConfig(
+            name=STATE_FOLDER,
+            storage_path=output.path,
+            storage_filesystem=output.run.filesystem,
+            failure_config=FailureConfig(max_failures=job.section.training.max_failures),
+            checkpoint_config=CheckpointConfig(num_to_keep=1),
+        ),
+    )
+    trainer.fit()
+
+
+def remove_state(job: TrainJob) -> None:
+    """Deletes the resumable state of a finished training, unless the recipe keeps it."""
+    if not job.section.training.keep_checkpoints:
+        job.output.run.filesystem.delete_dir(posixpath.join(job.output.path, STATE_FOLDER))
+
+
+def scaling(section: SFT | DPO) -> ScalingConfig:
+    """The workers that the recipe asks Ray for."""
+    training = section.training
+    resources = {"CPU": training.cpus_per_worker}
+    if training.gpus_per_worker:
+        resources["GPU"] = training.gpus_per_worker
+    return ScalingConfig(
+        num_workers=training.workers,
+        use_gpu=training.gpus_per_worker > 0,
+        resources_per_worker=resources,
+        label_selector=training.labels or None,
+    )

@@ -1,0 +1,220 @@
+"""Reads tokenized rows and a model -> a trained checkpoint: the loop of every Ray Train worker, for SFT and DPO."""
+
+from __future__ import annotations
+
+import json
+import os
+import posixpath
+import shutil
+import tempfile
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import ray.train
+import torch
+
+from zephyr_ray.artifacts import Artifact
+from zephyr_ray.chat_template import load_tokenizer
+from zephyr_ray.errors import UserError
+from zephyr_ray.recipe import DPO, SFT, Recipe
+from zephyr_ray.training import rows as training_rows
+from zephyr_ray.training.callbacks import (
+    FirstStepGuard,
+    ReportCheckpoint,
+    ReportProgress,
+    loss_at_reference,
+    restore_seen,
+    threads_for,
+)
+from zephyr_ray.training.deepspeed_config import deepspeed_config
+from zephyr_ray.training.export import write_checkpoint
+from zephyr_ray.training.model import compute_dtype, load_model, lora_config, without_adapter
+from zephyr_ray.training.plan import Plan, RankPlan
+from zephyr_ray.training.trainers import PlannedDPOTrainer, PlannedMixin, PlannedSFTTrainer
+
+
+@dataclass(frozen=True)
+class TrainJob:
+    """What a worker needs to know. Travels from the driver to every worker by pickle."""
+
+    stage: str
+    recipe: Recipe
+    model_path: str
+    model_revision: str | None
+    tokenized: Artifact
+    reference_logps: Artifact | None
+    output: Artifact
+    progress: Any
+
+    @property
+    def section(self) -> SFT | DPO:
+        section = self.recipe.sft if self.stage == "sft" else self.recipe.dpo
+        assert section is not None
+        return section
+
+
+def train_worker(config: dict[str, TrainJob]) -> None:
+    """One Ray Train worker. What a user can mend ends the job with one line instead of being retried."""
+    job = config["job"]
+    try:
+        _train(job)
+    except UserError as error:
+        job.progress.fail(str(error))
+
+
+def _train(job: TrainJob) -> None:
+    device = "cuda" if torch.cuda.is_available() and job.section.training.gpus_per_worker > 0 else "cpu"
+    if device == "cpu":
+        threads_for(job.section.training.cpus_per_worker)
+    folder = tempfile.mkdtemp(prefix=f"zephyr-ray-{job.stage}-")
+    os.environ["TENSORBOARD_LOGGING_DIR"] = _tracker_folder(job)
+    try:
+        trainer = _build_trainer(job, device, folder)
+        checkpoint = ray.train.get_checkpoint()
+        if checkpoint is None:
+            trainer.train()
+        else:
+            with checkpoint.as_directory() as path:
+                rank = ray.train.get_context().get_world_rank()
+                trainer.seen = restore_seen(path, rank, len(trainer.rows))
+                trainer.train(resume_from_checkpoint=path)
+        _check_every_row_was_seen(trainer)
+        write_checkpoint(trainer, job.recipe, job.output, job.stage, job.model_path, folder)
+        if trainer.is_world_process_zero():
+            _write_metrics(trainer, job.output)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _build_trainer(job: TrainJob, device: str, folder: str) -> Any:
+    section, training = job.section, job.section.training
+    context = ray.train.get_context()
+    world_size, rank = context.get_world_size(), context.get_world_rank()
+    if job.stage == "sft":
+        assert isinstance(section, SFT)
+        table = training_rows.load_dialogues(job.tokenized, section.loss_on)
+        table = training_rows.pack(table, section.max_length, folder) if section.packing else table
+    else:
+        assert job.reference_logps is not None
+        table = training_rows.load_pairs(job.tokenized, job.reference_logps)
+    plan = Plan(len(table), section.global_batch, section.epochs, job.recipe.run.seed, section.max_steps)
+    rank_plan = RankPlan(plan, rank, world_size, training.micro_batch)
+
+    dtype = compute_dtype(job.recipe.model, device)
+    sharded = training.zero_stage > 0
+    if sharded and device == "cpu":
+        _init_deepspeed_on_cpu()
+    args = _arguments(job, device, folder, rank_plan, dtype)
+    lora = job.recipe.model.lora
+    frozen_base = lora is not None or sharded
+    model = load_model(
+        without_adapter(job.model_path),
+        job.recipe.model,
+        dtype if frozen_base else torch.float32,
+        revision=job.model_revision,
+        quantize=lora is not None and lora.load_in_4bit,
+    )
+    trainer_class = PlannedSFTTrainer if job.stage == "sft" else PlannedDPOTrainer
+    trainer = trainer_class(
+        model=model,
+        args=args,
+        train_dataset=table.table,
+        processing_class=load_tokenizer(job.model_path, job.recipe.chat, job.model_revision),
+        peft_config=lora_config(lora) if lora else None,
+    )
+    trainer.follow(table, rank_plan)
+    trainer.add_callback(ReportCheckpoint(trainer))
+    if rank == 0:
+        trainer.add_callback(ReportProgress(job.progress))
+    if isinstance(section, DPO):
+        expected = loss_at_reference(section.loss_type[0], section.beta) if len(section.loss_type) == 1 else None
+        trainer.add_callback(FirstStepGuard(trainer, expected, section.step0_tolerance))
+    return trainer
+
+
+def _arguments(job: TrainJob, device: str, folder: str, rank_plan: RankPlan, dtype: torch.dtype) -> Any:
+    """TRL's configuration: the recipe's fields under TRL's names, then the recipe's pass-through options."""
+    from trl import DPOConfig, SFTConfig
+
+    section, training = job.section, job.section.training
+    options: dict[str, Any] = {
+        "output_dir": folder,
+        "seed": job.recipe.run.seed,
+        "learning_rate": section.learning_rate,
+        "lr_scheduler_type": section.lr_scheduler,
+        "warmup_steps": round(section.warmup_ratio * rank_plan.plan.steps),
+        "num_train_epochs": 1,
+        "max_steps": rank_plan.plan.steps,
+        "per_device_train_batch_size": training.micro_batch,
+        "gradient_accumulation_steps": rank_plan.micro_batches_per_step,
+        "gradient_checkpointing": training.gradient_checkpointing,
+        "bf16": dtype == torch.bfloat16,
+        "use_cpu": device == "cpu",
+        "deepspeed": deepspeed_config(training.zero_stage, device),
+        "ddp_find_unused_parameters": False,
+        "save_strategy": "steps",
+        "save_steps": training.checkpoint_steps,
+        "logging_steps": training.logging_steps,
+        "logging_first_step": True,
+        "logging_nan_inf_filter": False,
+        "report_to": list(training.report_to),
+        "disable_tqdm": True,
+        "push_to_hub": False,
+        "remove_unused_columns": False,
+        "dataloader_pin_memory": device == "cuda",
+    }
+    if isinstance(section, DPO):
+        options |= {
+            "beta": section.beta,
+            "loss_type": list(section.loss_type),
+            "loss_weights": list(section.loss_weights) if section.loss_weights else None,
+            "label_smoothing": section.label_smoothing,
+            "max_length": None,  # the `tokenized` stage has truncated
+            "precompute_ref_log_probs": True,  # the `reference_logps` stage has computed
+        }
+        config: Any = DPOConfig
+    else:
+        options |= {"max_length": None, "packing": False, "dataset_kwargs": {"skip_prepare_dataset": True}}
+        config = SFTConfig
+    try:
+        return config(**{**options, **training.trl})
+    except TypeError as error:
+        raise UserError(f"{job.stage}.training.trl: {error}; the names are those of trl.{config.__name__}") from None
+
+
+def _init_deepspeed_on_cpu() -> None:
+    """DeepSpeed over gloo alone.
+
+    Its shared-memory all-reduce would be compiled at the first start (about 40 s) and ZeRO does not use it: sharded
+    training gathers and scatters, which gloo does.
+    """
+    import deepspeed
+
+    deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+    deepspeed.init_distributed(dist_backend="gloo")
+
+
+def _tracker_folder(job: TrainJob) -> str:
+    """TensorBoard's files go to the artifact where it is on a disk, else to the worker's."""
+    base = job.output.path if job.output.run.is_local else tempfile.gettempdir()
+    return os.path.join(base, "tensorboard")
+
+
+def _check_every_row_was_seen(trainer: PlannedMixin) -> None:
+    """Exactly-once: the rows that were trained on, over all workers and restarts, are those of the plan."""
+    seen = torch.from_numpy(trainer.seen)
+    if torch.distributed.is_initialized():
+        seen = seen.to(trainer.accelerator.device)  # type: ignore[attr-defined]
+        torch.distributed.all_reduce(seen)
+    expected = trainer.rank_plan.plan.times_seen()
+    if not np.array_equal(seen.cpu().numpy(), expected):
+        wrong = int((seen.cpu().numpy() != expected).sum())
+        raise RuntimeError(f"{wrong} of {len(expected)} rows were not trained on as often as the plan says")
+
+
+def _write_metrics(trainer: Any, output: Artifact) -> None:
+    """One JSON line for each logged step."""
+    lines = "".join(json.dumps(row) + "\n" for row in trainer.state.log_history if "step" in row)
+    with output.run.filesystem.open_output_stream(posixpath.join(output.path, "metrics.jsonl")) as stream:
+        stream.write(lines.encode())

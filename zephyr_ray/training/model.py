@@ -1,0 +1,117 @@
+"""Reads a model folder, adapter folder or hub id -> a model in memory, the same way for policy and reference."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from typing import TYPE_CHECKING, Any
+
+import torch
+from filelock import FileLock
+
+from zephyr_ray.artifacts import cache_root, fingerprint_files
+from zephyr_ray.errors import UserError
+from zephyr_ray.recipe import Lora, ModelSection
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+ADAPTER_CONFIG = "adapter_config.json"
+
+
+def compute_dtype(model: ModelSection, device: str) -> torch.dtype:
+    """bfloat16 on a GPU and float32 on a CPU, unless the recipe says."""
+    if model.dtype == "auto":
+        return torch.bfloat16 if device == "cuda" else torch.float32
+    return torch.bfloat16 if model.dtype == "bfloat16" else torch.float32
+
+
+def load_model(
+    path: str, section: ModelSection, dtype: torch.dtype, *, revision: str | None = None, quantize: bool = False
+) -> PreTrainedModel:
+    """A causal language model with the recipe's attention, its weights in `dtype` or in 4-bit.
+
+    Raises:
+        UserError: The folder or hub id holds no model that loads.
+    """
+    from transformers import AutoModelForCausalLM
+
+    options: dict[str, Any] = {"dtype": dtype, "attn_implementation": section.attn_implementation}
+    if quantize:
+        options["quantization_config"] = quantization(dtype)
+    try:
+        return AutoModelForCausalLM.from_pretrained(
+            path, revision=revision, trust_remote_code=False, use_safetensors=True, **options
+        )
+    except (OSError, ValueError, KeyError) as error:
+        raise UserError(f"model {path} does not load: {' '.join(str(error).split())[:300]}") from None
+
+
+def quantization(dtype: torch.dtype) -> Any:
+    """4-bit NormalFloat with double quantization (QLoRA, arXiv 2305.14314)."""
+    from transformers import BitsAndBytesConfig
+
+    return BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=dtype,
+    )
+
+
+def lora_config(lora: Lora) -> Any:
+    """PEFT's configuration of the recipe's adapter."""
+    from peft import LoraConfig
+
+    modules = lora.target_modules if isinstance(lora.target_modules, str) else list(lora.target_modules)
+    return LoraConfig(
+        r=lora.r, lora_alpha=lora.alpha, lora_dropout=lora.dropout, target_modules=modules, task_type="CAUSAL_LM"
+    )
+
+
+def without_adapter(path: str) -> str:
+    """A folder of whole weights for a folder that may hold an adapter: the adapter merged into its base model.
+
+    The merged copy is made once per machine, in float32 arithmetic, and stored in the base model's own type. Other
+    folders and hub ids are returned as they are.
+
+    Raises:
+        UserError: The adapter's base model cannot be loaded.
+    """
+    if not is_adapter(path):
+        return path
+    target = os.path.join(cache_root(), "merged", fingerprint_files([path]))
+    os.makedirs(os.path.dirname(target), exist_ok=True)
+    with FileLock(target + ".lock"):
+        if not os.path.isdir(target):
+            merge_adapter(adapter_base(path), path, target + ".partial")
+            os.rename(target + ".partial", target)
+    return target
+
+
+def is_adapter(path: str) -> bool:
+    return os.path.isfile(os.path.join(path, ADAPTER_CONFIG))
+
+
+def adapter_base(path: str) -> str:
+    """The base model that an adapter folder names."""
+    with open(os.path.join(path, ADAPTER_CONFIG), encoding="utf-8") as stream:
+        return json.load(stream)["base_model_name_or_path"]
+
+
+def merge_adapter(base: str, adapter: str, target: str) -> None:
+    """Writes base + adapter as one folder of whole weights, with the adapter's tokenizer where it has one."""
+    from peft import PeftModel
+    from transformers import AutoConfig, AutoTokenizer
+
+    try:
+        stored = getattr(AutoConfig.from_pretrained(base), "dtype", None) or torch.float32
+        model = load_model(without_adapter(base), ModelSection(), torch.float32)
+        merged = PeftModel.from_pretrained(model, adapter).merge_and_unload().to(stored)
+    except (OSError, ValueError) as error:
+        raise UserError(f"adapter {adapter} on {base} does not load: {' '.join(str(error).split())[:300]}") from None
+    shutil.rmtree(target, ignore_errors=True)
+    merged.save_pretrained(target)
+    holder = adapter if os.path.isfile(os.path.join(adapter, "tokenizer_config.json")) else base
+    AutoTokenizer.from_pretrained(holder).save_pretrained(target)

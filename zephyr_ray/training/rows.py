@@ -1,0 +1,125 @@
+"""Reads tokenized (and reference_logps) Parquet -> a memory-mapped table on the worker's disk, in order of ids.
+
+Row number i is the i-th smallest id, so a row has the same number in any partitioning of the files. Nothing but the
+ids and the reference log-probs is held in memory.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Any, Literal
+
+import datasets
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+from filelock import FileLock
+
+from zephyr_ray.artifacts import Artifact, cache_root
+from zephyr_ray.errors import UserError
+from zephyr_ray.training.plan import Slot
+
+IGNORED = -100  # torch's label of a token that is not learnt
+
+
+class Rows(torch.utils.data.Dataset):
+    """Rows by `Slot`, as dicts of plain values, with `row` and `loss_scale` beside the columns."""
+
+    def __init__(
+        self,
+        table: datasets.Dataset,
+        order: np.ndarray,
+        extra: dict[str, np.ndarray] | None = None,
+        loss_on: Literal["all", "assistant"] | None = None,
+    ):
+        self.table, self.order, self.extra, self.loss_on = table, order, extra or {}, loss_on
+
+    def __len__(self) -> int:
+        return len(self.order)
+
+    def __getitem__(self, slot: Slot) -> dict[str, Any]:
+        row = dict(self.table[int(self.order[slot.row])])
+        for name, values in self.extra.items():
+            row[name] = float(values[slot.row])
+        if self.loss_on is not None:
+            row["labels"] = _labels(row, self.loss_on)
+        return {**row, "row": slot.row, "loss_scale": slot.loss_scale}
+
+
+def load_pairs(tokenized: Artifact, reference_logps: Artifact) -> Rows:
+    """Pairs with their reference log-probs.
+
+    Raises:
+        UserError: The reference log-probs are not those of these pairs.
+    """
+    table, ids, order = _memory_map(tokenized, "pair_id")
+    logps = pq.read_table(reference_logps.files(), filesystem=reference_logps.run.filesystem)
+    logp_ids = logps["pair_id"].to_numpy()
+    logp_order = np.argsort(logp_ids, kind="stable")
+    if len(logp_ids) != len(ids) or not np.array_equal(logp_ids[logp_order], ids[order]):
+        raise UserError(f"{reference_logps.uri} does not belong to {tokenized.uri}; delete it and run the job again")
+    names = ("ref_chosen_logps", "ref_rejected_logps")
+    return Rows(table, order, {name: logps[name].to_numpy()[logp_order] for name in names})
+
+
+def load_dialogues(tokenized: Artifact, loss_on: Literal["all", "assistant"]) -> Rows:
+    """Tokenized dialogues with labels on all tokens or on the assistant's."""
+    table, _, order = _memory_map(tokenized, "dialogue_id")
+    return Rows(table, order, loss_on=loss_on)
+
+
+def pack(rows: Rows, length: int, folder: str) -> Rows:
+    """Joins the dialogues in order of their ids and cuts the stream into rows of exactly `length` tokens.
+
+    The tokens after the last full row are left out, as in the alignment handbook's constant-length packing.
+    """
+    path = os.path.join(folder, f"packed-{length}.arrow")
+    schema = pa.schema([("input_ids", pa.list_(pa.int32()))])
+    with pa.OSFile(path, "wb") as sink, pa.ipc.new_stream(sink, schema) as writer:
+        buffer: list[int] = []
+        for index in rows.order:
+            buffer += rows.table[int(index)]["input_ids"]
+            while len(buffer) >= length:
+                writer.write_batch(pa.record_batch([[buffer[:length]]], schema=schema))
+                buffer = buffer[length:]
+    table = datasets.Dataset.from_file(path)
+    if len(table) == 0:
+        raise UserError(f"sft.packing: all dialogues together are shorter than one row of {length} tokens")
+    return Rows(table, np.arange(len(table)), loss_on="all")
+
+
+def _labels(row: dict[str, Any], loss_on: str) -> list[int]:
+    if loss_on == "all":
+        return list(row["input_ids"])
+    return [token if ours else IGNORED for token, ours in zip(row["input_ids"], row["assistant_mask"], strict=True)]
+
+
+def _memory_map(artifact: Artifact, id_column: str) -> tuple[datasets.Dataset, np.ndarray, np.ndarray]:
+    """The table on local disk (made once per machine), its ids in file order, and the order that sorts them."""
+    manifest = artifact.manifest()
+    files = artifact.files()
+    assert manifest is not None
+    folder = os.path.join(cache_root(), "rows")
+    os.makedirs(folder, exist_ok=True)
+    path = os.path.join(folder, f"{artifact.stage}-{manifest['fingerprint']}.arrow")
+    with FileLock(path + ".lock"):
+        if not os.path.exists(path):
+            _write_arrow(artifact, files, path)
+    table = datasets.Dataset.from_file(path)
+    ids = table.data[id_column].to_numpy()
+    return table, ids, np.argsort(ids, kind="stable")
+
+
+def _write_arrow(artifact: Artifact, files: list[str], path: str) -> None:
+    partial = f"{path}.partial"
+    writer = None
+    with pa.OSFile(partial, "wb") as sink:
+        for name in files:
+            source = pq.ParquetFile(name, filesystem=artifact.run.filesystem)
+            for batch in source.iter_batches():
+                writer = writer or pa.ipc.new_stream(sink, batch.schema)
+                writer.write_batch(batch)
+        if writer is not None:
+            writer.close()
+    os.replace(partial, path)

@@ -1,0 +1,96 @@
+"""TRL's trainers, with the seams this platform needs: rows that are tokenized already, the plan's micro-batches, a loss
+normalised over exactly the step's rows, and a count of every row that was trained on.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from trl import DPOTrainer, SFTTrainer
+
+from zephyr_ray.errors import GuardError
+from zephyr_ray.training.plan import RankPlan
+from zephyr_ray.training.rows import IGNORED, Rows
+
+
+class PlannedMixin:
+    """What both trainers share. Set `rows`, `rank_plan` and `seen` (int64 counts per row) with `follow`."""
+
+    rows: Rows
+    rank_plan: RankPlan
+    seen: np.ndarray
+
+    def follow(self, rows: Rows, rank_plan: RankPlan) -> None:
+        self.rows, self.rank_plan = rows, rank_plan
+        self.seen = np.zeros(len(rows), dtype=np.int64)
+
+    def get_train_dataloader(self) -> torch.utils.data.DataLoader:
+        """The plan's micro-batches of this rank, over the whole run: the trainer sees it as one epoch."""
+        return torch.utils.data.DataLoader(
+            self.rows,
+            batch_sampler=self.rank_plan,  # type: ignore[arg-type]
+            collate_fn=_collate(self.data_collator),  # type: ignore[attr-defined]
+        )
+
+    def _take_slots(self, inputs: dict[str, Any]) -> float:
+        """Removes the plan's columns from a batch, counts its rows and returns its loss scale."""
+        scale = float(inputs.pop("loss_scale")[0])
+        rows = inputs.pop("row")
+        if scale > 0 and self.model.training:  # type: ignore[attr-defined]
+            np.add.at(self.seen, rows.cpu().numpy(), 1)
+        return scale
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        plan = self.rank_plan.plan
+        if "epoch" in logs or "loss" in logs:
+            logs["epoch"] = self.state.global_step / plan.steps_per_epoch  # type: ignore[attr-defined]
+        super().log(logs, start_time)  # type: ignore[misc]
+        loss = logs.get("loss")
+        if loss is not None and not math.isfinite(loss):
+            raise GuardError(f"the loss is {loss} at step {self.state.global_step}; lower the learning rate")  # type: ignore[attr-defined]
+
+
+class PlannedDPOTrainer(PlannedMixin, DPOTrainer):
+    """TRL's DPO on pairs whose reference log-probs are columns. The loss itself is TRL's."""
+
+    loss_is_scaled_for_ga = True
+
+    def _prepare_dataset(self, dataset: Any, *args: Any, **kwargs: Any) -> Any:
+        return dataset  # tokenized by the `tokenized` stage
+
+    def _precompute_ref_logps(self, dataset: Any, *args: Any, **kwargs: Any) -> Any:
+        return dataset  # computed by the `reference_logps` stage
+
+    def compute_loss(
+        self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> Any:
+        scale = self._take_slots(inputs)
+        return super().compute_loss(model, inputs) * scale
+
+
+class PlannedSFTTrainer(PlannedMixin, SFTTrainer):
+    """TRL's SFT on tokenized rows; its loss is already normalised by the step's tokens over all workers."""
+
+    def compute_loss(
+        self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> Any:
+        self._take_slots(inputs)
+        return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
+
+
+def _collate(collator: Callable[[list[dict[str, Any]]], dict[str, Any]]) -> Callable[[list[dict[str, Any]]], Any]:
+    """TRL's collator, with the plan's columns carried along and nothing to learn in filler rows."""
+
+    def collate(rows: list[dict[str, Any]]) -> dict[str, Any]:
+        batch = collator(rows)
+        batch["loss_scale"] = torch.tensor([row["loss_scale"] for row in rows])
+        batch["row"] = torch.tensor([row["row"] for row in rows])
+        if "labels" in batch:
+            batch["labels"][batch["loss_scale"] == 0] = IGNORED
+        return batch
+
+    return collate
