@@ -7,7 +7,8 @@ string inside a message in two before the tokenizer sees it.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Callable, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -124,8 +125,21 @@ def encode_pair(
     prompt_ids = encode(tokenizer, prompt, add_generation_prompt=True)
     whole = [_end(tokenizer, encode(tokenizer, [*prompt, *answer], add_generation_prompt=False), tokenization)
              for answer in (chosen, rejected)]
-    boundary = min(_common_prefix(prompt_ids, ids) for ids in whole)
-    return EncodedPair(prompt_ids[:boundary], whole[0][boundary:], whole[1][boundary:])
+    return _split(prompt_ids, *whole)
+
+
+def encode_pairs(
+    tokenizer: PreTrainedTokenizerBase,
+    pairs: Sequence[tuple[Sequence[Message], Sequence[Message], Sequence[Message]]],
+    tokenization: str,
+) -> list[EncodedPair]:
+    """`encode_pair` of many rows (prompt, chosen, rejected), with few calls of the template and the tokenizer."""
+    conversations = [[*prompt, *answer] for prompt, *answers in pairs for answer in answers]
+    prompts = _render_many(tokenizer, [prompt for prompt, _, _ in pairs], add_generation_prompt=True)
+    whole = _render_many(tokenizer, conversations, add_generation_prompt=False)
+    ids = _encode_texts(tokenizer, [*prompts, *whole])
+    ends = [_end(tokenizer, answer, tokenization) for answer in ids[len(pairs) :]]
+    return [_split(*ids) for ids in zip(ids[: len(pairs)], ends[0::2], ends[1::2], strict=True)]
 
 
 def encode_dialogue(
@@ -142,6 +156,99 @@ def encode_dialogue(
         stop = _common_prefix(_end(tokenizer, upto, tokenization), ids)
         mask[start:stop] = [1] * (stop - start)
     return EncodedDialogue(ids, mask)
+
+
+def encode_dialogues(
+    tokenizer: PreTrainedTokenizerBase, dialogues: Sequence[Sequence[Message]], tokenization: str
+) -> list[EncodedDialogue]:
+    """`encode_dialogue` of many rows, with few calls of the template and the tokenizer."""
+    answers = [
+        (row, index)
+        for row, messages in enumerate(dialogues)
+        for index, message in enumerate(messages)
+        if message["role"] == "assistant"
+    ]
+    starts = [dialogues[row][:index] for row, index in answers]
+    stops = [dialogues[row][: index + 1] for row, index in answers]
+    prompts = _render_many(tokenizer, starts, add_generation_prompt=True)
+    whole = _render_many(tokenizer, [*dialogues, *stops], add_generation_prompt=False)
+    ids = _encode_texts(tokenizer, [*whole, *prompts])
+    ends = [_end(tokenizer, each, tokenization) for each in ids[: len(whole)]]
+    encoded = [EncodedDialogue(each, [0] * len(each)) for each in ends[: len(dialogues)]]
+    for (row, _), prompt_ids, upto in zip(answers, ids[len(whole) :], ends[len(dialogues) :], strict=True):
+        _mark(encoded[row], prompt_ids, upto)
+    return encoded
+
+
+def _render_many(
+    tokenizer: PreTrainedTokenizerBase, conversations: Sequence[Sequence[Message]], *, add_generation_prompt: bool
+) -> list[str]:
+    """The texts of many conversations, every control string in a message broken."""
+    if not conversations:
+        return []
+    control = _control_strings(tokenizer)
+    broken = [
+        [{**message, "content": _break_control(message["content"], control)} for message in messages]
+        for messages in conversations
+    ]
+    texts = tokenizer.apply_chat_template(broken, tokenize=False, add_generation_prompt=add_generation_prompt)
+    return [str(text) for text in texts]
+
+
+def _encode_texts(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[list[int]]:
+    """Token ids of rendered texts, with one call of the tokenizer.
+
+    A text is cut before every end-of-sequence string and each different piece is tokenized once, so the prompt that a
+    pair's two conversations share, or the turns that a dialogue's beginnings share, cost nothing the second time.
+    """
+    cut = _cut_before_eos(tokenizer)
+    pieces = [[part for piece in text.split(_BREAK) for part in cut(piece)] for text in texts]
+    flat = list(dict.fromkeys(part for row in pieces for part in row))
+    if not flat:
+        return [[] for _ in texts]
+    ids = dict(zip(flat, tokenizer(flat, add_special_tokens=False)["input_ids"], strict=True))
+    return [[token for part in row for token in ids[part]] for row in pieces]
+
+
+def _cut_before_eos(tokenizer: PreTrainedTokenizerBase) -> Callable[[str], list[str]]:
+    """Cuts a text into pieces whose ids joined are the ids of the whole.
+
+    A fast tokenizer finds its control tokens before anything else and treats what lies between two of them by itself.
+    So it does no harm to cut where the end-of-sequence token begins, as long as that is where the tokenizer must find it:
+    the token takes no space beside it, and no other control string can reach over its beginning.
+    """
+    eos = tokenizer.eos_token
+    token = tokenizer.added_tokens_decoder.get(tokenizer.eos_token_id)
+    if (
+        not tokenizer.is_fast
+        or token is None
+        or token.content != eos
+        or token.normalized
+        or token.lstrip
+        or token.rstrip
+        or token.single_word
+        or any(_reaches_into(other, eos) for other in _control_strings(tokenizer) if other != eos)
+    ):
+        return lambda text: [text]
+    start = re.compile(f"(?!^)(?={re.escape(eos)})")
+    return start.split
+
+
+def _reaches_into(other: str, eos: str) -> bool:
+    """Whether an occurrence of `other` in a text can cover the beginning of an occurrence of `eos`."""
+    return eos in other or any(other.endswith(eos[:length]) for length in range(1, len(eos)))
+
+
+def _split(prompt_ids: list[int], chosen: list[int], rejected: list[int]) -> EncodedPair:
+    boundary = min(_common_prefix(prompt_ids, chosen), _common_prefix(prompt_ids, rejected))
+    return EncodedPair(prompt_ids[:boundary], chosen[boundary:], rejected[boundary:])
+
+
+def _mark(dialogue: EncodedDialogue, prompt_ids: list[int], upto: list[int]) -> None:
+    """Marks one answer: from where the dialogue leaves its generation prompt to where the turn's own ids end."""
+    ids, mask = dialogue
+    start, stop = _common_prefix(prompt_ids, ids), _common_prefix(upto, ids)
+    mask[start:stop] = [1] * (stop - start)
 
 
 def _end(tokenizer: PreTrainedTokenizerBase, ids: list[int], tokenization: str) -> list[int]:

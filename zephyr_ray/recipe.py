@@ -151,6 +151,8 @@ class Optimisation(Section):
 class Dialogues(Section):
     train: str | tuple[str, ...] = "tiny"
     """`tiny` (the embedded world), or files or a dataset id: messages, ShareGPT, Alpaca, prompt + completion."""
+    split: str = "train"
+    """Split, where `train` is a dataset id."""
     max_dropped: float = Field(0.5, ge=0, le=1)
     """Refuse to train when a larger share of the rows was dropped."""
 

@@ -6,21 +6,21 @@ import json
 import os
 import posixpath
 import shutil
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyarrow.fs as pafs
 import torch
 
-from zephyr_ray.artifacts import Artifact
-from zephyr_ray.recipe import Recipe
-from zephyr_ray.training.model import is_adapter, merge_adapter, without_adapter
+from zephyr_ray.training.model import adapter_base, is_adapter, merge_adapter, whole_weights
+
+if TYPE_CHECKING:
+    from zephyr_ray.training.loop import TrainJob
 
 ADAPTER_FOLDER = "adapter"
+_TRAINER_FILES = ("training_args.bin",)
 
 
-def write_checkpoint(
-    trainer: Any, recipe: Recipe, output: Artifact, stage: str, model_path: str, scratch: str
-) -> None:
+def write_checkpoint(trainer: Any, job: TrainJob, scratch: str) -> None:
     """Writes the trained weights to `<stage>/checkpoint/`. All ranks take part in gathering; rank 0 writes.
 
     An adapter is merged into its base, so that the folder loads anywhere; the adapter itself lies in
@@ -29,17 +29,19 @@ def write_checkpoint(
     folder = os.path.join(scratch, "export")
     trainer.save_model(folder)
     if trainer.is_world_process_zero():
-        if recipe.model.lora is not None:
-            folder = _merge(folder, model_path, os.path.join(scratch, "merged"))
+        if job.recipe.model.lora is not None:
+            base = whole_weights(job.model_path, job.model_revision)
+            folder = _merge(folder, base, os.path.join(scratch, "merged"))
         tokenizer = trainer.processing_class
         tokenizer.save_pretrained(folder)
         _remove_trainer_files(folder)
         write_generation_config(folder, tokenizer)
         with open(os.path.join(folder, "README.md"), "w", encoding="utf-8") as stream:
-            stream.write(model_card(trainer, recipe, stage, model_path))
-        target = posixpath.join(output.path, "checkpoint")
-        output.run.filesystem.create_dir(target, recursive=True)
-        pafs.copy_files(folder, target, destination_filesystem=output.run.filesystem)
+            stream.write(model_card(trainer, job))
+        target = posixpath.join(job.output.path, "checkpoint")
+        filesystem = job.output.run.filesystem
+        filesystem.create_dir(target, recursive=True)
+        pafs.copy_files(folder, target, destination_filesystem=filesystem)
     if torch.distributed.is_initialized():
         torch.distributed.barrier()
 
@@ -56,27 +58,28 @@ def write_generation_config(folder: str, tokenizer: Any) -> None:
     ).save_pretrained(folder)
 
 
-def model_card(trainer: Any, recipe: Recipe, stage: str, model_path: str) -> str:
+def model_card(trainer: Any, job: TrainJob) -> str:
     """The README.md of a checkpoint: where it comes from, how it was trained, its last metrics."""
-    section = recipe.sft if stage == "sft" else recipe.dpo
-    assert section is not None
+    section, lora = job.section, job.recipe.model.lora
     last = next((row for row in reversed(trainer.state.log_history) if "loss" in row), {})
-    start = f"the adapter {model_path}, merged into its base model" if is_adapter(model_path) else model_path
+    start = f"{job.model_path}@{job.model_revision}" if job.model_revision else job.model_path
+    if is_adapter(job.model_path):
+        start = f"the adapter {start}, merged into its base model {adapter_base(job.model_path)}"
     lines = [
         "---",
         "library_name: transformers",
-        f"base_model: {json.dumps(model_path)}",
-        f"tags: [zephyr_ray, {stage}]",
+        f"base_model: {json.dumps(job.model_path)}",
+        f"tags: [zephyr_ray, {job.stage}]",
         "---",
         "",
-        f"# {stage.upper()} checkpoint",
+        f"# {job.stage.upper()} checkpoint",
         "",
         f"Trained by zephyr_ray from {start}.",
     ]
-    if recipe.model.lora is not None:
+    if lora is not None:
         lines.append(
-            f"These are whole weights: a LoRA adapter (r={recipe.model.lora.r}, alpha={recipe.model.lora.alpha}) was "
-            f"trained on that model and merged into it; the adapter alone lies in `{ADAPTER_FOLDER}/`."
+            f"These are whole weights: a LoRA adapter (r={lora.r}, alpha={lora.alpha}) was trained on that model "
+            f"and merged into it; the adapter alone lies in `{ADAPTER_FOLDER}/`."
         )
     lines += ["", "| setting | value |", "| --- | --- |"]
     plain = section.model_dump(mode="json", exclude={"training"})
@@ -86,16 +89,14 @@ def model_card(trainer: Any, recipe: Recipe, stage: str, model_path: str) -> str
     return "\n".join(lines) + "\n"
 
 
-def _merge(adapter: str, model_path: str, target: str) -> str:
-    base = without_adapter(model_path)
+def _merge(adapter: str, base: str, target: str) -> str:
+    """A folder of whole weights, with the adapter beside them; in float32 arithmetic, whatever training ran in."""
     merge_adapter(base, adapter, target)
-    shutil.copytree(
-        adapter, os.path.join(target, ADAPTER_FOLDER), ignore=shutil.ignore_patterns("checkpoint-*", "training_args.bin")
-    )
+    shutil.copytree(adapter, os.path.join(target, ADAPTER_FOLDER), ignore=shutil.ignore_patterns(*_TRAINER_FILES))
     return target
 
 
 def _remove_trainer_files(folder: str) -> None:
-    for name in ("training_args.bin",):
+    for name in _TRAINER_FILES:
         if os.path.exists(os.path.join(folder, name)):
             os.remove(os.path.join(folder, name))

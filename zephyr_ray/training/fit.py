@@ -3,15 +3,46 @@
 from __future__ import annotations
 
 import posixpath
+from typing import Any
 
 import ray.train
 from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchConfig, TorchTrainer
 
-from zephyr_ray.recipe import DPO, SFT
+from zephyr_ray.artifacts import Artifact
+from zephyr_ray.data.reference_logps import count_rows
+from zephyr_ray.errors import UserError
+from zephyr_ray.models import ModelSource
+from zephyr_ray.recipe import DPO, SFT, Recipe
 from zephyr_ray.training.loop import TrainJob, train_worker
 
 STATE_FOLDER = "training_state"
+
+
+def train(
+    stage: str,
+    recipe: Recipe,
+    model: ModelSource,
+    tokenized: Artifact,
+    reference_logps: Artifact | None,
+    output: Artifact,
+    progress: Any,
+) -> dict[str, Any]:
+    """The `sft` or `dpo` stage: trains, exports, and returns its part of the manifest."""
+    job = TrainJob(stage, recipe, model.path, model.revision, tokenized, reference_logps, output, progress)
+    fit(job)
+    failure = progress.read()["failure"]
+    if failure is not None:
+        raise UserError(failure)
+    remove_state(job)
+    rows = count_rows(tokenized)
+    last = progress.read()["metrics"]
+    return {
+        "files": [],
+        "counts": {"in": rows, "out": rows, "dropped": {}},
+        "model": {"path": model.path, "revision": model.revision, "fingerprint": model.fingerprint},
+        "metrics": last,
+    }
 
 
 def fit(job: TrainJob) -> None:

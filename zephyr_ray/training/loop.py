@@ -29,7 +29,7 @@ from zephyr_ray.training.callbacks import (
 )
 from zephyr_ray.training.deepspeed_config import deepspeed_config
 from zephyr_ray.training.export import write_checkpoint
-from zephyr_ray.training.model import compute_dtype, load_model, lora_config, without_adapter
+from zephyr_ray.training.model import compute_dtype, load_model, lora_config, whole_weights
 from zephyr_ray.training.plan import Plan, RankPlan
 from zephyr_ray.training.trainers import PlannedDPOTrainer, PlannedMixin, PlannedSFTTrainer
 
@@ -80,7 +80,7 @@ def _train(job: TrainJob) -> None:
                 trainer.seen = restore_seen(path, rank, len(trainer.rows))
                 trainer.train(resume_from_checkpoint=path)
         _check_every_row_was_seen(trainer)
-        write_checkpoint(trainer, job.recipe, job.output, job.stage, job.model_path, folder)
+        write_checkpoint(trainer, job, folder)
         if trainer.is_world_process_zero():
             _write_metrics(trainer, job.output)
     finally:
@@ -107,12 +107,13 @@ def _build_trainer(job: TrainJob, device: str, folder: str) -> Any:
         _init_deepspeed_on_cpu()
     args = _arguments(job, device, folder, rank_plan, dtype)
     lora = job.recipe.model.lora
-    frozen_base = lora is not None or sharded
+    # DeepSpeed keeps float32 copies of 16-bit weights, and an adapter is float32 itself; plain data parallelism has
+    # neither, and small updates would be lost in 16-bit weights.
+    narrow = lora is not None or sharded
     model = load_model(
-        without_adapter(job.model_path),
+        whole_weights(job.model_path, job.model_revision),
         job.recipe.model,
-        dtype if frozen_base else torch.float32,
-        revision=job.model_revision,
+        dtype if narrow else torch.float32,
         quantize=lora is not None and lora.load_in_4bit,
     )
     trainer_class = PlannedSFTTrainer if job.stage == "sft" else PlannedDPOTrainer

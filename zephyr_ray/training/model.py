@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 ADAPTER_CONFIG = "adapter_config.json"
+_MODEL_FILES = ["*.safetensors", "*.json", "*.model", "*.jinja", "*.txt"]
 
 
 def compute_dtype(model: ModelSection, device: str) -> torch.dtype:
@@ -28,12 +29,12 @@ def compute_dtype(model: ModelSection, device: str) -> torch.dtype:
 
 
 def load_model(
-    path: str, section: ModelSection, dtype: torch.dtype, *, revision: str | None = None, quantize: bool = False
+    folder: str, section: ModelSection, dtype: torch.dtype, *, quantize: bool = False
 ) -> PreTrainedModel:
     """A causal language model with the recipe's attention, its weights in `dtype` or in 4-bit.
 
     Raises:
-        UserError: The folder or hub id holds no model that loads.
+        UserError: The folder holds no model that loads.
     """
     from transformers import AutoModelForCausalLM
 
@@ -42,10 +43,10 @@ def load_model(
         options["quantization_config"] = quantization(dtype)
     try:
         return AutoModelForCausalLM.from_pretrained(
-            path, revision=revision, trust_remote_code=False, use_safetensors=True, **options
+            folder, trust_remote_code=False, use_safetensors=True, **options
         )
     except (OSError, ValueError, KeyError) as error:
-        raise UserError(f"model {path} does not load: {' '.join(str(error).split())[:300]}") from None
+        raise UserError(f"model {folder} does not load: {' '.join(str(error).split())[:300]}") from None
 
 
 def quantization(dtype: torch.dtype) -> Any:
@@ -70,24 +71,37 @@ def lora_config(lora: Lora) -> Any:
     )
 
 
-def without_adapter(path: str) -> str:
-    """A folder of whole weights for a folder that may hold an adapter: the adapter merged into its base model.
+def whole_weights(path: str, revision: str | None = None) -> str:
+    """A local folder of whole weights for a folder or hub id, which may hold an adapter.
 
-    The merged copy is made once per machine, in float32 arithmetic, and stored in the base model's own type. Other
-    folders and hub ids are returned as they are.
+    An adapter is merged into its base model once per machine, in float32 arithmetic, and stored in the base model's own
+    type. A hub id is downloaded once per machine.
 
     Raises:
-        UserError: The adapter's base model cannot be loaded.
+        UserError: The hub id, or the adapter's base model, cannot be had.
     """
-    if not is_adapter(path):
-        return path
-    target = os.path.join(cache_root(), "merged", fingerprint_files([path]))
+    folder = _local(path, revision)
+    if not is_adapter(folder):
+        return folder
+    target = os.path.join(cache_root(), "merged", fingerprint_files([folder]))
     os.makedirs(os.path.dirname(target), exist_ok=True)
     with FileLock(target + ".lock"):
         if not os.path.isdir(target):
-            merge_adapter(adapter_base(path), path, target + ".partial")
+            merge_adapter(adapter_base(folder), folder, target + ".partial")
             os.rename(target + ".partial", target)
     return target
+
+
+def _local(path: str, revision: str | None) -> str:
+    if os.path.isdir(path):
+        return path
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError
+
+    try:
+        return snapshot_download(path, revision=revision, allow_patterns=_MODEL_FILES)
+    except (HfHubHTTPError, OSError, ValueError) as error:
+        raise UserError(f"model {path} cannot be downloaded: {' '.join(str(error).split())[:300]}") from None
 
 
 def is_adapter(path: str) -> bool:
@@ -107,7 +121,7 @@ def merge_adapter(base: str, adapter: str, target: str) -> None:
 
     try:
         stored = getattr(AutoConfig.from_pretrained(base), "dtype", None) or torch.float32
-        model = load_model(without_adapter(base), ModelSection(), torch.float32)
+        model = load_model(whole_weights(base), ModelSection(), torch.float32)
         merged = PeftModel.from_pretrained(model, adapter).merge_and_unload().to(stored)
     except (OSError, ValueError) as error:
         raise UserError(f"adapter {adapter} on {base} does not load: {' '.join(str(error).split())[:300]}") from None

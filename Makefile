@@ -1,0 +1,37 @@
+# Everything sets itself up: `make demo` and `make test` work on a fresh clone, either one first.
+SHELL := /bin/bash
+VENV ?= .venv
+# The lock follows the machine: CUDA where an NVIDIA GPU answers, CPU elsewhere. `make KIND=cpu ...` overrides it.
+KIND ?= $(shell nvidia-smi -L >/dev/null 2>&1 && echo cuda || echo cpu)
+PY := $(VENV)/bin/python
+INSTALLED := $(VENV)/.installed-$(KIND)
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test lint lock clean
+
+help: ## Show what there is
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
+
+setup: $(INSTALLED) ## Make .venv from the lock (the others do it by themselves)
+
+$(INSTALLED): requirements/$(KIND).lock requirements/install.sh pyproject.toml
+	@echo "setting up $(VENV) from requirements/$(KIND).lock (some minutes, once)"
+	@requirements/install.sh $(VENV) $(KIND)
+	@touch $@
+
+demo: $(INSTALLED) ## Make an aligned model from scratch in the embedded world: base, SFT, dDPO, held-out check
+	@$(PY) jobs/dpo.py --recipe recipes/tiny.yaml
+
+test: $(INSTALLED) ## Run all tests
+	@$(PY) -m pytest
+
+lint: $(INSTALLED) ## ruff and mypy
+	@$(PY) -m ruff check .
+	@$(PY) -m ruff format --check .
+	@$(PY) -m mypy
+
+lock: ## Resolve both locks anew from pyproject.toml
+	@requirements/lock.sh
+
+clean: ## Remove the environment and the runs of the demo
+	rm -rf $(VENV) runs

@@ -1,0 +1,14 @@
+"""Reads preferences and a supervised model -> a model aligned by dDPO, in <run.root>/dpo/checkpoint.
+
+    python jobs/dpo.py
+    python jobs/dpo.py --recipe recipes/tiny.yaml --set preferences.train=FILE --set model.path=DIR_OR_HUB_ID
+    ray job submit --working-dir . -- python jobs/dpo.py
+
+What is missing before it (the supervised model of an `sft` section, preferences, tokenized rows, reference log-probs)
+is made first; what is finished is skipped. With the embedded world it ends with the held-out check.
+"""
+
+from zephyr_ray.cli import job
+
+if __name__ == "__main__":
+    job(__doc__, ("dpo", "held_out"))

@@ -1,0 +1,9 @@
+"""Reads preferences and a model's tokenizer -> tokenized pairs, in <run.root>/tokenized/data.
+
+    python jobs/tokenized.py --recipe recipes/tiny.yaml --set preferences.train=FILE --set model.path=DIR_OR_HUB_ID
+"""
+
+from zephyr_ray.cli import job
+
+if __name__ == "__main__":
+    job(__doc__, ("tokenized",))

@@ -1,0 +1,74 @@
+"""Connects to the Ray cluster this command runs on, or starts one on this machine; checks that it can hold the recipe."""
+
+from __future__ import annotations
+
+import os
+
+from zephyr_ray.errors import UserError
+from zephyr_ray.recipe import Recipe
+
+_QUIET = {
+    # Usage reports of Ray, the Hugging Face hub (TRL's too), and vLLM: off.
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "VLLM_NO_USAGE_STATS": "1",
+    "DO_NOT_TRACK": "1",
+    # Chatter that says nothing about the run.
+    "TOKENIZERS_PARALLELISM": "false",
+    "TRANSFORMERS_VERBOSITY": "warning",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+}
+_LOCAL_CPUS = 4  # logical: stages wait on each other's I/O, and fewer would starve a pipeline of Ray Data operators
+
+
+def set_environment() -> None:
+    """Usage reports off and chatter down, in this process; call it before heavy imports."""
+    for name, value in _QUIET.items():
+        os.environ.setdefault(name, value)
+
+
+def connect() -> None:
+    """Joins the cluster of RAY_ADDRESS (set for every `ray job submit`), or starts one on this machine."""
+    import ray
+
+    runtime_env = {"env_vars": {name: os.environ[name] for name in _QUIET}}
+    if os.environ.get("RAY_ADDRESS"):
+        ray.init(runtime_env=runtime_env)
+    else:
+        cpus = max(_LOCAL_CPUS, os.cpu_count() or 1)
+        ray.init(num_cpus=cpus, include_dashboard=False, runtime_env=runtime_env)
+    context = ray.data.DataContext.get_current()
+    context.enable_progress_bars = False
+
+
+def check_resources(recipe: Recipe, stages: tuple[str, ...]) -> None:
+    """Fails before any work where the cluster can never hold the workers of a stage.
+
+    An autoscaling cluster is trusted to grow: only a cluster whose nodes are all there is judged.
+
+    Raises:
+        UserError: Naming the field and what the cluster has.
+    """
+    import ray
+
+    if os.environ.get("RAY_ADDRESS"):
+        return
+    have = ray.cluster_resources()
+    training = {"sft": recipe.sft, "dpo": recipe.dpo}
+    for stage in stages:
+        section = training.get(stage)
+        if section is not None:
+            wanted = section.training
+            _check(f"{stage}.training", wanted.workers, wanted.cpus_per_worker, wanted.gpus_per_worker, have)
+    if "reference_logps" in stages:
+        pool = recipe.reference_logps
+        _check("reference_logps", pool.workers, pool.cpus_per_worker, pool.gpus_per_worker, have)
+
+
+def _check(field: str, workers: int, cpus: float, gpus: float, have: dict[str, float]) -> None:
+    for kind, key, each in (("CPU", "cpus", cpus), ("GPU", "gpus", gpus)):
+        if workers * each > have.get(kind, 0):
+            raise UserError(
+                f"{field}: {workers} workers with {each:g} {kind} each need {workers * each:g}, and this machine has "
+                f"{have.get(kind, 0):g}; lower {field}.workers or {field}.{key}_per_worker, or submit to a larger cluster"
+            )

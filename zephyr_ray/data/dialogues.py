@@ -1,0 +1,49 @@
+"""reads: raw dialogue rows in any known layout, or the embedded world -> writes: dialogues"""
+
+from __future__ import annotations
+
+import functools
+import json
+from collections.abc import Iterator
+
+import numpy as np
+import pyarrow as pa
+import ray.data
+
+from zephyr_ray.artifacts import Artifact
+from zephyr_ray.data import layouts, measures, sink, sources
+from zephyr_ray.data.chunks import chunks_of, split_lines
+from zephyr_ray.data.rows import convert
+from zephyr_ray.data.sink import Progress, Report
+from zephyr_ray.recipe import Recipe
+from zephyr_ray.schemas import DIALOGUES
+
+
+def make_dialogues(recipe: Recipe, artifact: Artifact, *, progress: Progress | None = None) -> Report:
+    """Writes the dialogues that a recipe names.
+
+    Raises:
+        UserError: The data is missing or cannot be read.
+    """
+    section = recipe.dialogues
+    raw = _tiny(recipe) if section.train == "tiny" else sources.read_rows(section.train, section.split)
+    make_rows = functools.partial(convert, to_row=layouts.dialogue, kept=DIALOGUES)
+    rows = raw.map_batches(make_rows, batch_format="pyarrow", batch_size=None)
+    return sink.write(rows, artifact, DIALOGUES, measure=_measure, progress=progress)
+
+
+def _tiny(recipe: Recipe) -> ray.data.Dataset:
+    item = {"count": recipe.tiny.dialogues, "seed": recipe.run.seed, "flawed": recipe.tiny.flawed}
+    return sources.stream([item], _tiny_chunks).map_batches(split_lines, batch_format="pyarrow", batch_size=None)
+
+
+def _tiny_chunks(batch: pa.Table) -> Iterator[pa.Table]:
+    from zephyr_ray.tiny import world
+
+    (item,) = batch.to_pylist()
+    rows = world.dialogues(item["count"], item["seed"], item["flawed"])
+    yield from chunks_of("tiny", (json.dumps(row).encode() for row in rows))
+
+
+def _measure(kept: pa.Table) -> dict[str, np.ndarray]:
+    return measures.characters(kept, ("messages",))

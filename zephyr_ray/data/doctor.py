@@ -1,0 +1,73 @@
+"""Reads a sink's `Report` -> what a person sees of it, the part of the manifest, and a stop where too much is lost."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from zephyr_ray.artifacts import Artifact
+from zephyr_ray.data.sink import Report
+from zephyr_ray.errors import UserError
+
+_TOP = 3  # reasons that the error names
+
+
+def manifest(report: Report) -> dict[str, Any]:
+    """The manifest's own part: counts, files, and the statistics of what was measured."""
+    return {
+        "files": report.files,
+        "counts": {"in": report.rows_in, "out": report.rows_out, "dropped": report.dropped},
+        "stats": report.stats,
+    }
+
+
+def lines(report: Report) -> list[str]:
+    """What a person sees: every row accounted for, the lengths, and the share of tokens that was cut off."""
+    lost = sum(report.dropped.values())
+    shown = [f"{report.rows_in:,} rows in = {report.rows_out:,} kept + {lost:,} dropped"]
+    shown += [f"  dropped {reason}: {count:,}" for reason, count in report.dropped.items()]
+    shown += [
+        f"  {name.replace('_', ' ')}: p50 {stat['p50']:,}  p90 {stat['p90']:,}  p99 {stat['p99']:,}  max {stat['max']:,}"
+        for name, stat in report.stats.items()
+        if not name.endswith("truncated")
+    ]
+    return shown + _truncation_lines(report)
+
+
+def truncated_share(report: Report) -> float | None:
+    """Tokens cut off as a share of all tokens there were, or None where nothing was tokenized."""
+    kept = sum(stat["sum"] for name, stat in report.stats.items() if name.endswith("_tokens"))
+    cut = sum(stat["sum"] for name, stat in report.stats.items() if name.endswith("truncated"))
+    return cut / (kept + cut) if kept + cut else None
+
+
+def check(report: Report, max_dropped: float, artifact: Artifact) -> None:
+    """Refuses to go on where too many rows were dropped.
+
+    Args:
+        report: What became of the rows.
+        max_dropped: Largest share of the rows that may be dropped.
+        artifact: Where they lie.
+
+    Raises:
+        UserError: More than that was dropped, or nothing is left.
+    """
+    lost = sum(report.dropped.values())
+    if not report.rows_in:
+        raise UserError(f"{artifact.stage}: the data has no rows; check what the recipe names")
+    if report.rows_out and lost <= max_dropped * report.rows_in:
+        return
+    reasons = ", ".join(f"{count:,} {reason}" for reason, count in list(report.dropped.items())[:_TOP])
+    limit = "no row is left" if not report.rows_out else f"more than max_dropped={max_dropped:g} allows"
+    raise UserError(
+        f"{artifact.stage}: {lost:,} of {report.rows_in:,} rows dropped ({reasons}), {limit}; "
+        f"they lie in {artifact.uri}/dropped with their sources"
+    )
+
+
+def _truncation_lines(report: Report) -> list[str]:
+    share = truncated_share(report)
+    if share is None:
+        return []
+    cut = {name: stat for name, stat in report.stats.items() if name.endswith("truncated")}
+    rows = ", ".join(f"{name.replace('_', ' ')} in {stat['nonzero']:,} rows" for name, stat in cut.items())
+    return [f"  tokens cut off: {share:.2%} ({rows})"]

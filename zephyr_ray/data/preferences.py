@@ -1,0 +1,52 @@
+"""reads: raw preference rows in any known layout, or the embedded world -> writes: preferences
+
+TRL's conversational format. Which two answers of several become a pair is a function of the row and the seed alone.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+from collections.abc import Iterator
+
+import numpy as np
+import pyarrow as pa
+import ray.data
+
+from zephyr_ray.artifacts import Artifact
+from zephyr_ray.data import layouts, measures, sink, sources
+from zephyr_ray.data.chunks import chunks_of, split_lines
+from zephyr_ray.data.rows import convert
+from zephyr_ray.data.sink import Progress, Report
+from zephyr_ray.recipe import Recipe
+from zephyr_ray.schemas import PREFERENCES
+
+
+def make_preferences(recipe: Recipe, artifact: Artifact, *, progress: Progress | None = None) -> Report:
+    """Writes the preference pairs that a recipe names.
+
+    Raises:
+        UserError: The data is missing or cannot be read.
+    """
+    section = recipe.preferences
+    raw = _tiny(recipe) if section.train == "tiny" else sources.read_rows(section.train, section.split)
+    to_row = functools.partial(layouts.preference, seed=recipe.run.seed, rejected=section.rejected)
+    make_rows = functools.partial(convert, to_row=to_row, kept=PREFERENCES)
+    rows = raw.map_batches(make_rows, batch_format="pyarrow", batch_size=None)
+    return sink.write(rows, artifact, PREFERENCES, measure=_measure, progress=progress)
+
+
+def _tiny(recipe: Recipe) -> ray.data.Dataset:
+    item = {"count": recipe.tiny.preference_prompts, "seed": recipe.run.seed}
+    return sources.stream([item], _tiny_chunks).map_batches(split_lines, batch_format="pyarrow", batch_size=None)
+
+
+def _tiny_chunks(batch: pa.Table) -> Iterator[pa.Table]:
+    from zephyr_ray.tiny import world
+
+    (item,) = batch.to_pylist()
+    yield from chunks_of("tiny", (json.dumps(row).encode() for row in world.completions(item["count"], item["seed"])))
+
+
+def _measure(kept: pa.Table) -> dict[str, np.ndarray]:
+    return measures.characters(kept, ("prompt", "chosen", "rejected"))

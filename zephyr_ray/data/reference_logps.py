@@ -1,0 +1,154 @@
+"""Reads tokenized + the frozen reference model -> reference_logps, by a pool of Ray Data actors.
+
+Computed once per (reference model, tokenized rows) and shared by every epoch and every beta. Ray Data's checkpoint by
+`pair_id` makes it resumable: a rerun after a kill computes only the pairs that were in flight.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import posixpath
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pyarrow.fs as pafs
+import pyarrow.parquet as pq
+import ray.data
+from ray.data.checkpoint import CheckpointConfig
+
+from zephyr_ray.artifacts import Artifact
+from zephyr_ray.recipe import Recipe
+
+_DONE_IDS = "done_ids"
+
+
+class ReferenceModel:
+    """Holds the frozen model in one actor and answers batches of pairs with their log-probs."""
+
+    def __init__(self, recipe: Recipe, model_path: str, revision: str | None, progress: Any):
+        import torch
+        from trl.trainer.dpo_trainer import DataCollatorForPreference
+        from trl.trainer.utils import add_fused_lm_head
+
+        from zephyr_ray.chat_template import load_tokenizer
+        from zephyr_ray.training.model import compute_dtype, load_model, whole_weights
+
+        section = recipe.reference_logps
+        self.device = "cuda" if section.gpus_per_worker and torch.cuda.is_available() else "cpu"
+        if self.device == "cpu":
+            torch.set_num_threads(max(1, int(section.cpus_per_worker)))
+        lora = recipe.model.lora
+        self.model = load_model(
+            whole_weights(model_path, revision),
+            recipe.model,
+            compute_dtype(recipe.model, self.device),
+            quantize=lora is not None and lora.load_in_4bit,
+        )
+        self.model = self.model.to(self.device).eval()
+        add_fused_lm_head(self.model)
+        tokenizer = load_tokenizer(model_path, recipe.chat, revision)
+        self.collate = DataCollatorForPreference(pad_token_id=tokenizer.pad_token_id)
+        self.ld_alpha = recipe.dpo.training.trl.get("ld_alpha")
+        self.progress = progress
+
+    def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        import torch
+
+        from zephyr_ray.training.logps import pair_logps
+
+        columns = ("prompt_ids", "chosen_ids", "rejected_ids")
+        rows = [{name: batch[name][index].tolist() for name in columns} for index in range(len(batch["pair_id"]))]
+        padded = {name: tensor.to(self.device) for name, tensor in self.collate(rows).items()}
+        with torch.no_grad():
+            chosen, rejected = pair_logps(self.model, padded, self.ld_alpha)
+        if self.progress is not None:
+            self.progress.add(len(rows))
+        return {
+            "pair_id": batch["pair_id"],
+            "ref_chosen_logps": chosen.cpu().numpy(),
+            "ref_rejected_logps": rejected.cpu().numpy(),
+        }
+
+
+def make_reference_logps(
+    recipe: Recipe,
+    tokenized: Artifact,
+    artifact: Artifact,
+    model_path: str,
+    revision: str | None = None,
+    *,
+    progress: Any = None,
+) -> tuple[int, list[str]]:
+    """Writes the log-probs of every pair and returns how many there are and the files that hold them.
+
+    Raises:
+        RuntimeError: The files do not hold every pair exactly once.
+    """
+    section = recipe.reference_logps
+    filesystem = artifact.run.filesystem
+    data = posixpath.join(artifact.path, "data")
+    resources: dict[str, Any] = {"num_cpus": section.cpus_per_worker}
+    if section.gpus_per_worker:
+        resources["num_gpus"] = section.gpus_per_worker
+    if section.labels:
+        resources["label_selector"] = section.labels
+    with _resumable(artifact):
+        pairs = ray.data.read_parquet(
+            tokenized.files(),
+            filesystem=tokenized.run.filesystem,
+            columns=["pair_id", "prompt_ids", "chosen_ids", "rejected_ids"],
+        )
+        if progress is not None:
+            progress.set(0, total=count_rows(tokenized))
+        pairs.repartition(target_num_rows_per_block=section.batch_size * 4).map_batches(
+            ReferenceModel,
+            fn_constructor_args=(recipe, model_path, revision, progress),
+            batch_size=section.batch_size,
+            compute=ray.data.ActorPoolStrategy(size=section.workers),
+            **resources,
+        ).write_parquet(data, filesystem=filesystem)
+    files = _parquet_files(filesystem, data)
+    _check_exactly_once(tokenized, filesystem, files)
+    filesystem.delete_dir(posixpath.join(artifact.path, _DONE_IDS))
+    return count_rows(tokenized), [posixpath.relpath(name, artifact.path) for name in files]
+
+
+def count_rows(artifact: Artifact) -> int:
+    """Rows of an artifact, from its Parquet footers."""
+    return sum(pq.ParquetFile(name, filesystem=artifact.run.filesystem).metadata.num_rows for name in artifact.files())
+
+
+@contextlib.contextmanager
+def _resumable(artifact: Artifact) -> Iterator[None]:
+    """Ray Data's row checkpoint for the pipeline inside."""
+    context = ray.data.DataContext.get_current()
+    before = context.checkpoint_config
+    context.checkpoint_config = CheckpointConfig(
+        id_column="pair_id",
+        checkpoint_path=posixpath.join(artifact.path, _DONE_IDS),
+        override_filesystem=artifact.run.filesystem,
+        delete_checkpoint_on_success=False,
+    )
+    try:
+        yield
+    finally:
+        context.checkpoint_config = before
+
+
+def _check_exactly_once(tokenized: Artifact, filesystem: pafs.FileSystem, files: list[str]) -> None:
+    wanted = _ids(tokenized.run.filesystem, tokenized.files())
+    got = _ids(filesystem, files)
+    if not np.array_equal(wanted, got):
+        raise RuntimeError(f"{len(got)} reference log-probs for {len(wanted)} pairs, or not the same pairs")
+
+
+def _ids(filesystem: pafs.FileSystem, files: list[str]) -> np.ndarray:
+    if not files:
+        return np.array([], dtype=object)
+    return np.sort(pq.read_table(files, filesystem=filesystem, columns=["pair_id"])["pair_id"].to_numpy())
+
+
+def _parquet_files(filesystem: pafs.FileSystem, folder: str) -> list[str]:
+    selector = pafs.FileSelector(folder, allow_not_found=True)
+    return sorted(info.path for info in filesystem.get_file_info(selector) if info.path.endswith(".parquet"))

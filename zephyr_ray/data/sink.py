@@ -1,0 +1,205 @@
+"""Reads blocks of kept and dropped rows -> <artifact>/data/*.parquet, <artifact>/dropped/*.parquet and a `Report`."""
+
+from __future__ import annotations
+
+import io
+import posixpath
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.fs as pafs
+import pyarrow.parquet as pq
+import ray.data
+from ray.data.block import Block, BlockAccessor
+from ray.data.datasource import Datasink, WriteResult
+
+from zephyr_ray.artifacts import Artifact
+from zephyr_ray.data.histogram import Histogram
+from zephyr_ray.errors import UserError
+from zephyr_ray.schemas import DROPPED
+
+_FILE_BYTES = 64 << 20  # in memory, before compression; a task with more writes another file
+
+Measure = Callable[[pa.Table], Mapping[str, np.ndarray]]
+"""Kept rows -> integers to keep a histogram of (lengths, tokens cut off), one for each row."""
+
+
+class Progress(Protocol):
+    """Where a task says that rows are done; its reports do not wait for an answer."""
+
+    def add(self, rows: int) -> None: ...
+
+
+@dataclass
+class Report:
+    """What became of the rows. `rows_in` is always `rows_out` plus the dropped ones."""
+
+    rows_in: int = 0
+    rows_out: int = 0
+    dropped: dict[str, int] = field(default_factory=dict)
+    """Rows left out, by reason."""
+    files: list[str] = field(default_factory=list)
+    """Everything written, relative to the artifact."""
+    stats: dict[str, dict[str, float]] = field(default_factory=dict)
+    """For each measured number: count, sum, nonzero, min, mean, p50, p90, p99, max."""
+
+
+@dataclass
+class _Written:
+    """What one write task has done."""
+
+    rows_in: int = 0
+    rows_out: int = 0
+    dropped: Counter[str] = field(default_factory=Counter)
+    files: list[str] = field(default_factory=list)
+    histograms: dict[str, Histogram] = field(default_factory=dict)
+
+    def add(self, other: _Written) -> None:
+        self.rows_in += other.rows_in
+        self.rows_out += other.rows_out
+        self.dropped += other.dropped
+        self.files += other.files
+        for name, histogram in other.histograms.items():
+            self.histograms.setdefault(name, Histogram()).add(histogram)
+
+
+def write(
+    dataset: ray.data.Dataset,
+    artifact: Artifact,
+    schema: pa.Schema,
+    *,
+    measure: Measure | None = None,
+    progress: Progress | None = None,
+) -> Report:
+    """Writes a dataset of `rows.mixed_schema(schema)` into an artifact, in place of whatever rows it has.
+
+    Raises:
+        UserError: A source breaks off in the middle.
+        RuntimeError: Rows were lost or counted twice.
+    """
+    filesystem = artifact.run.filesystem
+    for folder in ("data", "dropped"):
+        path = posixpath.join(artifact.path, folder)
+        filesystem.create_dir(path, recursive=True)
+        filesystem.delete_dir_contents(path, missing_dir_ok=True)
+    sink = RowSink(filesystem, artifact.path, schema, measure, progress)
+    try:
+        dataset.write_datasink(sink)
+    except Exception as error:
+        raise _user_error(error) or error from None
+    assert sink.report is not None
+    return sink.report
+
+
+class RowSink(Datasink[_Written]):
+    """Splits each block by `reason` into the two folders.
+
+    A file is named for its write task, so a task that runs twice writes the same files twice; and it is written whole
+    or not at all. Only the files of tasks that came to their end are in the report.
+    """
+
+    def __init__(
+        self,
+        filesystem: pafs.FileSystem,
+        path: str,
+        schema: pa.Schema,
+        measure: Measure | None = None,
+        progress: Progress | None = None,
+    ):
+        self.filesystem, self.path, self.schema = filesystem, path, schema
+        self.measure, self.progress = measure, progress
+        self.report: Report | None = None
+
+    def write(self, blocks: Iterable[Block], ctx: Any) -> _Written:
+        written = _Written()
+        tables = self._count(blocks, written)
+        for number, table in enumerate(_gather(tables)):
+            self._write_file(table, f"{ctx.task_idx:06d}-{number:03d}.parquet", written)
+        return written
+
+    def on_write_complete(self, write_result: WriteResult[_Written]) -> None:
+        total = _Written()
+        for written in write_result.write_returns:
+            total.add(written)
+        dropped = dict(sorted(total.dropped.items(), key=lambda item: (-item[1], item[0])))
+        stats = {name: histogram.summary() for name, histogram in sorted(total.histograms.items())}
+        report = Report(total.rows_in, total.rows_out, dropped, sorted(total.files), stats)
+        _check_counts(report, write_result.num_rows)
+        self.report = report
+
+    def _count(self, blocks: Iterable[Block], written: _Written) -> Iterator[pa.Table]:
+        for block in blocks:
+            table = BlockAccessor.for_block(block).to_arrow()
+            written.rows_in += table.num_rows
+            if table.num_rows:
+                yield table
+            if self.progress is not None:
+                self.progress.add(table.num_rows)
+
+    def _write_file(self, table: pa.Table, name: str, written: _Written) -> None:
+        is_kept = pc.is_null(table["reason"])
+        kept = table.filter(is_kept).select(self.schema.names).cast(self.schema)
+        dropped = table.filter(pc.invert(is_kept)).select(DROPPED.names).cast(DROPPED)
+        if kept.num_rows:
+            _check_no_nulls(kept, self.schema.names[0])
+            written.files.append(self._put(kept, posixpath.join("data", name)))
+            written.rows_out += kept.num_rows
+            for key, values in (self.measure(kept) if self.measure else {}).items():
+                written.histograms.setdefault(key, Histogram()).count(values)
+        if dropped.num_rows:
+            written.files.append(self._put(dropped, posixpath.join("dropped", name)))
+            written.dropped.update(dropped["reason"].to_pylist())
+
+    def _put(self, table: pa.Table, name: str) -> str:
+        """Writes a file whole or not at all: by rename on a local disk, by one upload to an object store."""
+        buffer = io.BytesIO()
+        pq.write_table(table, buffer, compression="zstd")
+        path = posixpath.join(self.path, name)
+        is_local = isinstance(self.filesystem, pafs.LocalFileSystem)
+        partial = f"{path}.partial" if is_local else path
+        with self.filesystem.open_output_stream(partial) as stream:
+            stream.write(buffer.getbuffer())
+        if is_local:
+            self.filesystem.move(partial, path)
+        return name
+
+
+def _gather(tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
+    """Joins small tables to about the size of a file."""
+    held: list[pa.Table] = []
+    for table in tables:
+        held.append(table)
+        if sum(each.nbytes for each in held) >= _FILE_BYTES:
+            yield pa.concat_tables(held)
+            held = []
+    if held:
+        yield pa.concat_tables(held)
+
+
+def _check_no_nulls(kept: pa.Table, id_column: str) -> None:
+    if kept[id_column].null_count:
+        raise RuntimeError(f"{kept[id_column].null_count} kept rows have no {id_column}")
+
+
+def _check_counts(report: Report, seen_by_ray: int) -> None:
+    accounted = report.rows_out + sum(report.dropped.values())
+    if not report.rows_in == accounted == seen_by_ray:
+        raise RuntimeError(
+            f"rows in {report.rows_in}, written {report.rows_out}, dropped {sum(report.dropped.values())}, "
+            f"seen by Ray {seen_by_ray}: rows were lost or counted twice"
+        )
+
+
+def _user_error(error: BaseException | None) -> UserError | None:
+    """The `UserError` that a task raised, out of what Ray wrapped it in."""
+    while error is not None:
+        cause = getattr(error, "cause", None)
+        if isinstance(cause, UserError):
+            return UserError(str(cause))
+        error = cause if isinstance(cause, BaseException) else error.__cause__
+    return None

@@ -1,0 +1,112 @@
+"""reads: preferences + the model's tokenizer -> writes: tokenized
+
+Token ids of each pair, cut to length, ready for DPO. Every token that is cut off is counted.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+
+from zephyr_ray.artifacts import Artifact
+from zephyr_ray.chat_template import EncodedPair, encode_pairs
+from zephyr_ray.data import measures, sink, sources
+from zephyr_ray.data.layouts import Dropped, Reason
+from zephyr_ray.data.rows import dropped_row, mixed_schema
+from zephyr_ray.data.sink import Progress, Report
+from zephyr_ray.data.tokenizer import TokenizerSource
+from zephyr_ray.recipe import Recipe
+from zephyr_ray.schemas import TOKENIZED
+
+_BATCH_ROWS = 512  # rows that one call of the tokenizer takes
+
+
+class Truncated(NamedTuple):
+    """A pair cut to length, and how many tokens each part lost."""
+
+    pair: EncodedPair
+    prompt: int
+    chosen: int
+    rejected: int
+
+
+def make_tokenized(
+    recipe: Recipe,
+    preferences: Artifact,
+    artifact: Artifact,
+    tokenizer_path: str,
+    *,
+    revision: str | None = None,
+    progress: Progress | None = None,
+) -> Report:
+    """Writes the token ids of every preference pair.
+
+    Args:
+        recipe: Its `chat` and `tokenized` sections count.
+        preferences: What is read.
+        artifact: What is written.
+        tokenizer_path: Folder or hub id of the model whose tokenizer it is.
+        revision: Of a hub id.
+        progress: Told of rows as they are done.
+
+    Raises:
+        UserError: No preferences, or no tokenizer that loads.
+        RuntimeError: Not every row arrived.
+    """
+    source = TokenizerSource(tokenizer_path, recipe.chat, revision)
+    source.load()  # a wrong path fails here, before any Ray work
+    section = recipe.tokenized
+    tokenize = functools.partial(
+        tokenize_rows, source=source, max_length=section.max_length, max_prompt_length=section.max_prompt_length
+    )
+    rows = sources.read_artifact(preferences).map_batches(tokenize, batch_format="pyarrow", batch_size=_BATCH_ROWS)
+    report = sink.write(rows, artifact, TOKENIZED, measure=_measure, progress=progress)
+    sources.check_all_read(preferences, report.rows_in)
+    return report
+
+
+def tokenize_rows(batch: pa.Table, *, source: TokenizerSource, max_length: int, max_prompt_length: int) -> pa.Table:
+    """`schemas.PREFERENCES` rows -> `rows.mixed_schema(schemas.TOKENIZED)` rows."""
+    raw = batch.to_pylist()
+    messages = [(row["prompt"], row["chosen"], row["rejected"]) for row in raw]
+    encoded = source.encode_each(encode_pairs, messages)
+    rows = [_row(row, pair, max_length, max_prompt_length) for row, pair in zip(raw, encoded, strict=True)]
+    return pa.Table.from_pylist(rows, schema=mixed_schema(TOKENIZED))
+
+
+def truncate(pair: EncodedPair, max_length: int, max_prompt_length: int) -> Truncated:
+    """Cuts a pair to length.
+
+    The prompt keeps its end, up to `max_prompt_length` tokens. Each completion keeps its beginning, up to what the
+    prompt leaves of `max_length`; one that is cut has lost its end-of-sequence token with the rest, so the model does
+    not learn to stop there.
+    """
+    prompt = pair.prompt_ids[-max_prompt_length:]
+    room = max_length - len(prompt)
+    cut = EncodedPair(prompt, pair.chosen_ids[:room], pair.rejected_ids[:room])
+    return Truncated(cut, *(len(before) - len(after) for before, after in zip(pair, cut, strict=True)))
+
+
+def _row(
+    raw: dict[str, Any], encoded: EncodedPair | Dropped, max_length: int, max_prompt_length: int
+) -> dict[str, Any]:
+    if isinstance(encoded, Dropped):
+        return dropped_row(raw["source"], encoded)
+    pair, *lost = truncate(encoded, max_length, max_prompt_length)
+    if not all(pair):
+        empty = [name for name, ids in pair._asdict().items() if not ids]
+        return dropped_row(raw["source"], Dropped(Reason.EMPTY, f"no tokens in {', '.join(empty)}"))
+    counts = dict(zip(_TRUNCATED, lost, strict=True))
+    return {"pair_id": raw["pair_id"], **pair._asdict(), **counts, "source": raw["source"]}
+
+
+_TRUNCATED: Sequence[str] = ("prompt_truncated", "chosen_truncated", "rejected_truncated")
+
+
+def _measure(kept: pa.Table) -> dict[str, np.ndarray]:
+    lengths = measures.tokens(kept, ("prompt_ids", "chosen_ids", "rejected_ids"))
+    return lengths | {name: kept[name].to_numpy() for name in _TRUNCATED}

@@ -1,0 +1,324 @@
+"""Every stage: what it reads, which part of the recipe it is made from, and how it is made.
+
+A stage's fingerprint is a hash of its part of the recipe and of the fingerprints of what it reads. `jobs/pipeline.py`
+and the other jobs bring their targets up to date: a finished stage with the same fingerprint is skipped, an unfinished
+one resumes, a changed one is made anew.
+"""
+
+from __future__ import annotations
+
+import posixpath
+import shutil
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from zephyr_ray.artifacts import Artifact, Run, fingerprint
+from zephyr_ray.models import ModelSource, model_source
+from zephyr_ray.recipe import Recipe, semantic
+
+Manifest = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Context:
+    """What a stage is made with."""
+
+    recipe: Recipe
+    run: Run
+    artifact: Artifact
+    progress: Any
+
+    def input(self, stage: str) -> Artifact:
+        return self.run.artifact(stage)
+
+    def model(self) -> ModelSource:
+        """The supervised model: DPO's start and reference."""
+        return model_source(self.recipe, self.run)
+
+
+@dataclass(frozen=True)
+class Stage:
+    name: str
+    unit: str
+    reads: Callable[[Recipe], tuple[str, ...]]
+    """Stages whose artifacts it reads."""
+    config: Callable[[Recipe], Any]
+    """The semantic part of the recipe it is made from, as JSON values."""
+    make: Callable[[Context], Manifest]
+    """Makes the artifact and returns the manifest's own part: counts, files, what there is to tell."""
+    external: Callable[[Recipe], dict[str, str]] = lambda recipe: {}
+    """Fingerprints of files and models that come from outside of the run."""
+
+
+def is_tiny(recipe: Recipe) -> bool:
+    """Whether the model is made from scratch by the embedded world."""
+    return recipe.model.path is None and recipe.sft is not None and recipe.sft.base == "tiny"
+
+
+def in_order(recipe: Recipe, targets: Sequence[str]) -> list[Stage]:
+    """The targets and everything they read, each after what it reads."""
+    order: list[Stage] = []
+
+    def visit(name: str) -> None:
+        stage = STAGES[name]
+        if stage in order:
+            return
+        for upstream in stage.reads(recipe):
+            visit(upstream)
+        order.append(stage)
+
+    for target in targets:
+        visit(target)
+    return order
+
+
+def fingerprints(recipe: Recipe, stages: Sequence[Stage]) -> dict[str, tuple[str, dict[str, str]]]:
+    """The fingerprint of each stage and those of its inputs.
+
+    Raises:
+        UserError: An input from outside is missing or cannot be read.
+    """
+    known: dict[str, tuple[str, dict[str, str]]] = {}
+    for stage in stages:
+        inputs = {name: known[name][0] for name in stage.reads(recipe)} | stage.external(recipe)
+        known[stage.name] = (fingerprint(stage.name, stage.config(recipe), inputs), inputs)
+    return known
+
+
+def _make_base(context: Context) -> Manifest:
+    import pyarrow.fs as pafs
+
+    from zephyr_ray.tiny.model import make_base
+
+    scratch = tempfile.mkdtemp(prefix="zephyr-ray-base-")
+    try:
+        make_base(scratch, context.recipe.tiny, context.recipe.run.seed)
+        target = posixpath.join(context.artifact.path, "checkpoint")
+        context.run.filesystem.create_dir(target, recursive=True)
+        pafs.copy_files(scratch, target, destination_filesystem=context.run.filesystem)
+    finally:
+        shutil.rmtree(scratch)
+    return {"files": []}
+
+
+def _make_dialogues(context: Context) -> Manifest:
+    from zephyr_ray.data import doctor
+    from zephyr_ray.data.dialogues import make_dialogues
+
+    report = make_dialogues(context.recipe, context.artifact, progress=context.progress)
+    doctor.check(report, context.recipe.dialogues.max_dropped, context.artifact)
+    return doctor.manifest(report) | {"lines": doctor.lines(report)}
+
+
+def _make_tokenized_dialogues(context: Context) -> Manifest:
+    from zephyr_ray.data import doctor
+    from zephyr_ray.data.tokenized_dialogues import make_tokenized_dialogues
+
+    base = _base_model(context)
+    report = make_tokenized_dialogues(
+        context.recipe, context.input("dialogues"), context.artifact, base.path, revision=base.revision, progress=context.progress
+    )
+    doctor.check(report, context.recipe.dialogues.max_dropped, context.artifact)
+    return doctor.manifest(report) | {"lines": doctor.lines(report)}
+
+
+def _make_sft(context: Context) -> Manifest:
+    from zephyr_ray.training.fit import train
+
+    base = _base_model(context)
+    return train("sft", context.recipe, base, context.input("tokenized_dialogues"), None, context.artifact, context.progress)
+
+
+def _make_preferences(context: Context) -> Manifest:
+    from zephyr_ray.data import doctor
+    from zephyr_ray.data.preferences import make_preferences
+
+    report = make_preferences(context.recipe, context.artifact, progress=context.progress)
+    doctor.check(report, context.recipe.preferences.max_dropped, context.artifact)
+    return doctor.manifest(report) | {"lines": doctor.lines(report)}
+
+
+def _make_tokenized(context: Context) -> Manifest:
+    from zephyr_ray.data import doctor
+    from zephyr_ray.data.tokenized import make_tokenized
+
+    model = context.model()
+    report = make_tokenized(
+        context.recipe,
+        context.input("preferences"),
+        context.artifact,
+        model.path,
+        revision=model.revision,
+        progress=context.progress,
+    )
+    doctor.check(report, context.recipe.preferences.max_dropped, context.artifact)
+    return doctor.manifest(report) | {"lines": doctor.lines(report)}
+
+
+def _make_reference_logps(context: Context) -> Manifest:
+    from zephyr_ray.data.reference_logps import make_reference_logps
+
+    model = context.model()
+    rows, files = make_reference_logps(
+        context.recipe, context.input("tokenized"), context.artifact, model.path, model.revision, progress=context.progress
+    )
+    return {"files": files, "counts": {"in": rows, "out": rows, "dropped": {}}, "reference": model.fingerprint}
+
+
+def _make_dpo(context: Context) -> Manifest:
+    from zephyr_ray.training.fit import train
+
+    return train(
+        "dpo",
+        context.recipe,
+        context.model(),
+        context.input("tokenized"),
+        context.input("reference_logps"),
+        context.artifact,
+        context.progress,
+    )
+
+
+def _make_held_out(context: Context) -> Manifest:
+    from zephyr_ray.evaluation.held_out_stage import make_held_out
+
+    checkpoints = {stage: context.input(stage) for stage in ("base", "sft", "dpo")}
+    return make_held_out(context.recipe, checkpoints, context.artifact, progress=context.progress)
+
+
+def _base_model(context: Context) -> ModelSource:
+    from zephyr_ray.models import base_source
+
+    return base_source(context.recipe, context.run)
+
+
+def _seed(recipe: Recipe) -> dict[str, Any]:
+    return {"seed": recipe.run.seed}
+
+
+def _tiny(recipe: Recipe, needed: bool) -> dict[str, Any]:
+    return {"tiny": semantic(recipe.tiny) if needed else None}
+
+
+def _model_config(recipe: Recipe) -> dict[str, Any]:
+    return {"dtype": recipe.model.dtype, "lora": semantic(recipe.model.lora) if recipe.model.lora else None}
+
+
+def _reads_sft(recipe: Recipe) -> tuple[str, ...]:
+    return () if recipe.model.path is not None else ("sft",)
+
+
+def _reads_base(recipe: Recipe) -> tuple[str, ...]:
+    return ("base",) if is_tiny(recipe) else ()
+
+
+def _external_model(recipe: Recipe) -> dict[str, str]:
+    from zephyr_ray.models import external_fingerprint
+
+    if recipe.model.path is None:
+        return {}
+    return {"model": external_fingerprint("model.path", recipe.model.path, recipe.model.revision)}
+
+
+def _external_base(recipe: Recipe) -> dict[str, str]:
+    from zephyr_ray.models import external_fingerprint
+
+    if recipe.sft is None or recipe.sft.base == "tiny":
+        return {}
+    return {"base": external_fingerprint("sft.base", recipe.sft.base, recipe.sft.revision)}
+
+
+def _external_preferences(recipe: Recipe) -> dict[str, str]:
+    from zephyr_ray.data.sources import describe_source
+
+    train = recipe.preferences.train
+    return {} if train == "tiny" else {"preferences": describe_source(train)}
+
+
+def _external_dialogues(recipe: Recipe) -> dict[str, str]:
+    from zephyr_ray.data.sources import describe_source
+
+    train = recipe.dialogues.train
+    return {} if train == "tiny" else {"dialogues": describe_source(train)}
+
+
+def _sft_config(recipe: Recipe) -> dict[str, Any]:
+    assert recipe.sft is not None
+    return {"sft": semantic(recipe.sft), "model": _model_config(recipe), "chat": semantic(recipe.chat)} | _seed(recipe)
+
+
+STAGES: dict[str, Stage] = {
+    stage.name: stage
+    for stage in (
+        Stage("base", "files", lambda r: (), lambda r: _tiny(r, True) | _seed(r), _make_base),
+        Stage(
+            "dialogues",
+            "rows",
+            lambda r: (),
+            lambda r: {"dialogues": semantic(r.dialogues)} | _tiny(r, r.dialogues.train == "tiny") | _seed(r),
+            _make_dialogues,
+            _external_dialogues,
+        ),
+        Stage(
+            "tokenized_dialogues",
+            "rows",
+            lambda r: ("dialogues", *_reads_base(r)),
+            lambda r: {"chat": semantic(r.chat), "max_length": r.sft.max_length if r.sft else None},
+            _make_tokenized_dialogues,
+            _external_base,
+        ),
+        Stage(
+            "sft",
+            "steps",
+            lambda r: ("tokenized_dialogues", *_reads_base(r)),
+            _sft_config,
+            _make_sft,
+            _external_base,
+        ),
+        Stage(
+            "preferences",
+            "rows",
+            lambda r: (),
+            lambda r: {"preferences": semantic(r.preferences)} | _tiny(r, r.preferences.train == "tiny") | _seed(r),
+            _make_preferences,
+            _external_preferences,
+        ),
+        Stage(
+            "tokenized",
+            "pairs",
+            lambda r: ("preferences", *_reads_sft(r)),
+            lambda r: {"chat": semantic(r.chat), "tokenized": semantic(r.tokenized)},
+            _make_tokenized,
+            _external_model,
+        ),
+        Stage(
+            "reference_logps",
+            "pairs",
+            lambda r: ("tokenized", *_reads_sft(r)),
+            lambda r: {
+                "ld_alpha": r.dpo.training.trl.get("ld_alpha"),
+                "dtype": r.model.dtype,
+                "load_in_4bit": bool(r.model.lora and r.model.lora.load_in_4bit),
+            },
+            _make_reference_logps,
+            _external_model,
+        ),
+        Stage(
+            "dpo",
+            "steps",
+            lambda r: ("tokenized", "reference_logps", *_reads_sft(r)),
+            lambda r: {"dpo": semantic(r.dpo), "model": _model_config(r), "chat": semantic(r.chat)} | _seed(r),
+            _make_dpo,
+            _external_model,
+        ),
+        Stage(
+            "held_out",
+            "answers",
+            lambda r: ("base", "sft", "dpo"),
+            lambda r: {"held_out": semantic(r.held_out) if r.held_out else None} | _tiny(r, True) | _seed(r),
+            _make_held_out,
+        ),
+    )
+}

@@ -1,0 +1,113 @@
+"""Reads the embedded world's text -> a raw model in a Hugging Face folder: tokenizer, chat template, random weights."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from zephyr_ray import chat_template
+from zephyr_ray.recipe import Chat, Tiny
+from zephyr_ray.tiny import world
+
+if TYPE_CHECKING:
+    from transformers import MistralForCausalLM, PreTrainedTokenizerFast
+
+SPECIAL_TOKENS = ("<unk>", "<s>", "</s>", "<|system|>", "<|user|>", "<|assistant|>")
+_MAX_POSITIONS = 1024
+_INIT = float(os.environ.get("INIT", "0.05"))
+_ROPE_THETA = float(os.environ.get("THETA", "1000"))
+_TOKENIZER_DIALOGUES = 4_000
+_PIECES = r"""[0-9]|[,:;.!?]+[ ]?|[ ]?\p{L}+|\n|[ ]?[^\p{L}0-9,:;.!?\n]+"""
+"""A space goes with the punctuation before it rather than the word after it, so that a word of a list is the same token
+wherever in the list it stands, and wherever in the answer."""
+
+
+def make_base(folder: str | Path, tiny: Tiny, seed: int) -> None:
+    """Writes a randomly initialised Mistral-architecture model and a tokenizer trained on the world's dialogues.
+
+    The folder loads in transformers and in vLLM. The same arguments give the same bytes.
+    """
+    tokenizer = train_tokenizer(tiny, seed)
+    model = init_model(tiny, tokenizer, seed)
+    os.makedirs(folder, exist_ok=True)
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+
+
+def train_tokenizer(tiny: Tiny, seed: int) -> PreTrainedTokenizerFast:
+    """A byte-level BPE tokenizer: it can write any text, and each digit is a token of its own. No BOS is added."""
+    from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    raw = Tokenizer(models.BPE(unk_token=None))
+    raw.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(Regex(_PIECES), behavior="isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
+    raw.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=tiny.vocab_size,
+        special_tokens=list(SPECIAL_TOKENS),
+        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+        show_progress=False,
+    )
+    raw.train_from_iterator(_texts(tiny, seed), trainer)
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=raw,
+        unk_token="<unk>",
+        bos_token="<s>",
+        eos_token="</s>",
+        pad_token="<unk>",
+        model_max_length=_MAX_POSITIONS,
+        clean_up_tokenization_spaces=False,
+        padding_side="left",
+    )
+    tokenizer.chat_template = chat_template.template_text(Chat())
+    return tokenizer
+
+
+def init_model(tiny: Tiny, tokenizer: PreTrainedTokenizerFast, seed: int) -> MistralForCausalLM:
+    """The model with random float32 weights; torch's global random state is left as it was."""
+    import torch
+    from transformers import GenerationConfig, MistralConfig, MistralForCausalLM
+
+    tokens = {
+        "bos_token_id": tokenizer.bos_token_id,
+        "eos_token_id": tokenizer.eos_token_id,
+        "pad_token_id": tokenizer.pad_token_id,
+    }
+    config = MistralConfig(
+        vocab_size=tiny.vocab_size,
+        hidden_size=tiny.hidden_size,
+        intermediate_size=_intermediate_size(tiny.hidden_size),
+        num_hidden_layers=tiny.layers,
+        num_attention_heads=tiny.heads,
+        num_key_value_heads=max(1, tiny.heads // 2),
+        max_position_embeddings=_MAX_POSITIONS,
+        sliding_window=None,
+        tie_word_embeddings=True,
+        initializer_range=_INIT,
+        rope_parameters={"rope_type": "default", "rope_theta": _ROPE_THETA},
+        **tokens,
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = MistralForCausalLM(config).to(torch.float32)
+    model.generation_config = GenerationConfig(**tokens)
+    return model
+
+
+def _intermediate_size(hidden_size: int) -> int:
+    """Mistral's ratio of 8/3 or so, a multiple of 32."""
+    return -(-hidden_size * 8 // 3 // 32) * 32
+
+
+def _texts(tiny: Tiny, seed: int) -> Iterator[str]:
+    count = min(tiny.dialogues, _TOKENIZER_DIALOGUES)
+    for row in world.dialogues(count, seed, tiny.flawed):
+        for message in row["messages"]:
+            yield message["content"]
