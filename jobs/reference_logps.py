@@ -1,6 +1,6 @@
 """Reads tokenized pairs and the frozen reference model -> reference_logps, in <run.root>/reference_logps/data.
 
-    python jobs/reference_logps.py --recipe recipes/tiny.yaml --set preferences.train=FILE --set model.path=DIR_OR_HUB_ID
+    python jobs/reference_logps.py --set preferences.train=FILE --set model.path=DIR_OR_HUB_ID
 
 Killed half-way, the same command computes only the pairs that were in flight and those not begun.
 """

@@ -1,9 +1,9 @@
 """Where each artifact of a run lives, whose it is, and whether it is complete.
 
-    <root>/<stage>/data/*.parquet or checkpoint/     the artifact
-    <root>/<stage>/dropped/*.parquet                 the rows left out of it, with their reasons
-    <root>/<stage>/unfinished.json                   while it is being made: the fingerprint of what is being made
-    <root>/<stage>/manifest.json                     written last; an artifact without one does not exist
+<root>/<stage>/data/*.parquet or checkpoint/     the artifact
+<root>/<stage>/dropped/*.parquet                 the rows left out of it, with their reasons
+<root>/<stage>/unfinished.json                   while it is being made: the fingerprint of what is being made
+<root>/<stage>/manifest.json                     written last; an artifact without one does not exist
 """
 
 from __future__ import annotations
@@ -39,7 +39,9 @@ def open_filesystem(uri: str) -> tuple[pafs.FileSystem, str]:
     try:
         return pafs.FileSystem.from_uri(uri)
     except (ValueError, OSError, ImportError) as error:
-        raise UserError(f"run.root={uri}: {error}; give a local path or a URI that pyarrow opens (s3://, gs://)") from None
+        raise UserError(
+            f"run.root={uri}: {error}; give a local path or a URI that pyarrow opens (s3://, gs://)"
+        ) from None
 
 
 class Run:
@@ -67,7 +69,9 @@ class Run:
             self.filesystem.delete_file(probe)
         except OSError as error:
             reason = error.strerror or str(error)
-            raise UserError(f"run.root={self.root} cannot be written: {reason}; choose another with --set run.root=") from None
+            raise UserError(
+                f"run.root={self.root} cannot be written: {reason}; choose another with --set run.root="
+            ) from None
 
     def write_text(self, name: str, text: str) -> None:
         _write_text(self.filesystem, posixpath.join(self.path, name), text)
@@ -195,7 +199,7 @@ def _read_json(filesystem: pafs.FileSystem, path: str) -> dict[str, Any] | None:
 
 
 def _write_text(filesystem: pafs.FileSystem, path: str, text: str) -> None:
-    """Writes a whole file or none: by rename where the filesystem is local, by one upload where it is an object store."""
+    """Writes a whole file or none: by rename on a local disk, by one upload to an object store."""
     partial = f"{path}.partial" if isinstance(filesystem, pafs.LocalFileSystem) else path
     with filesystem.open_output_stream(partial) as stream:
         stream.write(text.encode())

@@ -90,9 +90,7 @@ def load_tokenizer(path: str, chat: Chat, revision: str | None = None) -> PreTra
 
 def render(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], *, add_generation_prompt: bool) -> str:
     """The text of a conversation, as `tokenizer.apply_chat_template` writes it for a server."""
-    text = tokenizer.apply_chat_template(
-        list(messages), tokenize=False, add_generation_prompt=add_generation_prompt
-    )
+    text = tokenizer.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=add_generation_prompt)
     assert isinstance(text, str)
     return text
 
@@ -123,8 +121,10 @@ def encode_pair(
     token that spans prompt and answer belongs to the answer.
     """
     prompt_ids = encode(tokenizer, prompt, add_generation_prompt=True)
-    whole = [_end(tokenizer, encode(tokenizer, [*prompt, *answer], add_generation_prompt=False), tokenization)
-             for answer in (chosen, rejected)]
+    whole = [
+        _end(tokenizer, encode(tokenizer, [*prompt, *answer], add_generation_prompt=False), tokenization)
+        for answer in (chosen, rejected)
+    ]
     return _split(prompt_ids, *whole)
 
 
@@ -201,11 +201,11 @@ def _encode_texts(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> l
     A text is cut before every end-of-sequence string and each different piece is tokenized once, so the prompt that a
     pair's two conversations share, or the turns that a dialogue's beginnings share, cost nothing the second time.
     """
+    if not texts:
+        return []
     cut = _cut_before_eos(tokenizer)
     pieces = [[part for piece in text.split(_BREAK) for part in cut(piece)] for text in texts]
     flat = list(dict.fromkeys(part for row in pieces for part in row))
-    if not flat:
-        return [[] for _ in texts]
     ids = dict(zip(flat, tokenizer(flat, add_special_tokens=False)["input_ids"], strict=True))
     return [[token for part in row for token in ids[part]] for row in pieces]
 
@@ -214,8 +214,8 @@ def _cut_before_eos(tokenizer: PreTrainedTokenizerBase) -> Callable[[str], list[
     """Cuts a text into pieces whose ids joined are the ids of the whole.
 
     A fast tokenizer finds its control tokens before anything else and treats what lies between two of them by itself.
-    So it does no harm to cut where the end-of-sequence token begins, as long as that is where the tokenizer must find it:
-    the token takes no space beside it, and no other control string can reach over its beginning.
+    So it does no harm to cut where the end-of-sequence token begins, as long as the tokenizer must find it there: the
+    token takes no space beside it, and no other control string can reach over its beginning.
     """
     eos = tokenizer.eos_token
     token = tokenizer.added_tokens_decoder.get(tokenizer.eos_token_id)

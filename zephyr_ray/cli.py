@@ -1,4 +1,4 @@
-"""The command line that every job shares: --recipe, --set, --dry-run; one line and exit status 2 for what a user can mend."""
+"""The command line of every job: --recipe, --set, --dry-run; one line and status 2 for what a user can mend."""
 
 from __future__ import annotations
 
@@ -99,7 +99,8 @@ def _execute(recipe: recipes.Recipe, run: Run, order: list[Stage], known: dict[s
         todo = tuple(stage.name for stage in order if not run.artifact(stage.name).is_finished(known[stage.name][0]))
         cluster.check_resources(recipe, todo)
         for stage in order:
-            _bring_up_to_date(recipe, run, stage, *known[stage.name], terminal)
+            fingerprint, inputs = known[stage.name]
+            _bring_up_to_date(recipe, run, stage, fingerprint, inputs, terminal)
     except UserError as error:
         terminal.say(f"error: {error}", style="red")
         terminal.say(f"log: {terminal.log_path}")
@@ -109,7 +110,9 @@ def _execute(recipe: recipes.Recipe, run: Run, order: list[Stage], known: dict[s
         return 130
     except Exception as error:
         traceback.print_exc()
-        terminal.say(f"failed: {type(error).__name__}: {_first_line(error)}; the same command goes on from here", style="red")
+        terminal.say(
+            f"failed: {type(error).__name__}: {_first_line(error)}; the same command goes on from here", style="red"
+        )
         terminal.say(f"log: {terminal.log_path}")
         return 1
     _tell_result(run, order, terminal, time.monotonic() - started)

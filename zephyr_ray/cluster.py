@@ -1,4 +1,4 @@
-"""Connects to the Ray cluster this command runs on, or starts one on this machine; checks that it can hold the recipe."""
+"""Connects to the Ray cluster of this command, or starts one on this machine; checks that it can hold the recipe."""
 
 from __future__ import annotations
 
@@ -70,5 +70,5 @@ def _check(field: str, workers: int, cpus: float, gpus: float, have: dict[str, f
         if workers * each > have.get(kind, 0):
             raise UserError(
                 f"{field}: {workers} workers with {each:g} {kind} each need {workers * each:g}, and this machine has "
-                f"{have.get(kind, 0):g}; lower {field}.workers or {field}.{key}_per_worker, or submit to a larger cluster"
+                f"{have.get(kind, 0):g}; lower {field}.workers or {field}.{key}_per_worker, or use a larger cluster"
             )

@@ -7,7 +7,18 @@ import subprocess
 from importlib import metadata
 from pathlib import Path
 
-_PACKAGES = ("zephyr-ray", "torch", "ray", "transformers", "trl", "deepspeed", "accelerate", "peft", "pyarrow", "tokenizers")
+_PACKAGES = (
+    "zephyr-ray",
+    "torch",
+    "ray",
+    "transformers",
+    "trl",
+    "deepspeed",
+    "accelerate",
+    "peft",
+    "pyarrow",
+    "tokenizers",
+)
 
 
 def environment() -> dict[str, str]:

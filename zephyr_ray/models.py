@@ -66,7 +66,11 @@ def _check_folder(field: str, path: str) -> None:
     names = set(os.listdir(path))
     if not names & {"config.json", "adapter_config.json"}:
         raise UserError(f"{field}={path} holds no config.json; give the folder of a Hugging Face model")
-    if "adapter_config.json" not in names and not names & {"tokenizer.json", "tokenizer.model", "tokenizer_config.json"}:
+    if "adapter_config.json" not in names and not names & {
+        "tokenizer.json",
+        "tokenizer.model",
+        "tokenizer_config.json",
+    }:
         raise UserError(f"{field}={path} holds no tokenizer; save the model's tokenizer into that folder")
     if not any(name.endswith(".safetensors") for name in names):
         raise UserError(f"{field}={path} holds no .safetensors weights; save the model with save_pretrained")

@@ -30,7 +30,12 @@ DROPPED = pa.schema([("source", pa.string()), ("reason", pa.string()), ("detail"
 """A row that was left out: where it stood, a reason from a short list, and the start of what it said."""
 
 TOKENIZED_DIALOGUES = pa.schema(
-    [("dialogue_id", pa.string()), ("input_ids", IDS), ("assistant_mask", pa.list_(pa.int8())), ("truncated", pa.int32())]
+    [
+        ("dialogue_id", pa.string()),
+        ("input_ids", IDS),
+        ("assistant_mask", pa.list_(pa.int8())),
+        ("truncated", pa.int32()),
+    ]
 )
 """`assistant_mask` is 1 on tokens that the assistant wrote; `truncated` counts the tokens cut off the end."""
 

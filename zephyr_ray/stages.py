@@ -118,7 +118,12 @@ def _make_tokenized_dialogues(context: Context) -> Manifest:
 
     base = _base_model(context)
     report = make_tokenized_dialogues(
-        context.recipe, context.input("dialogues"), context.artifact, base.path, revision=base.revision, progress=context.progress
+        context.recipe,
+        context.input("dialogues"),
+        context.artifact,
+        base.path,
+        revision=base.revision,
+        progress=context.progress,
     )
     doctor.check(report, context.recipe.dialogues.max_dropped, context.artifact)
     return doctor.manifest(report) | {"lines": doctor.lines(report)}
@@ -128,7 +133,9 @@ def _make_sft(context: Context) -> Manifest:
     from zephyr_ray.training.fit import train
 
     base = _base_model(context)
-    return train("sft", context.recipe, base, context.input("tokenized_dialogues"), None, context.artifact, context.progress)
+    return train(
+        "sft", context.recipe, base, context.input("tokenized_dialogues"), None, context.artifact, context.progress
+    )
 
 
 def _make_preferences(context: Context) -> Manifest:
@@ -162,7 +169,12 @@ def _make_reference_logps(context: Context) -> Manifest:
 
     model = context.model()
     rows, files = make_reference_logps(
-        context.recipe, context.input("tokenized"), context.artifact, model.path, model.revision, progress=context.progress
+        context.recipe,
+        context.input("tokenized"),
+        context.artifact,
+        model.path,
+        model.revision,
+        progress=context.progress,
     )
     return {"files": files, "counts": {"in": rows, "out": rows, "dropped": {}}, "reference": model.fingerprint}
 

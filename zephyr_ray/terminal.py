@@ -1,4 +1,4 @@
-"""What a person sees: stages, progress with rate and time left, metrics, the result. Everything else goes to a log file.
+"""What a person sees: stages, progress with rate and time left, metrics, the result. All else goes to a log file.
 
 `Terminal` sends this process's stdout and stderr (and with them what Ray forwards from its workers) to the log file and
 keeps the person's screen for itself. `Progress` is a handle that any Ray task or worker can report through.
@@ -16,14 +16,14 @@ from typing import Any
 
 import ray
 from rich.console import Console
-from rich.progress import BarColumn, Progress as RichProgress, TaskID, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, TaskID, TextColumn, TimeElapsedColumn
+from rich.progress import Progress as RichProgress
 
 from zephyr_ray.errors import UserError
 
 _PLAIN_INTERVAL_S = 10.0  # between two lines where the screen is a file
 
 
-@ray.remote(num_cpus=0, max_concurrency=4)
 class _Board:
     """Holds how far the running stage is."""
 
@@ -51,7 +51,7 @@ class Progress:
     """A handle for reporting from anywhere in the cluster; reports do not wait for an answer."""
 
     def __init__(self) -> None:
-        self.board = _Board.remote()
+        self.board: Any = ray.remote(_Board).options(num_cpus=0, max_concurrency=4).remote()
 
     def add(self, rows: int) -> None:
         self.board.add.remote(rows)

@@ -13,6 +13,7 @@ import ray.data
 from zephyr_ray.artifacts import Artifact
 from zephyr_ray.data import layouts, measures, sink, sources
 from zephyr_ray.data.chunks import chunks_of, split_lines
+from zephyr_ray.data.repeated import drop_repeated
 from zephyr_ray.data.rows import convert
 from zephyr_ray.data.sink import Progress, Report
 from zephyr_ray.recipe import Recipe
@@ -29,7 +30,8 @@ def make_dialogues(recipe: Recipe, artifact: Artifact, *, progress: Progress | N
     raw = _tiny(recipe) if section.train == "tiny" else sources.read_rows(section.train, section.split)
     make_rows = functools.partial(convert, to_row=layouts.dialogue, kept=DIALOGUES)
     rows = raw.map_batches(make_rows, batch_format="pyarrow", batch_size=None)
-    return sink.write(rows, artifact, DIALOGUES, measure=_measure, progress=progress)
+    report = sink.write(rows, artifact, DIALOGUES, measure=_measure, progress=progress)
+    return drop_repeated(artifact, report, "dialogue_id")
 
 
 def _tiny(recipe: Recipe) -> ray.data.Dataset:

@@ -26,7 +26,7 @@ def lines(report: Report) -> list[str]:
     shown = [f"{report.rows_in:,} rows in = {report.rows_out:,} kept + {lost:,} dropped"]
     shown += [f"  dropped {reason}: {count:,}" for reason, count in report.dropped.items()]
     shown += [
-        f"  {name.replace('_', ' ')}: p50 {stat['p50']:,}  p90 {stat['p90']:,}  p99 {stat['p99']:,}  max {stat['max']:,}"
+        f"  {name.replace('_', ' ')}: " + "  ".join(f"{key} {stat[key]:,}" for key in ("p50", "p90", "p99", "max"))
         for name, stat in report.stats.items()
         if not name.endswith("truncated")
     ]

@@ -54,6 +54,8 @@ class Reason(StrEnum):
     """No answer scores strictly lower than the best one."""
     UNSCORED = "unscored"
     """A list of answers none of which has a score."""
+    REPEATED = "repeated"
+    """The same content as a row that is kept."""
 
 
 class Dropped(Exception):  # noqa: N818 (what happens to a row, not an error of the program)

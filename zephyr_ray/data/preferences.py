@@ -16,6 +16,7 @@ import ray.data
 from zephyr_ray.artifacts import Artifact
 from zephyr_ray.data import layouts, measures, sink, sources
 from zephyr_ray.data.chunks import chunks_of, split_lines
+from zephyr_ray.data.repeated import drop_repeated
 from zephyr_ray.data.rows import convert
 from zephyr_ray.data.sink import Progress, Report
 from zephyr_ray.recipe import Recipe
@@ -33,7 +34,8 @@ def make_preferences(recipe: Recipe, artifact: Artifact, *, progress: Progress |
     to_row = functools.partial(layouts.preference, seed=recipe.run.seed, rejected=section.rejected)
     make_rows = functools.partial(convert, to_row=to_row, kept=PREFERENCES)
     rows = raw.map_batches(make_rows, batch_format="pyarrow", batch_size=None)
-    return sink.write(rows, artifact, PREFERENCES, measure=_measure, progress=progress)
+    report = sink.write(rows, artifact, PREFERENCES, measure=_measure, progress=progress)
+    return drop_repeated(artifact, report, "pair_id")
 
 
 def _tiny(recipe: Recipe) -> ray.data.Dataset:

@@ -39,13 +39,13 @@ class ReferenceModel:
         if self.device == "cpu":
             torch.set_num_threads(max(1, int(section.cpus_per_worker)))
         lora = recipe.model.lora
-        self.model = load_model(
+        model: Any = load_model(
             whole_weights(model_path, revision),
             recipe.model,
             compute_dtype(recipe.model, self.device),
             quantize=lora is not None and lora.load_in_4bit,
         )
-        self.model = self.model.to(self.device).eval()
+        self.model = model.to(self.device).eval()
         add_fused_lm_head(self.model)
         tokenizer = load_tokenizer(model_path, recipe.chat, revision)
         self.collate = DataCollatorForPreference(pad_token_id=tokenizer.pad_token_id)

@@ -1,4 +1,4 @@
-"""What happens during training beside training: checkpoints to Ray Train, progress, and the guards of the first step."""
+"""What happens during training beside training: checkpoints to Ray Train, progress, guards of the first step."""
 
 from __future__ import annotations
 

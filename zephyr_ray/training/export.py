@@ -61,7 +61,7 @@ def write_generation_config(folder: str, tokenizer: Any) -> None:
 def model_card(trainer: Any, job: TrainJob) -> str:
     """The README.md of a checkpoint: where it comes from, how it was trained, its last metrics."""
     section, lora = job.section, job.recipe.model.lora
-    last = next((row for row in reversed(trainer.state.log_history) if "loss" in row), {})
+    last: dict[str, Any] = next((row for row in reversed(trainer.state.log_history) if "loss" in row), {})
     start = f"{job.model_path}@{job.model_revision}" if job.model_revision else job.model_path
     if is_adapter(job.model_path):
         start = f"the adapter {start}, merged into its base model {adapter_base(job.model_path)}"

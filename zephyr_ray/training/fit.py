@@ -5,9 +5,9 @@ from __future__ import annotations
 import posixpath
 from typing import Any
 
-import ray.train
-from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
+from ray.train import CheckpointConfig, FailureConfig, RunConfig
 from ray.train.torch import TorchConfig, TorchTrainer
+from ray.train.v2.api.config import ScalingConfig
 
 from zephyr_ray.artifacts import Artifact
 from zephyr_ray.data.reference_logps import count_rows

@@ -28,9 +28,7 @@ def compute_dtype(model: ModelSection, device: str) -> torch.dtype:
     return torch.bfloat16 if model.dtype == "bfloat16" else torch.float32
 
 
-def load_model(
-    folder: str, section: ModelSection, dtype: torch.dtype, *, quantize: bool = False
-) -> PreTrainedModel:
+def load_model(folder: str, section: ModelSection, dtype: torch.dtype, *, quantize: bool = False) -> PreTrainedModel:
     """A causal language model with the recipe's attention, its weights in `dtype` or in 4-bit.
 
     Raises:
@@ -42,9 +40,7 @@ def load_model(
     if quantize:
         options["quantization_config"] = quantization(dtype)
     try:
-        return AutoModelForCausalLM.from_pretrained(
-            folder, trust_remote_code=False, use_safetensors=True, **options
-        )
+        return AutoModelForCausalLM.from_pretrained(folder, trust_remote_code=False, use_safetensors=True, **options)
     except (OSError, ValueError, KeyError) as error:
         raise UserError(f"model {folder} does not load: {' '.join(str(error).split())[:300]}") from None
 

@@ -1,0 +1,81 @@
+"""What every test shares: a closed network, one Ray cluster, hypothesis without deadlines, a tokenizer to count with."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, settings
+from pytest_socket import socket_allow_hosts
+
+# Before anything imports ray or a Hugging Face library: no usage reports, no network.
+os.environ.update(
+    RAY_USAGE_STATS_ENABLED="0",
+    RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO="0",
+    HF_HUB_OFFLINE="1",
+    HF_HUB_DISABLE_TELEMETRY="1",
+    TOKENIZERS_PARALLELISM="false",
+)
+
+settings.register_profile("zephyr", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("zephyr")
+
+
+def pytest_runtest_setup() -> None:
+    """Opens sockets to this machine only."""
+    socket_allow_hosts(["127.0.0.1", "::1"], allow_unix_socket=True)
+
+
+@pytest.fixture(scope="session")
+def ray_cluster() -> Iterator[None]:
+    """One Ray cluster for the whole session, with four logical CPUs."""
+    import ray
+
+    ray.init(
+        num_cpus=4,
+        include_dashboard=False,
+        log_to_driver=False,
+        configure_logging=False,
+        _node_ip_address="127.0.0.1",
+        object_store_memory=512 << 20,
+    )
+    ray.data.DataContext.get_current().enable_progress_bars = False
+    yield
+    ray.shutdown()
+
+
+@pytest.fixture(scope="session")
+def byte_tokenizer(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Folder of a tokenizer that a person can count with.
+
+    <unk>, <s> and </s> are 0, 1 and 2, and every byte b of the text is token 3 + b.
+    """
+    return save_byte_tokenizer(tmp_path_factory.mktemp("byte-tokenizer"))
+
+
+def save_byte_tokenizer(folder: Path, merges: tuple[tuple[str, str], ...] = ()) -> str:
+    """Saves a byte-level BPE tokenizer; the n-th merge of two characters (in the byte alphabet) is token 259 + n."""
+    from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    control = ["<unk>", "<s>", "</s>"]
+    vocab = {name: index for index, name in enumerate(control)}
+    vocab |= {character: 3 + byte for byte, character in _byte_alphabet().items()}
+    vocab |= {first + second: 259 + index for index, (first, second) in enumerate(merges)}
+    tokenizer = Tokenizer(models.BPE(vocab=vocab, merges=list(merges), unk_token="<unk>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.add_special_tokens([AddedToken(name, special=True, normalized=False) for name in control])
+    PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, unk_token="<unk>", bos_token="<s>", eos_token="</s>"
+    ).save_pretrained(folder)
+    return str(folder)
+
+
+def _byte_alphabet() -> dict[int, str]:
+    """GPT-2's printable stand-in for every byte: itself where it is printable, else 256 and up, in order."""
+    printable = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
+    others = [byte for byte in range(256) if byte not in printable]
+    return {byte: chr(byte) for byte in printable} | {byte: chr(256 + index) for index, byte in enumerate(others)}
