@@ -153,7 +153,7 @@ def _read_array(uri: str) -> Iterator[Any]:
                     value, end = decode(buffer, at)
                 except (ValueError, RecursionError):  # not all of it is here yet, or it is no JSON: known at the end
                     break
-                if end == len(buffer):  # a number may go on in the next block
+                if end == len(buffer) and buffer[-1] not in '}]"':  # a number may go on in the next block
                     break
                 yield value
                 at = end

@@ -401,15 +401,15 @@ def _checked_prompt(messages: Sequence[Message]) -> list[Message]:
 def _check_text(text: str) -> None:
     if not text.strip():
         raise Dropped(Reason.EMPTY, "a message without text")
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:  # half a surrogate pair, which JSON can write and no file can hold
+        raise Dropped(Reason.NOT_TEXT, f"not Unicode text: {error.reason}") from None
 
 
 def _text(value: Any) -> str:
     if not isinstance(value, str):
         raise Dropped(Reason.NOT_TEXT, f"{type(value).__name__}: {_start(value)}")
-    try:
-        value.encode()
-    except UnicodeEncodeError as error:
-        raise Dropped(Reason.NOT_TEXT, f"not Unicode text: {error.reason}") from None
     return value
 
 

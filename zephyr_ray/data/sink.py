@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import posixpath
+import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -24,6 +25,8 @@ from zephyr_ray.errors import UserError
 from zephyr_ray.schemas import DROPPED
 
 _FILE_BYTES = 64 << 20  # in memory, before compression; a task with more writes another file
+
+_USER_ERROR = re.compile(rf"^{re.escape(UserError.__module__)}\.\w+: (.+)$", re.MULTILINE)
 
 Measure = Callable[[pa.Table], Mapping[str, np.ndarray]]
 """Kept rows -> integers to keep a histogram of (lengths, tokens cut off), one for each row."""
@@ -195,11 +198,7 @@ def _check_counts(report: Report, seen_by_ray: int) -> None:
         )
 
 
-def _user_error(error: BaseException | None) -> UserError | None:
-    """The `UserError` that a task raised, out of what Ray wrapped it in."""
-    while error is not None:
-        cause = getattr(error, "cause", None)
-        if isinstance(cause, UserError):
-            return UserError(str(cause))
-        error = cause if isinstance(cause, BaseException) else error.__cause__
-    return None
+def _user_error(error: Exception) -> UserError | None:
+    """The `UserError` that a task raised. Of the errors inside a task's error Ray brings back the traceback's text only."""
+    found = _USER_ERROR.search(str(error))
+    return UserError(found[1]) if found else None

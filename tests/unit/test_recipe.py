@@ -1,0 +1,159 @@
+"""The one config: merging, overrides, what is refused and how it is said."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from zephyr_ray import recipe as recipes
+from zephyr_ray.errors import UserError
+
+RECIPES = sorted((Path(__file__).parents[2] / "recipes").rglob("*.yaml"))
+
+
+def load(*overrides: str) -> recipes.Recipe:
+    return recipes.load([], ["sft.base=tiny", *overrides])
+
+
+def test_recipes_merge_left_to_right_and_overrides_win(tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_text("sft: {base: tiny}\ndpo: {beta: 0.5, epochs: 2}\n")
+    (tmp_path / "b.yaml").write_text("dpo: {beta: 0.2}\n")
+    merged = recipes.load([str(tmp_path / "a.yaml"), str(tmp_path / "b.yaml")], ["dpo.epochs=7"])
+    assert (merged.dpo.beta, merged.dpo.epochs) == (0.2, 7)
+
+
+@pytest.mark.parametrize(("text", "value"), [("5e-7", 5e-7), ("1", 1.0), ("5.0e-7", 5e-7)])
+def test_numbers_in_overrides_are_read_as_python_reads_them(text: str, value: float) -> None:
+    assert load(f"dpo.learning_rate={text}").dpo.learning_rate == value
+
+
+def test_an_unknown_key_names_the_file_the_field_and_what_is_allowed(tmp_path: Path) -> None:
+    path = tmp_path / "wrong.yaml"
+    path.write_text("sft: {base: tiny}\ndpo: {betta: 1}\n")
+    with pytest.raises(
+        UserError, match=r"wrong\.yaml: unknown key dpo\.betta; did you mean beta\? allowed here: .*loss_type"
+    ):
+        recipes.load([str(path)])
+
+
+def test_an_unknown_stage_is_an_unknown_key() -> None:
+    with pytest.raises(UserError, match=r"--set dop\.beta=1: unknown key dop; did you mean dpo\?"):
+        load("dop.beta=1")
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("dpo.beta=strong", r"dpo\.beta: Input should be a valid number.*'strong'"),
+        ("dpo.beta=-1", r"dpo\.beta: Input should be greater than 0"),
+        ("dpo.training.zero_stage=4", r"dpo\.training\.zero_stage: Input should be 0, 1, 2 or 3"),
+        ("dpo.training.workers=3", r"workers=3 does not divide global_batch=32; choose a divisor, for example 2"),
+        ("tokenized.max_prompt_length=1024", r"leaves no room for a completion"),
+        ("dpo.loss_weights=[1, 2]", r"2 entries for 1 loss types"),
+        ("dpo", r"write section\.field=value"),
+    ],
+)
+def test_a_wrong_value_is_one_line(override: str, message: str) -> None:
+    with pytest.raises(UserError, match=message) as caught:
+        load(override)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [(b"- a list", "mapping of sections"), (b"a: [", "not valid YAML"), (b"\xff\xfe", "not UTF-8")],
+)
+def test_a_broken_recipe_file_is_named(tmp_path: Path, content: bytes, message: str) -> None:
+    path = tmp_path / "broken.yaml"
+    path.write_bytes(content)
+    with pytest.raises(UserError, match=message):
+        recipes.load([str(path)])
+
+
+def test_dpo_needs_a_model_to_start_from() -> None:
+    with pytest.raises(UserError, match=r"set model\.path, or give the recipe an sft section"):
+        recipes.load([])
+
+
+def test_a_recipe_cannot_be_changed() -> None:
+    with pytest.raises(ValueError, match="frozen"):
+        load().dpo.beta = 1.0  # type: ignore[misc]
+
+
+def test_compute_fields_are_no_part_of_what_the_experiment_is() -> None:
+    small = load("dpo.training.workers=1", "dpo.training.micro_batch=1", "dpo.training.zero_stage=0")
+    large = load("dpo.training.workers=8", "dpo.training.micro_batch=4", "dpo.training.zero_stage=3")
+    assert recipes.semantic(small.dpo) == recipes.semantic(large.dpo)
+    assert recipes.semantic(small.dpo) != recipes.semantic(load("dpo.beta=0.2").dpo)
+    assert recipes.semantic(small.dpo) != recipes.semantic(load("dpo.training.trl.weight_decay=0.1").dpo)
+
+
+def test_the_resolved_recipe_reads_back_equal(tmp_path: Path) -> None:
+    resolved = load("dpo.beta=0.3", "model.lora.r=4")
+    path = tmp_path / "recipe.yaml"
+    path.write_text(recipes.to_yaml(resolved))
+    assert recipes.load([str(path)]) == resolved
+
+
+def test_every_field_has_a_description() -> None:
+    def walk(section: type[recipes.Section]) -> list[str]:
+        bare = []
+        for name, field in section.model_fields.items():
+            inner = [c for c in getattr(field.annotation, "__args__", (field.annotation,)) if isinstance(c, type)]
+            nested = [c for c in inner if issubclass(c, recipes.Section)]
+            if nested:
+                bare += walk(nested[0])
+            elif not field.description and section is not recipes.Recipe:
+                bare.append(f"{section.__name__}.{name}")
+        return bare
+
+    assert set(walk(recipes.Recipe)) <= {"SFT.learning_rate", "DPO.learning_rate"}
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: f"{path.parent.name}/{path.name}")
+def test_every_recipe_is_parsed_and_says_what_it_is(path: Path) -> None:
+    recipes.load([str(path)])
+    assert path.read_text().startswith("# ")
+
+
+def test_the_published_hyper_parameters() -> None:
+    folder = Path(__file__).parents[2] / "recipes" / "zephyr-7b-beta"
+    paper, later, qlora = (
+        recipes.load([str(folder / name)]) for name in ("paper.yaml", "handbook.yaml", "handbook-qlora.yaml")
+    )
+    assert paper.sft is not None
+    assert later.sft is not None
+    sft = paper.sft
+    assert (sft.learning_rate, sft.lr_scheduler, sft.global_batch, sft.packing, sft.max_length, sft.epochs) == (
+        (2e-5, "cosine", 512, True, 2048, 1)
+    )
+    assert (paper.dpo.beta, paper.dpo.learning_rate, paper.dpo.lr_scheduler, paper.dpo.warmup_ratio) == (
+        0.1,
+        5e-7,
+        "linear",
+        0.1,
+    )
+    assert (
+        paper.dpo.global_batch,
+        paper.dpo.epochs,
+        paper.tokenized.max_length,
+        paper.tokenized.max_prompt_length,
+    ) == (32, 3, 1024, 512)
+    assert (
+        later.sft.global_batch,
+        later.dpo.beta,
+        later.dpo.lr_scheduler,
+        later.dpo.global_batch,
+        later.dpo.epochs,
+    ) == (128, 0.01, "cosine", 128, 1)
+    assert qlora.model.lora is not None
+    assert (qlora.model.lora.r, qlora.model.lora.alpha, qlora.dpo.learning_rate, qlora.model.lora.load_in_4bit) == (
+        128,
+        128,
+        5e-6,
+        True,
+    )
+
+
+def test_recipes_are_plain_mappings() -> None:
+    assert all(isinstance(yaml.safe_load(path.read_text()), dict) for path in RECIPES)

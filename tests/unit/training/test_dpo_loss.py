@@ -1,0 +1,178 @@
+"""TRL's loss and our reference log-probs against the paper's equation, in float32 on a model of a few thousand weights."""
+
+import math
+from pathlib import Path
+
+import datasets
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from transformers import MistralConfig, MistralForCausalLM
+from trl import DPOConfig
+from trl.trainer.dpo_trainer import DataCollatorForPreference
+from trl.trainer.utils import add_fused_lm_head
+
+from tests.oracles.dpo import dpo_loss, sequence_logp
+from zephyr_ray import recipe as recipes
+from zephyr_ray.chat_template import load_tokenizer
+from zephyr_ray.tiny.model import train_tokenizer
+from zephyr_ray.training.callbacks import loss_at_reference
+from zephyr_ray.training.logps import length_desensitized, pair_logps
+from zephyr_ray.training.plan import Plan, RankPlan
+from zephyr_ray.training.rows import Rows
+from zephyr_ray.training.trainers import PlannedDPOTrainer
+
+VOCAB = 320
+BETA = 0.3
+
+
+def make_model(seed: int) -> MistralForCausalLM:
+    torch.manual_seed(seed)
+    config = MistralConfig(
+        vocab_size=VOCAB,
+        hidden_size=32,
+        intermediate_size=48,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=128,
+        sliding_window=None,
+        pad_token_id=0,
+        bos_token_id=1,
+        eos_token_id=2,
+    )
+    return MistralForCausalLM(config).eval()
+
+
+def make_pairs(count: int, seed: int) -> list[dict]:
+    rng = np.random.default_rng(seed)
+    return [
+        {
+            name: rng.integers(3, VOCAB, size=rng.integers(1, 12)).tolist()
+            for name in ("prompt_ids", "chosen_ids", "rejected_ids")
+        }
+        for _ in range(count)
+    ]
+
+
+@pytest.fixture(scope="module")
+def tokenizer(tmp_path_factory: pytest.TempPathFactory):
+    folder = tmp_path_factory.mktemp("tokenizer")
+    train_tokenizer(recipes.Tiny(vocab_size=VOCAB), seed=0).save_pretrained(folder)
+    return load_tokenizer(str(folder), recipes.Chat())
+
+
+def make_trainer(folder: Path, model, tokenizer, pairs: list[dict], references: dict, **options) -> PlannedDPOTrainer:
+    table = datasets.Dataset.from_list(pairs)
+    global_batch = options.pop("global_batch", len(pairs))
+    args = DPOConfig(
+        output_dir=str(folder),
+        beta=BETA,
+        use_cpu=True,
+        bf16=False,
+        report_to=[],
+        max_length=None,
+        precompute_ref_log_probs=True,
+        remove_unused_columns=False,
+        gradient_checkpointing=False,
+        learning_rate=1e-3,
+        save_strategy="no",
+        logging_steps=1,
+        disable_tqdm=True,
+        **options,
+    )
+    trainer = PlannedDPOTrainer(model=model, args=args, train_dataset=table, processing_class=tokenizer)
+    rows = Rows(table, np.arange(len(pairs)), references)
+    trainer.follow(rows, RankPlan(Plan(len(pairs), global_batch, 1, 0), 0, 1, options["per_device_train_batch_size"]))
+    return trainer
+
+
+def references_of(model, pairs: list[dict]) -> dict[str, np.ndarray]:
+    return {
+        f"ref_{side}_logps": np.array([sequence_logp(model, pair["prompt_ids"], pair[f"{side}_ids"]) for pair in pairs])
+        for side in ("chosen", "rejected")
+    }
+
+
+def test_reference_logps_are_sums_over_the_completion() -> None:
+    model, pairs = make_model(0), make_pairs(6, 0)
+    plain = references_of(model, pairs)
+    add_fused_lm_head(model)
+    with torch.no_grad():
+        chosen, rejected = pair_logps(model, DataCollatorForPreference(pad_token_id=0)(pairs), ld_alpha=None)
+    np.testing.assert_allclose(chosen.numpy(), plain["ref_chosen_logps"], atol=1e-4)
+    np.testing.assert_allclose(rejected.numpy(), plain["ref_rejected_logps"], atol=1e-4)
+
+
+def test_length_desensitized_weights_by_hand() -> None:
+    mask = torch.tensor([[0, 1, 1, 1], [0, 1, 0, 0]])  # chosen has three tokens, rejected one
+    assert length_desensitized(mask, 0.5).tolist() == [[0, 1, 0.5, 0.5], [0, 1, 0, 0]]
+
+
+def test_trl_computes_the_papers_loss(tmp_path: Path, tokenizer) -> None:
+    policy, reference, pairs = make_model(0), make_model(1), make_pairs(5, 1)
+    ours, theirs = references_of(policy, pairs), references_of(reference, pairs)
+    expected = dpo_loss(
+        BETA, *(list(side[name]) for side in (ours, theirs) for name in ("ref_chosen_logps", "ref_rejected_logps"))
+    )
+    trainer = make_trainer(tmp_path, policy, tokenizer, pairs, theirs, per_device_train_batch_size=5)
+    (batch,) = list(trainer.get_train_dataloader())
+    assert float(trainer.compute_loss(trainer.model, batch)) == pytest.approx(expected, abs=1e-5)
+    assert expected != pytest.approx(math.log(2), abs=1e-2)
+
+
+@pytest.mark.parametrize("micro_batch", [1, 2, 3, 6])
+def test_accumulated_loss_is_the_mean_over_the_step(tmp_path: Path, tokenizer, micro_batch: int) -> None:
+    """Seven pairs in steps of six: whatever the micro-batch, the logged losses are means over six pairs and over one."""
+    pairs = make_pairs(7, 2)
+    references = references_of(make_model(1), pairs)
+    trainer = make_trainer(
+        tmp_path,
+        make_model(0),
+        tokenizer,
+        pairs,
+        references,
+        global_batch=6,
+        per_device_train_batch_size=micro_batch,
+        gradient_accumulation_steps=-(-6 // micro_batch),
+        max_steps=2,
+        lr_scheduler_type="constant",
+    )
+    trainer.train()
+    losses = [row["loss"] for row in trainer.state.log_history if "loss" in row]
+    policy = references_of(make_model(0), pairs)
+    first = trainer.rank_plan.plan.step_rows(0)
+    sides = [
+        list(side[name][first]) for side in (policy, references) for name in ("ref_chosen_logps", "ref_rejected_logps")
+    ]
+    assert losses[0] == pytest.approx(dpo_loss(BETA, *sides), abs=1e-5)
+    assert len(losses) == 2
+    assert trainer.seen.tolist() == [1] * 7
+
+
+@given(st.floats(0.01, 1.0))
+def test_loss_at_reference_by_hand(beta: float) -> None:
+    assert loss_at_reference("sigmoid", beta) == pytest.approx(dpo_loss(beta, [-3.0], [-4.0], [-3.0], [-4.0]))
+    assert loss_at_reference("hinge", beta) == 1.0
+    assert loss_at_reference("ipo", beta) == pytest.approx((0 - 1 / (2 * beta)) ** 2)
+    assert loss_at_reference("exo_pair", beta) is None
+
+
+@pytest.mark.parametrize("loss_type", ["sigmoid", "hinge", "ipo", "sigmoid_norm", "robust"])
+def test_loss_at_reference_is_trls(tmp_path: Path, tokenizer, loss_type: str) -> None:
+    model, pairs = make_model(0), make_pairs(4, 3)
+    trainer = make_trainer(
+        tmp_path,
+        model,
+        tokenizer,
+        pairs,
+        references_of(model, pairs),
+        per_device_train_batch_size=4,
+        loss_type=[loss_type],
+    )
+    (batch,) = list(trainer.get_train_dataloader())
+    assert float(trainer.compute_loss(trainer.model, batch)) == pytest.approx(
+        loss_at_reference(loss_type, BETA), abs=1e-4
+    )
