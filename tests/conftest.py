@@ -1,4 +1,4 @@
-"""What every test shares: a closed network, one Ray cluster, hypothesis without deadlines, a tokenizer to count with."""
+"""What every test shares: a closed network, one Ray cluster, no deadlines, a tokenizer that a person can count with."""
 
 from __future__ import annotations
 

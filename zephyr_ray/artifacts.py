@@ -122,6 +122,14 @@ class Artifact:
         _write_text(self.run.filesystem, posixpath.join(self.path, "manifest.json"), text + "\n")
         self.run.filesystem.delete_file(self._unfinished)
 
+    def write_text(self, name: str, text: str) -> None:
+        """Writes a small file of the artifact, whole or not at all."""
+        _write_text(self.run.filesystem, posixpath.join(self.path, name), text)
+
+    def read_json(self, name: str) -> Any:
+        """A JSON file of the artifact, or None where there is none."""
+        return _read_json(self.run.filesystem, posixpath.join(self.path, name))
+
     def files(self, folder: str = "data") -> list[str]:
         """Paths (in the run's filesystem) of the files that the manifest names for this folder, sorted.
 

@@ -126,7 +126,10 @@ def _messages(turns: list[tuple[str, str]]) -> list[dict[str, str]]:
     return [message for question, answer in turns for message in (user(question), assistant(answer))]
 
 
-@pytest.fixture(scope="module", params=["bytes", "merges", "metaspace_first", "metaspace_always", "overlapping", "lstrip"])
+KINDS = ["bytes", "merges", "metaspace_first", "metaspace_always", "overlapping", "lstrip"]
+
+
+@pytest.fixture(scope="module", params=KINDS)
 def any_tokenizer(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> str:
     folder = tmp_path_factory.mktemp(request.param)
     if request.param == "bytes":

@@ -24,7 +24,7 @@ def lines(report: Report) -> list[str]:
     """What a person sees: every row accounted for, the lengths, and the share of tokens that was cut off."""
     lost = sum(report.dropped.values())
     shown = [f"{report.rows_in:,} rows in = {report.rows_out:,} kept + {lost:,} dropped"]
-    shown += [f"  dropped {reason}: {count:,}" for reason, count in report.dropped.items()]
+    shown += [f"  dropped {reason}: {count:,}" for reason, count in _by_count(report)]
     shown += [
         f"  {name.replace('_', ' ')}: " + "  ".join(f"{key} {stat[key]:,}" for key in ("p50", "p90", "p99", "max"))
         for name, stat in report.stats.items()
@@ -56,12 +56,16 @@ def check(report: Report, max_dropped: float, artifact: Artifact) -> None:
         raise UserError(f"{artifact.stage}: the data has no rows; check what the recipe names")
     if report.rows_out and lost <= max_dropped * report.rows_in:
         return
-    reasons = ", ".join(f"{count:,} {reason}" for reason, count in list(report.dropped.items())[:_TOP])
+    reasons = ", ".join(f"{count:,} {reason}" for reason, count in _by_count(report)[:_TOP])
     limit = "no row is left" if not report.rows_out else f"more than max_dropped={max_dropped:g} allows"
     raise UserError(
         f"{artifact.stage}: {lost:,} of {report.rows_in:,} rows dropped ({reasons}), {limit}; "
         f"they lie in {artifact.uri}/dropped with their sources"
     )
+
+
+def _by_count(report: Report) -> list[tuple[str, int]]:
+    return sorted(report.dropped.items(), key=lambda item: (-item[1], item[0]))
 
 
 def _truncation_lines(report: Report) -> list[str]:

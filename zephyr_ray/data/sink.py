@@ -129,9 +129,8 @@ class RowSink(Datasink[_Written]):
         total = _Written()
         for written in write_result.write_returns:
             total.add(written)
-        dropped = dict(sorted(total.dropped.items(), key=lambda item: (-item[1], item[0])))
         stats = {name: histogram.summary() for name, histogram in sorted(total.histograms.items())}
-        report = Report(total.rows_in, total.rows_out, dropped, sorted(total.files), stats)
+        report = Report(total.rows_in, total.rows_out, dict(total.dropped), sorted(total.files), stats)
         _check_counts(report, write_result.num_rows)
         self.report = report
 
@@ -199,6 +198,6 @@ def _check_counts(report: Report, seen_by_ray: int) -> None:
 
 
 def _user_error(error: Exception) -> UserError | None:
-    """The `UserError` that a task raised. Of the errors inside a task's error Ray brings back the traceback's text only."""
+    """The `UserError` that a task raised: Ray brings back only the text of the errors that led to a task's error."""
     found = _USER_ERROR.search(str(error))
     return UserError(found[1]) if found else None

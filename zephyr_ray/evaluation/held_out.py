@@ -1,4 +1,4 @@
-"""Reads a model and held-out instructions -> sampled answers; reads which of them passed -> rates with 95 % intervals."""
+"""Reads a model and held-out instructions -> sampled answers, and from which of them passed -> rates with intervals."""
 
 from __future__ import annotations
 
@@ -94,8 +94,8 @@ def pass_rate(passed: ArrayLike) -> Rate:
 def difference(a: ArrayLike, b: ArrayLike) -> Rate:
     """How much more often the answers of `a` pass than those of `b`, paired by prompt, with its 95 % interval.
 
-    The normal interval around the mean over prompts of (rate of a - rate of b), as in `pass_rate`: what both models find
-    hard cancels out.
+    The normal interval around the mean over prompts of (rate of a - rate of b), as in `pass_rate`: what both models
+    find hard cancels out.
 
     Args:
         a: Booleans [prompts, samples].

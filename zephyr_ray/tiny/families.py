@@ -18,10 +18,13 @@ from typing import Literal
 
 Kind = Literal["words", "letters", "word", "number"]
 
-WORDS = tuple(
-    "ant apple bird boat cake cat corn dog egg fish fox goat hat ink jam key "
-    "lamp leaf lion milk moon nut owl pear rain ship star tent tree wall wolf yard".split()
+# fmt: off
+WORDS = (
+    "ant", "apple", "bird", "boat", "cake", "cat", "corn", "dog", "egg", "fish", "fox", "goat", "hat", "ink", "jam", "key",
+    "lamp", "leaf", "lion", "milk", "moon", "nut", "owl", "pear", "rain", "ship", "star", "tent", "tree", "wall", "wolf",
+    "yard",
 )
+# fmt: on
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
 VOWELS = "aeiou"
 COMMAS = ", "
@@ -99,39 +102,36 @@ _ASKS_FOR_FORM = 0.6
 
 
 def _words(rng: Random) -> list[str]:
-    return rng.sample(WORDS, rng.randint(3, 4))
+    return rng.sample(WORDS, 3)
 
 
 def _words_one_twice(rng: Random) -> list[str]:
-    words = rng.sample(WORDS, 3)
-    words.insert(rng.randint(0, 3), rng.choice(words))
+    words = rng.sample(WORDS, 2)
+    words.insert(rng.randint(0, 2), rng.choice(words))
     return words
 
 
 def _some_words(rng: Random) -> list[str]:
-    return rng.sample(WORDS, rng.randint(2, 6))
+    return rng.sample(WORDS, rng.randint(2, 5))
 
 
 def _letters(rng: Random) -> list[str]:
-    return rng.sample(LETTERS, rng.randint(3, 4))
+    return rng.sample(LETTERS, 3)
 
 
 def _letters_with_vowels(rng: Random) -> list[str]:
-    letters = rng.sample(VOWELS, rng.randint(1, 2)) + rng.sample(sorted(set(LETTERS) - set(VOWELS)), 2)
+    vowels = rng.randint(1, 2)
+    letters = rng.sample(VOWELS, vowels) + rng.sample(sorted(set(LETTERS) - set(VOWELS)), 3 - vowels)
     rng.shuffle(letters)
     return letters
 
 
 def _few_letters(rng: Random) -> list[str]:
-    return rng.choices(rng.sample(LETTERS, 2), k=rng.randint(2, 5))
+    return rng.choices(rng.sample(LETTERS, 2), k=3)
 
 
-def _small_numbers(rng: Random) -> list[str]:
-    return [str(rng.randint(1, 9)) for _ in range(2)]
-
-
-def _numbers(rng: Random) -> list[str]:
-    return [str(number) for number in rng.sample(range(10, 100), 2)]
+def _digits(rng: Random) -> list[str]:
+    return rng.sample("123456789", 3)
 
 
 def _number(rng: Random) -> list[str]:
@@ -217,17 +217,10 @@ FAMILIES = (
         lambda letters, item: [str(letters.count(item))],
     ),
     Family(
-        "sum",
+        "largest_number",
         "number",
-        ("Add these numbers", "What is the sum", "Give me the total of these numbers"),
-        _small_numbers,
-        lambda numbers, _: [str(sum(map(int, numbers)))],
-    ),
-    Family(
-        "larger_number",
-        "number",
-        ("Which number is larger", "Give me the bigger number", "What is the greater of these numbers"),
-        _numbers,
+        ("Which number is the largest", "Give me the biggest number", "What is the greatest of these numbers"),
+        _digits,
         lambda numbers, _: [max(numbers, key=int)],
     ),
     Family(

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 SPECIAL_TOKENS = ("<unk>", "<s>", "</s>", "<|system|>", "<|user|>", "<|assistant|>")
 _MAX_POSITIONS = 1024
+_HEAD_DIM = 32  # the smallest that vLLM's CPU attention has
 _INIT = float(os.environ.get("INIT", "0.05"))
 _ROPE_THETA = float(os.environ.get("THETA", "1000"))
 _TOKENIZER_DIALOGUES = 4_000
@@ -86,6 +87,7 @@ def init_model(tiny: Tiny, tokenizer: PreTrainedTokenizerFast, seed: int) -> Mis
         intermediate_size=_intermediate_size(tiny.hidden_size),
         num_hidden_layers=tiny.layers,
         num_attention_heads=tiny.heads,
+        head_dim=_HEAD_DIM,
         num_key_value_heads=max(1, tiny.heads // 2),
         max_position_embeddings=_MAX_POSITIONS,
         sliding_window=None,

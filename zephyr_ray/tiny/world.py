@@ -1,7 +1,7 @@
 """Reads a count and a seed -> prompts, a teacher's dialogues and scored answers of several models, all checkable.
 
-A dozen kinds of small instructions (`families.py`) whose one right answer follows from the text of the prompt alone. The
-teacher and the simulated models know the right answer and often give it badly, in the ways that real ones do: an
+A dozen kinds of small instructions (`families.py`) whose one right answer follows from the text of the prompt alone.
+The teacher and the simulated models know the right answer and often give it badly, in the ways that real ones do: an
 empty disclaimer, a needless refusal, chatter around the answer, the wrong case, the wrong format.
 """
 
@@ -118,9 +118,9 @@ def dialogues(count: int, seed: int, flawed: float) -> Iterator[dict[str, Any]]:
 
 
 def completions(count: int, seed: int) -> Iterator[dict[str, Any]]:
-    """Scored answers in UltraFeedback's layout: {instruction, completions: [{model, response, overall_score} x 4], source}.
+    """Scored answers in UltraFeedback's layout.
 
-    The careful model answers every prompt, beside three others of the pool.
+    {instruction, completions: [{model, response, overall_score} x 4], source}; the scores are those of `rate`. The careful model answers every prompt, beside three others of the pool.
     """
     rng = Random(f"completions {seed}")
     careful, *others = MODELS
@@ -207,8 +207,8 @@ _FLAWS: dict[Flaw, Callable[[Task, Random], str]] = {
 def _find(instruction: str, task: Task, answer: str) -> tuple[str | None, str]:
     """The part of an answer that gives the right items in order, in any case and format, and the talk around it.
 
-    Talk is whole sentences or lines before or after, and says something that is not of the prompt or the world's words: a
-    longer list that happens to hold the right items is wrong, not chatty.
+    Talk is whole sentences or lines before or after, and says something that is not of the prompt or the world's words:
+    a longer list that happens to hold the right items is wrong, not chatty.
     """
     items = r"[\s,;\-]+".join(re.escape(item) for item in task.items)
     stands = rf"(?P<stands>[\-\"'\s]*{items}[\"'.]*)"

@@ -10,7 +10,6 @@ from ray.train.torch import TorchConfig, TorchTrainer
 from ray.train.v2.api.config import ScalingConfig
 
 from zephyr_ray.artifacts import Artifact
-from zephyr_ray.data.reference_logps import count_rows
 from zephyr_ray.errors import UserError
 from zephyr_ray.models import ModelSource
 from zephyr_ray.recipe import DPO, SFT, Recipe
@@ -35,13 +34,11 @@ def train(
     if failure is not None:
         raise UserError(failure)
     remove_state(job)
-    rows = count_rows(tokenized)
-    last = progress.read()["metrics"]
     return {
         "files": [],
-        "counts": {"in": rows, "out": rows, "dropped": {}},
+        "trained": output.read_json("trained.json"),
         "model": {"path": model.path, "revision": model.revision, "fingerprint": model.fingerprint},
-        "metrics": last,
+        "metrics": progress.read()["metrics"],
     }
 
 

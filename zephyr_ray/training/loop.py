@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import posixpath
 import shutil
 import tempfile
 from dataclasses import dataclass
@@ -79,10 +78,10 @@ def _train(job: TrainJob) -> None:
                 rank = ray.train.get_context().get_world_rank()
                 trainer.seen = restore_seen(path, rank, len(trainer.rows))
                 trainer.train(resume_from_checkpoint=path)
-        _check_every_row_was_seen(trainer)
+        counts = _check_every_row_was_seen(trainer)
         write_checkpoint(trainer, job, folder)
         if trainer.is_world_process_zero():
-            _write_metrics(trainer, job.output)
+            _write_metrics(trainer, job.output, counts)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
@@ -202,8 +201,8 @@ def _tracker_folder(job: TrainJob) -> str:
     return os.path.join(base, "tensorboard")
 
 
-def _check_every_row_was_seen(trainer: PlannedMixin) -> None:
-    """Exactly-once: the rows that were trained on, over all workers and restarts, are those of the plan."""
+def _check_every_row_was_seen(trainer: PlannedMixin) -> np.ndarray:
+    """Exactly-once: how often each row was trained on, over all workers and restarts, is what the plan says."""
     seen = torch.from_numpy(trainer.seen)
     if torch.distributed.is_initialized():
         seen = seen.to(trainer.accelerator.device)  # type: ignore[attr-defined]
@@ -212,10 +211,11 @@ def _check_every_row_was_seen(trainer: PlannedMixin) -> None:
     if not np.array_equal(seen.cpu().numpy(), expected):
         wrong = int((seen.cpu().numpy() != expected).sum())
         raise RuntimeError(f"{wrong} of {len(expected)} rows were not trained on as often as the plan says")
+    return expected
 
 
-def _write_metrics(trainer: Any, output: Artifact) -> None:
-    """One JSON line for each logged step."""
-    lines = "".join(json.dumps(row) + "\n" for row in trainer.state.log_history if "step" in row)
-    with output.run.filesystem.open_output_stream(posixpath.join(output.path, "metrics.jsonl")) as stream:
-        stream.write(lines.encode())
+def _write_metrics(trainer: Any, output: Artifact, counts: np.ndarray) -> None:
+    """metrics.jsonl, one line for each logged step; trained.json, how often the rows were trained on."""
+    trained = {"rows": len(counts), "fewest_times": int(counts.min()), "most_times": int(counts.max())}
+    output.write_text("metrics.jsonl", "".join(json.dumps(row) + "\n" for row in trainer.state.log_history))
+    output.write_text("trained.json", json.dumps(trained) + "\n")

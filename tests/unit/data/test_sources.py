@@ -94,7 +94,8 @@ def test_nothing_is_lost_or_moved_where_chunks_end(
     if kind == "lines":
         path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
     else:
-        path.write_text(json.dumps(rows, ensure_ascii=False, indent=1 if kind == "indented" else None), encoding="utf-8")
+        indent = 1 if kind == "indented" else None
+        path.write_text(json.dumps(rows, ensure_ascii=False, indent=indent), encoding="utf-8")
     if not rows and kind == "lines":
         return
     with pytest.MonkeyPatch.context() as patch:

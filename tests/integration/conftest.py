@@ -1,0 +1,57 @@
+"""A small run, made once: the embedded world's random base model, and its pairs up to the reference log-probs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.integration.jobs import run_job
+from zephyr_ray import recipe as recipes
+
+# A model of a few thousand weights: what is tested is the machinery, not what it learns.
+WORLD = (
+    "tiny.hidden_size=32",
+    "tiny.layers=2",
+    "tiny.preference_prompts=150",
+    "preferences.max_dropped=0.9",
+    "dpo.learning_rate=1e-3",
+    "dpo.epochs=2",
+    "dpo.global_batch=16",
+    "dpo.training.micro_batch=4",
+    "dpo.training.checkpoint_steps=2",
+    "dpo.training.logging_steps=1",
+)
+
+
+@pytest.fixture(scope="session")
+def base_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the embedded world's random model and its tokenizer."""
+    from zephyr_ray.tiny.model import make_base
+
+    folder = tmp_path_factory.mktemp("base")
+    make_base(folder, recipes.Tiny(hidden_size=32, layers=2), seed=0)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def overrides(base_model: Path) -> tuple[str, ...]:
+    return (*WORLD, f"model.path={base_model}")
+
+
+@pytest.fixture(scope="session")
+def prepared(tmp_path_factory: pytest.TempPathFactory, overrides: tuple[str, ...]) -> Path:
+    """A run whose preferences, tokenized pairs and reference log-probs are finished."""
+    root = tmp_path_factory.mktemp("prepared") / "run"
+    run_job("reference_logps", root, *overrides)
+    return root
+
+
+@pytest.fixture(scope="session")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory, prepared: Path, overrides: tuple[str, ...]) -> Path:
+    """The same run after DPO on two workers under ZeRO-3, which nothing disturbed."""
+    from tests.integration.jobs import copy_run
+
+    root = copy_run(prepared, tmp_path_factory.mktemp("undisturbed") / "run")
+    run_job("dpo", root, *overrides)
+    return root

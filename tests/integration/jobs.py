@@ -1,0 +1,103 @@
+"""Drives the jobs as a user does, by their command line."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+REPO = Path(__file__).parents[2]
+_TIMEOUT_S = 420
+
+
+def command(job: str, root: Path, *overrides: str, recipes: tuple[str, ...] = ("recipes/tiny.yaml",)) -> list[str]:
+    parts = [sys.executable, f"jobs/{job}.py"]
+    for recipe in recipes:
+        parts += ["--recipe", recipe]
+    for override in (f"run.root={root}", *overrides):
+        parts += ["--set", override]
+    return parts
+
+
+def run_job(job: str, root: Path, *overrides: str, expect: int = 0, **options: Any) -> str:
+    """Runs a job to its end, checks its exit status and returns what a person saw."""
+    done = subprocess.run(
+        command(job, root, *overrides, **options), cwd=REPO, capture_output=True, text=True, timeout=_TIMEOUT_S
+    )
+    seen = done.stdout + done.stderr
+    assert done.returncode == expect, f"status {done.returncode}, not {expect}:\n{seen}\n{log_tail(root)}"
+    return seen
+
+
+def kill_and_finish(
+    job: str, root: Path, *overrides: str, when: Callable[[], bool], victim: str | None = None
+) -> tuple[int, str]:
+    """Runs a job, sends SIGKILL once `when` holds, and waits for its end.
+
+    Args:
+        victim: Part of the command line of the process to kill; the job's own process by default.
+
+    Returns:
+        The job's exit status and what a person saw.
+    """
+    process = subprocess.Popen(
+        command(job, root, *overrides), cwd=REPO, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+    deadline = time.monotonic() + _TIMEOUT_S
+    try:
+        while not when():
+            assert process.poll() is None, (
+                f"ended before it could be killed:\n{process.communicate()[0]}{log_tail(root)}"
+            )
+            assert time.monotonic() < deadline, "the moment to kill never came"
+            time.sleep(0.05)
+        if victim is None:
+            process.kill()
+        else:
+            os.kill(_find(process.pid, victim), signal.SIGKILL)
+        seen, _ = process.communicate(timeout=_TIMEOUT_S)
+    finally:
+        if process.poll() is None:
+            process.kill()
+    return process.returncode, seen
+
+
+def manifest(root: Path, stage: str) -> dict[str, Any]:
+    return json.loads((root / stage / "manifest.json").read_text())
+
+
+def metrics(root: Path, stage: str) -> list[dict[str, float]]:
+    lines = (root / stage / "metrics.jsonl").read_text().splitlines()
+    return [row for row in map(json.loads, lines) if "loss" in row]
+
+
+def copy_run(source: Path, target: Path, *without: str) -> Path:
+    """A copy of a run's finished stages, without some of them."""
+    shutil.copytree(source, target, ignore=shutil.ignore_patterns(*without, "logs"))
+    return target
+
+
+def log_tail(root: Path) -> str:
+    logs = sorted((root / "logs").glob("*.log"), key=lambda path: path.stat().st_mtime)
+    return logs[-1].read_text(errors="replace")[-6000:] if logs else ""
+
+
+def _find(parent: int, part: str) -> int:
+    found = []
+    for process in psutil.Process(parent).children(recursive=True):
+        try:
+            if part in " ".join(process.cmdline()):
+                found.append(process.pid)
+        except psutil.Error:  # it has just ended
+            continue
+    assert found, f"no process with {part} in its command line"
+    return found[-1]

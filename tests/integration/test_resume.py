@@ -1,0 +1,97 @@
+"""Killed at any point, the same command ends with the same weights, and every pair was trained on exactly once."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+from safetensors.torch import load_file
+
+from tests.integration.jobs import copy_run, kill_and_finish, manifest, metrics, run_job
+
+pytestmark = pytest.mark.timeout(900)
+
+
+def has_checkpoints(root: Path, count: int) -> Callable[[], bool]:
+    """Whether Ray Train has registered so many checkpoints (of which it keeps the last)."""
+    state = root / "dpo" / "training_state" / "checkpoint_manager_snapshot.json"
+
+    def registered() -> bool:
+        return state.exists() and json.loads(state.read_text())["current_report_index"] >= count
+
+    return registered
+
+
+def largest_difference(a: Path, b: Path) -> float:
+    left, right = (load_file(root / "dpo" / "checkpoint" / "model.safetensors") for root in (a, b))
+    assert left.keys() == right.keys()
+    return max(float((left[name] - right[name]).abs().max()) for name in left)
+
+
+def test_training_changed_the_weights(undisturbed: Path, base_model: Path) -> None:
+    before = load_file(base_model / "model.safetensors")
+    after = load_file(undisturbed / "dpo" / "checkpoint" / "model.safetensors")
+    assert max(float((before[name] - after[name]).abs().max()) for name in after) > 1e-3
+
+
+def test_a_lost_worker_is_replaced(
+    undisturbed: Path, prepared: Path, overrides: tuple[str, ...], tmp_path: Path
+) -> None:
+    root = copy_run(prepared, tmp_path / "run")
+    status, seen = kill_and_finish("dpo", root, *overrides, when=has_checkpoints(root, 2), victim="RayTrainWorker")
+    assert status == 0, seen
+    assert largest_difference(undisturbed, root) <= 1e-6
+    assert _losses(root) == pytest.approx(_losses(undisturbed), abs=1e-6)
+    pairs = manifest(root, "tokenized")["counts"]["out"]
+    assert manifest(root, "dpo")["trained"] == {"rows": pairs, "fewest_times": 2, "most_times": 2}
+
+
+def test_a_lost_driver_resumes(undisturbed: Path, prepared: Path, overrides: tuple[str, ...], tmp_path: Path) -> None:
+    root = copy_run(prepared, tmp_path / "run")
+    status, _ = kill_and_finish("dpo", root, *overrides, when=has_checkpoints(root, 2))
+    assert status == -9
+    assert not (root / "dpo" / "manifest.json").exists()
+    seen = run_job("dpo", root, *overrides)
+    assert "resuming" in seen
+    assert largest_difference(undisturbed, root) <= 1e-6
+    assert _losses(root) == pytest.approx(_losses(undisturbed), abs=1e-6)
+
+
+def test_one_worker_trains_the_same_run_as_two(
+    undisturbed: Path, prepared: Path, overrides: tuple[str, ...], tmp_path: Path
+) -> None:
+    root = copy_run(prepared, tmp_path / "run")
+    run_job(
+        "dpo", root, *overrides, "dpo.training.workers=1", "dpo.training.zero_stage=0", "dpo.training.micro_batch=3"
+    )
+    assert _losses(root) == pytest.approx(_losses(undisturbed), abs=1e-5)
+
+
+def test_reference_logps_repeat_only_what_was_in_flight(
+    prepared: Path, overrides: tuple[str, ...], tmp_path: Path
+) -> None:
+    slow = (*overrides, "tiny.preference_prompts=600", "reference_logps.batch_size=1")
+    root = tmp_path / "run"
+    run_job("tokenized", root, *slow)
+    data = root / "reference_logps" / "data"
+    status, _ = kill_and_finish(
+        "reference_logps", root, *slow, when=lambda: data.exists() and len(list(data.glob("*.parquet"))) >= 20
+    )
+    assert status == -9
+    kept = {path.name: path.stat().st_mtime_ns for path in data.glob("*.parquet")}
+    seen = run_job("reference_logps", root, *slow)
+    assert "resuming" in seen
+    after = {path.name: path.stat().st_mtime_ns for path in data.glob("*.parquet")}
+    # Ray Data deletes the files of tasks whose ids it had not committed: those were in flight.
+    survived = [name for name in kept if after.get(name) == kept[name]]
+    assert len(survived) >= len(kept) - 8
+    rows = pq.read_table(data)["pair_id"].to_pylist()
+    tokenized = pq.read_table(root / "tokenized" / "data")["pair_id"].to_pylist()
+    assert sorted(rows) == sorted(tokenized)
+
+
+def _losses(root: Path) -> list[float]:
+    return [row["loss"] for row in metrics(root, "dpo")]

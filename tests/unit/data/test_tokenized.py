@@ -1,0 +1,207 @@
+"""The byte tokenizer of conftest makes ids that can be counted: </s> is 2, a byte b is 3 + b."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from zephyr_ray import schemas
+from zephyr_ray.artifacts import Artifact, Run
+from zephyr_ray.chat_template import EncodedDialogue, EncodedPair, encode_dialogue, encode_pair, load_tokenizer
+from zephyr_ray.data import tokenized, tokenized_dialogues
+from zephyr_ray.data.dialogues import make_dialogues
+from zephyr_ray.data.preferences import make_preferences
+from zephyr_ray.data.rows import mixed_schema
+from zephyr_ray.data.tokenized import make_tokenized, tokenize_rows, truncate
+from zephyr_ray.data.tokenized_dialogues import make_tokenized_dialogues
+from zephyr_ray.data.tokenizer import TokenizerSource
+from zephyr_ray.errors import UserError
+from zephyr_ray.recipe import SFT, Chat, Dialogues, Preferences, Recipe, RunSection, Tiny, Tokenized
+
+EOS = 2
+
+
+def test_truncation_by_hand() -> None:
+    pair = EncodedPair([11, 12, 13, 14, 15], [21, 22, 23, EOS], [31, EOS])
+    cut = truncate(pair, max_length=6, max_prompt_length=3)
+    assert cut.pair == EncodedPair(
+        [13, 14, 15], [21, 22, 23], [31, EOS]
+    )  # the prompt's end, the completion's beginning
+    assert (cut.prompt, cut.chosen, cut.rejected) == (2, 1, 0)
+    assert truncate(pair, max_length=9, max_prompt_length=5) == (pair, 0, 0, 0)
+
+
+IDS = st.lists(st.integers(3, 300), max_size=30)
+
+
+@given(prompt=IDS, answers=st.tuples(IDS, IDS), max_prompt=st.integers(1, 20), room=st.integers(1, 20))
+def test_truncation_never_exceeds_the_lengths_and_counts_every_token(
+    prompt: list[int], answers: tuple[list[int], list[int]], max_prompt: int, room: int
+) -> None:
+    pair = EncodedPair(prompt, *([*ids, EOS] for ids in answers))
+    cut, *lost = truncate(pair, max_prompt + room, max_prompt)
+    assert len(cut.prompt_ids) <= max_prompt
+    assert pair.prompt_ids[len(pair.prompt_ids) - len(cut.prompt_ids) :] == cut.prompt_ids
+    assert [len(before) - len(after) for before, after in zip(pair, cut, strict=True)] == lost
+    for before, after, gone in zip(pair[1:], cut[1:], lost[1:], strict=True):
+        assert after
+        assert len(cut.prompt_ids) + len(after) <= max_prompt + room
+        assert before[: len(after)] == after
+        assert (after[-1] == EOS) == (gone == 0)
+        assert not gone or len(cut.prompt_ids) + len(after) == max_prompt + room
+
+
+@given(ids=st.lists(st.integers(3, 300), max_size=30), length=st.integers(1, 30))
+def test_dialogues_lose_their_tail(ids: list[int], length: int) -> None:
+    cut, lost = tokenized_dialogues.truncate(EncodedDialogue(ids, [1] * len(ids)), length)
+    assert cut.input_ids == ids[:length]
+    assert len(cut.assistant_mask) == len(cut.input_ids) == len(ids) - lost
+
+
+def preference_rows(rows: list[tuple[str, str, str]]) -> pa.Table:
+    def one(role: str, text: str) -> list[dict[str, str]]:
+        return [{"role": role, "content": text}]
+
+    return pa.Table.from_pylist(
+        [
+            {
+                "pair_id": str(index),
+                "prompt": one("user", prompt),
+                "chosen": one("assistant", chosen),
+                "rejected": one("assistant", rejected),
+                "source": f"f:{index}",
+            }
+            for index, (prompt, chosen, rejected) in enumerate(rows)
+        ],
+        schema=schemas.PREFERENCES,
+    )
+
+
+def test_rows_equal_the_row_function(byte_tokenizer: str) -> None:
+    table = preference_rows([("Hi", "Yes", "No"), ("Hi", "</s>", "é" * 40), ("x" * 40, "a", "b")])
+    source = TokenizerSource(byte_tokenizer, Chat())
+    made = tokenize_rows(table, source=source, max_length=60, max_prompt_length=30)
+    assert made.schema == mixed_schema(schemas.TOKENIZED)
+    tokenizer = load_tokenizer(byte_tokenizer, Chat())
+    for raw, row in zip(table.to_pylist(), made.to_pylist(), strict=True):
+        pair = encode_pair(tokenizer, raw["prompt"], raw["chosen"], raw["rejected"], "modern")
+        cut, *lost = truncate(pair, 60, 30)
+        assert [row[name] for name in ("prompt_ids", "chosen_ids", "rejected_ids")] == list(cut)
+        assert [row[name] for name in ("prompt_truncated", "chosen_truncated", "rejected_truncated")] == lost
+        assert (row["pair_id"], row["source"], row["reason"]) == (raw["pair_id"], raw["source"], None)
+
+
+def test_messages_that_the_template_refuses_are_dropped(byte_tokenizer: str, tmp_path: Path) -> None:
+    template = tmp_path / "strict.jinja"
+    template.write_text(
+        "{% for m in messages %}{% if 'bad' in m.content %}{{ raise_exception('no bad ones') }}{% endif %}"
+        "{{ m.role + m.content + eos_token }}{% endfor %}{% if add_generation_prompt %}assistant{% endif %}"
+    )
+    source = TokenizerSource(byte_tokenizer, Chat(template=str(template)))
+    table = preference_rows([("Hi", "Yes", "No"), ("bad", "Yes", "No"), ("Hi", "Yes", "No")])
+    made = tokenize_rows(table, source=source, max_length=60, max_prompt_length=30).to_pylist()
+    assert [row["reason"] for row in made] == [None, "wrong_roles", None]
+    assert "no bad ones" in made[1]["detail"]
+    assert made[0]["prompt_ids"] == made[2]["prompt_ids"]
+
+
+def test_a_pair_without_tokens_on_one_side_is_dropped() -> None:
+    raw = {"pair_id": "1", "source": "f:1"}
+    row = tokenized._row(raw, EncodedPair([5], [6, EOS], []), 10, 5)
+    assert (row["reason"], row["detail"]) == ("empty", "no tokens in rejected_ids")
+    assert tokenized._row(raw, EncodedPair([], [6], [7]), 10, 5)["reason"] == "empty"
+
+
+# --- whole stages on Ray
+
+
+def finish(artifact: Artifact, files: list[str]) -> None:
+    artifact.run.filesystem.create_dir(artifact.path, recursive=True)
+    artifact.run.write_text(f"{artifact.stage}/unfinished.json", "{}")
+    artifact.finish({"fingerprint": "f", "files": files})
+
+
+def table_of(artifact: Artifact) -> list[dict[str, Any]]:
+    return [row for name in artifact.files() for row in pq.read_table(name).to_pylist()]
+
+
+@pytest.mark.usefixtures("ray_cluster")
+def test_from_files_to_tokens_whatever_the_partitioning(byte_tokenizer: str, tmp_path: Path) -> None:
+    lines = [json.dumps({"prompt": f"Q{n}", "chosen": "a" * (n % 50 + 1), "rejected": f"b{n}"}) for n in range(300)]
+    lines[7], lines[8] = "not json", json.dumps({"prompt": "Q", "chosen": "same", "rejected": "same"})
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    for folder, size in ((whole, 300), (parts, 90)):
+        folder.mkdir()
+        for start in range(0, 300, size):
+            (folder / f"{start:03d}.jsonl").write_text("\n".join(lines[start : start + size]))
+    outcomes = []
+    for folder in (whole, parts):
+        run = Run(str(tmp_path / "run" / folder.name))
+        recipe = Recipe(
+            sft=SFT(),
+            preferences=Preferences(train=str(folder)),
+            tokenized=Tokenized(max_length=60, max_prompt_length=30),
+        )
+        report = make_preferences(recipe, run.artifact("preferences"))
+        assert (report.rows_in, report.rows_out) == (300, 298)
+        assert report.dropped == {"identical_pair": 1, "undecodable_line": 1}
+        finish(run.artifact("preferences"), report.files)
+        made = make_tokenized(recipe, run.artifact("preferences"), run.artifact("tokenized"), byte_tokenizer)
+        assert (made.rows_in, made.rows_out, made.dropped) == (298, 298, {})
+        finish(run.artifact("tokenized"), made.files)
+        rows = sorted(table_of(run.artifact("tokenized")), key=lambda row: row["pair_id"])
+        assert made.stats["chosen_truncated"]["sum"] == sum(row["chosen_truncated"] for row in rows)
+        assert made.stats["chosen_tokens"]["sum"] == sum(len(row["chosen_ids"]) for row in rows)
+        outcomes.append((rows, made.stats))
+        (dropped,) = pq.read_table(f"{run.path}/preferences/dropped").sort_by("source").to_pylist()[:1]
+        assert dropped["source"].endswith(".jsonl:8")
+        assert dropped["reason"] == "undecodable_line"
+        assert "not json" in dropped["detail"]
+    assert outcomes[0] == outcomes[1]
+
+
+@pytest.mark.usefixtures("ray_cluster")
+def test_the_embedded_world(byte_tokenizer: str, tmp_path: Path) -> None:
+    run = Run(str(tmp_path))
+    recipe = Recipe(
+        run=RunSection(seed=3),
+        sft=SFT(max_length=64),
+        tiny=Tiny(dialogues=200, preference_prompts=60),
+        dialogues=Dialogues(train="tiny"),
+    )
+    report = make_preferences(recipe, run.artifact("preferences"))
+    assert report.rows_in == 60 == report.rows_out + sum(report.dropped.values())
+    assert set(report.dropped) <= {"tie", "identical_pair"}
+    assert make_preferences(recipe, run.artifact("again")).stats == report.stats
+
+    report = make_dialogues(recipe, run.artifact("dialogues"))
+    assert (report.rows_in, report.rows_out) == (200, 200)
+    finish(run.artifact("dialogues"), report.files)
+    made = make_tokenized_dialogues(recipe, run.artifact("dialogues"), run.artifact("tokenized"), byte_tokenizer)
+    finish(run.artifact("tokenized"), made.files)
+    raw = {row["dialogue_id"]: row["messages"] for row in table_of(run.artifact("dialogues"))}
+    tokenizer = load_tokenizer(byte_tokenizer, recipe.chat)
+    assert made.rows_in == 200 == made.rows_out + made.dropped.get("prompt_too_long", 0)
+    assert made.dropped.get("prompt_too_long", 0) > 0  # 64 bytes are less than some instructions
+    for row in table_of(run.artifact("tokenized")):
+        whole = encode_dialogue(tokenizer, raw[row["dialogue_id"]], "modern")
+        assert row["input_ids"] == whole.input_ids[:64]
+        assert row["assistant_mask"] == whole.assistant_mask[:64]
+        assert row["truncated"] == max(0, len(whole.input_ids) - 64)
+
+
+def test_a_missing_tokenizer_fails_before_any_work(tmp_path: Path) -> None:
+    run = Run(str(tmp_path))
+    with pytest.raises(UserError, match="nowhere has no tokenizer"):
+        make_tokenized(Recipe(sft=SFT()), run.artifact("preferences"), run.artifact("t"), str(tmp_path / "nowhere"))
+
+
+def test_the_process_loads_its_tokenizer_once(byte_tokenizer: str) -> None:
+    assert TokenizerSource(byte_tokenizer, Chat()).load() is TokenizerSource(byte_tokenizer, Chat()).load()
