@@ -77,6 +77,7 @@ def _run(options: argparse.Namespace, targets: tuple[str, ...]) -> int:
         sys.stdout.write(recipes.to_yaml(recipe))
         sys.stdout.write("\n" + _table(recipe, run, order))
         return 0
+    _check_trl_options(recipe, tuple(stage.name for stage in order))
     known = stages.fingerprints(recipe, order)
     run.check_writable()
     run.write_text("recipe.yaml", recipes.to_yaml(recipe))
@@ -86,6 +87,13 @@ def _run(options: argparse.Namespace, targets: tuple[str, ...]) -> int:
 def _check_sft(recipe: recipes.Recipe, targets: tuple[str, ...]) -> None:
     if recipe.sft is None and "sft" in targets:
         raise UserError("this recipe has no sft section; add one, or start at jobs/dpo.py with model.path")
+
+
+def _check_trl_options(recipe: recipes.Recipe, names: tuple[str, ...]) -> None:
+    if recipe.dpo.training.trl or (recipe.sft and recipe.sft.training.trl):
+        from zephyr_ray.training.arguments import check_trl_options  # imports TRL: seconds
+
+        check_trl_options(recipe, names)
 
 
 def _execute(recipe: recipes.Recipe, run: Run, order: list[Stage], known: dict[str, Any]) -> int:

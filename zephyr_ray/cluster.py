@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 
 from zephyr_ray.errors import UserError
@@ -25,6 +26,7 @@ def set_environment() -> None:
     """Usage reports off and chatter down, in this process; call it before heavy imports."""
     for name, value in _QUIET.items():
         os.environ.setdefault(name, value)
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # warns of a CPU kernel that it could not look up
 
 
 def connect() -> None:

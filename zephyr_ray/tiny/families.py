@@ -20,9 +20,9 @@ Kind = Literal["words", "letters", "word", "number"]
 
 # fmt: off
 WORDS = (
-    "ant", "apple", "bird", "boat", "cake", "cat", "corn", "dog", "egg", "fish", "fox", "goat", "hat", "ink", "jam", "key",
-    "lamp", "leaf", "lion", "milk", "moon", "nut", "owl", "pear", "rain", "ship", "star", "tent", "tree", "wall", "wolf",
-    "yard",
+    "ant", "apple", "bird", "boat", "cake", "cat", "corn", "dog", "egg", "fish", "fox", "goat", "hat", "ink", "jam",
+    "key", "lamp", "leaf", "lion", "milk", "moon", "nut", "owl", "pear", "rain", "ship", "star", "tent", "tree", "wall",
+    "wolf", "yard",
 )
 # fmt: on
 LETTERS = "abcdefghijklmnopqrstuvwxyz"

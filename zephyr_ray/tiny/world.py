@@ -120,7 +120,8 @@ def dialogues(count: int, seed: int, flawed: float) -> Iterator[dict[str, Any]]:
 def completions(count: int, seed: int) -> Iterator[dict[str, Any]]:
     """Scored answers in UltraFeedback's layout.
 
-    {instruction, completions: [{model, response, overall_score} x 4], source}; the scores are those of `rate`. The careful model answers every prompt, beside three others of the pool.
+    {instruction, completions: [{model, response, overall_score} x 4], source}; the scores are those of `rate`. The
+    careful model answers every prompt, beside three others of the pool.
     """
     rng = Random(f"completions {seed}")
     careful, *others = MODELS

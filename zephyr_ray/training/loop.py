@@ -18,6 +18,7 @@ from zephyr_ray.chat_template import load_tokenizer
 from zephyr_ray.errors import UserError
 from zephyr_ray.recipe import DPO, SFT, Recipe
 from zephyr_ray.training import rows as training_rows
+from zephyr_ray.training.arguments import training_arguments
 from zephyr_ray.training.callbacks import (
     FirstStepGuard,
     ReportCheckpoint,
@@ -26,7 +27,6 @@ from zephyr_ray.training.callbacks import (
     restore_seen,
     threads_for,
 )
-from zephyr_ray.training.deepspeed_config import deepspeed_config
 from zephyr_ray.training.export import write_checkpoint
 from zephyr_ray.training.model import compute_dtype, load_model, lora_config, whole_weights
 from zephyr_ray.training.plan import Plan, RankPlan
@@ -104,7 +104,7 @@ def _build_trainer(job: TrainJob, device: str, folder: str) -> Any:
     sharded = training.zero_stage > 0
     if sharded and device == "cpu":
         _init_deepspeed_on_cpu()
-    args = _arguments(job, device, folder, rank_plan, dtype)
+    args = training_arguments(job.stage, section, rank_plan, job.recipe.run.seed, folder, device, dtype)
     lora = job.recipe.model.lora
     # DeepSpeed keeps float32 copies of 16-bit weights, and an adapter is float32 itself; plain data parallelism has
     # neither, and small updates would be lost in 16-bit weights.
@@ -131,56 +131,6 @@ def _build_trainer(job: TrainJob, device: str, folder: str) -> Any:
         expected = loss_at_reference(section.loss_type[0], section.beta) if len(section.loss_type) == 1 else None
         trainer.add_callback(FirstStepGuard(trainer, expected, section.step0_tolerance))
     return trainer
-
-
-def _arguments(job: TrainJob, device: str, folder: str, rank_plan: RankPlan, dtype: torch.dtype) -> Any:
-    """TRL's configuration: the recipe's fields under TRL's names, then the recipe's pass-through options."""
-    from trl import DPOConfig, SFTConfig
-
-    section, training = job.section, job.section.training
-    options: dict[str, Any] = {
-        "output_dir": folder,
-        "seed": job.recipe.run.seed,
-        "learning_rate": section.learning_rate,
-        "lr_scheduler_type": section.lr_scheduler,
-        "warmup_steps": round(section.warmup_ratio * rank_plan.plan.steps),
-        "num_train_epochs": 1,
-        "max_steps": rank_plan.plan.steps,
-        "per_device_train_batch_size": training.micro_batch,
-        "gradient_accumulation_steps": rank_plan.micro_batches_per_step,
-        "gradient_checkpointing": training.gradient_checkpointing,
-        "bf16": dtype == torch.bfloat16,
-        "use_cpu": device == "cpu",
-        "deepspeed": deepspeed_config(training.zero_stage, device),
-        "ddp_find_unused_parameters": False,
-        "save_strategy": "steps",
-        "save_steps": training.checkpoint_steps,
-        "logging_steps": training.logging_steps,
-        "logging_first_step": True,
-        "logging_nan_inf_filter": False,
-        "report_to": list(training.report_to),
-        "disable_tqdm": True,
-        "push_to_hub": False,
-        "remove_unused_columns": False,
-        "dataloader_pin_memory": device == "cuda",
-    }
-    if isinstance(section, DPO):
-        options |= {
-            "beta": section.beta,
-            "loss_type": list(section.loss_type),
-            "loss_weights": list(section.loss_weights) if section.loss_weights else None,
-            "label_smoothing": section.label_smoothing,
-            "max_length": None,  # the `tokenized` stage has truncated
-            "precompute_ref_log_probs": True,  # the `reference_logps` stage has computed
-        }
-        config: Any = DPOConfig
-    else:
-        options |= {"max_length": None, "packing": False, "dataset_kwargs": {"skip_prepare_dataset": True}}
-        config = SFTConfig
-    try:
-        return config(**{**options, **training.trl})
-    except TypeError as error:
-        raise UserError(f"{job.stage}.training.trl: {error}; the names are those of trl.{config.__name__}") from None
 
 
 def _init_deepspeed_on_cpu() -> None:

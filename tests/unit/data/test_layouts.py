@@ -7,10 +7,12 @@ import random
 from collections import Counter
 from typing import Any
 
+import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from zephyr_ray import schemas
 from zephyr_ray.artifacts import content_id
 from zephyr_ray.data.layouts import Dropped, Reason, dialogue, preference
 
@@ -256,7 +258,7 @@ def test_the_pair_depends_on_nothing_but_the_row_and_the_seed(rng: random.Random
 
 
 JSON = st.recursive(
-    st.none() | st.booleans() | st.floats() | st.integers() | st.text(max_size=5),
+    st.none() | st.booleans() | st.floats() | st.integers() | st.text(max_size=5) | st.just("\ud83d"),
     lambda inner: (
         st.lists(inner, max_size=3)
         | st.dictionaries(
@@ -272,6 +274,28 @@ JSON = st.recursive(
     ),
     max_leaves=12,
 )
+
+
+def _paths(value: Any, at: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+    inner = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    return [at, *(path for key, item in inner for path in _paths(item, (*at, key)))]
+
+
+def _replaced(value: Any, path: tuple[Any, ...], new: Any) -> Any:
+    if not path:
+        return new
+    copied = value.copy()
+    copied[path[0]] = _replaced(value[path[0]], path[1:], new)
+    return copied
+
+
+@given(st.sampled_from(sorted(SAME_PAIR)), st.data(), JSON)
+def test_a_layout_with_one_thing_wrong_in_it_is_dropped_or_still_a_pair(layout: str, data: Any, new: Any) -> None:
+    row = {**SAME_PAIR[layout], "metadata": {"score_chosen": 2, "chosen_model": "m"}, "history": [["a", "b"]]}
+    path = data.draw(st.sampled_from(_paths(row)[1:]))
+    with contextlib.suppress(Dropped):
+        made = preference(_replaced(row, path, new))
+        pa.Table.from_pylist([made], schema=schemas.PREFERENCES)
 
 
 @given(st.dictionaries(st.sampled_from(["prompt", "chosen", "rejected", "completions", "instruction", "output"]), JSON))

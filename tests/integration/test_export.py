@@ -1,0 +1,126 @@
+"""Checkpoints load as they are, in transformers and vLLM; adapters are merged and keep their lineage."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from tests.integration.jobs import REPO, copy_run, manifest, run_job
+
+pytestmark = pytest.mark.timeout(600)
+
+
+def test_the_folder_is_complete(undisturbed: Path) -> None:
+    names = {path.name for path in (undisturbed / "dpo" / "checkpoint").iterdir()}
+    assert {
+        "model.safetensors",
+        "config.json",
+        "generation_config.json",
+        "tokenizer.json",
+        "chat_template.jinja",
+    } <= names
+    assert "training_args.bin" not in names
+    card = (undisturbed / "dpo" / "checkpoint" / "README.md").read_text()
+    assert "| beta | 0.1 |" in card
+    assert not (undisturbed / "dpo" / "training_state").exists()
+
+
+def test_transformers_loads_it_and_knows_where_to_stop(undisturbed: Path) -> None:
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    folder = undisturbed / "dpo" / "checkpoint"
+    model = AutoModelForCausalLM.from_pretrained(folder)
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    assert model.generation_config.eos_token_id == tokenizer.eos_token_id
+    assert model.dtype == torch.float32
+
+
+def test_vllm_loads_it_and_builds_the_prompt_that_training_saw(undisturbed: Path) -> None:
+    """In a process of its own, so that the engine's memory is given back."""
+    messages = [{"role": "user", "content": "Sort these words: wolf, ant."}]
+    script = f"""
+import json, sys
+from vllm import LLM, SamplingParams
+llm = LLM({str(undisturbed / "dpo" / "checkpoint")!r}, enforce_eager=True, max_model_len=128, seed=0)
+out = llm.chat({messages!r}, SamplingParams(max_tokens=4, temperature=0), use_tqdm=False)[0]
+print("IDS", json.dumps({{"prompt": list(out.prompt_token_ids), "answer": list(out.outputs[0].token_ids)}}))
+"""
+    environment = {"VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_NO_USAGE_STATS": "1", "HF_HUB_OFFLINE": "1"}
+    import os
+
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        cwd=REPO,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        env={**os.environ, **environment},
+    )
+    line = next((line for line in done.stdout.splitlines() if line.startswith("IDS ")), None)
+    assert line is not None, done.stdout[-3000:] + done.stderr[-3000:]
+    ids = json.loads(line.removeprefix("IDS "))
+
+    from zephyr_ray import recipe as recipes
+    from zephyr_ray.chat_template import encode, load_tokenizer
+
+    tokenizer = load_tokenizer(str(undisturbed / "dpo" / "checkpoint"), recipes.Chat())
+    assert ids["prompt"] == encode(tokenizer, messages, add_generation_prompt=True)
+    assert len(ids["answer"]) >= 1
+
+
+@pytest.mark.parametrize("load_in_4bit", [False, True], ids=["lora", "qlora"])
+def test_an_adapter_is_trained_and_merged(
+    prepared: Path, overrides: tuple[str, ...], base_model: Path, tmp_path: Path, load_in_4bit: bool
+) -> None:
+    root = copy_run(prepared, tmp_path / "run", *(["reference_logps"] if load_in_4bit else []))
+    lora = ("model.lora.r=4", f"model.lora.load_in_4bit={str(load_in_4bit).lower()}", "dpo.max_steps=3")
+    run_job(
+        "dpo",
+        root,
+        *overrides,
+        *lora,
+        "dpo.training.zero_stage=0",
+        "dpo.training.workers=1",
+        "dpo.step0_tolerance=1e-3",
+    )
+    folder = root / "dpo" / "checkpoint"
+    adapter = load_file(folder / "adapter" / "adapter_model.safetensors")
+    before, after = load_file(base_model / "model.safetensors"), load_file(folder / "model.safetensors")
+    config = json.loads((folder / "adapter" / "adapter_config.json").read_text())
+    name = "model.layers.0.self_attn.q_proj.weight"
+    a, b = (adapter[f"base_model.model.{name.replace('.weight', '')}.lora_{side}.weight"].float() for side in "AB")
+    merged = before[name] + b @ a * config["lora_alpha"] / config["r"]
+    assert torch.allclose(after[name], merged, atol=1e-6)
+    assert not torch.equal(after[name], before[name])
+    assert "a LoRA adapter (r=4" in (folder / "README.md").read_text()
+    if not load_in_4bit:
+        _adapter_on_adapter(prepared, overrides, folder, tmp_path)
+
+
+def _adapter_on_adapter(prepared: Path, overrides: tuple[str, ...], first: Path, tmp_path: Path) -> None:
+    """A second adapter starts from the first one merged into its base, and the export says so."""
+    adapter = first / "adapter"
+    config = json.loads((adapter / "adapter_config.json").read_text())
+    root = tmp_path / "second"
+    run_job(
+        "dpo",
+        root,
+        *overrides,
+        f"model.path={adapter}",
+        "model.lora.r=4",
+        "dpo.max_steps=1",
+        "dpo.learning_rate=1e-12",
+        "dpo.training.zero_stage=0",
+        "dpo.training.workers=1",
+    )
+    merged, again = load_file(first / "model.safetensors"), load_file(root / "dpo" / "checkpoint" / "model.safetensors")
+    assert max(float((merged[name] - again[name]).abs().max()) for name in merged) < 1e-5
+    card = (root / "dpo" / "checkpoint" / "README.md").read_text()
+    assert f"the adapter {adapter}, merged into its base model {config['base_model_name_or_path']}" in card
+    assert manifest(root, "dpo")["model"]["path"] == str(adapter)

@@ -1,0 +1,156 @@
+"""Reads messages as any layout writes them -> {role, content} lists that every stage can rely on, or `Dropped`."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from enum import StrEnum
+from typing import Any
+
+Message = dict[str, str]
+Row = Mapping[str, Any]
+
+_ROLE_OF = {"human": "user", "gpt": "assistant", "chatgpt": "assistant"}
+_ROLES = frozenset({"system", "user", "assistant"})
+_TURN = re.compile(r"\n\n(Human|Assistant):")
+
+
+class Reason(StrEnum):
+    """Why a row was left out."""
+
+    UNDECODABLE_LINE = "undecodable_line"
+    """Not JSON, or not UTF-8."""
+    UNKNOWN_LAYOUT = "unknown_layout"
+    """The keys and types of no known layout."""
+    NOT_TEXT = "not_text"
+    """Something that should be text is not: a number, a list of images, half a surrogate pair."""
+    EMPTY = "empty"
+    """A message without a visible character, or nothing left of it as tokens."""
+    WRONG_ROLES = "wrong_roles"
+    """An unknown role, a system message that is not the first, or no user before the answer."""
+    NO_SHARED_PROMPT = "no_shared_prompt"
+    """The two conversations differ before their last answer."""
+    IDENTICAL_PAIR = "identical_pair"
+    """Chosen and rejected are the same text."""
+    PROMPT_TOO_LONG = "prompt_too_long"
+    """A dialogue whose first answer begins after the last token that is kept."""
+    TIE = "tie"
+    """No answer scores strictly lower than the best one."""
+    UNSCORED = "unscored"
+    """A list of answers none of which has a score."""
+    REPEATED = "repeated"
+    """The same content as a row that is kept."""
+
+
+class Dropped(Exception):  # noqa: N818 (what happens to a row, not an error of the program)
+    """This row is left out."""
+
+    def __init__(self, reason: Reason, detail: str):
+        super().__init__(f"{reason}: {detail}")
+        self.reason, self.detail = reason, detail
+
+
+def as_prompt(value: Any) -> list[Message]:
+    """A prompt as text (the user's, or a transcript that may end in an open turn of the assistant) or as messages."""
+    if isinstance(value, str):
+        if not is_transcript(value):
+            return [{"role": "user", "content": value}]
+        turns = as_transcript(value)
+        return turns[:-1] if turns[-1] == {"role": "assistant", "content": ""} else turns
+    return as_messages(value)
+
+
+def as_messages(value: Any) -> list[Message]:
+    """A list of {role, content} or of ShareGPT's {from, value}; other keys of a message are left out."""
+    if not is_list_of(value, Mapping):
+        raise Dropped(Reason.NOT_TEXT, f"not a list of messages: {start_of(value)}")
+    return [_message(item) for item in value]
+
+
+def _message(item: Row) -> Message:
+    role, content = item.get("role", item.get("from")), item.get("content", item.get("value"))
+    role = _ROLE_OF.get(role, role) if isinstance(role, str) else None
+    if role not in _ROLES:
+        raise Dropped(Reason.WRONG_ROLES, f"role {role!r}")
+    return {"role": role, "content": as_text(content)}
+
+
+def as_transcript(text: str) -> list[Message]:
+    """hh-rlhf's way to write a conversation; the white space around a turn is not part of it."""
+    parts = _TURN.split(text)
+    roles = ["user" if name == "Human" else "assistant" for name in parts[1::2]]
+    return [{"role": role, "content": content.strip()} for role, content in zip(roles, parts[2::2], strict=True)]
+
+
+def is_transcript(value: Any) -> bool:
+    return isinstance(value, str) and value.startswith("\n\nHuman:")
+
+
+def as_answer(value: Any) -> str:
+    """An answer as a string, a message or a list of one message."""
+    if isinstance(value, str):
+        return value
+    return only_answer(as_messages([value] if isinstance(value, Mapping) else value))
+
+
+def only_answer(messages: Sequence[Message]) -> str:
+    if len(messages) != 1 or messages[0]["role"] != "assistant":
+        raise Dropped(Reason.WRONG_ROLES, f"an answer is one assistant message, not {roles_of(messages)}")
+    return messages[0]["content"]
+
+
+def split_shared(chosen: list[Message], rejected: list[Message]) -> tuple[list[Message], str, str]:
+    """Two whole conversations -> what they share and the last answers, which is all they may differ in."""
+    if chosen[-1]["role"] != "assistant" or rejected[-1]["role"] != "assistant":
+        raise Dropped(Reason.WRONG_ROLES, f"{roles_of(chosen)} / {roles_of(rejected)}")
+    if chosen[:-1] != rejected[:-1]:
+        raise Dropped(Reason.NO_SHARED_PROMPT, f"{len(chosen)} and {len(rejected)} messages")
+    return chosen[:-1], chosen[-1]["content"], rejected[-1]["content"]
+
+
+def assistant(content: str) -> list[Message]:
+    return [{"role": "assistant", "content": content}]
+
+
+def checked_prompt(messages: Sequence[Message]) -> list[Message]:
+    """A prompt is an optional system message, then turns from a user's first to a user's last, none of them empty."""
+    turns = list(messages)
+    if turns and turns[0]["role"] == "system" and not turns[0]["content"].strip():
+        turns = turns[1:]
+    rest = turns[1:] if turns and turns[0]["role"] == "system" else turns
+    if not rest or rest[0]["role"] != "user" or rest[-1]["role"] != "user":
+        raise Dropped(Reason.WRONG_ROLES, roles_of(turns))
+    for message in turns:
+        check_text(message["content"])
+    if any(message["role"] == "system" for message in rest):
+        raise Dropped(Reason.WRONG_ROLES, roles_of(turns))
+    return turns
+
+
+def check_text(text: str) -> None:
+    """Refuses text that says nothing, or that cannot be written."""
+    if not text.strip():
+        raise Dropped(Reason.EMPTY, "a message without text")
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:  # half a surrogate pair, which JSON can write and no file can hold
+        raise Dropped(Reason.NOT_TEXT, f"not Unicode text: {error.reason}") from None
+
+
+def as_text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise Dropped(Reason.NOT_TEXT, f"{type(value).__name__}: {start_of(value)}")
+    return value
+
+
+def is_list_of(value: Any, kind: type) -> bool:
+    return isinstance(value, list) and bool(value) and all(isinstance(item, kind) for item in value)
+
+
+def roles_of(messages: Sequence[Message]) -> str:
+    return " ".join(message["role"] for message in messages) or "no messages"
+
+
+def start_of(value: Any) -> str:
+    return json.dumps(value, default=str)[:100]

@@ -1,0 +1,113 @@
+"""Reads a recipe's section -> TRL's configuration: our fields under TRL's names, then the pass-through options."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+from typing import Any
+
+import torch
+
+from zephyr_ray.errors import UserError
+from zephyr_ray.recipe import DPO, SFT, Recipe
+from zephyr_ray.training.deepspeed_config import deepspeed_config
+from zephyr_ray.training.plan import RankPlan
+
+# What the platform itself decides: set through `trl`, these would break a contract of the recipe.
+_OURS = frozenset(
+    {
+        "output_dir",
+        "deepspeed",
+        "max_steps",
+        "num_train_epochs",
+        "per_device_train_batch_size",
+        "gradient_accumulation_steps",
+        "precompute_ref_log_probs",
+        "save_strategy",
+        "save_steps",
+        "use_cpu",
+        "remove_unused_columns",
+        "max_length",
+        "packing",
+    }
+)
+
+
+def check_trl_options(recipe: Recipe, stages: tuple[str, ...]) -> None:
+    """Refuses pass-through options that TRL does not know or that the recipe has fields for.
+
+    Raises:
+        UserError: Naming the option.
+    """
+    for stage, section in (("sft", recipe.sft), ("dpo", recipe.dpo)):
+        if stage not in stages or section is None or not section.training.trl:
+            continue
+        config = _config_class(section)
+        known = {field.name for field in dataclasses.fields(config)} - _OURS
+        for name in section.training.trl:
+            if name in _OURS:
+                raise UserError(
+                    f"{stage}.training.trl.{name}: the recipe's own fields decide that; use those of {stage}"
+                )
+            if name not in known:
+                close = difflib.get_close_matches(name, known, n=1)
+                hint = f"; did you mean {close[0]}?" if close else ""
+                raise UserError(f"{stage}.training.trl.{name}: trl.{config.__name__} has no such option{hint}")
+
+
+def training_arguments(
+    stage: str, section: SFT | DPO, rank_plan: RankPlan, seed: int, folder: str, device: str, dtype: torch.dtype
+) -> Any:
+    """TRL's SFTConfig or DPOConfig for one rank.
+
+    Raises:
+        UserError: A pass-through option has a value that TRL refuses.
+    """
+    training = section.training
+    options: dict[str, Any] = {
+        "output_dir": folder,
+        "seed": seed,
+        "learning_rate": section.learning_rate,
+        "lr_scheduler_type": section.lr_scheduler,
+        "warmup_steps": round(section.warmup_ratio * rank_plan.plan.steps),
+        "num_train_epochs": 1,
+        "max_steps": rank_plan.plan.steps,
+        "per_device_train_batch_size": training.micro_batch,
+        "gradient_accumulation_steps": rank_plan.micro_batches_per_step,
+        "gradient_checkpointing": training.gradient_checkpointing,
+        "bf16": dtype == torch.bfloat16,
+        "use_cpu": device == "cpu",
+        "deepspeed": deepspeed_config(training.zero_stage, device),
+        "ddp_find_unused_parameters": False,
+        "save_strategy": "steps",
+        "save_steps": training.checkpoint_steps,
+        "logging_steps": training.logging_steps,
+        "logging_first_step": True,
+        "logging_nan_inf_filter": False,
+        "report_to": list(training.report_to),
+        "disable_tqdm": True,
+        "push_to_hub": False,
+        "remove_unused_columns": False,
+        "dataloader_pin_memory": device == "cuda",
+    }
+    if isinstance(section, DPO):
+        options |= {
+            "beta": section.beta,
+            "loss_type": list(section.loss_type),
+            "loss_weights": list(section.loss_weights) if section.loss_weights else None,
+            "label_smoothing": section.label_smoothing,
+            "max_length": None,  # the `tokenized` stage has truncated
+            "precompute_ref_log_probs": True,  # the `reference_logps` stage has computed
+        }
+    else:
+        options |= {"max_length": None, "packing": False, "dataset_kwargs": {"skip_prepare_dataset": True}}
+    try:
+        return _config_class(section)(**{**options, **training.trl})
+    except (TypeError, ValueError) as error:
+        raise UserError(f"{stage}.training.trl: {' '.join(str(error).split())[:300]}") from None
+
+
+def _config_class(section: SFT | DPO) -> Any:
+    from trl import DPOConfig, SFTConfig
+
+    return DPOConfig if isinstance(section, DPO) else SFTConfig
