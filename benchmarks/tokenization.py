@@ -5,7 +5,8 @@
 
 Each run is a process of its own, contenders take turns, and figures are medians. Rows/s are without the start of
 workers and the loading of their tokenizers: ours runs once before, and `datasets.map`, which starts new workers in
-every call, counts from the moment the first of them is ready. The seconds of the whole call stand beside them. Memory
+every call, counts from the moment the first of them is ready. The seconds of the whole call stand beside them, and rows per
+second of CPU time of the whole process tree (Ray's own processes included), which other load does not change. Memory
 is that of the whole process tree, in PSS: pages that processes share are counted once.
 Not named tokenize.py: Python's own library has a module of that name.
 """
@@ -222,7 +223,7 @@ def compare(work: Path, args: argparse.Namespace) -> dict[str, Any]:
         for name in CONTENDERS:
             runs[name].append(run_once(work, name, args))
             print(f"run {number + 1}: {name} {runs[name][-1]['rows_per_s']:,.0f} rows/s", file=sys.stderr)
-    keys = ("rows_per_s", "tokens_per_s", "seconds", "total_mib", "driver_mib", "workers_mib")
+    keys = ("rows_per_s", "tokens_per_s", "rows_per_cpu_s", "seconds", "total_mib", "driver_mib", "workers_mib")
     medians = {name: {key: statistics.median(run[key] for run in runs[name]) for key in keys} for name in CONTENDERS}
     print_table(medians, runs)
     return {"rows": runs["ours"][0]["rows"], "repeats": args.repeats, "medians": medians, "runs": runs}
@@ -231,14 +232,17 @@ def compare(work: Path, args: argparse.Namespace) -> dict[str, Any]:
 def print_table(medians: dict[str, dict[str, float]], runs: dict[str, list[dict[str, float]]]) -> None:
     first = runs["ours"][0]
     print(f"{first['rows']:,} pairs, {first['tokens']:,} tokens, medians of {len(runs['ours'])}; peaks in MiB of PSS")
-    print(f"{'':36}{'rows/s':>9}{'ours is':>9}{'call s':>8}{'driver':>8}{'workers':>9}{'all':>8}")
+    print(
+        f"{'':36}{'rows/s':>9}{'ours is':>9}{'rows/CPU s':>12}{'ours is':>9}{'call s':>8}{'driver':>8}{'workers':>9}{'all':>8}"
+    )
     for name, median in medians.items():
-        ratio = statistics.median(
-            ours["rows_per_s"] / other["rows_per_s"] for ours, other in zip(runs["ours"], runs[name], strict=True)
+        speed, work = (
+            statistics.median(ours[key] / other[key] for ours, other in zip(runs["ours"], runs[name], strict=True))
+            for key in ("rows_per_s", "rows_per_cpu_s")
         )
         print(
-            f"{CONTENDERS[name]:36}{median['rows_per_s']:9,.0f}{ratio:8.2f}x{median['seconds']:8.1f}"
-            f"{median['driver_mib']:8,.0f}{median['workers_mib']:9,.0f}{median['total_mib']:8,.0f}"
+            f"{CONTENDERS[name]:36}{median['rows_per_s']:9,.0f}{speed:8.2f}x"
+            f"{median['rows_per_cpu_s']:12,.0f}{work:8.2f}x{median['seconds']:8.1f}{median['driver_mib']:8,.0f}{median['workers_mib']:9,.0f}{median['total_mib']:8,.0f}"
         )
 
 
@@ -258,6 +262,7 @@ def run_once(work: Path, name: str, args: argparse.Namespace) -> dict[str, float
         "tokens": result["tokens"],
         "rows_per_s": result["rows"] / taken,
         "tokens_per_s": result["tokens"] / taken,
+        "rows_per_cpu_s": result["rows"] / cpu_seconds(samples, begun, result["ended"]),
         "seconds": result["ended"] - result["called"],
         **peaks,
     }
@@ -266,6 +271,12 @@ def run_once(work: Path, name: str, args: argparse.Namespace) -> dict[str, float
 def first_taken(name: str, log: list[tuple[float, int]], called: float) -> float:
     """When the first worker was ready. Those of ours were before the call, so all of it counts."""
     return called if name == "ours" else min(when for when, _ in log)
+
+
+def cpu_seconds(samples: list[dict[str, float]], begun: float, ended: float) -> float:
+    """CPU time of the whole process tree in between: what a busy machine does not change, as it does seconds."""
+    during = [sample["cpu"] for sample in samples if begun <= sample["time"] <= ended]
+    return max(during) - during[0]
 
 
 def start_child(work: Path, name: str, args: argparse.Namespace) -> subprocess.Popen[bytes]:
@@ -291,6 +302,7 @@ def watch(child: subprocess.Popen[bytes], every_s: float = 0.5) -> Iterator[dict
     top = psutil.Process(child.pid)
     while child.poll() is None:
         total = driver = workers = 0
+        cpu = 0.0
         try:
             family = [top, *top.children(recursive=True)]
         except psutil.NoSuchProcess:
@@ -298,14 +310,16 @@ def watch(child: subprocess.Popen[bytes], every_s: float = 0.5) -> Iterator[dict
         for process in family:
             try:
                 pss, line = process.memory_full_info().pss, process.cmdline()
+                times = process.cpu_times()
             except psutil.Error:  # it has just ended
                 continue
             total += pss
+            cpu += times.user + times.system
             if process.pid == child.pid:
                 driver = pss
             elif line and (line[0].startswith("ray::") or "--child" in line):
                 workers += pss
-        yield {"time": time.time(), "total": total, "driver": driver, "workers": workers}
+        yield {"time": time.time(), "total": total, "driver": driver, "workers": workers, "cpu": cpu}
         time.sleep(every_s)
     if child.returncode:
         raise SystemExit(f"a contender failed: {' '.join(map(str, child.args))}")  # type: ignore[arg-type]

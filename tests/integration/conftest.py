@@ -11,7 +11,7 @@ from zephyr_ray import recipe as recipes
 
 # A model of a few thousand weights: what is tested is the machinery, not what it learns.
 WORLD = (
-    "tiny.hidden_size=32",
+    "tiny.hidden_size=64",
     "tiny.layers=2",
     "tiny.preference_prompts=150",
     "preferences.max_dropped=0.9",
@@ -30,7 +30,7 @@ def base_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from zephyr_ray.tiny.model import make_base
 
     folder = tmp_path_factory.mktemp("base")
-    make_base(folder, recipes.Tiny(hidden_size=32, layers=2), seed=0)
+    make_base(folder, recipes.Tiny(hidden_size=64, layers=2), seed=0)
     return folder
 
 

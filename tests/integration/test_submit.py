@@ -38,6 +38,7 @@ def head(tmp_path: Path) -> Iterator[tuple[str, dict[str, str]]]:
         "RAY_AUTH_TOKEN_PATH": str(token),
         "RAY_USAGE_STATS_ENABLED": "0",
     }
+    environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{environment['PATH']}"  # as in an activated venv
     environment.pop("RAY_ADDRESS", None)
     gcs, dashboard = free_port(), free_port()
     # A short folder: Ray's sockets lie in it, and a socket's path has at most 107 characters.

@@ -24,7 +24,7 @@ from zephyr_ray.errors import UserError
 RAW_ROW = pa.schema([("source", pa.string()), ("line", pa.large_binary())])
 """A row as it was read: `file:number` (line, array element or row, from 1), and its JSON."""
 
-_BLOCK_BYTES = 4 << 20  # of raw rows for one task: enough to hide Ray's overhead, small enough to keep memory flat
+_BLOCK_BYTES = 2 << 20  # of raw rows for one task: enough to hide Ray's overhead, small enough to keep memory flat
 _IN_FLIGHT_BYTES = 256 << 20  # of blocks between the operators: a reader that is faster than its consumer waits
 _READER_CPUS = 0.25  # reading waits on the disk; and operators that ask for different resources are not fused
 _SUFFIXES = re.compile(r"\.(jsonl|json|ndjson)(\.gz)?$|\.parquet$", re.IGNORECASE)
