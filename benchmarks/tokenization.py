@@ -5,9 +5,9 @@
 
 Each run is a process of its own, contenders take turns, and figures are medians. Rows/s are without the start of
 workers and the loading of their tokenizers: ours runs once before, and `datasets.map`, which starts new workers in
-every call, counts from the moment the first of them is ready. The seconds of the whole call stand beside them, and rows per
-second of CPU time of the whole process tree (Ray's own processes included), which other load does not change. Memory
-is that of the whole process tree, in PSS: pages that processes share are counted once.
+every call, counts from the moment the first of them is ready. The seconds of the whole call stand beside them, and
+rows per second of CPU time of the whole process tree (Ray's own processes included), which other load on the machine
+does not change much. Memory is that of the whole tree, in PSS: pages that processes share are counted once.
 Not named tokenize.py: Python's own library has a module of that name.
 """
 
@@ -232,9 +232,8 @@ def compare(work: Path, args: argparse.Namespace) -> dict[str, Any]:
 def print_table(medians: dict[str, dict[str, float]], runs: dict[str, list[dict[str, float]]]) -> None:
     first = runs["ours"][0]
     print(f"{first['rows']:,} pairs, {first['tokens']:,} tokens, medians of {len(runs['ours'])}; peaks in MiB of PSS")
-    print(
-        f"{'':36}{'rows/s':>9}{'ours is':>9}{'rows/CPU s':>12}{'ours is':>9}{'call s':>8}{'driver':>8}{'workers':>9}{'all':>8}"
-    )
+    columns = f"{'rows/s':>9}{'ours is':>9}{'rows/CPU s':>12}{'ours is':>9}{'call s':>8}"
+    print(f"{'':36}{columns}{'driver':>8}{'workers':>9}{'all':>8}")
     for name, median in medians.items():
         speed, work = (
             statistics.median(ours[key] / other[key] for ours, other in zip(runs["ours"], runs[name], strict=True))

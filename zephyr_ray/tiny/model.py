@@ -99,7 +99,7 @@ def init_model(tiny: Tiny, tokenizer: PreTrainedTokenizerFast, seed: int) -> Mis
     )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = MistralForCausalLM(config).to(torch.float32)
+        model = MistralForCausalLM(config).float()
     model.generation_config = GenerationConfig(**tokens)
     return model
 

@@ -177,15 +177,15 @@ def _wrong_format(task: Task, rng: Random) -> str:
 
 
 def _wrong(task: Task, rng: Random) -> str:
-    """A near miss: a number off by one or two, a list with its first two items swapped, another word."""
+    """A near miss: a number off by one or two, a list with its first two items swapped, another word or letter."""
     items = list(task.items)
     if task.kind == "number":
         items = [str(int(items[0]) + rng.choice((1, 2)))]
     elif len(items) > 1:
         items[0], items[1] = items[1], items[0]
     else:
-        others = families.LETTERS if task.kind == "letters" else families.WORDS
-        items = [rng.choice([other for other in others if other != items[0]])]
+        alike = next(pool for pool in (("even", "odd"), families.LETTERS, families.WORDS) if items[0] in pool)
+        items = [rng.choice([other for other in alike if other != items[0]])]
     text = task.separator.join(items)
     return text.upper() if task.capitals else text
 

@@ -82,6 +82,8 @@ def _train(job: TrainJob) -> None:
         write_checkpoint(trainer, job, folder)
         if trainer.is_world_process_zero():
             _write_metrics(trainer, job.output, counts)
+        if ray.train.get_context().get_local_rank() == 0:
+            training_rows.forget(job.tokenized)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 

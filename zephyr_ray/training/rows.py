@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 import torch
 from filelock import FileLock
 
-from zephyr_ray.artifacts import Artifact, cache_root
+from zephyr_ray.artifacts import Artifact, cache_root, content_id
 from zephyr_ray.errors import UserError
 from zephyr_ray.training.plan import Slot
 
@@ -89,6 +89,14 @@ def pack(rows: Rows, length: int, folder: str) -> Rows:
     return Rows(table, np.arange(len(table)), loss_on="all")
 
 
+def forget(*artifacts: Artifact) -> None:
+    """Deletes this machine's copies of the artifacts' rows."""
+    for artifact in artifacts:
+        for path in (_local_path(artifact), _local_path(artifact) + ".lock"):
+            if os.path.exists(path):
+                os.remove(path)
+
+
 def _labels(row: dict[str, Any], loss_on: str) -> list[int]:
     if loss_on == "all":
         return list(row["input_ids"])
@@ -97,25 +105,29 @@ def _labels(row: dict[str, Any], loss_on: str) -> list[int]:
 
 def _memory_map(artifact: Artifact, id_column: str) -> tuple[datasets.Dataset, np.ndarray, np.ndarray]:
     """The table on local disk (made once per machine), its ids in file order, and the order that sorts them."""
-    manifest = artifact.manifest()
-    files = artifact.files()
-    assert manifest is not None
-    folder = os.path.join(cache_root(), "rows")
-    os.makedirs(folder, exist_ok=True)
-    path = os.path.join(folder, f"{artifact.stage}-{manifest['fingerprint']}.arrow")
+    path = _local_path(artifact)
+    os.makedirs(os.path.dirname(path), exist_ok=True)
     with FileLock(path + ".lock"):
         if not os.path.exists(path):
-            _write_arrow(artifact, files, path)
+            _write_arrow(artifact, path)
     table = datasets.Dataset.from_file(path)
     ids = table.data[id_column].to_numpy()
     return table, ids, np.argsort(ids, kind="stable")
 
 
-def _write_arrow(artifact: Artifact, files: list[str], path: str) -> None:
+def _local_path(artifact: Artifact) -> str:
+    manifest = artifact.manifest()
+    if manifest is None:
+        raise UserError(f"{artifact.uri} is not there or not finished; run jobs/{artifact.stage}.py first")
+    place = content_id(artifact.uri, manifest["fingerprint"])
+    return os.path.join(cache_root(), "rows", f"{artifact.stage}-{place}.arrow")
+
+
+def _write_arrow(artifact: Artifact, path: str) -> None:
     partial = f"{path}.partial"
     writer = None
     with pa.OSFile(partial, "wb") as sink:
-        for name in files:
+        for name in artifact.files():
             source = pq.ParquetFile(name, filesystem=artifact.run.filesystem)
             for batch in source.iter_batches():
                 writer = writer or pa.ipc.new_stream(sink, batch.schema)

@@ -1,4 +1,4 @@
-"""TRL's loss and our reference log-probs against the paper's equation, in float32 on a model of a few thousand weights."""
+"""TRL's loss and our reference log-probs against the paper's equation, in float32 on a small model."""
 
 import math
 from pathlib import Path
@@ -125,7 +125,7 @@ def test_trl_computes_the_papers_loss(tmp_path: Path, tokenizer) -> None:
 
 @pytest.mark.parametrize("micro_batch", [1, 2, 3, 6])
 def test_accumulated_loss_is_the_mean_over_the_step(tmp_path: Path, tokenizer, micro_batch: int) -> None:
-    """Seven pairs in steps of six: whatever the micro-batch, the logged losses are means over six pairs and over one."""
+    """Seven pairs in steps of six: the losses are means over six pairs and over one, for any micro-batch."""
     pairs = make_pairs(7, 2)
     references = references_of(make_model(1), pairs)
     trainer = make_trainer(

@@ -1,0 +1,71 @@
+"""The order of stages, and what makes a stage stale."""
+
+import pytest
+
+from zephyr_ray import recipe as recipes
+from zephyr_ray.errors import UserError
+from zephyr_ray.models import external_fingerprint
+from zephyr_ray.stages import STAGES, fingerprints, in_order
+
+
+def plan(*overrides: str, targets: tuple[str, ...] = ("dpo",)) -> dict[str, str]:
+    recipe = recipes.load([], ["sft.base=tiny", *overrides])
+    return {name: known[0] for name, known in fingerprints(recipe, in_order(recipe, targets)).items()}
+
+
+def test_each_stage_comes_after_what_it_reads() -> None:
+    recipe = recipes.load([], ["sft.base=tiny", "held_out.samples=1"])
+    seen: set[str] = set()
+    for stage in in_order(recipe, ("dpo", "held_out")):
+        assert set(stage.reads(recipe)) <= seen
+        seen.add(stage.name)
+    assert seen == set(STAGES)
+
+
+def test_a_given_model_needs_no_sft(tmp_path) -> None:
+    recipe = recipes.load([], ["sft.base=tiny", "model.path=somewhere"])
+    assert [stage.name for stage in in_order(recipe, ("dpo",))] == [
+        "preferences",
+        "tokenized",
+        "reference_logps",
+        "dpo",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("override", "stale"),
+    [
+        ("dpo.beta=0.2", {"dpo"}),
+        ("dpo.training.workers=2", set()),
+        ("dpo.training.trl.ld_alpha=0.5", {"reference_logps", "dpo"}),
+        ("tokenized.max_length=600", {"tokenized", "reference_logps", "dpo"}),
+        ("preferences.rejected=lowest", {"preferences", "tokenized", "reference_logps", "dpo"}),
+        ("sft.learning_rate=1e-3", {"sft", "tokenized", "reference_logps", "dpo"}),
+        ("run.root=elsewhere", set()),
+        ("run.seed=1", set(STAGES) - {"held_out"}),
+    ],
+)
+def test_what_a_change_makes_stale(override: str, stale: set[str]) -> None:
+    before, after = plan(), plan(override)
+    assert {name for name in before if before[name] != after[name]} == stale
+
+
+def test_a_model_folder_is_its_content(tmp_path) -> None:
+    for name, weights in (("a", b"1"), ("b", b"1"), ("c", b"2")):
+        folder = tmp_path / name
+        folder.mkdir()
+        (folder / "config.json").write_text("{}")
+        (folder / "tokenizer.json").write_text("{}")
+        (folder / "model.safetensors").write_bytes(weights)
+    a, b, c = (external_fingerprint("model.path", str(tmp_path / name), None) for name in "abc")
+    assert a == b != c
+    with pytest.raises(UserError, match=r"model\.path=.*is not a folder"):
+        external_fingerprint("model.path", str(tmp_path / "nowhere"), None)
+
+
+def test_a_hub_id_that_cannot_be_had_is_named(monkeypatch) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with pytest.raises(
+        UserError, match=r"model\.path=nobody/nothing is not a folder here, and the hub cannot be reached"
+    ):
+        external_fingerprint("model.path", "nobody/nothing", None)
