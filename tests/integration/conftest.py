@@ -6,14 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.jobs import run_job
+from tests.integration.jobs import manifest, run_job
 from zephyr_ray import recipe as recipes
 
 # A model of a few thousand weights: what is tested is the machinery, not what it learns.
 WORLD = (
     "tiny.hidden_size=64",
     "tiny.layers=2",
-    "tiny.preference_prompts=150",
+    "tiny.preference_prompts=151",
     "preferences.max_dropped=0.9",
     "dpo.learning_rate=1e-3",
     "dpo.epochs=2",
@@ -44,6 +44,8 @@ def prepared(tmp_path_factory: pytest.TempPathFactory, overrides: tuple[str, ...
     """A run whose preferences, tokenized pairs and reference log-probs are finished."""
     root = tmp_path_factory.mktemp("prepared") / "run"
     run_job("reference_logps", root, *overrides)
+    # The last step of an epoch has an odd number of pairs, so that two workers take different numbers of them.
+    assert manifest(root, "tokenized")["counts"]["out"] % 16 % 2 == 1
     return root
 
 

@@ -59,6 +59,10 @@ class PlannedDPOTrainer(PlannedMixin, DPOTrainer):
 
     loss_is_scaled_for_ga = True
 
+    def follow(self, rows: Rows, rank_plan: RankPlan) -> None:
+        super().follow(rows, rank_plan)
+        self.accelerator.gather = _gather_uneven(self.accelerator)
+
     def _prepare_dataset(self, dataset: Any, *args: Any, **kwargs: Any) -> Any:
         return dataset  # tokenized by the `tokenized` stage
 
@@ -80,6 +84,27 @@ class PlannedSFTTrainer(PlannedMixin, SFTTrainer):
     ) -> Any:
         self._take_slots(inputs)
         return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
+
+
+def _gather_uneven(accelerator: Any) -> Callable[[torch.Tensor], torch.Tensor]:
+    """`accelerator.gather` where ranks hold different numbers of values.
+
+    TRL gathers one value per pair for its metrics. In the last step of an epoch the pairs may not divide by the number
+    of ranks, and gloo and NCCL gather equal sizes only.
+    """
+    gather = accelerator.gather
+
+    def gather_uneven(values: torch.Tensor) -> torch.Tensor:
+        if values.dim() == 0 or accelerator.num_processes == 1:
+            return gather(values)
+        size = torch.tensor([values.shape[0]], device=values.device)
+        sizes = gather(size).tolist()
+        padded = values.new_zeros(max(sizes), *values.shape[1:])
+        padded[: values.shape[0]] = values
+        parts = gather(padded).split(max(sizes))
+        return torch.cat([part[:count] for part, count in zip(parts, sizes, strict=True)])
+
+    return gather_uneven
 
 
 def _collate(collator: Callable[[list[dict[str, Any]]], dict[str, Any]]) -> Callable[[list[dict[str, Any]]], Any]:
