@@ -74,22 +74,22 @@ class Chat(Section):
 
 
 class Tiny(Section):
-    dialogues: int = Field(20_000, ge=1)
+    dialogues: int = Field(24_000, ge=1)
     """Demonstrations in the embedded world."""
-    preference_prompts: int = Field(2_000, ge=1)
+    preference_prompts: int = Field(2_400, ge=1)
     """Prompts that the embedded world's answerers compete on."""
-    held_out_prompts: int = Field(400, ge=1)
+    held_out_prompts: int = Field(300, ge=1)
     """Prompts kept apart for the check at the end; none of them occurs in training."""
     flawed: float = Field(0.4, ge=0, le=1)
     """Share of the teacher's demonstrations that have a flaw (disclaimer, refusal, chatter, case, format)."""
-    vocab_size: int = Field(512, ge=300)
+    vocab_size: int = Field(640, ge=300)
     """Entries of the byte-level BPE tokenizer."""
-    hidden_size: int = Field(192, ge=8)
+    hidden_size: int = Field(128, ge=8)
     """Width of the Mistral-architecture model."""
-    layers: int = Field(4, ge=1)
+    layers: int = Field(3, ge=1)
     """Its depth."""
-    heads: int = Field(4, ge=1)
-    """Its attention heads (half as many key-value heads)."""
+    heads: int = Field(8, ge=2)
+    """Its attention heads, each 32 wide (half as many key-value heads)."""
 
 
 class Training(Section):
@@ -247,7 +247,7 @@ class HeldOut(Section):
     """Answers drawn for each held-out prompt."""
     temperature: float = Field(1.0, ge=0)
     """Sampling temperature; 0 takes the most likely token."""
-    max_new_tokens: int = Field(64, ge=1)
+    max_new_tokens: int = Field(48, ge=1)
     """Longest answer, in tokens."""
     workers: int = _compute(2, ge=1)
     """Actors that sample."""
