@@ -38,7 +38,7 @@ def connect() -> None:
         ray.init(runtime_env=runtime_env)
     else:
         cpus = max(_LOCAL_CPUS, os.cpu_count() or 1)
-        ray.init(num_cpus=cpus, include_dashboard=False, runtime_env=runtime_env)
+        ray.init(address="local", num_cpus=cpus, include_dashboard=False, runtime_env=runtime_env)
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
 
