@@ -277,7 +277,10 @@ STAGES: dict[str, Stage] = {
             "tokenized_dialogues",
             "rows",
             lambda r: ("dialogues", *_reads_base(r)),
-            lambda r: {"chat": semantic(r.chat), "max_length": r.sft.max_length if r.sft else None},
+            lambda r: {
+                "chat": semantic(r.chat),
+                "max_length": None if not r.sft or r.sft.packing else r.sft.max_length,
+            },
             _make_tokenized_dialogues,
             _external_base,
         ),

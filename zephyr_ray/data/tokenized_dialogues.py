@@ -1,6 +1,7 @@
 """reads: dialogues + the base model's tokenizer -> writes: tokenized_dialogues
 
-A dialogue that is too long loses its tail; one that has no token of an answer left is dropped.
+A dialogue that is too long loses its tail; one that has no token of an answer left is dropped. Where rows are packed,
+nothing is cut here: packing joins whole dialogues.
 """
 
 from __future__ import annotations
@@ -42,14 +43,15 @@ def make_tokenized_dialogues(
     assert recipe.sft is not None
     source = TokenizerSource(tokenizer_path, recipe.chat, revision)
     source.load()  # a wrong path fails here, before any Ray work
-    tokenize = functools.partial(tokenize_rows, source=source, max_length=recipe.sft.max_length)
+    max_length = None if recipe.sft.packing else recipe.sft.max_length
+    tokenize = functools.partial(tokenize_rows, source=source, max_length=max_length)
     rows = sources.read_artifact(dialogues).map_batches(tokenize, batch_format="pyarrow", batch_size=_BATCH_ROWS)
     report = sink.write(rows, artifact, TOKENIZED_DIALOGUES, measure=_measure, progress=progress)
     sources.check_all_read(dialogues, report.rows_in)
     return report
 
 
-def tokenize_rows(batch: pa.Table, *, source: TokenizerSource, max_length: int) -> pa.Table:
+def tokenize_rows(batch: pa.Table, *, source: TokenizerSource, max_length: int | None) -> pa.Table:
     """`schemas.DIALOGUES` rows -> `rows.mixed_schema(schemas.TOKENIZED_DIALOGUES)` rows."""
     raw = batch.to_pylist()
     encoded = source.encode_each(encode_dialogues, [row["messages"] for row in raw])
@@ -57,13 +59,13 @@ def tokenize_rows(batch: pa.Table, *, source: TokenizerSource, max_length: int) 
     return pa.Table.from_pylist(rows, schema=mixed_schema(TOKENIZED_DIALOGUES))
 
 
-def truncate(dialogue: EncodedDialogue, max_length: int) -> tuple[EncodedDialogue, int]:
-    """The first `max_length` tokens, and how many were cut off."""
-    ids, mask = dialogue
-    return EncodedDialogue(ids[:max_length], mask[:max_length]), max(0, len(ids) - max_length)
+def truncate(dialogue: EncodedDialogue, max_length: int | None) -> tuple[EncodedDialogue, int]:
+    """The first `max_length` tokens (None: all of them), and how many were cut off."""
+    cut = EncodedDialogue(dialogue.input_ids[:max_length], dialogue.assistant_mask[:max_length])
+    return cut, len(dialogue.input_ids) - len(cut.input_ids)
 
 
-def _row(raw: dict[str, Any], encoded: EncodedDialogue | Dropped, max_length: int) -> dict[str, Any]:
+def _row(raw: dict[str, Any], encoded: EncodedDialogue | Dropped, max_length: int | None) -> dict[str, Any]:
     if isinstance(encoded, Dropped):
         return dropped_row(raw["source"], encoded)
     dialogue, lost = truncate(encoded, max_length)
