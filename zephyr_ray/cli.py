@@ -113,7 +113,7 @@ def _execute(recipe: recipes.Recipe, run: Run, order: list[Stage], known: dict[s
         terminal.say(f"error: {error}", style="red")
         terminal.say(f"log: {terminal.log_path}")
         return 2
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, SystemExit):  # Ray Train turns Ctrl-C into either
         terminal.say("interrupted; the same command goes on from here")
         return 130
     except Exception as error:

@@ -39,12 +39,18 @@ def run_job(job: str, root: Path, *overrides: str, expect: int = 0, **options: A
 
 
 def kill_and_finish(
-    job: str, root: Path, *overrides: str, when: Callable[[], bool], victim: str | None = None
+    job: str,
+    root: Path,
+    *overrides: str,
+    when: Callable[[], bool],
+    victim: str | None = None,
+    sent: signal.Signals = signal.SIGKILL,
 ) -> tuple[int, str]:
-    """Runs a job, sends SIGKILL once `when` holds, and waits for its end.
+    """Runs a job, sends a signal once `when` holds, and waits for its end.
 
     Args:
-        victim: Part of the command line of the process to kill; the job's own process by default.
+        victim: Part of the command line of the process that gets it; the job's own process by default.
+        sent: The signal.
 
     Returns:
         The job's exit status and what a person saw.
@@ -61,9 +67,9 @@ def kill_and_finish(
             assert time.monotonic() < deadline, "the moment to kill never came"
             time.sleep(0.05)
         if victim is None:
-            process.kill()
+            process.send_signal(sent)
         else:
-            os.kill(_find(process.pid, victim), signal.SIGKILL)
+            os.kill(_find(process.pid, victim), sent)
         seen, _ = process.communicate(timeout=_TIMEOUT_S)
     finally:
         if process.poll() is None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 from collections.abc import Callable
 from pathlib import Path
 
@@ -49,10 +50,19 @@ def test_a_lost_worker_is_replaced(
     assert manifest(root, "dpo")["trained"] == {"rows": pairs, "fewest_times": 2, "most_times": 2}
 
 
-def test_a_lost_driver_resumes(undisturbed: Path, prepared: Path, overrides: tuple[str, ...], tmp_path: Path) -> None:
+@pytest.mark.parametrize(("sent", "status"), [(signal.SIGKILL, -9), (signal.SIGINT, 130)])
+def test_a_lost_driver_resumes(
+    undisturbed: Path,
+    prepared: Path,
+    overrides: tuple[str, ...],
+    tmp_path: Path,
+    sent: signal.Signals,
+    status: int,
+) -> None:
     root = copy_run(prepared, tmp_path / "run")
-    status, _ = kill_and_finish("dpo", root, *overrides, when=has_checkpoints(root, 2))
-    assert status == -9
+    ended, seen = kill_and_finish("dpo", root, *overrides, when=has_checkpoints(root, 2), sent=sent)
+    assert ended == status, seen
+    assert ("interrupted; the same command goes on from here" in seen) == (sent == signal.SIGINT)
     assert not (root / "dpo" / "manifest.json").exists()
     seen = run_job("dpo", root, *overrides)
     assert "resuming" in seen

@@ -27,16 +27,24 @@ def train(
     output: Artifact,
     progress: Any,
 ) -> dict[str, Any]:
-    """The `sft` or `dpo` stage: trains, exports, and returns its part of the manifest."""
+    """The `sft` or `dpo` stage: trains, exports, and returns its part of the manifest.
+
+    Raises:
+        UserError: What a worker found that a user can mend.
+        KeyboardInterrupt: Training was stopped before its last step.
+    """
     job = TrainJob(stage, recipe, model.path, model.revision, tokenized, reference_logps, output, progress)
     fit(job)
     failure = progress.read()["failure"]
     if failure is not None:
         raise UserError(failure)
+    trained = output.read_json("trained.json")
+    if trained is None:  # Ray Train ends an aborted run (Ctrl-C) as if it were finished
+        raise KeyboardInterrupt
     remove_state(job)
     return {
         "files": [],
-        "trained": output.read_json("trained.json"),
+        "trained": trained,
         "model": {"path": model.path, "revision": model.revision, "fingerprint": model.fingerprint},
         "metrics": progress.read()["metrics"],
     }
