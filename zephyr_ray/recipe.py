@@ -93,8 +93,6 @@ class Tiny(Section):
 
 
 class Training(Section):
-    engine: Literal["padded"] = _compute("padded")
-    """padded: TRL's own path."""
     workers: int = _compute(1, ge=1)
     """Ray Train workers. Their number divides the global batch."""
     cpus_per_worker: float = _compute(1, gt=0)

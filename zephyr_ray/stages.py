@@ -12,11 +12,14 @@ import shutil
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from zephyr_ray.artifacts import Artifact, Run, fingerprint
 from zephyr_ray.models import ModelSource, model_source
 from zephyr_ray.recipe import Recipe, semantic
+
+if TYPE_CHECKING:
+    from zephyr_ray.data.sink import Report
 
 Manifest = dict[str, Any]
 
@@ -103,17 +106,22 @@ def _make_base(context: Context) -> Manifest:
     return {"files": []}
 
 
-def _make_dialogues(context: Context) -> Manifest:
+def _examined(report: Report, max_dropped: float, artifact: Artifact) -> Manifest:
+    """What the dataset doctor says of rows that were written, unless it refuses them."""
     from zephyr_ray.data import doctor
-    from zephyr_ray.data.dialogues import make_dialogues
 
-    report = make_dialogues(context.recipe, context.artifact, progress=context.progress)
-    doctor.check(report, context.recipe.dialogues.max_dropped, context.artifact)
+    doctor.check(report, max_dropped, artifact)
     return doctor.manifest(report) | {"lines": doctor.lines(report)}
 
 
+def _make_dialogues(context: Context) -> Manifest:
+    from zephyr_ray.data.dialogues import make_dialogues
+
+    report = make_dialogues(context.recipe, context.artifact, progress=context.progress)
+    return _examined(report, context.recipe.dialogues.max_dropped, context.artifact)
+
+
 def _make_tokenized_dialogues(context: Context) -> Manifest:
-    from zephyr_ray.data import doctor
     from zephyr_ray.data.tokenized_dialogues import make_tokenized_dialogues
 
     base = _base_model(context)
@@ -125,8 +133,7 @@ def _make_tokenized_dialogues(context: Context) -> Manifest:
         revision=base.revision,
         progress=context.progress,
     )
-    doctor.check(report, context.recipe.dialogues.max_dropped, context.artifact)
-    return doctor.manifest(report) | {"lines": doctor.lines(report)}
+    return _examined(report, context.recipe.dialogues.max_dropped, context.artifact)
 
 
 def _make_sft(context: Context) -> Manifest:
@@ -139,16 +146,13 @@ def _make_sft(context: Context) -> Manifest:
 
 
 def _make_preferences(context: Context) -> Manifest:
-    from zephyr_ray.data import doctor
     from zephyr_ray.data.preferences import make_preferences
 
     report = make_preferences(context.recipe, context.artifact, progress=context.progress)
-    doctor.check(report, context.recipe.preferences.max_dropped, context.artifact)
-    return doctor.manifest(report) | {"lines": doctor.lines(report)}
+    return _examined(report, context.recipe.preferences.max_dropped, context.artifact)
 
 
 def _make_tokenized(context: Context) -> Manifest:
-    from zephyr_ray.data import doctor
     from zephyr_ray.data.tokenized import make_tokenized
 
     model = context.model()
@@ -160,8 +164,7 @@ def _make_tokenized(context: Context) -> Manifest:
         revision=model.revision,
         progress=context.progress,
     )
-    doctor.check(report, context.recipe.preferences.max_dropped, context.artifact)
-    return doctor.manifest(report) | {"lines": doctor.lines(report)}
+    return _examined(report, context.recipe.preferences.max_dropped, context.artifact)
 
 
 def _make_reference_logps(context: Context) -> Manifest:

@@ -19,8 +19,6 @@ from rich.console import Console
 from rich.progress import BarColumn, TaskID, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as RichProgress
 
-from zephyr_ray.errors import UserError
-
 _PLAIN_INTERVAL_S = 10.0  # between two lines where the screen is a file
 
 
@@ -60,7 +58,7 @@ class Progress:
         self.board.set.remote(done, total, metrics)
 
     def fail(self, message: str) -> None:
-        """Ends the stage with a line for the person; waits until it has arrived."""
+        """Leaves a line for the person, which the stage reads at its end; waits until it has arrived."""
         ray.get(self.board.fail.remote(message))
 
     def read(self) -> dict[str, Any]:
@@ -87,11 +85,7 @@ class Terminal:
 
     @contextlib.contextmanager
     def stage(self, name: str, unit: str) -> Iterator[Progress]:
-        """Shows a stage's progress while its body runs; a failure that a worker reported is raised at its end.
-
-        Raises:
-            UserError: What a worker handed to `Progress.fail`.
-        """
+        """Shows a stage's progress while its body runs."""
         progress = Progress()
         stop = threading.Event()
         show = self._draw if self.console.is_terminal else self._print_lines
@@ -100,9 +94,6 @@ class Terminal:
         watcher.start()
         try:
             yield progress
-            failure = progress.read()["failure"]
-            if failure is not None:
-                raise UserError(failure)
         finally:
             stop.set()
             watcher.join()

@@ -18,6 +18,7 @@ import ray.data
 from ray.data.checkpoint import CheckpointConfig
 
 from zephyr_ray.artifacts import Artifact
+from zephyr_ray.data.sources import count_rows
 from zephyr_ray.recipe import Recipe
 
 _DONE_IDS = "done_ids"
@@ -87,6 +88,7 @@ def make_reference_logps(
     """
     section = recipe.reference_logps
     filesystem = artifact.run.filesystem
+    count = count_rows(tokenized)
     data = posixpath.join(artifact.path, "data")
     resources: dict[str, Any] = {"num_cpus": section.cpus_per_worker}
     if section.gpus_per_worker:
@@ -100,7 +102,7 @@ def make_reference_logps(
             columns=["pair_id", "prompt_ids", "chosen_ids", "rejected_ids"],
         )
         if progress is not None:
-            progress.set(0, total=count_rows(tokenized))
+            progress.set(0, total=count)
         pairs.repartition(target_num_rows_per_block=section.batch_size * 4).map_batches(
             ReferenceModel,
             fn_constructor_args=(recipe, model_path, revision, progress),
@@ -111,12 +113,7 @@ def make_reference_logps(
     files = _parquet_files(filesystem, data)
     _check_exactly_once(tokenized, filesystem, files)
     filesystem.delete_dir(posixpath.join(artifact.path, _DONE_IDS))
-    return count_rows(tokenized), [posixpath.relpath(name, artifact.path) for name in files]
-
-
-def count_rows(artifact: Artifact) -> int:
-    """Rows of an artifact, from its Parquet footers."""
-    return sum(pq.ParquetFile(name, filesystem=artifact.run.filesystem).metadata.num_rows for name in artifact.files())
+    return count, [posixpath.relpath(name, artifact.path) for name in files]
 
 
 @contextlib.contextmanager

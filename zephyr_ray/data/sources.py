@@ -80,10 +80,14 @@ def check_all_read(artifact: Artifact, rows: int) -> None:
     Raises:
         RuntimeError: They differ.
     """
-    files = artifact.files()
-    there = sum(pq.ParquetFile(path, filesystem=artifact.run.filesystem).metadata.num_rows for path in files)
+    there = count_rows(artifact)
     if there != rows:
         raise RuntimeError(f"{artifact.uri} holds {there} rows, and {rows} arrived")
+
+
+def count_rows(artifact: Artifact) -> int:
+    """Rows of an artifact, from its Parquet footers."""
+    return sum(pq.ParquetFile(path, filesystem=artifact.run.filesystem).metadata.num_rows for path in artifact.files())
 
 
 def stream(items: Sequence[Mapping[str, Any]], read: Any) -> ray.data.Dataset:
