@@ -40,10 +40,12 @@ def head(tmp_path: Path) -> Iterator[tuple[str, dict[str, str]]]:
     }
     environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{environment['PATH']}"  # as in an activated venv
     environment.pop("RAY_ADDRESS", None)
-    gcs, dashboard = free_port(), free_port()
+    gcs, dashboard, agent = free_port(), free_port(), free_port()
     # A short folder: Ray's sockets lie in it, and a socket's path has at most 107 characters.
     start = [RAY, "start", "--head", f"--port={gcs}", f"--dashboard-port={dashboard}", "--num-cpus=4", "--block"]
     start += ["--node-ip-address=127.0.0.1", "--dashboard-host=127.0.0.1", "--object-store-memory=536870912"]
+    # The job agent's port is fixed by default, and the suite's own cluster holds it.
+    start += [f"--dashboard-agent-listen-port={agent}"]
     log = (tmp_path / "head.log").open("w")
     process = subprocess.Popen(start, env=environment, stdout=log, stderr=subprocess.STDOUT)
     address = f"http://127.0.0.1:{dashboard}"
