@@ -108,6 +108,21 @@ def encode(
     return ids
 
 
+def encode_text(tokenizer: PreTrainedTokenizerBase, text: str, *, add_special_tokens: bool) -> list[int]:
+    """Token ids of a text outside any conversation: control strings stay text here too.
+
+    Args:
+        tokenizer: The model's.
+        text: What a completion request gives as its prompt.
+        add_special_tokens: Whether the tokenizer puts its own (a BOS) in front.
+    """
+    first, *rest = _break_control(text, _control_strings(tokenizer)).split(_BREAK)
+    ids = list(tokenizer(first, add_special_tokens=add_special_tokens)["input_ids"])
+    for piece in rest:
+        ids += tokenizer(piece, add_special_tokens=False)["input_ids"]
+    return ids
+
+
 def encode_pair(
     tokenizer: PreTrainedTokenizerBase,
     prompt: Sequence[Message],

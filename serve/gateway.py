@@ -1,0 +1,348 @@
+"""Reads HTTP requests -> answers: the chat page, the OpenAI routes over every model, and feedback.
+
+The one deployment that clients reach. It checks keys, limits and bodies, and hands a request to a replica of the model
+(`relay`). Everything that a token costs here is a copy of its bytes.
+"""
+
+import asyncio
+import json
+import time
+import uuid
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+from fastapi import FastAPI, HTTPException, Request, Response
+from fastapi.staticfiles import StaticFiles
+from limits import RateLimitItemPerMinute
+from limits.storage import MemoryStorage
+from limits.strategies import MovingWindowRateLimiter
+from pydantic import BaseModel, ConfigDict, Field
+from ray import serve
+from ray.serve.schema import ReplicaState
+from starlette.responses import FileResponse
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from serve import bodies, feedback, openapi
+from serve.errors import ApiError, error_body, error_event
+from serve.relay import Relay
+from serve.telemetry import Request as Measured
+from serve.telemetry import Telemetry
+from zephyr_ray.inference import keys
+
+STATIC = Path(__file__).with_name("static")
+_DESCRIBE_S = 2.0
+_POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
+    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
+_HEADERS = {
+    "content-security-policy": _POLICY,
+    "x-content-type-options": "nosniff",
+    "x-frame-options": "DENY",
+    "referrer-policy": "no-referrer",
+    "cross-origin-opener-policy": "same-origin",
+    "cross-origin-resource-policy": "same-origin",
+    "permissions-policy": "camera=(), geolocation=(), microphone=()",
+}
+
+
+class GatewaySettings(BaseModel):
+    """What the gateway is told when it is deployed."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    models: dict[str, list[str]] = Field(min_length=1)
+    """The model applications by name, each with the names of its adapters."""
+    feedback: str | None = None
+    """Folder of people's choices; None refuses them."""
+    keys: str | None = None
+    """File of API keys' hashes (serve/keys.py), besides those in ZEPHYR_API_KEYS."""
+    open: bool = False
+    """Let everyone in. Only with an HTTP host on loopback."""
+    limits: bodies.Limits = bodies.Limits()
+    """What one request may ask for."""
+    log_text: bool = False
+    """Write the bodies of requests to the access log. Off: no text of a message is ever logged."""
+    replicas: int = Field(1, ge=1)
+    """Processes of this gateway."""
+
+
+class Gateway:
+    """The deployment behind `/`."""
+
+    def __init__(self, settings: GatewaySettings):
+        self._settings = settings
+        self._keys = None if settings.open else keys.read(settings.keys)
+        self._relay, self._telemetry = Relay(), Telemetry()
+        self._feedback = feedback.Feedback(settings.feedback) if settings.feedback else None
+        self._app_of = {name: app for app, adapters in settings.models.items() for name in (app, *adapters)}
+        self._described: dict[str, dict[str, Any]] = {}
+        self._rate = MovingWindowRateLimiter(MemoryStorage())
+
+    async def __serve_build_asgi_app__(self) -> ASGIApp:
+        return build_app(self)
+
+    def who(self, request: Request) -> str:
+        """The name of the request's key; counts the request against the key's limit.
+
+        Raises:
+            ApiError: 401 without a valid key, 429 over the limit.
+        """
+        name = "open"
+        if self._keys is not None:
+            known = self._keys.name_of(request.headers.get("authorization"))
+            if known is None:
+                raise ApiError(401, "give a valid API key in the header `Authorization: Bearer ...`", code="no_key")
+            name = known
+        per_minute = self._settings.limits.requests_per_minute
+        if per_minute:
+            allowed = RateLimitItemPerMinute(per_minute)
+            if not self._rate.hit(allowed, name):
+                wait = max(1, round(self._rate.get_window_stats(allowed, name).reset_time - time.time()))
+                raise ApiError(429, f"over {per_minute} requests a minute", headers={"retry-after": str(wait)})
+        return name
+
+    async def models(self) -> list[dict[str, Any]]:
+        """The models and adapters that can be asked for, with the fingerprints of those that run."""
+        await asyncio.gather(*(self._describe(app) for app in self._settings.models))
+        listed = []
+        for name, app in self._app_of.items():
+            known = self._described.get(app, {})
+            listed.append(
+                {
+                    "id": name,
+                    "object": "model",
+                    "created": 0,
+                    "owned_by": "zephyr_ray",
+                    "root": app,
+                    "parent": None if name == app else app,
+                    "fingerprint": known.get("fingerprint"),
+                    "max_model_len": known.get("max_model_len"),
+                }
+            )
+        return listed
+
+    async def _describe(self, app: str) -> None:
+        """Asks a model that has a replica. One that is scaled to zero is not woken up for it."""
+        statuses = await asyncio.to_thread(serve.status)
+        deployed = statuses.applications.get(app)
+        if deployed is None or not any(
+            d.replica_states.get(ReplicaState.RUNNING) for d in deployed.deployments.values()
+        ):
+            return
+        try:
+            self._described[app] = await asyncio.wait_for(self._relay.describe(app), _DESCRIBE_S)
+        except TimeoutError:  # busy: what it said last still stands
+            return
+
+    async def complete(self, request: Request, body_model: type[bodies.Sampling], path: str) -> Response:
+        """Answers a chat or completion request."""
+        key = self.who(request)
+        data = await request.body()
+        body = bodies.parse(data, body_model, self._settings.limits)
+        app = self._app_of.get(body["model"])
+        if app is None:
+            known = ", ".join(self._app_of)
+            raise ApiError(
+                404, f"there is no model {body['model']}; there are {known}", "model", code="model_not_found"
+            )
+        self._default_length(body)
+        request_id = request.headers.get("x-request-id") or uuid.uuid4().hex
+        measured = self._telemetry.begin(path, body["model"], key, request_id)
+        if self._settings.log_text:
+            measured.text = data.decode("utf-8")
+        headers = {"content-type": "application/json", "x-request-id": request_id}
+        if "authorization" in request.headers:
+            headers["authorization"] = request.headers["authorization"]
+        deadline = time.monotonic() + self._settings.limits.timeout_s
+        upstream = (app, path, json.dumps(body).encode(), headers, deadline)
+        try:
+            if body.get("stream"):
+                return await self._stream(upstream, measured)
+            answer = await self._relay.whole(*upstream)
+        except ApiError as error:
+            measured.end(error.status, error.code or f"status_{error.status}")
+            raise
+        except asyncio.CancelledError:
+            measured.end(499, "client_gone")
+            raise
+        measured.usage = answer.get("usage")
+        measured.end(200)
+        return Response(
+            json.dumps(answer).encode(), media_type="application/json", headers={"x-request-id": request_id}
+        )
+
+    async def _stream(self, upstream: tuple[Any, ...], measured: Measured) -> Response:
+        events = self._relay.stream(*upstream)
+        first = await anext(events)  # what goes wrong before the first event is an ordinary error answer
+        return EventStream(first, events, measured)
+
+    def _default_length(self, body: dict[str, Any]) -> None:
+        if "max_tokens" not in body and "max_completion_tokens" not in body:
+            limits = self._settings.limits
+            body["max_tokens"] = max(min(limits.default_max_tokens, limits.max_tokens), body.get("min_tokens", 1))
+
+    async def vote(self, request: Request) -> Response:
+        """Stores a person's choice."""
+        self.who(request)
+        if self._feedback is None:
+            raise ApiError(404, "this endpoint keeps no feedback; start it with a run or --feedback")
+        body = feedback.parse(await request.body())
+        new = await asyncio.to_thread(self._feedback.store, body)
+        return Response(json.dumps({"id": str(body.id), "stored": new}), 201, media_type="application/json")
+
+    async def close(self) -> None:
+        await self._relay.close()
+
+
+class EventStream(Response):
+    """A stream of server-sent events that is sent as it comes. Nothing but the copy happens per token."""
+
+    def __init__(self, first: bytes, rest: AsyncIterator[bytes], measured: Measured):
+        self._first, self._rest, self._measured = first, rest, measured
+        self.background, self.status_code = None, 200
+        self.raw_headers = [
+            (b"content-type", b"text/event-stream; charset=utf-8"),
+            (b"cache-control", b"no-cache"),
+            (b"x-request-id", measured.id.encode("latin-1", "replace")),
+        ]
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        measured, kind = self._measured, None
+        try:
+            await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
+            measured.saw(self._first)
+            await send({"type": "http.response.body", "body": self._first, "more_body": True})
+            async for chunk in self._rest:
+                measured.saw(chunk)
+                await send({"type": "http.response.body", "body": chunk, "more_body": True})
+                if chunk.startswith(b'data: {"error"'):
+                    kind = "broken_stream"
+            await send({"type": "http.response.body", "body": b"", "more_body": False})
+        except asyncio.CancelledError:
+            measured.end(499, "client_gone")
+            raise
+        except ApiError as error:  # after the first event; the client reads it as the stream's last
+            kind = error.code or f"status_{error.status}"
+            await send({"type": "http.response.body", "body": error_event(error.message, kind), "more_body": False})
+        finally:
+            await self._rest.aclose()  # type: ignore[attr-defined]
+            measured.end(200, kind)
+
+
+def build_app(gateway: Gateway) -> ASGIApp:
+    """The routes. Every answer that is not a success has OpenAI's error shape."""
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        yield
+        await gateway.close()
+
+    app = FastAPI(title="zephyr_ray chat", docs_url=None, redoc_url=None, lifespan=lifespan)
+
+    @app.get("/", include_in_schema=False)
+    async def page() -> Response:
+        return FileResponse(STATIC / "index.html", headers={"cache-control": "no-cache"})
+
+    @app.get("/health", **openapi.health)
+    async def health() -> dict[str, str]:
+        return {"status": "ok"}
+
+    @app.get("/v1/models", **openapi.models)
+    async def models(request: Request) -> dict[str, Any]:
+        gateway.who(request)
+        return {"object": "list", "data": await gateway.models()}
+
+    @app.get("/v1/models/{name}", **openapi.model)
+    async def model(name: str, request: Request) -> dict[str, Any]:
+        gateway.who(request)
+        for known in await gateway.models():
+            if known["id"] == name:
+                return known
+        raise ApiError(404, f"there is no model {name}", "model", code="model_not_found")
+
+    @app.post("/v1/chat/completions", **openapi.chat)
+    async def chat(request: Request) -> Response:
+        return await gateway.complete(request, bodies.ChatCompletionBody, "/v1/chat/completions")
+
+    @app.post("/v1/completions", **openapi.completions)
+    async def completions(request: Request) -> Response:
+        return await gateway.complete(request, bodies.CompletionBody, "/v1/completions")
+
+    @app.post("/feedback", **openapi.feedback)
+    async def vote(request: Request) -> Response:
+        return await gateway.vote(request)
+
+    app.mount("/static", StaticFiles(directory=STATIC), name="static")
+
+    @app.exception_handler(ApiError)
+    async def api_error(_: Request, error: ApiError) -> Response:
+        return Response(error.body(), error.status, media_type="application/json", headers=error.headers)
+
+    @app.exception_handler(HTTPException)
+    @app.exception_handler(404)
+    @app.exception_handler(405)
+    async def http_error(request: Request, error: Any) -> Response:
+        message = f"{request.method} {request.url.path}: {error.detail}"
+        body = error_body(error.status_code, message)
+        return Response(body, error.status_code, media_type="application/json", headers=error.headers)
+
+    @app.exception_handler(Exception)
+    async def server_error(_: Request, error: Exception) -> Response:
+        return Response(
+            error_body(500, f"the server failed: {type(error).__name__}"), 500, media_type="application/json"
+        )
+
+    return Outermost(app, gateway._settings.limits.body_bytes)
+
+
+class Outermost:
+    """Security headers on every answer, and a body that is never read further than it may be long."""
+
+    def __init__(self, app: ASGIApp, body_bytes: int):
+        self._app, self._limit = app, body_bytes
+        self._headers = [(name.encode(), value.encode()) for name, value in _HEADERS.items()]
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            return await self._app(scope, receive, send)
+
+        async def send_secured(message: Any) -> None:
+            if message["type"] == "http.response.start":
+                message["headers"] = [*message.get("headers", ()), *self._headers]
+            await send(message)
+
+        length = dict(scope["headers"]).get(b"content-length", b"0")
+        if length.isdigit() and int(length) > self._limit:
+            return await self._too_large(send_secured)
+        try:
+            await self._app(scope, _bounded(receive, self._limit), send_secured)
+        except _TooLarge:
+            await self._too_large(send_secured)
+
+    async def _too_large(self, send: Send) -> None:
+        body = error_body(413, f"the body is over {self._limit} bytes")
+        headers = [(b"content-type", b"application/json"), (b"connection", b"close")]
+        await send({"type": "http.response.start", "status": 413, "headers": headers})
+        await send({"type": "http.response.body", "body": body})
+
+
+class _TooLarge(BaseException):
+    """Passes through the application's own handlers of exceptions."""
+
+
+def _bounded(receive: Receive, limit: int) -> Callable[[], Awaitable[Any]]:
+    """`receive` that gives up once a body without a length has become too long."""
+    seen = 0
+
+    async def receive_bounded() -> Any:
+        nonlocal seen
+        message = await receive()
+        seen += len(message.get("body", b""))
+        if seen > limit:
+            raise _TooLarge
+        return message
+
+    return receive_bounded

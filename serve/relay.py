@@ -1,0 +1,197 @@
+"""Reads a checked request -> the answer of a replica, whole or as a stream, through the death of any replica.
+
+A request goes straight to a replica's port. Until the first byte has gone to the client, a replica that dies or breaks
+off costs nothing: another one gets the same request (it has no effect but its answer). After that, a stream ends with
+an error event instead of silence.
+"""
+
+import asyncio
+import json
+import logging
+import time
+from collections import Counter
+from collections.abc import AsyncIterator
+from typing import Any
+
+import aiohttp
+import ray
+from ray import serve
+from ray._common.network_utils import get_localhost_ip
+from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError, RayServeException
+from ray.serve.handle import DeploymentHandle
+
+from serve.errors import ApiError, error_event
+
+logger = logging.getLogger("ray.serve")
+
+_CONNECT_S = 5
+_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.05, 2.0
+_SERVER_ERRORS = 2  # tries again after a replica's own 5xx; a replica that is gone is tried around until the deadline
+_GONE = (aiohttp.ClientConnectionError, aiohttp.ClientPayloadError, ConnectionError)
+
+
+class Relay:
+    """Sends requests to the replicas of the model applications of this cluster."""
+
+    def __init__(self) -> None:
+        self._session: aiohttp.ClientSession | None = None
+        self._handles: dict[str, DeploymentHandle] = {}
+        self._ongoing: Counter[str] = Counter()
+        self._node = ray.get_runtime_context().get_node_id()
+
+    async def whole(self, model: str, path: str, body: bytes, headers: dict[str, str], deadline: float) -> Any:
+        """The JSON answer of a request that does not stream.
+
+        Raises:
+            ApiError: What the replica refused, or why there is no answer by the deadline (`time.monotonic`).
+        """
+        async for attempt in self._attempts(model, deadline):
+            try:
+                async with self._post(attempt, path, body, headers, deadline) as response:
+                    answer = await response.read()
+            except _GONE as error:
+                logger.warning(
+                    "replica %s of %s is gone (%s); trying another", attempt.address, model, type(error).__name__
+                )
+                continue
+            except TimeoutError:
+                raise _late() from None
+            if response.status == 200:
+                return json.loads(answer)
+            if response.status < 500 or not attempt.may_try_again():
+                raise _refused(response, answer)
+        raise _late()
+
+    async def stream(
+        self, model: str, path: str, body: bytes, headers: dict[str, str], deadline: float
+    ) -> AsyncIterator[bytes]:
+        """The server-sent events of a request that streams, complete events only, whatever becomes of the replica.
+
+        Raises:
+            ApiError: As `whole`, before the first event.
+        """
+        async for attempt in self._attempts(model, deadline):
+            started, rest = False, b""
+            try:
+                async with self._post(attempt, path, body, headers, deadline) as response:
+                    if response.status != 200:
+                        answer = await response.read()
+                        if response.status < 500 or not attempt.may_try_again():
+                            raise _refused(response, answer)
+                        continue
+                    async for chunk in response.content.iter_any():
+                        rest += chunk
+                        end = rest.rfind(b"\n\n") + 2
+                        if end > 1:
+                            started = True
+                            yield rest[:end]
+                            rest = rest[end:]
+                    return
+            except _GONE as error:
+                logger.warning("replica %s of %s is gone (%s)", attempt.address, model, type(error).__name__)
+                if started:
+                    yield error_event("the model's replica was lost; send the request again", "replica_lost")
+                    return
+            except TimeoutError:
+                if not started:
+                    raise _late() from None
+                yield error_event("the request took longer than it may", "timeout")
+                return
+        raise _late()
+
+    async def describe(self, model: str) -> dict[str, Any]:
+        """What a running replica says of its model."""
+        return await self._handle(model).describe.remote()
+
+    async def close(self) -> None:
+        if self._session is not None:
+            await self._session.close()
+
+    def _handle(self, model: str) -> DeploymentHandle:
+        if model not in self._handles:
+            try:
+                self._handles[model] = serve.get_app_handle(model)
+            except RayServeException:
+                raise ApiError(503, f"model {model} is not deployed yet", headers={"retry-after": "5"}) from None
+        return self._handles[model]
+
+    async def _attempts(self, model: str, deadline: float) -> "AsyncIterator[_Attempt]":
+        """One replica after another, with growing pauses, until the deadline."""
+        handle, pause, tries = self._handle(model), _FIRST_PAUSE_S, _Tries(_SERVER_ERRORS)
+        while True:
+            try:
+                async with asyncio.timeout(deadline - time.monotonic()):
+                    replica = await self._choose(handle)
+            except TimeoutError:
+                return
+            except BackPressureError:
+                raise ApiError(429, "too many requests are waiting", headers={"retry-after": "1"}) from None
+            except DeploymentUnavailableError:
+                raise ApiError(503, f"model {model} is not available", headers={"retry-after": "5"}) from None
+            self._ongoing[replica] += 1
+            try:
+                yield _Attempt(replica, tries)
+            finally:
+                self._ongoing[replica] -= 1
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, _LONGEST_PAUSE_S)
+
+    async def _choose(self, handle: DeploymentHandle) -> str:
+        """Of two replicas that Ray Serve draws, the one with fewer requests of this gateway."""
+        drawn = []
+        for _ in range(2):
+            # Only the choice is Ray Serve's here; the request itself goes past it, so it reserves nothing.
+            async with handle.choose_replica(_reserve=False) as selection:
+                drawn.append(self._address(selection._replica))
+        return min(drawn, key=lambda address: self._ongoing[address])
+
+    def _address(self, replica: Any) -> str:
+        """Where a replica listens: on loopback for this node, since that may be all it listens on."""
+        host, port = replica.backend_http_endpoint
+        if replica.node_id == self._node:
+            host = get_localhost_ip()
+        return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+    def _post(self, attempt: "_Attempt", path: str, body: bytes, headers: dict[str, str], deadline: float) -> Any:
+        if self._session is None:
+            # The connector is shared by all requests; bounds on them are set where they come in.
+            self._session = aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=30))
+        left = max(deadline - time.monotonic(), 0.001)
+        timeout = aiohttp.ClientTimeout(total=left, sock_connect=min(left, _CONNECT_S))
+        return self._session.post(f"http://{attempt.address}{path}", data=body, headers=headers, timeout=timeout)
+
+
+class _Tries:
+    """How often a request may still be tried again after a server error."""
+
+    def __init__(self, left: int):
+        self.left = left
+
+
+class _Attempt:
+    """One replica that a request is sent to."""
+
+    def __init__(self, address: str, tries: _Tries):
+        self.address, self._tries = address, tries
+
+    def may_try_again(self) -> bool:
+        """Whether the request goes on after this replica's own 5xx."""
+        self._tries.left -= 1
+        return self._tries.left >= 0
+
+
+def _late() -> ApiError:
+    return ApiError(408, "the request took longer than it may", code="timeout")
+
+
+def _refused(response: aiohttp.ClientResponse, answer: bytes) -> ApiError:
+    """A replica's error as ours: vLLM's are JSON in nearly OpenAI's shape, Ray Serve's own are plain text."""
+    headers = {"retry-after": response.headers["retry-after"]} if "retry-after" in response.headers else {}
+    if response.status == 429:
+        return ApiError(429, "the model's queue is full; try again", headers=headers or {"retry-after": "1"})
+    try:
+        error = json.loads(answer)["error"]
+        message, param = str(error["message"]), error.get("param")
+    except (ValueError, KeyError, TypeError):
+        message, param = answer[:500].decode("utf-8", "replace") or "the model's replica failed", None
+    return ApiError(response.status, message, param if isinstance(param, str) else None, headers=headers)

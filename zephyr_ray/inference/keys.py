@@ -1,0 +1,77 @@
+"""Reads API keys from ZEPHYR_API_KEYS or a file of hashes -> who a request's `Authorization: Bearer` key belongs to."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import secrets
+from collections.abc import Mapping
+
+from zephyr_ray.errors import UserError
+
+VARIABLE = "ZEPHYR_API_KEYS"
+_PREFIX = "zr-"
+
+
+class Keys:
+    """The keys that are let in. Only their SHA-256 hashes are kept; a key has 256 bits, so no salt is needed."""
+
+    def __init__(self, hashes: Mapping[str, str]):
+        self._names = dict(hashes)
+
+    def name_of(self, authorization: str | None) -> str | None:
+        """The name of the key in an Authorization header, or None where it is none of ours."""
+        scheme, _, key = (authorization or "").partition(" ")
+        if scheme.lower() != "bearer":
+            return None
+        # A look-up by the key's hash tells an attacker nothing about the hashes that are there.
+        return self._names.get(hash_key(key.strip()))
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+
+def hash_key(key: str) -> str:
+    return hashlib.sha256(key.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def new_key() -> str:
+    return _PREFIX + secrets.token_urlsafe(32)
+
+
+def read(path: str | None) -> Keys | None:
+    """The keys of the environment and of the file, or None where neither is given.
+
+    Raises:
+        UserError: The file cannot be read, a line of it is no hash, or a key is too short to be safe.
+    """
+    hashes: dict[str, str] = {}
+    variable = os.environ.get(VARIABLE)
+    if variable is not None:
+        for position, key in enumerate(filter(None, (part.strip() for part in variable.split(","))), start=1):
+            if len(key) < 16:
+                raise UserError(f"{VARIABLE}: key {position} has under 16 characters; make one with serve/keys.py")
+            hashes[hash_key(key)] = f"key-{position}"
+    if path is not None:
+        hashes |= read_file(path)
+    if not hashes and (variable is not None or path is not None):
+        raise UserError(f"{path or VARIABLE} holds no API key; add one with `python serve/keys.py FILE NAME`")
+    return Keys(hashes) if hashes else None
+
+
+def read_file(path: str) -> dict[str, str]:
+    """Lines of `hash name`; empty lines and lines that begin with # are left out."""
+    try:
+        with open(path, encoding="utf-8") as stream:
+            lines = stream.read().splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"the file of API keys {path} cannot be read: {error}") from None
+    hashes = {}
+    for number, line in enumerate(lines, start=1):
+        if not line.strip() or line.startswith("#"):
+            continue
+        digest, _, name = line.partition(" ")
+        if len(digest) != 64 or set(digest) - set("0123456789abcdef"):
+            raise UserError(f"{path}:{number} is not a SHA-256 hash and a name; write it with serve/keys.py")
+        hashes[digest] = name.strip() or f"line-{number}"
+    return hashes

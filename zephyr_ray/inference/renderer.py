@@ -1,0 +1,43 @@
+"""Reads the messages of a request -> the token ids that training saw, in vLLM's place for that."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from vllm.entrypoints.chat_utils import ChatCompletionMessageParam, ConversationMessage, parse_chat_messages
+from vllm.inputs import TextPrompt, TokensPrompt
+from vllm.renderers.hf import HfRenderer
+from vllm.renderers.inputs.preprocess import parse_dec_only_prompt
+from vllm.renderers.params import ChatParams, TokenizeParams
+from vllm.utils.async_utils import make_async
+
+from zephyr_ray import chat_template
+
+
+class TrainingRenderer(HfRenderer):
+    """vLLM's renderer with `zephyr_ray.chat_template` in place of a template call and a tokenizer call of its own.
+
+    Two things follow: a prompt has the ids that training gave it, and a control string that a user typed stays text.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._render_async = make_async(self.render_messages, executor=self._executor)
+
+    def render_messages(
+        self, messages: list[ChatCompletionMessageParam], params: ChatParams
+    ) -> tuple[list[ConversationMessage], Any]:
+        conversation, _, _ = parse_chat_messages(messages, self.model_config, content_format="string")
+        plain = [{"role": message["role"], "content": message.get("content") or ""} for message in conversation]
+        ids = chat_template.encode(self.get_tokenizer(), plain, add_generation_prompt=True)  # type: ignore[arg-type]
+        return conversation, parse_dec_only_prompt(ids)
+
+    async def render_messages_async(
+        self, messages: list[ChatCompletionMessageParam], params: ChatParams
+    ) -> tuple[list[ConversationMessage], Any]:
+        return await self._render_async(messages, params)
+
+    def _tokenize_prompt(self, prompt: TextPrompt, params: TokenizeParams) -> TokensPrompt:
+        special = bool(params.get_encode_kwargs().get("add_special_tokens", True))
+        ids = chat_template.encode_text(self.get_tokenizer(), prompt["prompt"], add_special_tokens=special)
+        return self._build_tokens_prompt(ids, prompt, offset_mapping=None)
