@@ -73,6 +73,8 @@ class Gateway:
     """The deployment behind `/`."""
 
     def __init__(self, settings: GatewaySettings):
+        if settings.open:
+            _check_loopback()
         self._settings = settings
         self._keys = None if settings.open else keys.read(settings.keys)
         self._relay, self._telemetry = Relay(), Telemetry()
@@ -195,6 +197,16 @@ class Gateway:
 
     async def close(self) -> None:
         await self._relay.close()
+
+
+def _check_loopback() -> None:
+    """An endpoint without keys is for this machine alone."""
+    from ray.serve.context import _get_global_client
+
+    client = _get_global_client()
+    host = client.http_config.host if client is not None else None
+    if host not in ("127.0.0.1", "localhost", "::1"):
+        raise ValueError(f"open: true goes with an HTTP host on loopback, not {host}; give API keys")
 
 
 class EventStream(Response):

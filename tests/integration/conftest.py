@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from tests.integration.cluster import REPO, free_port, head
 from tests.integration.jobs import manifest, run_job
+from tests.integration.service import FAST_PATH, KEY, Service, describe, make_run
 from zephyr_ray import recipe as recipes
 
 # A model of a few thousand weights: what is tested is the machinery, not what it learns.
@@ -57,3 +60,46 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory, prepared: Path, overri
     root = copy_run(prepared, tmp_path_factory.mktemp("undisturbed") / "run")
     run_job("dpo", root, *overrides)
     return root
+
+
+@pytest.fixture(scope="session")
+def other_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model like `base_model` with other weights."""
+    from zephyr_ray.tiny.model import make_base
+
+    folder = tmp_path_factory.mktemp("other")
+    make_base(folder, recipes.Tiny(hidden_size=64, layers=2), seed=1)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def adapter(tmp_path_factory: pytest.TempPathFactory, base_model: Path) -> Path:
+    """A LoRA adapter of `base_model` that changes what it says."""
+    import torch
+    from peft import LoraConfig, get_peft_model
+    from transformers import AutoModelForCausalLM
+
+    torch.manual_seed(0)
+    model = get_peft_model(
+        AutoModelForCausalLM.from_pretrained(base_model), LoraConfig(r=8, target_modules="all-linear")
+    )
+    for name, weight in model.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(weight, std=0.5)
+    folder = tmp_path_factory.mktemp("adapter")
+    model.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def chat_service(tmp_path_factory: pytest.TempPathFactory, base_model: Path, adapter: Path) -> Iterator[Service]:
+    """The endpoint over the model `tiny` and its adapter `tiny-lora`, with an API key, on a cluster of its own."""
+    folder = tmp_path_factory.mktemp("service")
+    run = make_run(folder / "run", base_model)
+    variables = {**FAST_PATH, "ZEPHYR_API_KEYS": KEY, "PYTHONPATH": str(REPO), "VLLM_NO_USAGE_STATS": "1"}
+    for name in ("RAY_SERVE_HAPROXY_STATS_PORT", "RAY_SERVE_HAPROXY_METRICS_PORT"):
+        variables[name] = str(free_port())
+    with head(folder, variables) as started:
+        service = describe(started, folder, run, {"tiny-lora": str(adapter)})
+        service.deploy()
+        yield service
