@@ -76,7 +76,8 @@ export function answerView(turn, index, answerOf, actions, facts) {
     foot.hidden = streaming && !answer.content;
     stats.textContent = blind || streaming ? "" : numbers(answer);
     copy.hidden = streaming || !answer.content;
-    const ratable = !turn.compare && answer.status !== "streaming" && answer.content !== "" && !answer.imported;
+    // Half an answer says little about the model, and one out of a link may be no model's at all.
+    const ratable = !turn.compare && answer.status === "done" && answer.content !== "" && !answer.imported;
     for (const [button, choice] of [[up, "up"], [down, "down"]]) {
       button.hidden = !ratable;
       button.setAttribute("aria-pressed", String(answer.thumb === choice));

@@ -1,10 +1,11 @@
 // The page: reads the served models and the kept conversation, sends prompts, and wires the controls to both.
 
-import { ApiError, hasApiKey, listModels, setApiKey } from "./chat_api.js";
+import { ApiError, listModels } from "./chat_api.js";
 import { sides } from "./compare.js";
 import { isUndecided, isVotable, newAnswer, newConversation, newTurn, promptOf, versionSeed } from "./conversation.js";
 import { copyText } from "./dom.js";
 import { isLink, keep, kept, linkTo, openedLink } from "./keep.js";
+import { keyForm } from "./key_form.js";
 import { ratings } from "./ratings.js";
 import { runAnswer } from "./run.js";
 import { settingsPanel } from "./settings.js";
@@ -17,6 +18,7 @@ let ready = false; // the models are known
 const runs = new Map(); // answer -> AbortController, while it streams
 const views = new Map(); // turn -> its view
 const stale = new Set(); // turns to draw again in the next frame
+let frame = 0;
 
 const panel = settingsPanel(() => {
   if (panel.isValid()) conversation.settings = panel.read();
@@ -59,10 +61,12 @@ function refresh(...turns) {
     ? "Two answers come side by side without their models' names. Say which is better."
     : "Answers are made by a model and may be wrong.";
   document.body.classList.toggle("comparing", conversation.settings.compare);
-  if (stale.size) requestAnimationFrame(draw);
+  if (stale.size && !frame) frame = requestAnimationFrame(draw);
 }
 
 function draw() {
+  cancelAnimationFrame(frame);
+  frame = 0;
   // Follow the text as long as the reader stays at the end of it.
   const page = document.scrollingElement;
   const following = page.scrollHeight - page.scrollTop - page.clientHeight < 80;
@@ -123,12 +127,14 @@ async function run(turn, answer) {
 }
 
 function finished(turn) {
+  const focused = document.activeElement;
+  const idle = focused === document.body || focused === $("stop"); // whoever pressed Stop has lost the button
   if (isVotable(turn)) {
     draw(); // the vote must be there to take the focus
-    views.get(turn).vote.focus({ preventScroll: true });
+    if (idle) views.get(turn).vote.focus({ preventScroll: true });
     $("status").textContent = "Both answers are complete. Vote with 1, 2 or 0 for a tie.";
-  } else if (document.activeElement === document.body || document.activeElement === $("stop")) {
-    $("prompt").focus(); // whoever pressed Stop has lost the button
+  } else if (idle) {
+    $("prompt").focus();
   }
 }
 
@@ -220,7 +226,7 @@ $("link").addEventListener("click", async () => {
   else toast((await copyText(url)) ? "Link copied" : "The browser refused to copy the link.");
 });
 document.addEventListener("keydown", (event) => {
-  if (event.key === "Escape" && isBusy()) stop();
+  if (event.key === "Escape" && !event.isComposing) stop();
   const typing = event.target.closest("input, textarea, select");
   if (typing || event.ctrlKey || event.metaKey || event.altKey || event.repeat) return;
   const choice = { 1: 0, 2: 1, 0: "tie" }[event.key];
@@ -238,19 +244,7 @@ function showLink() {
 
 // ---- the start
 
-function askForKey() {
-  $("key-label").textContent = hasApiKey() ? "The server refused the API key." : "This server asks for an API key.";
-  $("key-form").hidden = false;
-  $("key").value = "";
-  $("key").focus();
-}
-
-$("key-form").addEventListener("submit", (event) => {
-  event.preventDefault();
-  setApiKey($("key").value.trim());
-  $("key-form").hidden = true;
-  loadModels();
-});
+const askForKey = keyForm(loadModels);
 $("load-retry").addEventListener("click", loadModels);
 
 async function loadModels() {

@@ -75,7 +75,7 @@ export function revive(data, { imported }) {
 
 function reviveTurn(turn, imported) {
   const answers = turn.answers.map((answer) => reviveAnswer(answer, imported));
-  if (!answers[turn.shown]) throw new TypeError("no answer is shown");
+  if (!Number.isInteger(turn.shown) || !answers[turn.shown]) throw new TypeError("no answer is shown");
   if (turn.compare && answers.length !== 2) throw new TypeError("a comparison has two answers");
   const choice = turn.compare?.choice;
   const known = [0, 1, "tie", "skip"].includes(choice) ? choice : imported ? "skip" : null;

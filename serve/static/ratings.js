@@ -25,11 +25,15 @@ export function ratings(conversation, changed) {
     changed(item.turn);
   }
 
-  async function sendPairs(turn, answer) {
-    for (const pair of newPairs(conversation(), turn, answer)) {
-      const stored = () => turn.pairs.push(pair.ids);
-      await send(answer.id, { row: pair.row, turn, stored });
-    }
+  function sendPairs(turn, answer) {
+    // One at a time: what the server has not stored waits for the reader, and the next one after it.
+    const [pair] = newPairs(conversation(), turn, answer);
+    if (!pair) return;
+    const stored = () => {
+      turn.pairs.push(pair.ids);
+      queueMicrotask(() => sendPairs(turn, answer));
+    };
+    send(answer.id, { row: pair.row, turn, stored });
   }
 
   return {

@@ -79,8 +79,8 @@ export function settingsPanel(changed) {
         return null;
       }
       return {
-        model: $("model").value,
-        other: $("other-model").value,
+        model: $("model").value || null,
+        other: $("other-model").value || null,
         compare: compare.getAttribute("aria-pressed") === "true",
         system: $("system").value.trim(),
         temperature: $("temperature").valueAsNumber,

@@ -15,9 +15,9 @@ from typing import Any
 
 import pytest
 
-playwright_api = pytest.importorskip("playwright.sync_api", reason="Playwright for Python is not installed")
+pytest.importorskip("playwright.sync_api", reason="Playwright for Python is not installed")
 
-from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, Route, expect, sync_playwright  # noqa: E402
+from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, Route, expect, sync_playwright
 
 Rows = Callable[[], list[dict[str, Any]]]
 
@@ -63,6 +63,14 @@ window.fetch = async (path, options) => {
   return new Response(response.body.pipeThrough(slow), { status: response.status, headers: response.headers });
 };
 """
+
+RENDER = """async (text) => {
+  const { renderMarkdown } = await import("/static/markdown.js");
+  const container = document.createElement("div");
+  const started = performance.now();
+  renderMarkdown(container, text);
+  return { html: container.innerHTML.slice(0, 1000), ms: performance.now() - started };
+}"""
 
 HALF = 'data: {"choices":[{"delta":{"content":"Half"}}]}\n\n'
 
@@ -223,6 +231,38 @@ def test_markdown_becomes_elements_and_html_stays_text(context: BrowserContext, 
     assert page.evaluate("navigator.clipboard.readText()") == 'print("<b>")'
     # The answer came with the link, so no model of this server need have made it: it takes no rating.
     expect(page.get_by_role("button", name="Good answer")).to_be_hidden()
+
+
+@pytest.mark.parametrize(
+    ("source", "html"),
+    [
+        ("a\nb", "<p>a<br>b</p>"),
+        ("**a *b* c** _d_ __e__ ***f***", "<p><strong>a <em>b</em> c</strong> <em>d</em> <strong>e</strong> "
+         "<strong><em>f</em></strong></p>"),
+        ("**open and *open", "<p>**open and *open</p>"),
+        ("`` a`b `` and `*c*`", "<p><code>a`b</code> and <code>*c*</code></p>"),
+        (r"\*no\* \`no\`", "<p>*no* `no`</p>"),
+        ("# A\n####### B", "<h3>A</h3><p>####### B</p>"),
+        ("- a\n- b\n\n  more\n- c", "<ul><li>a</li><li>b<p>more</p></li><li>c</li></ul>"),
+        ("3. a\n4. b\n- c", '<ol start="3"><li>a</li><li>b</li></ol><ul><li>c</li></ul>'),
+        ("> a\n> > b\n\nc", "<blockquote><p>a</p><blockquote><p>b</p></blockquote></blockquote><p>c</p>"),
+        ("a\n\n---\nb", "<p>a</p><hr><p>b</p>"),
+        ("&lt;b&gt; <b>x</b>", "<p>&amp;lt;b&amp;gt; &lt;b&gt;x&lt;/b&gt;</p>"),
+        ("[a](/local) ![b](file:///x)", "<p>[a](/local) ![b](file:///x)</p>"),
+    ],
+)  # fmt: skip
+def test_markdown_by_hand(page: Page, source: str, html: str) -> None:
+    assert page.evaluate(RENDER, source)["html"] == html
+
+
+@pytest.mark.parametrize(
+    "unit",
+    ["*a ", "**a** *", "[a](", "[", "`a``", "> ", "- ", "_a_*", "| ", "***", "# ", " ", "a\n- ", "~~a ", "![](x"],
+)
+def test_no_text_makes_markdown_slow(page: Page, unit: str) -> None:
+    """The time for 100 kB of the worst stays in proportion: a quadratic step would take minutes."""
+    assert page.evaluate(RENDER, unit * (100_000 // len(unit)))["ms"] < 4000
+    assert page.evaluate(RENDER, "x\n" + unit * (100_000 // len(unit)) + "|\n" + "|" + unit * 30_000)["ms"] < 4000
 
 
 @pytest.mark.parametrize(("key", "choice"), [("1", 0), ("2", 1), ("0", "tie")])
