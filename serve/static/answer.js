@@ -73,7 +73,7 @@ export function answerView(turn, index, answerOf, actions, facts) {
     unsent.hidden = !notSent;
     setText(unsentText, notSent ? `The rating was not stored. ${notSent.message}` : "");
 
-    foot.hidden = streaming && !answer.content;
+    foot.hidden = !answer.content && (streaming || (answer.status === "error" && turn.answers.length < 2));
     stats.textContent = blind || streaming ? "" : numbers(answer);
     copy.hidden = streaming || !answer.content;
     // Half an answer says little about the model, and one out of a link may be no model's at all.
@@ -106,9 +106,10 @@ function failureOf(turn, answer) {
 }
 
 /** "38 tokens · first after 0.12 s · 41.0 tokens/s": what is known of it. */
-function numbers({ status, finish, stats, seed }) {
+function numbers({ content, status, finish, stats, seed }) {
   const parts = [];
   if (status === "stopped") parts.push("stopped");
+  else if (!content.trim()) parts.push("no text");
   if (finish === "length") parts.push("cut at max tokens");
   if (stats?.completionTokens != null) parts.push(`${stats.promptTokens} → ${stats.completionTokens} tokens`);
   if (stats?.firstMs != null) parts.push(`first ${(stats.firstMs / 1000).toFixed(2)} s`);

@@ -269,6 +269,6 @@ async function loadModels() {
   $("prompt").focus();
 }
 
+showConversation(kept() ?? newConversation());
 if (isLink()) showLink();
-else showConversation(kept() ?? newConversation());
 loadModels();

@@ -27,7 +27,7 @@ export function withoutNames(text, answers) {
   const names = answers.flatMap(({ model, fingerprint }) => [model, fingerprint]).filter(Boolean);
   // The longest first: one name may be the start of another.
   names.sort((a, b) => b.length - a.length);
-  return names.reduce((shown, name) => shown.replaceAll(name, "…"), text);
+  return names.reduce((shown, name) => shown.replaceAll(name, "[model]"), text);
 }
 
 /** The index of the answer that continues the conversation after the vote. */

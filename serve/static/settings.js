@@ -53,7 +53,10 @@ export function settingsPanel(changed) {
     /** Offers the models the server lists. */
     offer(listed) {
       models = listed;
-      for (const id of ["model", "other-model"]) $(id).replaceChildren(...models.map((model) => el("option", { value: model.id }, model.id)));
+      for (const id of ["model", "other-model"]) {
+        $(id).replaceChildren(...models.map((model) => el("option", { value: model.id }, model.id)));
+        $(id).disabled = !models.length;
+      }
     },
 
     /** Shows `settings`; returns the names of the models in it that are not served here. */

@@ -127,7 +127,7 @@ def context(browser: Browser, chat_page_url: str) -> Iterator[BrowserContext]:
 
 @pytest.fixture
 def page(context: BrowserContext, chat_page_url: str) -> Page:
-    """The page, loaded, with short answers."""
+    """The page, loaded, with short answers that are the same in every run."""
     return opened(context, chat_page_url)
 
 
@@ -137,6 +137,7 @@ def opened(context: BrowserContext, url: str, max_tokens: int = 24) -> Page:
     expect(page.locator("#model option").first).to_be_attached()
     page.get_by_role("button", name="Settings").click()
     page.get_by_label("Max tokens").fill(str(max_tokens))
+    page.get_by_label("Seed").fill("7")  # the same answers in every run of the tests
     page.get_by_role("button", name="Settings").click()
     return page
 
@@ -315,7 +316,7 @@ def test_a_failed_side_is_not_votable_until_it_is_retried(page: Page, feedback_r
     page.get_by_role("button", name="Compare", exact=True).click()
     ask(page, "Which is better?")
     finished(page)
-    expect(page.get_by_role("alert").filter(has_text="… is busy. Try again in 7 s.")).to_be_visible()
+    expect(page.get_by_role("alert").filter(has_text="[model] is busy. Try again in 7 s.")).to_be_visible()
     expect(page.get_by_role("button", name="1 is better")).to_be_disabled()
     page.keyboard.press("1")
     page.get_by_role("button", name="Retry").click()
@@ -349,6 +350,18 @@ def test_opposite_thumbs_on_two_versions_make_one_pair(page: Page, feedback_rows
     assert rows[2]["answers"] == [rows[0]["answers"][0], rows[1]["answers"][0]]
     assert rows[2]["messages"] == [{"role": "user", "content": "Say something."}]
     assert len({row["id"] for row in rows}) == 3
+
+
+def test_earlier_version_stays_within_reach_when_the_next_one_fails(page: Page) -> None:
+    ask(page, "Say something.")
+    finished(page)
+    first = page.locator(".answer .text").inner_text()
+    page.route("**/v1/chat/completions", lambda route: route.abort())
+    page.get_by_role("button", name="Regenerate").click()
+    expect(page.locator(".answer").get_by_role("alert")).to_contain_text("The server cannot be reached.")
+    page.get_by_role("button", name="Previous version").click()
+    expect(page.locator(".answer .text")).to_have_text(first, use_inner_text=True)
+    expect(page.locator(".answer").get_by_role("alert")).to_have_count(0)
 
 
 def test_a_rating_that_did_not_arrive_is_repeated_with_its_id(page: Page, feedback_rows: Rows) -> None:
@@ -407,9 +420,12 @@ def test_reload_and_link_reproduce_the_conversation(browser: Browser, page: Page
 
 
 def test_damaged_link_is_refused_in_words(context: BrowserContext, chat_page_url: str) -> None:
-    page = context.new_page()
+    page = opened(context, chat_page_url)
+    ask(page, "Hello?")
+    finished(page)
     page.goto(chat_page_url + "#c=e30!")
     expect(page.locator("#toast")).to_contain_text("This link is damaged")
+    expect(page.locator(".question p")).to_have_text("Hello?")
 
 
 def test_key_form_on_401(context: BrowserContext, chat_page_url: str) -> None:
