@@ -74,6 +74,21 @@ RENDER = """async (text) => {
 
 HALF = 'data: {"choices":[{"delta":{"content":"Half"}}]}\n\n'
 
+LOST_STREAM = """
+const fetchNow = window.fetch;
+window.fetch = async (path, options) => {
+  if (!String(path).endsWith("/chat/completions")) return fetchNow(path, options);
+  const event = new TextEncoder().encode('data: {"choices":[{"delta":{"content":"Half"}}]}\\n\\n');
+  let pulls = 0;
+  return new Response(new ReadableStream({
+    pull(controller) {
+      if (pulls++) controller.error(new TypeError("network error"));
+      else controller.enqueue(event);
+    },
+  }, { highWaterMark: 0 }));
+};
+"""
+
 MARKDOWN = """# Title
 
 Some **bold**, *italic*, `code`, ~~gone~~, snake_case_name, 2 * 3 * 4 and a [link](https://example.org/a_(b)).
@@ -495,6 +510,14 @@ def test_errors_are_said_at_the_answer_and_can_be_retried(
     finished(page)
     expect(page.locator('.answer[data-status="done"]')).to_have_count(1)
     expect(page.locator(".answer").get_by_role("alert")).to_have_count(0)
+
+
+def test_connection_lost_in_the_middle_keeps_what_came(context: BrowserContext, chat_page_url: str) -> None:
+    context.add_init_script(LOST_STREAM)
+    page = opened(context, chat_page_url)
+    ask(page, "Hello?")
+    expect(page.locator(".answer").get_by_role("alert")).to_contain_text("The connection to the server was lost.")
+    expect(page.locator(".answer .text")).to_have_text("Half")
 
 
 def test_keyboard_alone_is_enough(page: Page) -> None:
