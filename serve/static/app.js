@@ -2,6 +2,7 @@
 
 import { ApiError, listModels } from "./chat_api.js";
 import { sides } from "./compare.js";
+import { composer } from "./composer.js";
 import { isUndecided, isVotable, newAnswer, newConversation, newTurn, promptOf, versionSeed } from "./conversation.js";
 import { copyText } from "./dom.js";
 import { isLink, keep, kept, linkTo, openedLink } from "./keep.js";
@@ -34,6 +35,7 @@ const rating = ratings(
   },
 );
 const actions = { ...rating, retry, regenerate, page };
+const message = composer(send, () => refresh());
 
 const lastTurn = () => conversation.turns.at(-1);
 const isBusy = () => runs.size > 0;
@@ -147,8 +149,7 @@ function send() {
   const specs = settings.compare ? sides(settings) : [settings];
   turn.answers = specs.map((spec) => newAnswer(spec, settings));
   conversation.turns.push(turn);
-  $("prompt").value = "";
-  fitPrompt();
+  message.clear();
   addView(turn);
   views.get(turn).update();
   document.scrollingElement.scrollTop = document.scrollingElement.scrollHeight;
@@ -192,28 +193,6 @@ function page(turn, step) {
 
 // ---- the controls
 
-function fitPrompt() {
-  // The policy of the page allows no style attributes; a row count does the same.
-  const prompt = $("prompt");
-  prompt.rows = 1;
-  while (prompt.scrollHeight > prompt.clientHeight + 1 && prompt.rows < 8) prompt.rows += 1;
-}
-
-$("prompt").addEventListener("input", () => {
-  fitPrompt();
-  refresh();
-});
-$("prompt").addEventListener("keydown", (event) => {
-  // Enter that ends the composition of a character is not meant for us.
-  if (event.key !== "Enter" || event.shiftKey || event.isComposing) return;
-  event.preventDefault();
-  send();
-});
-$("composer").addEventListener("submit", (event) => {
-  event.preventDefault();
-  send();
-  $("prompt").focus();
-});
 $("stop").addEventListener("click", stop);
 $("new-chat").addEventListener("click", () => {
   showConversation(newConversation(conversation.settings));

@@ -114,6 +114,7 @@ print("<b>")
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
+    expect.set_options(timeout=20_000)  # the machine may be busy with the model
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, headless=True, args=FLAGS)
         yield browser
@@ -277,8 +278,8 @@ def test_markdown_by_hand(page: Page, source: str, html: str) -> None:
 )
 def test_no_text_makes_markdown_slow(page: Page, unit: str) -> None:
     """The time for 100 kB of the worst stays in proportion: a quadratic step would take minutes."""
-    assert page.evaluate(RENDER, unit * (100_000 // len(unit)))["ms"] < 4000
-    assert page.evaluate(RENDER, "x\n" + unit * (100_000 // len(unit)) + "|\n" + "|" + unit * 30_000)["ms"] < 4000
+    assert page.evaluate(RENDER, unit * (100_000 // len(unit)))["ms"] < 8000
+    assert page.evaluate(RENDER, "x\n" + unit * (100_000 // len(unit)) + "|\n" + "|" + unit * 30_000)["ms"] < 8000
 
 
 @pytest.mark.parametrize(("key", "choice"), [("1", 0), ("2", 1), ("0", "tie")])
