@@ -70,7 +70,7 @@ class Service:
             if set(states.values()) == {"RUNNING"}:
                 return
             failed = [name for name, state in states.items() if state == "DEPLOY_FAILED"]
-            assert not failed, [found[name]["message"] for name in failed]
+            assert not failed, json.dumps([found[name]["deployments"] for name in failed], indent=1)[-6000:]
             assert time.monotonic() < deadline, states
             time.sleep(0.5)
 
@@ -106,7 +106,6 @@ def describe(head: Head, folder: Path, run: Path, adapters: dict[str, str]) -> S
         "adapters": adapters,
         "accelerator": "cpu",
         "max_model_len": 512,
-        "kv_cache_gib": 0.25,
         "engine": {"max_num_seqs": 32},
         "max_ongoing_requests": 24,
         "max_queued_requests": 8,

@@ -47,7 +47,7 @@ class ServedModel(BaseModel):
     """Type of the weights. auto: as they were saved."""
     max_model_len: int | None = Field(None, ge=16)
     """Longest prompt and answer together, in tokens. None: what the model's config allows."""
-    kv_cache_gib: float = Field(1, gt=0)
+    kv_cache_gib: int = Field(1, ge=1)
     """Memory for keys and values on a CPU. On a GPU: engine.gpu_memory_utilization."""
     engine: dict[str, Any] = Field(default_factory=dict)
     """Further engine options by vLLM's own names (tensor_parallel_size, gpu_memory_utilization, enforce_eager ...)."""
@@ -150,7 +150,7 @@ def llm_config(model: ServedModel) -> LLMConfig:
 def _runtime_env(model: ServedModel) -> dict[str, Any]:
     variables = {"VLLM_NO_USAGE_STATS": "1", "TOKENIZERS_PARALLELISM": "false"}
     if model.accelerator == "cpu":
-        variables["VLLM_CPU_KVCACHE_SPACE"] = f"{model.kv_cache_gib:g}"
+        variables["VLLM_CPU_KVCACHE_SPACE"] = str(model.kv_cache_gib)
     return {"env_vars": variables}
 
 
