@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.integration.jobs import manifest, run_job
+from tests.integration.servers import Proxy, vllm_server
 from zephyr_ray import recipe as recipes
 
 # A model of a few thousand weights: what is tested is the machinery, not what it learns.
@@ -32,6 +34,20 @@ def base_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("base")
     make_base(folder, recipes.Tiny(hidden_size=64, layers=2), seed=0)
     return folder
+
+
+@pytest.fixture(scope="session")
+def vllm_url(tmp_path_factory: pytest.TempPathFactory, base_model: Path) -> Iterator[str]:
+    """A vLLM server of the random model, which answers as `a` and as `b`."""
+    with vllm_server(base_model, tmp_path_factory.mktemp("vllm") / "log", "a", "b") as url:
+        yield url
+
+
+@pytest.fixture
+def proxy(vllm_url: str) -> Iterator[Proxy]:
+    """A proxy before that server."""
+    with Proxy(vllm_url) as running:
+        yield running
 
 
 @pytest.fixture(scope="session")

@@ -68,7 +68,10 @@ def _generate(
     bundle = {"CPU": member.cpus_per_worker, "GPU": member.gpus_per_worker}
     config = vLLMEngineProcessorConfig(
         model_source=source.path,
-        engine_kwargs=dict(member.engine),
+        # With statistics on, a batch in which every request failed has no `metrics` struct, and Ray Data 2.60 fails to
+        # join its block to those that have one.
+        engine_kwargs={"disable_log_stats": True, **member.engine},
+        log_engine_metrics=False,
         batch_size=member.batch_size,
         concurrency=(member.workers, member.workers),
         placement_group_config={"bundle_per_worker": bundle},
