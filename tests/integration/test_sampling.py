@@ -128,7 +128,13 @@ def test_offline_gives_the_answers_of_a_server_with_the_same_seeds(vllm_url: str
     model = {
         "name": "a",
         "model": str(base_model),
-        "engine": {"enforce_eager": True, "max_model_len": 256, "dtype": "float32"},
+        # So few tokens a step that the engine would cut prompts into parts, if it were let.
+        "engine": {
+            "enforce_eager": True,
+            "max_model_len": 256,
+            "max_num_batched_tokens": 256,
+            "dtype": "float32",
+        },
         "env": {"VLLM_CPU_KVCACHE_SPACE": "1", "HF_HUB_OFFLINE": "1"},
         "batch_size": 8,
     }

@@ -68,9 +68,7 @@ def _generate(
     bundle = {"CPU": member.cpus_per_worker, "GPU": member.gpus_per_worker}
     config = vLLMEngineProcessorConfig(
         model_source=source.path,
-        # With statistics on, a batch in which every request failed has no `metrics` struct, and Ray Data 2.60 fails to
-        # join its block to those that have one.
-        engine_kwargs={"disable_log_stats": True, **member.engine},
+        engine_kwargs=_engine_defaults(member) | member.engine,
         log_engine_metrics=False,
         batch_size=member.batch_size,
         concurrency=(member.workers, member.workers),
@@ -84,6 +82,17 @@ def _generate(
     processor = build_processor(config, preprocess=functools.partial(_sampling_params, sampling))
     read = functools.partial(_read_outputs, sampling=sampling, source=source)
     return processor(requests).map_batches(read, batch_format="pyarrow")
+
+
+def _engine_defaults(member: OfflineModel) -> dict[str, Any]:
+    """Options without which one request can end the job. A recipe can set them otherwise.
+
+    With statistics on, a batch in which every request failed has no `metrics` struct, and Ray Data 2.60 fails to join
+    its block to those that have one. With chunked prefill, vLLM 0.29 on a CPU dies of a prompt that it computes in
+    parts for a request with a seed (it winds back the generator, which a CPU's cannot do).
+    """
+    defaults: dict[str, Any] = {"disable_log_stats": True}
+    return defaults if member.gpus_per_worker else defaults | {"enable_chunked_prefill": False}
 
 
 def _requests(prompts: pa.Table, *, member: str, source: TokenizerSource, sampling: Sampling, seed: int) -> pa.Table:

@@ -11,7 +11,7 @@ from zephyr_ray.chat_template import encode
 from zephyr_ray.data.tokenizer import TokenizerSource
 from zephyr_ray.inference import offline
 from zephyr_ray.inference.seeds import request_seed
-from zephyr_ray.recipe import Chat, Sampling
+from zephyr_ray.recipe import Chat, OfflineModel, Sampling
 from zephyr_ray.schemas import CANDIDATES, PROMPTS
 
 # A template that says no, as many published ones do.
@@ -118,3 +118,10 @@ def test_a_prompt_that_lost_requests_or_is_there_twice_is_an_error(extra: list[d
 )
 def test_tokens_that_end_an_answer(byte_tokenizer: str, extra: dict[str, Any], ends: set[int]) -> None:
     assert offline._end_tokens(TokenizerSource(byte_tokenizer, Chat()), sampling("a", extra=extra)) == ends
+
+
+@pytest.mark.parametrize(("gpus", "chunked"), [(0, False), (1, None)])
+def test_a_cpu_engine_does_not_cut_prompts(gpus: float, chunked: bool | None) -> None:
+    model = OfflineModel(name="a", model="m", gpus_per_worker=gpus)
+    assert offline._engine_defaults(model).get("enable_chunked_prefill") is chunked
+    assert offline._engine_defaults(model)["disable_log_stats"]
