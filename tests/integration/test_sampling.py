@@ -121,7 +121,9 @@ def test_members_are_drawn_and_a_key_comes_from_the_workers_environment(proxy: P
         sample(prompts(1), endpoints=[member("a", proxy.url, api_key_env="NO_SUCH_KEY")])
 
 
-def test_offline_gives_the_answers_of_a_server_with_the_same_seeds(vllm_url: str, base_model: Path) -> None:
+def test_offline_gives_the_answers_of_a_server_with_the_same_seeds(
+    vllm_url: str, base_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     import ray.data
 
     long = {"prompt_id": "long", "messages": [{"role": "user", "content": "5, 3, " * 200}], "source": ""}
@@ -139,8 +141,7 @@ def test_offline_gives_the_answers_of_a_server_with_the_same_seeds(vllm_url: str
         "batch_size": 8,
     }
     limits = {"max_tokens": 10, "stop": ["e"]}
-    context = ray.data.DataContext.get_current()
-    context.default_hash_shuffle_parallelism = 4
+    monkeypatch.setattr(ray.data.DataContext.get_current(), "default_hash_shuffle_parallelism", 4)
     *rows, refused = sample(prompts(8, blocks=3).union(ray.data.from_items([long])), offline=[model], **limits)
     assert refused["prompt_id"] == "long"
     assert refused["completions"] == []
