@@ -23,14 +23,15 @@ if TYPE_CHECKING:
     import openai
 
 _CONNECT_S = 10.0
+_CHATTY = ("openai", "httpx2", "httpcore2")
 
 
 class EndpointPool:
     """The pool as one Ray Data actor holds it: its share of every member's requests, on one event loop."""
 
     def __init__(self, sampling: Sampling, run_seed: int):
-        # These libraries write whole requests into their debug logs, and a line for each answer into the others.
-        for name in ("openai", "httpx", "httpx2", "httpcore", "httpcore2"):
+        # Lines for each request say nothing about the run, and what they hold is not ours to vouch for.
+        for name in _CHATTY:
             logging.getLogger(name).setLevel(logging.WARNING)
         self._sampling, self._run_seed = sampling, run_seed
         self._members = {

@@ -13,7 +13,7 @@ from zephyr_ray.recipe import Endpoint, Sampling
 from zephyr_ray.schemas import CANDIDATES, PROMPTS
 
 
-def test_no_message_gets_into_the_log_even_of_a_request_that_fails(caplog: pytest.LogCaptureFixture) -> None:
+def test_requests_leave_nothing_in_the_log_even_where_they_fail(caplog: pytest.LogCaptureFixture) -> None:
     with socket.socket() as closed:  # bound, but nothing listens
         closed.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{closed.getsockname()[1]}/v1"
@@ -26,6 +26,7 @@ def test_no_message_gets_into_the_log_even_of_a_request_that_fails(caplog: pytes
     assert made.schema == CANDIDATES
     assert made["error"].to_pylist() == ["a (sample 0): APIConnectionError: Connection error. (ConnectError)"]
     assert "between us" not in caplog.text
+    assert not [record.name for record in caplog.records if record.name.startswith(endpoints._CHATTY)]
 
 
 def test_a_key_comes_from_the_variable_that_the_recipe_names(monkeypatch: pytest.MonkeyPatch) -> None:
