@@ -11,12 +11,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from zephyr_ray import __version__
-from zephyr_ray import recipe as recipes
+from zephyr_ray import __version__, recipe_file
 from zephyr_ray.errors import UserError
 
 if TYPE_CHECKING:
     from zephyr_ray.artifacts import Run
+    from zephyr_ray.recipe import Recipe
     from zephyr_ray.stages import Stage
     from zephyr_ray.terminal import Terminal
 
@@ -57,7 +57,7 @@ def _parse(doc: str, argv: Sequence[str] | None) -> argparse.Namespace:
 
 
 def _run(options: argparse.Namespace, targets: tuple[str, ...]) -> int:
-    recipe = recipes.load(options.recipe or [str(_DEFAULT_RECIPE)], options.set)
+    recipe = recipe_file.load(options.recipe or [str(_DEFAULT_RECIPE)], options.set)
 
     from zephyr_ray import cluster
 
@@ -74,29 +74,29 @@ def _run(options: argparse.Namespace, targets: tuple[str, ...]) -> int:
     order = stages.in_order(recipe, targets)
     run = Run(recipe.run.root)
     if options.dry_run:
-        sys.stdout.write(recipes.to_yaml(recipe))
+        sys.stdout.write(recipe_file.to_yaml(recipe))
         sys.stdout.write("\n" + _table(recipe, run, order))
         return 0
     _check_trl_options(recipe, tuple(stage.name for stage in order))
     known = stages.fingerprints(recipe, order)
     run.check_writable()
-    run.write_text("recipe.yaml", recipes.to_yaml(recipe))
+    run.write_text("recipe.yaml", recipe_file.to_yaml(recipe))
     return _execute(recipe, run, order, known)
 
 
-def _check_sft(recipe: recipes.Recipe, targets: tuple[str, ...]) -> None:
+def _check_sft(recipe: Recipe, targets: tuple[str, ...]) -> None:
     if recipe.sft is None and "sft" in targets:
         raise UserError("this recipe has no sft section; add one, or start at jobs/dpo.py with model.path")
 
 
-def _check_trl_options(recipe: recipes.Recipe, names: tuple[str, ...]) -> None:
+def _check_trl_options(recipe: Recipe, names: tuple[str, ...]) -> None:
     if recipe.dpo.training.trl or (recipe.sft and recipe.sft.training.trl):
         from zephyr_ray.training.arguments import check_trl_options  # imports TRL: seconds
 
         check_trl_options(recipe, names)
 
 
-def _execute(recipe: recipes.Recipe, run: Run, order: list[Stage], known: dict[str, Any]) -> int:
+def _execute(recipe: Recipe, run: Run, order: list[Stage], known: dict[str, Any]) -> int:
     from zephyr_ray import cluster
     from zephyr_ray.terminal import Terminal
 
@@ -128,7 +128,7 @@ def _execute(recipe: recipes.Recipe, run: Run, order: list[Stage], known: dict[s
 
 
 def _bring_up_to_date(
-    recipe: recipes.Recipe, run: Run, stage: Stage, fingerprint: str, inputs: dict[str, str], terminal: Terminal
+    recipe: Recipe, run: Run, stage: Stage, fingerprint: str, inputs: dict[str, str], terminal: Terminal
 ) -> None:
     from zephyr_ray.manifest import environment
     from zephyr_ray.stages import Context
@@ -165,7 +165,7 @@ def _tell_result(run: Run, order: list[Stage], terminal: Terminal, seconds: floa
     terminal.say(f"finished in {round(seconds)} s; log: {terminal.log_path}")
 
 
-def _table(recipe: recipes.Recipe, run: Run, order: list[Stage]) -> str:
+def _table(recipe: Recipe, run: Run, order: list[Stage]) -> str:
     """One line a stage: what it reads and where it writes."""
     lines = [f"{'stage':<22} {'reads':<42} writes"]
     for stage in order:

@@ -1,4 +1,4 @@
-"""Reads recipe YAML files and `--set` overrides -> one frozen `Recipe`. Imports nothing heavy.
+"""Reads the values of an experiment -> one frozen `Recipe`, a section per stage. Imports nothing heavy.
 
 A recipe is one experiment. Fields marked as compute (`_compute`) say how it runs and are left out of fingerprints:
 changing the hardware never changes the experiment.
@@ -6,15 +6,12 @@ changing the hardware never changes the experiment.
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, Literal
+from urllib.parse import urlsplit
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from zephyr_ray.errors import UserError
+from zephyr_ray.inference.seeds import find_clash
 
 Scheduler = Literal["linear", "cosine", "constant", "constant_with_warmup"]
 
@@ -253,6 +250,95 @@ class HeldOut(Section):
     """Prompts per generation call."""
 
 
+class Endpoint(Section):
+    name: str = Field(min_length=1)
+    """What the rows call this member; unique in the pool, and part of its seeds."""
+    base_url: str = _compute(...)
+    """The OpenAI-compatible API, up to and with /v1: Ray Serve, vLLM or a remote one."""
+    model: str = Field(min_length=1)
+    """The model's id there."""
+    api_key_env: str | None = _compute(None)
+    """Environment variable of the workers that holds the key. None: no key is sent (a server of one's own)."""
+    max_in_flight: int = _compute(64, ge=1)
+    """Requests that all workers together may have open or wait to retry."""
+    timeout_s: float = _compute(300.0, gt=0)
+    """Seconds to wait for an answer (for a connection: at most 10) before the request is sent again."""
+    retries: int = _compute(5, ge=0)
+    """How often a request is sent again after 408, 409, 429, 5xx, a timeout or a lost connection."""
+
+    @field_validator("base_url")
+    @classmethod
+    def _is_a_url_without_secrets(cls, value: str) -> str:
+        parts = urlsplit(value)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise ValueError("not a URL like http://host:8000/v1")
+        if parts.username or parts.password:
+            raise ValueError("a URL holds no user or password; name a variable in api_key_env")
+        return value
+
+
+class OfflineModel(Section):
+    name: str = Field(min_length=1)
+    """What the rows call this member; unique in the pool, and part of its seeds."""
+    model: str = Field(min_length=1)
+    """A folder (the same on every node) or a hub id."""
+    engine: dict[str, Any] = {}
+    """Any option of vLLM's engine by its own name (max_model_len, dtype, tensor_parallel_size, revision ...)."""
+    env: dict[str, str] = _compute({})
+    """Environment variables of the engine's process (VLLM_CPU_KVCACHE_SPACE ...)."""
+    workers: int = _compute(1, ge=1)
+    """Engines; the rows are divided among them."""
+    cpus_per_worker: float = _compute(1, gt=0)
+    """Logical CPUs for each process of an engine."""
+    gpus_per_worker: float = _compute(0, ge=0)
+    """GPUs for each process of an engine; 0 generates on the CPU."""
+    batch_size: int = _compute(64, ge=1)
+    """Requests per Ray Data batch; several batches are in the engine at a time."""
+
+
+class Sampling(Section):
+    endpoints: tuple[Endpoint, ...] = ()
+    """The pool as servers that answer chat requests."""
+    offline: tuple[OfflineModel, ...] = ()
+    """The pool as models that Ray Data loads into vLLM, without a server: for bulk. Not together with endpoints."""
+    draw: int | None = Field(None, ge=1)
+    """Members that answer each prompt, distinct and drawn by seed. None: every member."""
+    samples: int = Field(1, ge=1, le=4096)
+    """Answers from each member that answers."""
+    temperature: float = Field(1.0, ge=0)
+    """Sampling temperature; 0 takes the most likely token."""
+    top_p: float = Field(1.0, gt=0, le=1)
+    """Smallest set of tokens whose probabilities reach this sum."""
+    max_tokens: int = Field(512, ge=1)
+    """Longest answer, in tokens."""
+    stop: tuple[str, ...] = ()
+    """Strings that end an answer; they are no part of it."""
+    extra: dict[str, Any] = {}
+    """Other fields of a request (endpoints) or of vLLM's SamplingParams (offline) by their own name: top_k ..."""
+    workers: int = _compute(1, ge=1)
+    """Ray actors that hold the connections to the endpoints; one keeps hundreds of requests open."""
+    cpus_per_worker: float = _compute(1, gt=0)
+    """Logical CPUs for each of them."""
+
+    @property
+    def members(self) -> tuple[Endpoint, ...] | tuple[OfflineModel, ...]:
+        return self.endpoints or self.offline
+
+    @model_validator(mode="after")
+    def _one_pool(self) -> Sampling:
+        if bool(self.endpoints) == bool(self.offline):
+            raise ValueError("give the pool either endpoints or offline models")
+        if self.draw is not None and self.draw > len(self.members):
+            raise ValueError(f"draw={self.draw} from a pool of {len(self.members)}")
+        clash = find_clash([member.name for member in self.members])
+        if clash:
+            raise ValueError(f"members {clash[0]} and {clash[1]} would share seeds; rename one")
+        for member in self.endpoints:
+            if member.max_in_flight < self.workers:
+                raise ValueError(f"{member.name}: max_in_flight={member.max_in_flight} for {self.workers} workers")
+        return self
+
+
 class Recipe(Section):
     """One experiment, a section per stage."""
 
@@ -266,6 +352,7 @@ class Recipe(Section):
     tokenized: Tokenized = Tokenized()
     reference_logps: ReferenceLogps = ReferenceLogps()
     dpo: DPO = DPO()
+    sampling: Sampling | None = None
     held_out: HeldOut | None = None
 
     @model_validator(mode="after")
@@ -273,28 +360,6 @@ class Recipe(Section):
         if self.model.path is None and self.sft is None:
             raise ValueError("nothing to start DPO from: set model.path, or give the recipe an sft section")
         return self
-
-
-def load(files: Sequence[str], overrides: Sequence[str] = ()) -> Recipe:
-    """Merges recipe files left to right, then the overrides.
-
-    Args:
-        files: Paths of YAML files; a mapping of a later one is merged into an earlier one's.
-        overrides: `section.field=value`, the value read as YAML.
-
-    Raises:
-        UserError: A file that cannot be read, a wrong key or a wrong value, named with its file and the allowed ones.
-    """
-    merged: dict[str, Any] = {}
-    origin: dict[tuple[str, ...], str] = {}
-    for name in files:
-        _merge(merged, _read_yaml(name), origin, name)
-    for text in overrides:
-        _merge(merged, _parse_override(text), origin, f"--set {text}")
-    try:
-        return Recipe.model_validate(merged)
-    except ValidationError as error:
-        raise UserError(_explain(error, origin, ", ".join(files) or "the default recipe")) from None
 
 
 def semantic(section: Section) -> dict[str, Any]:
@@ -305,96 +370,13 @@ def semantic(section: Section) -> dict[str, Any]:
         if isinstance(extra, dict) and extra.get("compute"):
             continue
         value = getattr(section, name)
-        plain[name] = semantic(value) if isinstance(value, Section) else section.model_dump(mode="json")[name]
+        if isinstance(value, Section):
+            plain[name] = semantic(value)
+        elif isinstance(value, tuple) and any(isinstance(item, Section) for item in value):
+            plain[name] = [semantic(item) for item in value]
+        else:
+            plain[name] = section.model_dump(mode="json")[name]
     return plain
-
-
-def to_yaml(recipe: Recipe) -> str:
-    """The resolved recipe as YAML that `load` reads back to an equal one."""
-    return yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True, width=120)
-
-
-def _read_yaml(name: str) -> dict[str, Any]:
-    try:
-        text = Path(name).read_text(encoding="utf-8")
-    except OSError as error:
-        raise UserError(f"recipe {name}: {error.strerror or error}; give --recipe the path of a YAML file") from None
-    except UnicodeDecodeError:
-        raise UserError(f"recipe {name} is not UTF-8 text; give --recipe the path of a YAML file") from None
-    try:
-        content = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise UserError(f"recipe {name} is not valid YAML: {' '.join(str(error).split())}") from None
-    if content is None:
-        return {}
-    if not isinstance(content, dict):
-        raise UserError(f"recipe {name}: the top of a recipe is a mapping of sections, not a {type(content).__name__}")
-    return content
-
-
-def _parse_override(text: str) -> dict[str, Any]:
-    path, equals, value = text.partition("=")
-    if not equals or not path.strip():
-        raise UserError(f"--set {text}: write section.field=value")
-    try:
-        parsed = yaml.safe_load(value)
-    except yaml.YAMLError:
-        parsed = value
-    if isinstance(parsed, str):
-        parsed = _number(parsed)
-    for key in reversed(path.strip().split(".")):
-        parsed = {key: parsed}
-    return parsed
-
-
-def _number(text: str) -> Any:
-    """YAML 1.1 reads 5e-7 as text; a value that Python reads as a number is one."""
-    try:
-        return float(text)
-    except ValueError:
-        return text
-
-
-def _merge(into: dict[str, Any], new: dict[str, Any], origin: dict, name: str, at: tuple[str, ...] = ()) -> None:
-    for key, value in new.items():
-        path = (*at, str(key))
-        if isinstance(value, dict) and isinstance(into.get(key), dict):
-            _merge(into[key], value, origin, name, path)
-        elif isinstance(value, dict):
-            into[key] = {}
-            origin[path] = name
-            _merge(into[key], value, origin, name, path)
-        else:
-            into[key] = value
-            origin[path] = name
-
-
-def _explain(error: ValidationError, origin: dict[tuple[str, ...], str], default_source: str) -> str:
-    lines = []
-    for problem in error.errors():
-        path = tuple(str(part) for part in problem["loc"])
-        source = next((origin[path[:n]] for n in range(len(path), 0, -1) if path[:n] in origin), default_source)
-        field = ".".join(path)
-        if problem["type"] == "extra_forbidden":
-            allowed = list(_model_at(path[:-1]).model_fields)
-            close = difflib.get_close_matches(path[-1], allowed, n=1)
-            hint = f"did you mean {close[0]}? " if close else ""
-            lines.append(f"{source}: unknown key {field}; {hint}allowed here: {', '.join(allowed)}")
-        else:
-            message = problem["msg"].removeprefix("Value error, ")
-            given = f" (given: {problem['input']!r})" if not isinstance(problem["input"], dict | Section) else ""
-            lines.append(f"{source}: {field + ': ' if field else ''}{message}{given}")
-    return "; ".join(lines)
-
-
-def _model_at(path: tuple[str, ...]) -> type[Section]:
-    """The section class at a path of keys."""
-    model: type[Section] = Recipe
-    for key in path:
-        annotation = model.model_fields[key].annotation
-        candidates = getattr(annotation, "__args__", (annotation,))
-        model = next(c for c in candidates if isinstance(c, type) and issubclass(c, Section))
-    return model
 
 
 def _largest_divisor(number: int, at_most: int) -> int:

@@ -8,6 +8,27 @@ IDS = pa.list_(pa.int32())
 PROMPTS = pa.schema([("prompt_id", pa.string()), ("messages", MESSAGES), ("source", pa.string())])
 """`prompt_id` is a hash of the messages; `source` names where the row came from (file:line)."""
 
+COMPLETION = pa.struct(
+    [
+        ("model", pa.string()),
+        ("content", pa.string()),
+        ("finish_reason", pa.string()),
+        ("tokens", pa.int32()),
+        ("seed", pa.int64()),
+    ]
+)
+"""An answer. `model` is its name in the pool; `tokens` counts what was generated, null where a server does not say."""
+
+CANDIDATES = pa.schema(
+    [
+        ("prompt_id", pa.string()),
+        ("messages", MESSAGES),
+        ("completions", pa.list_(COMPLETION)),
+        ("error", pa.string()),
+    ]
+)
+"""A prompt and the answers to it. `error` says which requests failed and why; it is null where none did."""
+
 DIALOGUES = pa.schema([("dialogue_id", pa.string()), ("messages", MESSAGES), ("source", pa.string())])
 """`dialogue_id` is a hash of the messages; the last message is the assistant's."""
 

@@ -9,6 +9,7 @@ import pytest
 
 from tests.integration.cluster import REPO, free_port, head
 from tests.integration.jobs import manifest, run_job
+from tests.integration.servers import Proxy, vllm_server
 from tests.integration.service import FAST_PATH, KEY, Service, describe, make_run
 from zephyr_ray import recipe as recipes
 
@@ -35,6 +36,20 @@ def base_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("base")
     make_base(folder, recipes.Tiny(hidden_size=64, layers=2), seed=0)
     return folder
+
+
+@pytest.fixture(scope="session")
+def vllm_url(tmp_path_factory: pytest.TempPathFactory, base_model: Path) -> Iterator[str]:
+    """A vLLM server of the random model, which answers as `a` and as `b`."""
+    with vllm_server(base_model, tmp_path_factory.mktemp("vllm") / "log", "a", "b") as url:
+        yield url
+
+
+@pytest.fixture
+def proxy(vllm_url: str) -> Iterator[Proxy]:
+    """A proxy before that server."""
+    with Proxy(vllm_url) as running:
+        yield running
 
 
 @pytest.fixture(scope="session")

@@ -80,12 +80,13 @@ class Service:
         return [replica for replica in deployment["replicas"] if replica["state"] == "RUNNING"]
 
     def metric(self, name: str) -> float:
-        """The sum of a metric over all its tags, as Prometheus would scrape it from Ray."""
+        """The sum of a metric over all its tags, as Prometheus would scrape it from Ray; 0 where it is not exported.
+
+        Ray exports a gauge only while somebody sets it.
+        """
         with urllib.request.urlopen(self.head.metrics, timeout=30) as answer:
             lines = answer.read().decode().splitlines()
-        values = [float(line.rsplit(" ", 1)[1]) for line in lines if line.split("{")[0] == name]
-        assert values, f"{name} is not among the metrics"
-        return sum(values)
+        return sum(float(line.rsplit(" ", 1)[1]) for line in lines if line.split("{")[0] == name)
 
 
 def make_run(root: Path, model: Path) -> Path:

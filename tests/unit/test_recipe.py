@@ -6,19 +6,20 @@ import pytest
 import yaml
 
 from zephyr_ray import recipe as recipes
+from zephyr_ray import recipe_file
 from zephyr_ray.errors import UserError
 
 RECIPES = sorted((Path(__file__).parents[2] / "recipes").rglob("*.yaml"))
 
 
 def load(*overrides: str) -> recipes.Recipe:
-    return recipes.load([], ["sft.base=tiny", *overrides])
+    return recipe_file.load([], ["sft.base=tiny", *overrides])
 
 
 def test_recipes_merge_left_to_right_and_overrides_win(tmp_path: Path) -> None:
     (tmp_path / "a.yaml").write_text("sft: {base: tiny}\ndpo: {beta: 0.5, epochs: 2}\n")
     (tmp_path / "b.yaml").write_text("dpo: {beta: 0.2}\n")
-    merged = recipes.load([str(tmp_path / "a.yaml"), str(tmp_path / "b.yaml")], ["dpo.epochs=7"])
+    merged = recipe_file.load([str(tmp_path / "a.yaml"), str(tmp_path / "b.yaml")], ["dpo.epochs=7"])
     assert (merged.dpo.beta, merged.dpo.epochs) == (0.2, 7)
 
 
@@ -33,7 +34,7 @@ def test_an_unknown_key_names_the_file_the_field_and_what_is_allowed(tmp_path: P
     with pytest.raises(
         UserError, match=r"wrong\.yaml: unknown key dpo\.betta; did you mean beta\? allowed here: .*loss_type"
     ):
-        recipes.load([str(path)])
+        recipe_file.load([str(path)])
 
 
 def test_an_unknown_stage_is_an_unknown_key() -> None:
@@ -67,12 +68,12 @@ def test_a_broken_recipe_file_is_named(tmp_path: Path, content: bytes, message: 
     path = tmp_path / "broken.yaml"
     path.write_bytes(content)
     with pytest.raises(UserError, match=message):
-        recipes.load([str(path)])
+        recipe_file.load([str(path)])
 
 
 def test_dpo_needs_a_model_to_start_from() -> None:
     with pytest.raises(UserError, match=r"set model\.path, or give the recipe an sft section"):
-        recipes.load([])
+        recipe_file.load([])
 
 
 def test_a_recipe_cannot_be_changed() -> None:
@@ -91,8 +92,8 @@ def test_compute_fields_are_no_part_of_what_the_experiment_is() -> None:
 def test_the_resolved_recipe_reads_back_equal(tmp_path: Path) -> None:
     resolved = load("dpo.beta=0.3", "model.lora.r=4")
     path = tmp_path / "recipe.yaml"
-    path.write_text(recipes.to_yaml(resolved))
-    assert recipes.load([str(path)]) == resolved
+    path.write_text(recipe_file.to_yaml(resolved))
+    assert recipe_file.load([str(path)]) == resolved
 
 
 def test_every_field_has_a_description() -> None:
@@ -112,14 +113,14 @@ def test_every_field_has_a_description() -> None:
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: f"{path.parent.name}/{path.name}")
 def test_every_recipe_is_parsed_and_says_what_it_is(path: Path) -> None:
-    recipes.load([str(path)])
+    recipe_file.load([str(path)])
     assert path.read_text().startswith("# ")
 
 
 def test_the_published_hyper_parameters() -> None:
     folder = Path(__file__).parents[2] / "recipes" / "zephyr-7b-beta"
     paper, later, qlora = (
-        recipes.load([str(folder / name)]) for name in ("paper.yaml", "handbook.yaml", "handbook-qlora.yaml")
+        recipe_file.load([str(folder / name)]) for name in ("paper.yaml", "handbook.yaml", "handbook-qlora.yaml")
     )
     assert paper.sft is not None
     assert later.sft is not None
@@ -157,3 +158,35 @@ def test_the_published_hyper_parameters() -> None:
 
 def test_recipes_are_plain_mappings() -> None:
     assert all(isinstance(yaml.safe_load(path.read_text()), dict) for path in RECIPES)
+
+
+ENDPOINT = "{name: a, base_url: 'http://host/v1', model: m}"
+
+
+@pytest.mark.parametrize(
+    ("sampling", "message"),
+    [
+        ("{}", "either endpoints or offline models"),
+        (f"{{endpoints: [{ENDPOINT}], offline: [{{name: b, model: m}}]}}", "either endpoints or offline models"),
+        (f"{{endpoints: [{ENDPOINT}, {ENDPOINT}]}}", "members a and a would share seeds"),
+        (f"{{endpoints: [{ENDPOINT}], draw: 2}}", "draw=2 from a pool of 1"),
+        (f"{{endpoints: [{ENDPOINT}], workers: 65}}", "a: max_in_flight=64 for 65 workers"),
+        ("{endpoints: [{name: a, base_url: 'host:1', model: m}]}", r"sampling\.endpoints\.0\.base_url: not a URL"),
+        ("{endpoints: [{name: a, base_url: 'http://u:p@host', model: m}]}", "no user or password"),
+        ("{endpoints: [{nam: a}]}", r"unknown key sampling\.endpoints\.0\.nam; did you mean name\?"),
+    ],
+)
+def test_a_wrong_pool_is_refused(sampling: str, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        load(f"sampling={sampling}")
+
+
+def test_where_a_member_is_served_is_no_part_of_the_experiment() -> None:
+    here, there, other = (
+        load(f"sampling={{endpoints: [{{name: a, base_url: '{url}', model: {model}}}]}}").sampling
+        for url, model in (("http://here/v1", "m"), ("http://there/v1", "m"), ("http://here/v1", "n"))
+    )
+    assert here
+    assert there
+    assert other
+    assert recipes.semantic(here) == recipes.semantic(there) != recipes.semantic(other)

@@ -2,19 +2,19 @@
 
 import pytest
 
-from zephyr_ray import recipe as recipes
+from zephyr_ray import recipe_file
 from zephyr_ray.errors import UserError
 from zephyr_ray.models import external_fingerprint
 from zephyr_ray.stages import STAGES, fingerprints, in_order
 
 
 def plan(*overrides: str, targets: tuple[str, ...] = ("dpo",)) -> dict[str, str]:
-    recipe = recipes.load([], ["sft.base=tiny", *overrides])
+    recipe = recipe_file.load([], ["sft.base=tiny", *overrides])
     return {name: known[0] for name, known in fingerprints(recipe, in_order(recipe, targets)).items()}
 
 
 def test_each_stage_comes_after_what_it_reads() -> None:
-    recipe = recipes.load([], ["sft.base=tiny", "held_out.samples=1"])
+    recipe = recipe_file.load([], ["sft.base=tiny", "held_out.samples=1"])
     seen: set[str] = set()
     for stage in in_order(recipe, ("dpo", "held_out")):
         assert set(stage.reads(recipe)) <= seen
@@ -23,7 +23,7 @@ def test_each_stage_comes_after_what_it_reads() -> None:
 
 
 def test_a_given_model_needs_no_sft(tmp_path) -> None:
-    recipe = recipes.load([], ["sft.base=tiny", "model.path=somewhere"])
+    recipe = recipe_file.load([], ["sft.base=tiny", "model.path=somewhere"])
     assert [stage.name for stage in in_order(recipe, ("dpo",))] == [
         "preferences",
         "tokenized",

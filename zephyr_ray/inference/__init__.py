@@ -1,0 +1,1 @@
+"""Reads prompts -> answers, from models behind servers or loaded into vLLM."""

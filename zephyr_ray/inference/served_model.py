@@ -22,6 +22,11 @@ _REFUSED = {
     "enable_prompt_embeds": "a prompt is text or token ids",
     "lora_modules": "give adapters",
 }
+_CPU_OPTIONS = {
+    "enforce_eager": True,
+    # With a seed and a prompt that is prefilled in chunks, vLLM 0.29 on a CPU loses its engine.
+    "enable_chunked_prefill": False,
+}
 
 
 class ServedModel(BaseModel):
@@ -114,7 +119,7 @@ def llm_config(model: ServedModel) -> LLMConfig:
         **({} if model.max_model_len is None else {"max_model_len": model.max_model_len}),
         **({} if model.revision is None else {"revision": model.revision}),
         **_lora(model),
-        **({"enforce_eager": True} if model.accelerator == "cpu" else {}),
+        **(_CPU_OPTIONS if model.accelerator == "cpu" else {}),
         **model.engine,
     }
     autoscaling = AutoscalingConfig(

@@ -1,0 +1,148 @@
+"""What the endpoint does under load: a full queue, clients that leave, a new checkpoint, a burst, a killed replica."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from pathlib import Path
+
+import pytest
+
+from tests.integration.load import clients, keeping_busy, until
+from tests.integration.service import Service, make_run
+
+pytestmark = pytest.mark.timeout(600)
+
+LONG = 400
+
+
+def test_a_full_queue_answers_429(chat_service: Service) -> None:
+    """24 requests go on and 8 wait; of 60 long ones at once some are told to come back, and none fails otherwise."""
+
+    async def burst() -> None:
+        async with clients(chat_service) as asking:
+            await asyncio.gather(*(asking.ask(max_tokens=LONG) for _ in range(60)))
+        outcome = asking.outcome
+        assert set(outcome.statuses) == {200, 429}
+        assert outcome.statuses.count(200) >= 32
+        refused = [body for body in outcome.bodies if body]
+        assert all(float(body["headers"]["Retry-After"]) > 0 for body in refused)
+        assert all(body["error"]["type"] == "rate_limit_error" for body in refused)
+
+    asyncio.run(burst())
+
+
+def test_a_client_that_leaves_cancels_generation(chat_service: Service) -> None:
+    streams = 16
+
+    async def leave() -> None:
+        async with clients(chat_service) as asking:
+            body = {
+                "model": "tiny",
+                "messages": [{"role": "user", "content": "go on"}],
+                "max_tokens": LONG,
+                "ignore_eos": True,
+                "stream": True,
+            }
+            answers = await asyncio.gather(*(asking.session.post(asking.url, json=body) for _ in range(streams)))
+            await asyncio.gather(*(answer.content.readline() for answer in answers))
+            for answer in answers:
+                answer.close()
+
+    def generated() -> float:
+        return chat_service.metric("ray_vllm_generation_tokens_total")
+
+    async def settled() -> None:
+        await until(lambda: chat_service.metric("ray_vllm_num_requests_running") == 0, 30, "requests go on running")
+
+    asyncio.run(settled())
+    before = generated()
+    asyncio.run(leave())
+    asyncio.run(asyncio.sleep(3))  # metrics are reported once a second
+    asyncio.run(settled())
+    assert generated() - before < streams * LONG / 2
+
+
+def test_metrics_are_there_for_prometheus(chat_service: Service) -> None:
+    names = (
+        "ray_zephyr_requests_total",
+        "ray_zephyr_errors_total",
+        "ray_zephyr_time_to_first_token_seconds_count",
+        "ray_zephyr_time_per_token_seconds_count",
+        "ray_zephyr_request_seconds_count",
+        "ray_zephyr_requests_in_progress",
+        "ray_vllm_num_requests_running",
+        "ray_vllm_time_to_first_token_seconds_count",
+        "ray_vllm_generation_tokens_total",
+    )
+    seen: set[str] = set()
+
+    def all_seen() -> bool:
+        seen.update(name for name in names if chat_service.metric(name) > 0)
+        return seen >= set(names)
+
+    async def ask() -> None:
+        async with clients(chat_service) as asking:
+
+            async def both() -> None:
+                await asyncio.gather(asking.stream(max_tokens=LONG), asking.ask(model="tiny", n=9))
+
+            async with keeping_busy(both, 24):
+                await until(all_seen, 30, f"never above zero: {set(names) - seen}")
+
+    asyncio.run(ask())
+
+
+def test_a_new_checkpoint_drops_no_request(chat_service: Service, other_model: Path, tmp_path: Path) -> None:
+    run = make_run(tmp_path / "next", other_model)
+
+    async def swap() -> tuple[list[str], list[object]]:
+        async with clients(chat_service) as asking:
+
+            async def both() -> None:
+                await asyncio.gather(asking.ask(), asking.stream())
+
+            async with keeping_busy(both, 2):
+                await until(lambda: bool(asking.outcome.fingerprints), 60, "no answer came")
+                before = set(asking.outcome.fingerprints)
+                assert len(before) == 1
+                await asyncio.to_thread(chat_service.deploy, run=str(run), adapters={}, max_replicas=2)
+                await until(lambda: asking.outcome.fingerprints[-1] not in before, 120, "the old checkpoint answers")
+                await asyncio.sleep(2)
+        assert asking.outcome.ends
+        return asking.outcome.fingerprints, asking.outcome.failed
+
+    fingerprints, failed = asyncio.run(swap())
+    assert failed == []
+    assert len(set(fingerprints)) == 2
+    # Once the new one has taken over it stays: the old replica is gone.
+    first_of_new = fingerprints.index(fingerprints[-1])
+    assert fingerprints[-5:] == [fingerprints[-1]] * 5
+    assert first_of_new > 1
+
+
+def test_replicas_come_with_a_burst_survive_a_kill_and_go(chat_service: Service) -> None:
+    """Needs the service as the test above leaves it: at most two replicas."""
+    assert len(chat_service.replicas()) == 1
+
+    async def burst() -> None:
+        async with clients(chat_service) as asking:
+
+            async def both() -> None:
+                await asyncio.gather(asking.ask(max_tokens=LONG // 4), asking.stream(max_tokens=LONG))
+
+            async with keeping_busy(both, 10):
+                await until(lambda: len(chat_service.replicas()) == 2, 150, "no second replica came")
+                await asyncio.sleep(2)
+                asking.outcome.ends.clear()
+                victim = chat_service.replicas()[0]
+                os.kill(victim["pid"], signal.SIGKILL)
+                await asyncio.sleep(5)
+        assert asking.outcome.failed == []
+        # The killed replica had streams in progress, and each of those was told so.
+        assert "error" in asking.outcome.ends
+        assert "done" in asking.outcome.ends
+
+    asyncio.run(burst())
+    asyncio.run(until(lambda: len(chat_service.replicas()) == 1, 180, "the second replica stayed"))
