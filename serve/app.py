@@ -56,7 +56,7 @@ def model(args: ModelApplication) -> Application:
         llm_config(served),
         name_prefix="",
         deployment_cls=serve.ingress()(ChatServer),
-        bind_kwargs={"keys_file": args.keys, "open_to_all": args.open},
+        bind_kwargs={"max_requests": args.max_requests, "keys_file": args.keys, "open_to_all": args.open},
     )
 
 

@@ -27,6 +27,8 @@ logger = logging.getLogger("ray.serve")
 _CONNECT_S = 5
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.05, 2.0
 _SERVER_ERRORS = 2  # tries again after a replica's own 5xx; a replica that is gone is tried around until the deadline
+_DRAWS = 8
+_GONE_S = 5.0
 _GONE = (aiohttp.ClientConnectionError, aiohttp.ClientPayloadError, ConnectionError)
 
 
@@ -37,6 +39,7 @@ class Relay:
         self._session: aiohttp.ClientSession | None = None
         self._handles: dict[str, DeploymentHandle] = {}
         self._ongoing: Counter[str] = Counter()
+        self._gone: dict[str, float] = {}
         self._node = ray.get_runtime_context().get_node_id()
 
     async def whole(self, model: str, path: str, body: bytes, headers: dict[str, str], deadline: float) -> Any:
@@ -50,9 +53,7 @@ class Relay:
                 async with self._post(attempt, path, body, headers, deadline) as response:
                     answer = await response.read()
             except _GONE as error:
-                logger.warning(
-                    "replica %s of %s is gone (%s); trying another", attempt.address, model, type(error).__name__
-                )
+                self._lost(attempt.address, model, error)
                 continue
             except TimeoutError:
                 raise _late() from None
@@ -88,7 +89,7 @@ class Relay:
                             rest = rest[end:]
                     return
             except _GONE as error:
-                logger.warning("replica %s of %s is gone (%s)", attempt.address, model, type(error).__name__)
+                self._lost(attempt.address, model, error)
                 if started:
                     yield error_event("the model's replica was lost; send the request again", "replica_lost")
                     return
@@ -137,13 +138,26 @@ class Relay:
             pause = min(2 * pause, _LONGEST_PAUSE_S)
 
     async def _choose(self, handle: DeploymentHandle) -> str:
-        """Of two replicas that Ray Serve draws, the one with fewer requests of this gateway."""
-        drawn = []
-        for _ in range(2):
+        """Of two replicas that Ray Serve draws, the one with fewer requests of this gateway.
+
+        One that was gone a moment ago is taken only where some more draws give no other: Ray Serve needs a while to
+        see that a replica died, and it would have the fewest requests of all.
+        """
+        drawn: set[str] = set()
+        for draw in range(_DRAWS):
             # Only the choice is Ray Serve's here; the request itself goes past it, so it reserves nothing.
             async with handle.choose_replica(_reserve=False) as selection:
-                drawn.append(self._address(selection._replica))
-        return min(drawn, key=lambda address: self._ongoing[address])
+                drawn.add(self._address(selection._replica))
+            if draw > 0 and not all(map(self._was_gone, drawn)):
+                break
+        return min(drawn, key=lambda address: (self._was_gone(address), self._ongoing[address]))
+
+    def _was_gone(self, address: str) -> bool:
+        return time.monotonic() - self._gone.get(address, -_GONE_S) < _GONE_S
+
+    def _lost(self, address: str, model: str, error: BaseException) -> None:
+        self._gone[address] = time.monotonic()
+        logger.warning("replica %s of %s is gone (%s)", address, model, type(error).__name__)
 
     def _address(self, replica: Any) -> str:
         """Where a replica listens: on loopback for this node, since that may be all it listens on."""

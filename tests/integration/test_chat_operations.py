@@ -18,7 +18,7 @@ LONG = 400
 
 
 def test_a_full_queue_answers_429(chat_service: Service) -> None:
-    """24 requests go on and 8 wait; of 60 long ones at once some are told to come back, and none fails otherwise."""
+    """A replica holds 32 requests; of 60 long ones at once some are told to come back, and none fails otherwise."""
 
     async def burst() -> None:
         async with clients(chat_service) as asking:
@@ -139,7 +139,7 @@ def test_replicas_come_with_a_burst_survive_a_kill_and_go(chat_service: Service)
                 victim = chat_service.replicas()[0]
                 os.kill(victim["pid"], signal.SIGKILL)
                 await asyncio.sleep(5)
-        assert asking.outcome.failed == []
+        assert asking.outcome.failed == [], asking.outcome.failed[:3]
         # The killed replica had streams in progress, and each of those was told so.
         assert "error" in asking.outcome.ends
         assert "done" in asking.outcome.ends

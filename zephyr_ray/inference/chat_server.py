@@ -26,11 +26,12 @@ class ChatServer(LLMServer):
 
     # Ray Serve awaits the constructor.
     async def __init__(  # type: ignore[misc]
-        self, llm_config: LLMConfig, keys_file: str | None = None, open_to_all: bool = False
+        self, llm_config: LLMConfig, max_requests: int, keys_file: str | None = None, open_to_all: bool = False
     ):
         from vllm.entrypoints.openai.models.protocol import LoRAModulePath
         from vllm.renderers.registry import RENDERER_REGISTRY
 
+        self._max_requests = max_requests
         self._keys = None if open_to_all else keys.read(keys_file)
         RENDERER_REGISTRY.renderers["hf"] = ("zephyr_ray.inference.renderer", "TrainingRenderer")
         options = llm_config.engine_kwargs
@@ -51,14 +52,15 @@ class ChatServer(LLMServer):
         }
 
     async def __serve_build_asgi_app__(self) -> ASGIApp:
-        return Guard(await self.engine.build_asgi_app(), self._keys)  # type: ignore[union-attr]
+        return Guard(await self.engine.build_asgi_app(), self._keys, self._max_requests)  # type: ignore[union-attr]
 
 
 class Guard:
-    """Lets requests with a key through to the few routes that a replica has."""
+    """Lets requests with a key through to the few routes that a replica has, and not more than it can hold."""
 
-    def __init__(self, app: ASGIApp, known: keys.Keys | None):
+    def __init__(self, app: ASGIApp, known: keys.Keys | None, max_requests: int):
         self._app, self._keys = app, known
+        self._inside, self._most = 0, max_requests
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
@@ -67,11 +69,21 @@ class Guard:
             authorization = dict(scope["headers"]).get(b"authorization", b"").decode("latin-1")
             if self._keys is not None and self._keys.name_of(authorization) is None:
                 return await _refuse(send, 401, "no valid API key")
-        await self._app(scope, receive, send)
+            if self._inside >= self._most:
+                return await _refuse(send, 429, "the model's queue is full; try again")
+        elif scope["type"] == "lifespan":  # lasts as long as the replica
+            return await self._app(scope, receive, send)
+        self._inside += 1
+        try:
+            await self._app(scope, receive, send)
+        finally:
+            self._inside -= 1
 
 
 async def _refuse(send: Send, status: int, message: str) -> None:
     body = json.dumps({"error": {"message": message, "type": "invalid_request_error", "param": None, "code": None}})
     headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
+    if status == 429:
+        headers.append((b"retry-after", b"1"))
     await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": body.encode()})

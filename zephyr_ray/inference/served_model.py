@@ -66,10 +66,9 @@ class ServedModel(BaseModel):
     """How long the load must be above the target before replicas are added."""
     downscale_delay_s: float = Field(600, ge=0)
     """How long the load must be below it before replicas are taken away."""
-    max_ongoing_requests: int = Field(64, ge=1)
-    """Requests that a replica gives its engine at once."""
-    max_queued_requests: int = Field(128, ge=0)
-    """Requests that may wait at a replica beyond those; the next one is answered 429."""
+    max_requests: int = Field(256, ge=1)
+    """Requests that a replica has at once, running or waiting in its engine (which runs engine.max_num_seqs of them);
+    the next one is answered 429."""
     drain_s: float = Field(120, ge=0)
     """How long a replica that is replaced or taken away may go on with its requests."""
 
@@ -105,7 +104,7 @@ def llm_config(model: ServedModel) -> LLMConfig:
     Raises:
         UserError: There is no such model or adapter, or it is not one that can be served.
     """
-    from ray.serve.config import AutoscalingConfig, BackpressureConfig
+    from ray.serve.config import AutoscalingConfig
     from ray.serve.llm import LLMConfig
 
     from zephyr_ray.inference.chat_server import ChatServer
@@ -139,12 +138,11 @@ def llm_config(model: ServedModel) -> LLMConfig:
         experimental_configs={"stream_batching_interval_ms": 0},
         deployment_config={
             "autoscaling_config": autoscaling.model_dump(exclude_unset=True),
-            "max_ongoing_requests": model.max_ongoing_requests,
-            "max_queued_requests": model.max_queued_requests,
+            # The replica's own guard holds the line at max_requests, with an answer that clients understand.
+            "max_ongoing_requests": 10_000,
             "graceful_shutdown_timeout_s": model.drain_s,
             # A new checkpoint's replica is up before the old one goes.
             "max_surge_percent": 100,
-            "backpressure_config": BackpressureConfig(status_code=429, retry_after_s=1).model_dump(),
             "health_check_period_s": 2,
             # The engine has a process of its own; this one only feeds it.
             "ray_actor_options": {"num_cpus": 0},
