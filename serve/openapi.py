@@ -5,7 +5,7 @@ from typing import Any
 from serve.bodies import ChatCompletionBody, CompletionBody
 from serve.feedback import FeedbackBody
 
-_ERROR = {
+ERROR = {
     "type": "object",
     "required": ["error"],
     "properties": {
@@ -36,7 +36,7 @@ _MEANING = {
 def _answers(success: int, meaning: str, content: str, *errors: int) -> dict[int | str, dict[str, Any]]:
     answers: dict[int | str, dict[str, Any]] = {success: {"description": meaning, "content": {content: {}}}}
     for status in errors:
-        answers[status] = {"description": _MEANING[status], "content": {"application/json": {"schema": _ERROR}}}
+        answers[status] = {"description": _MEANING[status], "content": {"application/json": {"schema": ERROR}}}
     return answers
 
 
