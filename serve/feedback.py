@@ -9,8 +9,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from serve.bodies import Text, load_json
-from serve.errors import ApiError
+from serve.bodies import Text, load_json, refusal
 
 
 class _Part(BaseModel):
@@ -67,9 +66,7 @@ def parse(data: bytes) -> FeedbackBody:
     try:
         return FeedbackBody.model_validate(load_json(data))
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        field = ".".join(str(part) for part in first["loc"]) or "body"
-        raise ApiError(400, f"{field}: {first['msg'].removeprefix('Value error, ')}", field) from None
+        raise refusal(error) from None
 
 
 def row(body: FeedbackBody) -> dict[str, Any]:

@@ -147,3 +147,10 @@ def test_what_is_let_through_is_within_the_limits(max_tokens: int, n: int) -> No
     else:
         with pytest.raises(ApiError):
             chat(max_tokens=max_tokens, n=n)
+
+
+def test_a_long_name_of_a_field_does_not_come_back_whole() -> None:
+    with pytest.raises(ApiError) as raised:
+        chat(**{"x" * 100_000: 1})
+    assert raised.value.param == "x" * 200
+    assert raised.value.message == "x" * 200 + ": there is no such field here"
