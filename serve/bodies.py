@@ -15,6 +15,7 @@ from serve.errors import ApiError
 
 INT64 = 2**63 - 1
 _DEPTH = 64
+_FIELD = 200  # characters of a field's name in an error: a client may send any name
 
 Text = Annotated[str, Field(max_length=4_000_000)]
 Stop = Annotated[str, Field(min_length=1, max_length=1000)]
@@ -164,7 +165,7 @@ def parse(data: bytes, model: type[Sampling], limits: Limits) -> dict[str, Any]:
     try:
         body = model.model_validate(raw)
     except ValidationError as error:
-        raise ApiError(400, *_first(error)) from None
+        raise refusal(error) from None
     checked = body.model_dump(exclude_none=True, by_alias=True, exclude={"user"})
     _limit(checked, limits)
     return checked
@@ -211,15 +212,15 @@ def _strings(value: Any, depth: int) -> Iterator[str]:
             yield from _strings(item, depth + 1)
 
 
-def _first(error: ValidationError) -> tuple[str, str]:
+def refusal(error: ValidationError) -> ApiError:
     """What is wrong with the body, in one line, and the field it is about."""
     first = error.errors(include_url=False)[0]
-    field = ".".join(str(part) for part in first["loc"]) or "body"
+    field = ".".join(str(part) for part in first["loc"])[:_FIELD] or "body"
     message = first["msg"].removeprefix("Value error, ")
     if first["type"] == "extra_forbidden":
         message = "there is no such field here"
     more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
-    return f"{field}: {message}{more}", field
+    return ApiError(400, f"{field}: {message}{more}", field)
 
 
 def _limit(body: dict[str, Any], limits: Limits) -> None:

@@ -9,8 +9,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from serve.bodies import Text, load_json
-from serve.errors import ApiError
+from serve.bodies import Text, load_json, refusal
 
 
 class _Part(BaseModel):
@@ -67,9 +66,7 @@ def parse(data: bytes) -> FeedbackBody:
     try:
         return FeedbackBody.model_validate(load_json(data))
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        field = ".".join(str(part) for part in first["loc"]) or "body"
-        raise ApiError(400, f"{field}: {first['msg'].removeprefix('Value error, ')}", field) from None
+        raise refusal(error) from None
 
 
 def row(body: FeedbackBody) -> dict[str, Any]:
@@ -132,9 +129,14 @@ class Feedback:
             if str(body.id) in self._seen:
                 return False
             assert self._file is not None
-            if os.write(self._file, line) != len(line):
-                raise OSError("the disk took only a part of a row")
-            os.fsync(self._file)
+            try:
+                if os.write(self._file, line) != len(line):
+                    raise OSError("the disk took only a part of a row")
+                os.fsync(self._file)
+            except OSError:  # nothing may follow a cut line: the next row begins another file
+                os.close(self._file)
+                self._file = None
+                raise
             self._seen.add(str(body.id))
         return True
 
@@ -161,6 +163,7 @@ def _ids(folder: str) -> list[str]:
 
 def _id(line: str) -> str | None:
     try:
-        return json.loads(line)["feedback_id"]
-    except (ValueError, KeyError, TypeError):  # the cut last line of a process that was killed
+        found = json.loads(line)["feedback_id"]
+    except (ValueError, KeyError, TypeError, RecursionError):  # a cut last line, or no row of ours
         return None
+    return found if isinstance(found, str) else None

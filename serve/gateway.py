@@ -6,6 +6,7 @@ The one deployment that clients reach. It checks keys, limits and bodies, and ha
 
 import asyncio
 import json
+import re
 import time
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -13,14 +14,17 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-from fastapi import FastAPI, HTTPException, Request, Response
+from fastapi import FastAPI, Request, Response
 from fastapi.staticfiles import StaticFiles
 from limits import RateLimitItemPerMinute
 from limits.storage import MemoryStorage
 from limits.strategies import MovingWindowRateLimiter
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 from ray import serve
+from ray.exceptions import RayError
+from ray.serve.exceptions import RayServeException
 from ray.serve.schema import ReplicaState
+from starlette.exceptions import HTTPException as StarletteHTTPException
 from starlette.responses import FileResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -33,6 +37,7 @@ from zephyr_ray.inference import keys
 
 STATIC = Path(__file__).with_name("static")
 _DESCRIBE_S = 2.0
+_REQUEST_ID = re.compile(r"[A-Za-z0-9._:/+=@-]{1,128}")
 _POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
@@ -67,6 +72,14 @@ class GatewaySettings(BaseModel):
     """Write the bodies of requests to the access log. Off: no text of a message is ever logged."""
     replicas: int = Field(1, ge=1)
     """Processes of this gateway."""
+
+    @model_validator(mode="after")
+    def _check(self) -> "GatewaySettings":
+        names = [name for app, adapters in self.models.items() for name in (app, *adapters)]
+        for name in names:
+            if names.count(name) > 1:
+                raise ValueError(f"models: the name {name} is there twice")
+        return self
 
 
 class Gateway:
@@ -136,13 +149,13 @@ class Gateway:
             return
         try:
             self._described[app] = await asyncio.wait_for(self._relay.describe(app), _DESCRIBE_S)
-        except TimeoutError:  # busy: what it said last still stands
+        except (TimeoutError, RayError, RayServeException, ApiError):  # busy or going: what it said last still stands
             return
 
     async def complete(self, request: Request, body_model: type[bodies.Sampling], path: str) -> Response:
         """Answers a chat or completion request."""
         key = self.who(request)
-        data = await request.body()
+        data = await _json_of(request)
         body = bodies.parse(data, body_model, self._settings.limits)
         app = self._app_of.get(body["model"])
         if app is None:
@@ -151,7 +164,7 @@ class Gateway:
                 404, f"there is no model {body['model']}; there are {known}", "model", code="model_not_found"
             )
         self._default_length(body)
-        request_id = request.headers.get("x-request-id") or uuid.uuid4().hex
+        request_id = _request_id(request) or uuid.uuid4().hex
         measured = self._telemetry.begin(path, body["model"], key, request_id)
         if self._settings.log_text:
             measured.text = data.decode("utf-8")
@@ -169,6 +182,9 @@ class Gateway:
             raise
         except asyncio.CancelledError:
             measured.end(499, "client_gone")
+            raise
+        except Exception as error:
+            measured.end(500, type(error).__name__)
             raise
         measured.usage = answer.get("usage")
         measured.end(200)
@@ -191,7 +207,7 @@ class Gateway:
         self.who(request)
         if self._feedback is None:
             raise ApiError(404, "this endpoint keeps no feedback; start it with a run or --feedback")
-        body = feedback.parse(await request.body())
+        body = feedback.parse(await _json_of(request))
         new = await asyncio.to_thread(self._feedback.store, body)
         return Response(json.dumps({"id": str(body.id), "stored": new}), 201, media_type="application/json")
 
@@ -207,6 +223,19 @@ def _check_loopback() -> None:
     host = client.http_config.host if client is not None else None
     if host not in ("127.0.0.1", "localhost", "::1"):
         raise ValueError(f"open: true goes with an HTTP host on loopback, not {host}; give API keys")
+
+
+async def _json_of(request: Request) -> bytes:
+    """The body of a request that says it is JSON: what a page of another site can post unasked never does."""
+    if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
+        raise ApiError(415, "give the body as JSON, with the header `Content-Type: application/json`")
+    return await request.body()
+
+
+def _request_id(request: Request) -> str | None:
+    """The client's name for its request, where it is one that can stand in headers and logs."""
+    given = request.headers.get("x-request-id", "")
+    return given if _REQUEST_ID.fullmatch(given) else None
 
 
 class EventStream(Response):
@@ -239,6 +268,9 @@ class EventStream(Response):
         except ApiError as error:  # after the first event; the client reads it as the stream's last
             kind = error.code or f"status_{error.status}"
             await send({"type": "http.response.body", "body": error_event(error.message, kind), "more_body": False})
+        except Exception as error:
+            kind = type(error).__name__
+            raise
         finally:
             await self._rest.aclose()  # type: ignore[attr-defined]
             measured.end(200, kind)
@@ -252,7 +284,7 @@ def build_app(gateway: Gateway) -> ASGIApp:
         yield
         await gateway.close()
 
-    app = FastAPI(title="zephyr_ray chat", docs_url=None, redoc_url=None, lifespan=lifespan)
+    app = FastAPI(title="zephyr_ray chat", docs_url=None, redoc_url=None, redirect_slashes=False, lifespan=lifespan)
 
     @app.get("/", include_in_schema=False)
     async def page() -> Response:
@@ -293,9 +325,7 @@ def build_app(gateway: Gateway) -> ASGIApp:
     async def api_error(_: Request, error: ApiError) -> Response:
         return Response(error.body(), error.status, media_type="application/json", headers=error.headers)
 
-    @app.exception_handler(HTTPException)
-    @app.exception_handler(404)
-    @app.exception_handler(405)
+    @app.exception_handler(StarletteHTTPException)
     async def http_error(request: Request, error: Any) -> Response:
         message = f"{request.method} {request.url.path}: {error.detail}"
         body = error_body(error.status_code, message)
@@ -327,7 +357,7 @@ class Outermost:
             await send(message)
 
         length = dict(scope["headers"]).get(b"content-length", b"0")
-        if length.isdigit() and int(length) > self._limit:
+        if length.isdigit() and (len(length) > 18 or int(length) > self._limit):
             return await self._too_large(send_secured)
         try:
             await self._app(scope, _bounded(receive, self._limit), send_secured)

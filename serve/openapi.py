@@ -5,7 +5,7 @@ from typing import Any
 from serve.bodies import ChatCompletionBody, CompletionBody
 from serve.feedback import FeedbackBody
 
-_ERROR = {
+ERROR = {
     "type": "object",
     "required": ["error"],
     "properties": {
@@ -27,6 +27,7 @@ _MEANING = {
     404: "No such model or route",
     408: "The request took longer than it may",
     413: "The body is too large",
+    415: "The body is not said to be JSON",
     429: "Too many requests; see Retry-After",
     503: "The model is not deployed or not ready",
 }
@@ -35,7 +36,7 @@ _MEANING = {
 def _answers(success: int, meaning: str, content: str, *errors: int) -> dict[int | str, dict[str, Any]]:
     answers: dict[int | str, dict[str, Any]] = {success: {"description": meaning, "content": {content: {}}}}
     for status in errors:
-        answers[status] = {"description": _MEANING[status], "content": {"application/json": {"schema": _ERROR}}}
+        answers[status] = {"description": _MEANING[status], "content": {"application/json": {"schema": ERROR}}}
     return answers
 
 
@@ -43,7 +44,7 @@ def _post(body: Any, success: int, meaning: str, *errors: int) -> dict[str, Any]
     schema = body.model_json_schema(by_alias=True, ref_template="#/components/schemas/{model}")
     definitions = schema.pop("$defs", {})
     request = {"required": True, "content": {"application/json": {"schema": _inline(schema, definitions)}}}
-    answers = _answers(success, meaning, "application/json", 400, 401, 413, 429, *errors)
+    answers = _answers(success, meaning, "application/json", 400, 401, 413, 415, 429, *errors)
     return {"responses": answers, "openapi_extra": {"requestBody": request}, "status_code": success}
 
 

@@ -10,7 +10,8 @@ import json
 import logging
 import time
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing
 from typing import Any
 
 import aiohttp
@@ -48,19 +49,20 @@ class Relay:
         Raises:
             ApiError: What the replica refused, or why there is no answer by the deadline (`time.monotonic`).
         """
-        async for attempt in self._attempts(model, deadline):
-            try:
-                async with self._post(attempt, path, body, headers, deadline) as response:
-                    answer = await response.read()
-            except _GONE as error:
-                self._lost(attempt.address, model, error)
-                continue
-            except TimeoutError:
-                raise _late() from None
-            if response.status == 200:
-                return json.loads(answer)
-            if response.status < 500 or not attempt.may_try_again():
-                raise _refused(response, answer)
+        async with aclosing(self._attempts(model, deadline)) as attempts:
+            async for attempt in attempts:
+                try:
+                    async with self._post(attempt, path, body, headers, deadline) as response:
+                        answer = await response.read()
+                except _GONE as error:
+                    self._lost(attempt.address, model, error)
+                    continue
+                except TimeoutError:
+                    raise _late() from None
+                if response.status == 200:
+                    return json.loads(answer)
+                if response.status < 500 or not attempt.may_try_again():
+                    raise _refused(response, answer)
         raise _late()
 
     async def stream(
@@ -71,33 +73,36 @@ class Relay:
         Raises:
             ApiError: As `whole`, before the first event.
         """
-        async for attempt in self._attempts(model, deadline):
-            started, rest = False, b""
-            try:
-                async with self._post(attempt, path, body, headers, deadline) as response:
-                    if response.status != 200:
-                        answer = await response.read()
-                        if response.status < 500 or not attempt.may_try_again():
-                            raise _refused(response, answer)
-                        continue
-                    async for chunk in response.content.iter_any():
-                        rest += chunk
-                        end = rest.rfind(b"\n\n") + 2
-                        if end > 1:
-                            started = True
-                            yield rest[:end]
-                            rest = rest[end:]
+        async with aclosing(self._attempts(model, deadline)) as attempts:
+            async for attempt in attempts:
+                started, rest = False, b""
+                try:
+                    async with self._post(attempt, path, body, headers, deadline) as response:
+                        if response.status != 200:
+                            answer = await response.read()
+                            if response.status < 500 or not attempt.may_try_again():
+                                raise _refused(response, answer)
+                            continue
+                        async for chunk in response.content.iter_any():
+                            rest += chunk
+                            end = rest.rfind(b"\n\n") + 2
+                            if end > 1:
+                                started = True
+                                yield rest[:end]
+                                rest = rest[end:]
+                    if started and not rest:
+                        return
+                    raise ConnectionError("the stream ended without an event, or amid one")
+                except _GONE as error:
+                    self._lost(attempt.address, model, error)
+                    if started:
+                        yield error_event("the model's replica was lost; send the request again", "replica_lost")
+                        return
+                except TimeoutError:
+                    if not started:
+                        raise _late() from None
+                    yield error_event("the request took longer than it may", "timeout")
                     return
-            except _GONE as error:
-                self._lost(attempt.address, model, error)
-                if started:
-                    yield error_event("the model's replica was lost; send the request again", "replica_lost")
-                    return
-            except TimeoutError:
-                if not started:
-                    raise _late() from None
-                yield error_event("the request took longer than it may", "timeout")
-                return
         raise _late()
 
     async def describe(self, model: str) -> dict[str, Any]:
@@ -116,7 +121,7 @@ class Relay:
                 raise ApiError(503, f"model {model} is not deployed yet", headers={"retry-after": "5"}) from None
         return self._handles[model]
 
-    async def _attempts(self, model: str, deadline: float) -> "AsyncIterator[_Attempt]":
+    async def _attempts(self, model: str, deadline: float) -> "AsyncGenerator[_Attempt, None]":
         """One replica after another, with growing pauses, until the deadline."""
         handle, pause, tries = self._handle(model), _FIRST_PAUSE_S, _Tries(_SERVER_ERRORS)
         while True:
@@ -134,7 +139,9 @@ class Relay:
                 yield _Attempt(replica, tries)
             finally:
                 self._ongoing[replica] -= 1
-            await asyncio.sleep(pause)
+                if not self._ongoing[replica]:
+                    del self._ongoing[replica]  # addresses of replicas that are gone do not pile up
+            await asyncio.sleep(min(pause, max(0, deadline - time.monotonic())))
             pause = min(2 * pause, _LONGEST_PAUSE_S)
 
     async def _choose(self, handle: DeploymentHandle) -> str:
@@ -203,9 +210,12 @@ def _refused(response: aiohttp.ClientResponse, answer: bytes) -> ApiError:
     headers = {"retry-after": response.headers["retry-after"]} if "retry-after" in response.headers else {}
     if response.status == 429:
         return ApiError(429, "the model's queue is full; try again", headers=headers or {"retry-after": "1"})
+    if response.status >= 500:  # what a replica says of its own failure may name paths and hosts: that is for the log
+        logger.error("a replica answered %d: %r", response.status, answer[:500])
+        return ApiError(response.status, "the model's replica failed", headers=headers)
     try:
         error = json.loads(answer)["error"]
         message, param = str(error["message"]), error.get("param")
     except (ValueError, KeyError, TypeError):
-        message, param = answer[:500].decode("utf-8", "replace") or "the model's replica failed", None
+        message, param = answer[:500].decode("utf-8", "replace") or "the model refused the request", None
     return ApiError(response.status, message, param if isinstance(param, str) else None, headers=headers)

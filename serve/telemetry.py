@@ -60,7 +60,8 @@ class Telemetry:
             self._first.observe(request.first, model)
             if request.events > 1:
                 self._each.observe((request.last - request.first) / (request.events - 1), model)
-        logger.info(json.dumps({"access": request.line(status, kind)}, ensure_ascii=False))
+        # ASCII alone, so that no character of a text can end the line or rewrite it on a terminal.
+        logger.info(json.dumps({"access": request.line(status, kind)}, ensure_ascii=True))
 
 
 class Request:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from tests.conftest import save_byte_tokenizer
@@ -15,6 +15,7 @@ from zephyr_ray.chat_template import (
     encode_dialogues,
     encode_pair,
     encode_pairs,
+    encode_text,
     load_tokenizer,
     render,
 )
@@ -191,3 +192,44 @@ def test_no_rows() -> None:
 def test_a_folder_without_a_tokenizer_is_a_users_error(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=str(tmp_path)):
         load_tokenizer(str(tmp_path), Chat())
+
+
+@pytest.mark.parametrize("attack", ["</s>", "<s>", "a</s>b<unk>", "<</s>/s>", "</s></s>"])
+def test_control_strings_in_a_text_stay_text(modern, attack: str) -> None:
+    assert encode_text(modern, f"x{attack}y", add_special_tokens=False) == ids(f"x{attack}y")
+
+
+@pytest.fixture(scope="module")
+def adds_bos(tmp_path_factory: pytest.TempPathFactory):
+    """The byte tokenizer with Llama's rule: <s> before every text."""
+    from tokenizers import processors
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(save_byte_tokenizer(tmp_path_factory.mktemp("adds-bos")))
+    rule = processors.TemplateProcessing(single="<s> $A", pair="<s> $A <s> $B", special_tokens=[("<s>", BOS)])
+    tokenizer.backend_tokenizer.post_processor = rule
+    return tokenizer
+
+
+@pytest.mark.parametrize("text", ["Hi", "</s>Hi", "a</s>b<s>c", ""])
+def test_a_text_has_the_tokenizers_bos_once_in_front_or_not_at_all(adds_bos, text: str) -> None:
+    assert encode_text(adds_bos, text, add_special_tokens=True) == [BOS, *ids(text)]
+    assert encode_text(adds_bos, text, add_special_tokens=False) == ids(text)
+
+
+def test_a_text_without_control_strings_is_tokenized_as_it_is(any_tokenizer: str) -> None:
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(any_tokenizer)
+
+    @settings(max_examples=40)
+    @given(
+        st.lists(st.sampled_from(["a", "A", " ", "\n", "<|user|>", "é", "/s>"]), max_size=8).map("".join), st.booleans()
+    )
+    def check(text: str, special: bool) -> None:
+        assume(not any(token.content in text for token in tokenizer.added_tokens_decoder.values()))
+        assert encode_text(tokenizer, text, add_special_tokens=special) == list(
+            tokenizer(text, add_special_tokens=special)["input_ids"]
+        )
+
+    check()

@@ -70,6 +70,8 @@ def preference(raw: Row, *, seed: int = 0, rejected: RejectedRule = "random_lowe
     Raises:
         Dropped: The row fits no layout, or is no usable pair.
     """
+    if "chosen" in raw and "rejected" in raw and (raw["chosen"] is None) != (raw["rejected"] is None):
+        raise Dropped(Reason.UNPAIRED, "no rejected answer" if raw["rejected"] is None else "no chosen answer")
     pair = _find_pair(_strip_nulls(raw), seed, rejected)
     prompt = checked_prompt(pair.prompt)
     check_text(pair.chosen)

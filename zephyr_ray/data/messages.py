@@ -39,6 +39,8 @@ class Reason(StrEnum):
     """No answer scores strictly lower than the best one."""
     UNSCORED = "unscored"
     """A list of answers none of which has a score."""
+    UNPAIRED = "unpaired"
+    """One answer that was rated alone: nothing to compare it with."""
     REPEATED = "repeated"
     """The same content as a row that is kept."""
 

@@ -142,7 +142,9 @@ def _files(name: str) -> list[str]:
         found = filesystem.get_file_info(pafs.FileSelector(path, recursive=True))
     except OSError as error:
         raise UserError(f"{name} cannot be listed: {_why(error)}") from None
-    inside = sorted(info.path for info in found if info.type == pafs.FileType.File and _SUFFIXES.search(info.path))
+    files = [info for info in found if info.type == pafs.FileType.File and _SUFFIXES.search(info.path)]
+    # A file without a byte is one that its writer was killed over: it has no rows, and takes none from the others.
+    inside = sorted(info.path for info in files if info.size != 0) or sorted(info.path for info in files)
     if not inside:
         raise UserError(f"{name} holds no .jsonl, .json, .jsonl.gz, .json.gz or .parquet file")
     return [name.rstrip("/") + entry.removeprefix(path.rstrip("/")) for entry in inside]

@@ -182,7 +182,7 @@ def checkpoint_of_run(root: str, stage: str | None = None) -> tuple[str, str]:
         manifest = artifact.manifest()
         if manifest is not None:
             return artifact.local_folder(), manifest["fingerprint"]
-    wanted = f"a finished {stage} stage" if stage else "a finished checkpoint"
+    wanted = f"finished {stage} stage" if stage else "finished checkpoint"
     raise UserError(f"{root} has no {wanted}; run `python jobs/dpo.py --set run.root={root}` to its end first")
 
 

@@ -123,6 +123,15 @@ def test_folders_uris_and_several_specs(tmp_path: Path) -> None:
     assert values([f"{tmp_path}/b.json", f"{tmp_path}/deep"]) == ROWS[:1] + ROWS
 
 
+def test_an_empty_file_of_a_folder_takes_nothing_from_the_others(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_bytes(LINES)
+    (tmp_path / "b.jsonl").touch()  # its writer was killed before the first row
+    assert values(str(tmp_path)) == ROWS
+    (tmp_path / "a.jsonl").unlink()
+    with pytest.raises(UserError, match=r"b\.jsonl is empty"):
+        values(str(tmp_path))
+
+
 def test_a_uri_that_only_fsspec_knows() -> None:
     import fsspec
 

@@ -1,0 +1,194 @@
+"""The command line of serve/app.py. Nothing here starts Ray."""
+
+from __future__ import annotations
+
+import inspect
+import os
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from serve import app
+from serve.command_line import _application, _check_door, _gateway_settings, _models, _name_of_run, _parse
+from serve.gateway import GatewaySettings
+from serve.keys import add
+from zephyr_ray.errors import UserError
+from zephyr_ray.inference import keys
+
+ROOT = Path(__file__).parents[3]
+
+
+@pytest.fixture(autouse=True)
+def _no_keys_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(keys.VARIABLE, raising=False)
+
+
+def options(*arguments: str) -> Any:
+    return _parse("", list(arguments))
+
+
+def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+    environment = {name: value for name, value in os.environ.items() if name != keys.VARIABLE}
+    command = [sys.executable, str(ROOT / "serve/app.py"), *arguments]
+    return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=120, check=False)
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+# --- the models
+
+
+def test_models_and_adapters_of_the_command_line(tmp_path: Path) -> None:
+    given = ["--model", "a=owner/model", "--model", f"b={tmp_path}", "--adapter", f"c={tmp_path}@b"]
+    assert _models(options(*given)) == [
+        {"name": "a", "path": "owner/model"},
+        {"name": "b", "path": str(tmp_path), "adapters": {"c": str(tmp_path)}},
+    ]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        ((), "nothing to serve"),
+        (("--model", "a"), "--model a: give NAME=PATH"),
+        (("--model", "=x"), "give NAME=PATH"),
+        (("--model", "a="), "give NAME=PATH"),
+        (("--model", "a=x/y", "--model", "a=x/z"), "--model a: the name is taken"),
+        (("--model", "chat=x/y"), "--model chat: the name is taken"),
+        (("--model", "a=/no/where"), "/no/where is not a folder"),
+        (("--model", "a=x/y", "--adapter", "b"), "give NAME=FOLDER@MODEL"),
+        (("--model", "a=x/y", "--adapter", "b=.@c"), "MODEL is one of a"),
+        (("--model", "a=x/y", "--adapter", "a=.@a"), "the name is taken"),
+        (("--model", "a=x/y", "--model", "d=x/y", "--adapter", "b=.@a", "--adapter", "b=.@d"), "the name is taken"),
+        (("--model", "a=x/y", "--adapter", "b=/no/where@a"), "/no/where is not a folder"),
+        (("--model", "a=x/y", "--stage", "dpo"), "--stage dpo goes with --run"),
+        (("--run", "/no/where"), "/no/where has no finished checkpoint"),
+        (("--run", "/no/where", "--stage", "sft"), "/no/where has no finished sft stage"),
+    ],
+)
+def test_a_wrong_model_is_a_users_error(arguments: tuple[str, ...], says: str) -> None:
+    with pytest.raises(UserError, match=says) as raised:
+        _models(options(*arguments))
+    assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (("--replicas", "0"), "max_replicas"),
+        (("--max-model-len", "1"), "max_model_len"),
+        (("--model", "b c=x/y"), "name"),
+    ],
+)
+def test_a_wrong_setting_is_found_before_ray_starts(arguments: tuple[str, ...], says: str) -> None:
+    given = options("--model", "a=x/y", *arguments)
+    *_, last = _models(given)
+    with pytest.raises(UserError, match=says) as raised:
+        _application(given, last)
+    assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("folder", "name"), [("tiny", "tiny"), ("my run", "my-run"), ("é_a.", "a"), ("...", "model"), ("x" * 200, "x" * 96)]
+)
+def test_a_run_gives_its_model_a_name_that_can_be_served(folder: str, name: str) -> None:
+    assert _name_of_run(f"/runs/{folder}") == name
+    assert app.ModelApplication(name=name, path="x/y").name == name
+
+
+# --- the door
+
+
+def test_the_door_opens_with_keys_or_openly_on_loopback(tmp_path: Path) -> None:
+    port = str(free_port())
+    _check_door(options("--open", "--port", port))
+    add(str(tmp_path / "keys"), "alice")
+    _check_door(options("--keys", str(tmp_path / "keys"), "--host", "0.0.0.0", "--port", port))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        ((), "give API keys"),
+        (("--open", "--host", "0.0.0.0"), "--open goes with a host on loopback"),
+        (("--keys", "/no/where"), "cannot be read"),
+        (("--open", "--port", "0"), "--port 0: give 1 to 65535"),
+        (("--open", "--port", "65536"), "--port 65536: give 1 to 65535"),
+    ],
+)
+def test_a_wrong_door_is_a_users_error(arguments: tuple[str, ...], says: str) -> None:
+    with pytest.raises(UserError, match=says):
+        _check_door(options(*arguments))
+
+
+def test_a_port_that_is_taken_is_a_users_error() -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        with pytest.raises(UserError, match=r"cannot listen on .*: Address already in use; choose --port"):
+            _check_door(options("--open", "--port", str(taken.getsockname()[1])))
+
+
+# --- the gateway
+
+
+def test_the_gateway_is_told_what_the_command_line_says(tmp_path: Path) -> None:
+    given = options("--open", "--feedback", str(tmp_path / "f"), "--requests-per-minute", "5", "--log-text")
+    settings = _gateway_settings(given, [{"name": "a", "adapters": {"b": "x"}}])
+    assert settings == GatewaySettings(
+        models={"a": ["b"]},
+        feedback=str(tmp_path / "f"),
+        open=True,
+        limits={"requests_per_minute": 5},
+        log_text=True,
+    )
+    assert (tmp_path / "f").is_dir()
+
+
+def test_wrong_settings_of_the_gateway_are_a_users_error(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"limits\.requests_per_minute"):
+        _gateway_settings(options("--requests-per-minute", "-1"), [{"name": "a"}])
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match="feedback cannot be kept"):
+        _gateway_settings(options("--feedback", str(tmp_path / "file")), [{"name": "a"}])
+
+
+@pytest.mark.parametrize("builder", [app.model, app.chat])
+def test_ray_serve_finds_the_class_of_the_arguments(builder: Any) -> None:
+    (parameter,) = inspect.signature(builder).parameters.values()
+    assert isinstance(parameter.annotation, type)
+
+
+# --- the command
+
+
+def test_help_comes_before_ray_is_imported() -> None:
+    began = time.monotonic()
+    done = run("--help")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "python serve/app.py --run" in done.stdout
+    assert time.monotonic() - began < 20
+    script = "import sys, serve.command_line; sys.exit('ray' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", script], cwd=ROOT, check=False).returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (("--open", "--model", "a"), "error: --model a: give NAME=PATH\n"),
+        (("--port", "x"), "error: argument --port: invalid int value: 'x'; see --help\n"),
+        (("--wrong",), "error: unrecognized arguments: --wrong; see --help\n"),
+    ],
+)
+def test_a_wrong_command_line_is_one_line_and_status_2(arguments: tuple[str, ...], says: str) -> None:
+    done = run("--open", "--port", str(free_port()), *arguments)
+    assert (done.returncode, done.stdout, done.stderr) == (2, "", says)
