@@ -7,7 +7,7 @@ PY := $(VENV)/bin/python
 INSTALLED := $(VENV)/.installed-$(KIND)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint lock clean
+.PHONY: help setup demo chat test lint lock clean
 
 help: ## Show what there is
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
@@ -21,6 +21,9 @@ $(INSTALLED): requirements/$(KIND).lock requirements/install.sh pyproject.toml
 
 demo: $(INSTALLED) ## Make an aligned model from scratch in the embedded world: base, SFT, dDPO, held-out check
 	@$(PY) jobs/dpo.py --recipe recipes/tiny.yaml
+
+chat: $(INSTALLED) ## Serve the demo's model with a chat page on http://127.0.0.1:8000 (after make demo)
+	@$(PY) serve/app.py --run runs/tiny --open
 
 test: $(INSTALLED) ## Run all tests
 	@$(PY) -m pytest

@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import json
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -118,3 +124,38 @@ def chat_service(tmp_path_factory: pytest.TempPathFactory, base_model: Path, ada
         service = describe(started, folder, run, {"tiny-lora": str(adapter)})
         service.deploy()
         yield service
+
+
+@pytest.fixture(scope="session")
+def served_by_command(tmp_path_factory: pytest.TempPathFactory, base_model: Path) -> Iterator[tuple[str, Path]]:
+    """`python serve/app.py --run ROOT --open` as a process of its own: its address and the run's root."""
+    root = make_run(tmp_path_factory.mktemp("by-command") / "run", base_model)
+    port = free_port()
+    command = [sys.executable, "serve/app.py", "--run", str(root), "--open", "--port", str(port)]
+    command += ["--max-model-len", "512"]
+    with (root.parent / "log").open("w") as log:
+        process = subprocess.Popen(command, cwd=REPO, stdout=log, stderr=subprocess.STDOUT)
+        deadline = time.monotonic() + 240
+        while "OpenAI API" not in (root.parent / "log").read_text():
+            assert process.poll() is None, (root.parent / "log").read_text()
+            assert time.monotonic() < deadline, (root.parent / "log").read_text()
+            time.sleep(0.5)
+        yield f"http://127.0.0.1:{port}", root
+        process.send_signal(signal.SIGINT)
+        assert process.wait(timeout=60) == 130, (root.parent / "log").read_text()
+
+
+@pytest.fixture(scope="session")
+def chat_page_url(served_by_command: tuple[str, Path]) -> str:
+    return served_by_command[0] + "/"
+
+
+@pytest.fixture(scope="session")
+def feedback_rows(served_by_command: tuple[str, Path]) -> Callable[[], list[dict[str, Any]]]:
+    """The rows that the endpoint stored so far, in the order in which they came."""
+    folder = served_by_command[1] / "feedback"
+
+    def rows() -> list[dict[str, Any]]:
+        return [json.loads(line) for file in sorted(folder.glob("*.jsonl")) for line in file.read_text().splitlines()]
+
+    return rows

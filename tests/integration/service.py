@@ -17,7 +17,6 @@ from tests.integration.cluster import BIN, REPO, Head, free_port
 from zephyr_ray.artifacts import Run, fingerprint_files
 
 KEY = "a-key-of-the-tests-0001"
-FAST_PATH = {"RAY_SERVE_ENABLE_HA_PROXY": "1", "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1"}
 
 
 @dataclass
@@ -109,9 +108,9 @@ def describe(head: Head, folder: Path, run: Path, adapters: dict[str, str]) -> S
         "max_model_len": 512,
         "engine": {"max_num_seqs": 32},
         "max_requests": 32,
-        "target_ongoing_requests": 8,
+        "target_ongoing_requests": 4,
         "upscale_delay_s": 1,
-        "downscale_delay_s": 4,
+        "downscale_delay_s": 8,
         "drain_s": 20,
     }
     gateway = {

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -128,11 +129,10 @@ def test_replicas_come_with_a_burst_survive_a_kill_and_go(chat_service: Service)
 
     async def burst() -> None:
         async with clients(chat_service) as asking:
-
-            async def both() -> None:
-                await asyncio.gather(asking.ask(max_tokens=LONG // 4), asking.stream(max_tokens=LONG))
-
-            async with keeping_busy(both, 10):
+            # In one loop each, so that each replica gets some of both kinds.
+            whole = keeping_busy(partial(asking.ask, max_tokens=LONG), 6)
+            streams = keeping_busy(partial(asking.stream, max_tokens=LONG), 14)
+            async with whole, streams:
                 await until(lambda: len(chat_service.replicas()) == 2, 150, "no second replica came")
                 await asyncio.sleep(2)
                 asking.outcome.ends.clear()
@@ -141,7 +141,7 @@ def test_replicas_come_with_a_burst_survive_a_kill_and_go(chat_service: Service)
                 await asyncio.sleep(5)
         assert asking.outcome.failed == [], asking.outcome.failed[:3]
         # The killed replica had streams in progress, and each of those was told so.
-        assert "error" in asking.outcome.ends
+        assert "error" in asking.outcome.ends, (victim, asking.outcome.ends)
         assert "done" in asking.outcome.ends
 
     asyncio.run(burst())

@@ -1,4 +1,4 @@
-"""Reads requests at a replica's port -> those with a key, for the few routes that a replica has, as many as it holds."""
+"""Reads requests at a replica's port -> those with a key, for the few routes it has, as many as it holds."""
 
 from __future__ import annotations
 

@@ -23,7 +23,7 @@ def ask(known: Keys | None, scope: dict[str, Any]) -> list[Any]:
     async def send(message: Any) -> None:
         sent.append(message)
 
-    asyncio.run(Guard(app, known)(scope, None, send))  # type: ignore[arg-type]
+    asyncio.run(Guard(app, known, 1)(scope, None, send))  # type: ignore[arg-type]
     return sent
 
 
@@ -51,3 +51,30 @@ def test_a_websocket_is_closed_and_the_lifespan_passes() -> None:
     socket = {"type": "websocket", "path": "/v1/realtime", "headers": [GOOD]}
     assert ask(None, socket) == ask(KEYS, socket) == [{"type": "websocket.close", "code": 1008}]
     assert ask(KEYS, {"type": "lifespan"}) == ["passed"]
+
+
+def test_a_full_replica_answers_429_and_takes_the_next_when_one_is_done() -> None:
+    statuses: list[int] = []
+    leave = asyncio.Event()
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await leave.wait()
+
+    async def send(message: Any) -> None:
+        if "status" in message:
+            statuses.append(message["status"])
+            assert (b"retry-after", b"1") in message["headers"]
+
+    async def three() -> None:
+        guard = Guard(app, None, 2)  # type: ignore[arg-type]
+        scope = http("/v1/chat/completions")
+        inside = [asyncio.create_task(guard(scope, None, send)) for _ in range(2)]  # type: ignore[arg-type]
+        await asyncio.sleep(0)
+        await guard(scope, None, send)  # type: ignore[arg-type]
+        assert statuses == [429]
+        leave.set()
+        await asyncio.gather(*inside)
+        await guard(scope, None, send)  # type: ignore[arg-type]
+        assert statuses == [429]
+
+    asyncio.run(three())
