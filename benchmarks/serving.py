@@ -92,7 +92,7 @@ def bare_server(folder: str) -> Iterator[str]:
     port = _free_port()
     command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", folder, "--port", str(port)]
     command += ["--served-model-name", "m", "--host", "127.0.0.1", "--max-model-len", "1024", "--enforce-eager"]
-    command += ["--disable-uvicorn-access-log"]
+    command += ["--disable-uvicorn-access-log", "--no-enable-chunked-prefill"]
     with _process(command, {"VLLM_CPU_KVCACHE_SPACE": "1"}, f"http://127.0.0.1:{port}") as url:
         yield url
 

@@ -9,7 +9,7 @@ import json
 import re
 import time
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,7 @@ from starlette.responses import FileResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from serve import bodies, feedback, openapi
+from serve.door import Door
 from serve.errors import ApiError, error_body, error_event
 from serve.relay import Relay
 from serve.telemetry import Request as Measured
@@ -38,19 +39,6 @@ from zephyr_ray.inference import keys
 STATIC = Path(__file__).with_name("static")
 _DESCRIBE_S = 2.0
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._:/+=@-]{1,128}")
-_POLICY = (
-    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
-    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
-)
-_HEADERS = {
-    "content-security-policy": _POLICY,
-    "x-content-type-options": "nosniff",
-    "x-frame-options": "DENY",
-    "referrer-policy": "no-referrer",
-    "cross-origin-opener-policy": "same-origin",
-    "cross-origin-resource-policy": "same-origin",
-    "permissions-policy": "camera=(), geolocation=(), microphone=()",
-}
 
 
 class GatewaySettings(BaseModel):
@@ -188,9 +176,7 @@ class Gateway:
             raise
         measured.usage = answer.get("usage")
         measured.end(200)
-        return Response(
-            json.dumps(answer).encode(), media_type="application/json", headers={"x-request-id": request_id}
-        )
+        return Response(json.dumps(answer).encode(), media_type="application/json")
 
     async def _stream(self, upstream: tuple[Any, ...], measured: Measured) -> Response:
         events = self._relay.stream(*upstream)
@@ -247,7 +233,6 @@ class EventStream(Response):
         self.raw_headers = [
             (b"content-type", b"text/event-stream; charset=utf-8"),
             (b"cache-control", b"no-cache"),
-            (b"x-request-id", measured.id.encode("latin-1", "replace")),
         ]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -337,54 +322,5 @@ def build_app(gateway: Gateway) -> ASGIApp:
             error_body(500, f"the server failed: {type(error).__name__}"), 500, media_type="application/json"
         )
 
-    return Outermost(app, gateway._settings.limits.body_bytes)
-
-
-class Outermost:
-    """Security headers on every answer, and a body that is never read further than it may be long."""
-
-    def __init__(self, app: ASGIApp, body_bytes: int):
-        self._app, self._limit = app, body_bytes
-        self._headers = [(name.encode(), value.encode()) for name, value in _HEADERS.items()]
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            return await self._app(scope, receive, send)
-
-        async def send_secured(message: Any) -> None:
-            if message["type"] == "http.response.start":
-                message["headers"] = [*message.get("headers", ()), *self._headers]
-            await send(message)
-
-        length = dict(scope["headers"]).get(b"content-length", b"0")
-        if length.isdigit() and (len(length) > 18 or int(length) > self._limit):
-            return await self._too_large(send_secured)
-        try:
-            await self._app(scope, _bounded(receive, self._limit), send_secured)
-        except _TooLarge:
-            await self._too_large(send_secured)
-
-    async def _too_large(self, send: Send) -> None:
-        body = error_body(413, f"the body is over {self._limit} bytes")
-        headers = [(b"content-type", b"application/json"), (b"connection", b"close")]
-        await send({"type": "http.response.start", "status": 413, "headers": headers})
-        await send({"type": "http.response.body", "body": body})
-
-
-class _TooLarge(BaseException):
-    """Passes through the application's own handlers of exceptions."""
-
-
-def _bounded(receive: Receive, limit: int) -> Callable[[], Awaitable[Any]]:
-    """`receive` that gives up once a body without a length has become too long."""
-    seen = 0
-
-    async def receive_bounded() -> Any:
-        nonlocal seen
-        message = await receive()
-        seen += len(message.get("body", b""))
-        if seen > limit:
-            raise _TooLarge
-        return message
-
-    return receive_bounded
+    settings = gateway._settings
+    return Door(app, settings.limits.body_bytes, loopback_only=settings.open)

@@ -13,10 +13,11 @@ from typing import Any
 
 import pytest
 
+from serve.command_line import FAST_PATH
 from tests.integration.cluster import REPO, free_port, head
 from tests.integration.jobs import manifest, run_job
 from tests.integration.servers import Proxy, vllm_server
-from tests.integration.service import FAST_PATH, KEY, Service, describe, make_run
+from tests.integration.service import KEY, Service, describe, make_run
 from zephyr_ray import recipe as recipes
 
 # A model of a few thousand weights: what is tested is the machinery, not what it learns.

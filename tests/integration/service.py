@@ -116,6 +116,6 @@ def describe(head: Head, folder: Path, run: Path, adapters: dict[str, str]) -> S
     gateway = {
         "models": {"tiny": list(adapters)},
         "feedback": str(run / "feedback"),
-        "limits": {"max_tokens": 400, "n": 4, "body_bytes": 200_000, "timeout_s": 120},
+        "limits": {"max_tokens": 400, "n": 4, "body_bytes": 400_000, "timeout_s": 120},
     }
     return Service(head, folder, free_port(), model, gateway)

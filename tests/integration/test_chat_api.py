@@ -148,7 +148,7 @@ def test_control_strings_of_a_completion_stay_text(client: openai.OpenAI, base_m
         ({"max_tokens": 401}, 400, "max_tokens"),
         ({"messages": []}, 400, "messages"),
         ({"messages": [{"role": "user", "content": "pear " * 600}]}, 400, "512"),
-        ({"messages": [{"role": "user", "content": "x" * 200_001}]}, 413, "200000"),
+        ({"messages": [{"role": "user", "content": "x" * 400_001}]}, 413, "400000"),
         ({"chat_template": "{{ messages }}"}, 400, "chat_template"),
         ({"tools": []}, 400, "tools"),
         ({"temperature": -1}, 400, "temperature"),

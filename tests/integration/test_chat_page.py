@@ -158,6 +158,15 @@ def opened(context: BrowserContext, url: str, max_tokens: int = 24) -> Page:
     return page
 
 
+def answers_in_order(row: dict[str, Any]) -> list[dict[str, Any]]:
+    """The two answers of a stored row as the page showed them."""
+    sides = [
+        {"model": row[f"{side}_model"], "fingerprint": row[f"{side}_fingerprint"], **row[side][0]}
+        for side in ("chosen", "rejected")
+    ]
+    return sides[::-1] if row["choice"] == 1 else sides
+
+
 def ask(page: Page, text: str) -> None:
     page.get_by_label("Message", exact=True).fill(text)
     page.get_by_label("Message", exact=True).press("Enter")
@@ -299,14 +308,15 @@ def test_compare_is_blind_until_the_vote(page: Page, feedback_rows: Rows, key: s
     expect(page.locator(".who").first).to_contain_text(re.compile("Answer 1 · ."))
     expect(page.get_by_label("Message", exact=True)).to_be_focused()
     (row,) = feedback_rows()[before:]
-    assert UUID4.fullmatch(row["id"])
+    assert UUID4.fullmatch(row["feedback_id"])
     assert (row["kind"], row["choice"]) == ("compare", choice)
-    assert row["messages"] == [{"role": "user", "content": "Which is better?"}]
-    assert [f"Answer {n} · {answer['model']}" for n, answer in enumerate(row["answers"], 1)] == page.locator(
-        ".who"
-    ).all_inner_texts()
-    assert {answer["model"] for answer in row["answers"]} <= models
-    assert [answer["content"].split() for answer in row["answers"]] == [text.split() for text in shown]
+    assert row["prompt"] == [{"role": "user", "content": "Which is better?"}]
+    answers = answers_in_order(row)
+    revealed = [f"Answer {n} · {answer['model']}" for n, answer in enumerate(answers, 1)]
+    assert revealed == page.locator(".who").all_inner_texts()
+    assert {answer["model"] for answer in answers} <= models
+    assert all(answer["fingerprint"] for answer in answers)
+    assert [answer["content"].split() for answer in answers] == [text.split() for text in shown]
     assert (row["settings"]["temperature"], row["settings"]["max_tokens"]) == (0.7, 24)
     if len(models) == 1:
         assert len(set(row["settings"]["seeds"])) == 2
@@ -314,7 +324,7 @@ def test_compare_is_blind_until_the_vote(page: Page, feedback_rows: Rows, key: s
     with page.expect_request("**/v1/chat/completions") as request:
         ask(page, "Go on.")
     history = request.value.post_data_json["messages"]
-    assert history[1] == {"role": "assistant", "content": row["answers"][1 if choice == 1 else 0]["content"]}
+    assert history[1] == {"role": "assistant", "content": answers[1 if choice == 1 else 0]["content"]}
 
 
 def test_a_failed_side_is_not_votable_until_it_is_retried(page: Page, feedback_rows: Rows) -> None:
@@ -363,9 +373,11 @@ def test_opposite_thumbs_on_two_versions_make_one_pair(page: Page, feedback_rows
     expect(up).to_have_attribute("aria-pressed", "true")
     rows = feedback_rows()[before:]
     assert [(row["kind"], row["choice"]) for row in rows] == [("thumb", "up"), ("thumb", "down"), ("thumb_pair", 0)]
-    assert rows[2]["answers"] == [rows[0]["answers"][0], rows[1]["answers"][0]]
-    assert rows[2]["messages"] == [{"role": "user", "content": "Say something."}]
-    assert len({row["id"] for row in rows}) == 3
+    up, down = rows[0]["chosen"], rows[1]["rejected"]
+    assert (rows[0]["rejected"], rows[1]["chosen"]) == (None, None)
+    assert (rows[2]["chosen"], rows[2]["rejected"]) == (up, down)
+    assert rows[2]["prompt"] == [{"role": "user", "content": "Say something."}]
+    assert len({row["feedback_id"] for row in rows}) == 3
 
 
 def test_earlier_version_stays_within_reach_when_the_next_one_fails(page: Page) -> None:
@@ -397,7 +409,7 @@ def test_a_rating_that_did_not_arrive_is_repeated_with_its_id(page: Page, feedba
     page.get_by_role("button", name="Retry").click()
     expect(page.get_by_role("button", name="Good answer")).to_have_attribute("aria-pressed", "true")
     assert len(sent) == 2
-    assert [row["id"] for row in feedback_rows()[before:]] == [sent[0]] == [sent[1]]
+    assert [row["feedback_id"] for row in feedback_rows()[before:]] == [sent[0]] == [sent[1]]
 
 
 def test_reload_and_link_reproduce_the_conversation(browser: Browser, page: Page, chat_page_url: str) -> None:

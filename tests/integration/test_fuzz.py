@@ -172,11 +172,3 @@ def test_other_methods(client: httpx.Client, path: str, method: str) -> None:
 def test_other_paths(client: httpx.Client, path: str) -> None:
     check(client.get(path), {404, 405})
     check(client.get("/v1/models" + path), {404})
-
-
-@pytest.mark.parametrize("given", [b"a\tb", b"\xff", b"a" * 5000, b'"{}', b"<script>"])
-def test_a_strange_request_id_does_not_come_back(client: httpx.Client, model: str, given: bytes) -> None:
-    body = {"model": model, "messages": [{"role": "user", "content": "Hi"}], "max_tokens": 1}
-    answer = client.post("/v1/chat/completions", json=body, headers={"x-request-id": given})  # type: ignore[dict-item]
-    assert answer.status_code == 200
-    assert answer.headers["x-request-id"].isalnum()
