@@ -55,10 +55,10 @@ def main() -> None:
 
 def make_model(name: str, folder: str) -> str:
     """A folder with random weights and the embedded world's tokenizer."""
-    from zephyr_ray import chat_template, recipe
+    from zephyr_ray import chat_template, recipe_file
     from zephyr_ray.tiny import model
 
-    tiny = recipe.load([str(REPOSITORY / "recipes" / "tiny.yaml")], [])
+    tiny = recipe_file.load([str(REPOSITORY / "recipes" / "tiny.yaml")], [])
     if name == "tiny":
         model.make_base(folder, tiny.tiny, 0)
         return folder
