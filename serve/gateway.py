@@ -141,30 +141,10 @@ class Gateway:
             return
 
     async def complete(self, request: Request, body_model: type[bodies.Sampling], path: str) -> Response:
-        """Answers a chat or completion request."""
-        key = self.who(request)
-        data = await _json_of(request)
-        body = bodies.parse(data, body_model, self._settings.limits)
-        app = self._app_of.get(body["model"])
-        if app is None:
-            known = ", ".join(self._app_of)
-            raise ApiError(
-                404, f"there is no model {body['model']}; there are {known}", "model", code="model_not_found"
-            )
-        self._default_length(body)
-        request_id = _request_id(request) or uuid.uuid4().hex
-        measured = self._telemetry.begin(path, body["model"], key, request_id)
-        if self._settings.log_text:
-            measured.text = data.decode("utf-8")
-        headers = {"content-type": "application/json", "x-request-id": request_id}
-        if "authorization" in request.headers:
-            headers["authorization"] = request.headers["authorization"]
-        deadline = time.monotonic() + self._settings.limits.timeout_s
-        upstream = (app, path, json.dumps(body).encode(), headers, deadline)
+        """Answers a chat or completion request, and measures it whatever becomes of it."""
+        measured = self._telemetry.begin(path, _request_id(request) or uuid.uuid4().hex)
         try:
-            if body.get("stream"):
-                return await self._stream(upstream, measured)
-            answer = await self._relay.whole(*upstream)
+            return await self._answer(request, body_model, measured)
         except ApiError as error:
             measured.end(error.status, error.code or f"status_{error.status}")
             raise
@@ -174,14 +154,33 @@ class Gateway:
         except Exception as error:
             measured.end(500, type(error).__name__)
             raise
+
+    async def _answer(self, request: Request, body_model: type[bodies.Sampling], measured: Measured) -> Response:
+        measured.key = self.who(request)
+        data = await _json_of(request)
+        if self._settings.log_text:
+            measured.text = data.decode("utf-8", "replace")
+        body = bodies.parse(data, body_model, self._settings.limits)
+        app = self._app_of.get(body["model"])
+        if app is None:
+            known = ", ".join(self._app_of)
+            message = f"there is no model {body['model']}; there are {known}"
+            raise ApiError(404, message, "model", code="model_not_found")
+        measured.model = body["model"]
+        self._default_length(body)
+        headers = {"content-type": "application/json", "x-request-id": measured.id}
+        if "authorization" in request.headers:
+            headers["authorization"] = request.headers["authorization"]
+        deadline = time.monotonic() + self._settings.limits.timeout_s
+        upstream = (app, measured.route, json.dumps(body).encode(), headers, deadline)
+        if body.get("stream"):
+            events = self._relay.stream(*upstream)
+            first = await anext(events)  # what goes wrong before the first event is an ordinary error answer
+            return EventStream(first, events, measured)
+        answer = await self._relay.whole(*upstream)
         measured.usage = answer.get("usage")
         measured.end(200)
         return Response(json.dumps(answer).encode(), media_type="application/json")
-
-    async def _stream(self, upstream: tuple[Any, ...], measured: Measured) -> Response:
-        events = self._relay.stream(*upstream)
-        first = await anext(events)  # what goes wrong before the first event is an ordinary error answer
-        return EventStream(first, events, measured)
 
     def _default_length(self, body: dict[str, Any]) -> None:
         if "max_tokens" not in body and "max_completion_tokens" not in body:

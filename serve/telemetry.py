@@ -43,10 +43,10 @@ class Telemetry:
         self._going = metrics.Gauge("zephyr_requests_in_progress", description="Requests being answered.")
         self._count = 0
 
-    def begin(self, route: str, model: str, key: str, request_id: str) -> "Request":
+    def begin(self, route: str, request_id: str) -> "Request":
         self._count += 1
         self._going.set(self._count)
-        return Request(self, route, model, key, request_id)
+        return Request(self, route, request_id)
 
     def end(self, request: "Request", status: int, kind: str | None) -> None:
         self._count -= 1
@@ -67,9 +67,10 @@ class Telemetry:
 class Request:
     """One request, from its arrival to its end. No text of messages is kept unless `text` is set."""
 
-    def __init__(self, telemetry: Telemetry, route: str, model: str, key: str, request_id: str):
+    def __init__(self, telemetry: Telemetry, route: str, request_id: str):
         self._telemetry, self._began = telemetry, time.monotonic()
-        self.route, self.model, self.key, self.id = route, model, key, request_id
+        self.route, self.id = route, request_id
+        self.model, self.key = "", ""  # known once the request was let in and read
         self.first: float | None = None
         self.last = 0.0
         self.events = 0

@@ -320,6 +320,22 @@ def test_with_keys_any_host_is_answered(make: Any, tmp_path: Path) -> None:
     assert client.chat(headers=headers).status_code == 200
 
 
+def test_what_is_refused_is_logged_too(make: Any, log: Any, tmp_path: Path) -> None:
+    file = tmp_path / "keys"
+    file.write_text(f"{keys.hash_key('k' * 16)} alice\n")
+    client = make(keys=str(file))
+    good = {"authorization": "Bearer " + "k" * 16}
+    client.chat()
+    client.chat(headers=good, n=0)
+    client.chat(headers=good, model="none")
+    lines = [(line["status"], line["error"], line["key"], line["model"]) for line in log()]
+    assert lines == [
+        (401, "no_key", "", ""),
+        (400, "status_400", "alice", ""),
+        (404, "model_not_found", "alice", ""),
+    ]
+
+
 def test_the_access_log_has_one_line_without_any_text(client: Client, log: Any) -> None:
     client.chat(headers={"x-request-id": "r1"}, messages=[{"role": "user", "content": "a-private-word"}])
     client.chat(stream=True)

@@ -25,7 +25,8 @@ def lines(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_one_line_for_each_request_however_often_it_ends(lines: Any) -> None:
-    request = Telemetry().begin("/v1/completions", "tiny", "alice", "r1")
+    request = Telemetry().begin("/v1/completions", "r1")
+    request.key, request.model = "alice", "tiny"
     request.usage = {"prompt_tokens": 3, "completion_tokens": 4, "total_tokens": 7}
     request.end(200)
     request.end(499, "client_gone")
@@ -43,7 +44,7 @@ def test_one_line_for_each_request_however_often_it_ends(lines: Any) -> None:
 
 
 def test_a_streams_events_are_counted_however_they_come(lines: Any) -> None:
-    request = Telemetry().begin("/v1/completions", "tiny", "alice", "r1")
+    request = Telemetry().begin("/v1/completions", "r1")
     for chunk in (b"data: 1\n\n", b"data: 2\n\ndata: 3\n\n"):
         request.saw(chunk)
     request.end(200, "broken_stream")
@@ -53,7 +54,8 @@ def test_a_streams_events_are_counted_however_they_come(lines: Any) -> None:
 
 
 def test_no_text_can_begin_a_line_of_its_own(lines: Any) -> None:
-    request = Telemetry().begin("/v1/completions", "tiny", "a\u2028b\x85", "r\n1")
+    request = Telemetry().begin("/v1/completions", "r\n1")
+    request.key = "a\u2028b\x85"
     request.text = 'x\r\n{"access": {}}\u2029\x1b[2Jé'
     request.end(200)
     (line,) = lines()
@@ -62,7 +64,7 @@ def test_no_text_can_begin_a_line_of_its_own(lines: Any) -> None:
 
 def test_the_requests_in_progress_are_those_that_began_and_did_not_end() -> None:
     telemetry = Telemetry()
-    first, second = (telemetry.begin("/", "tiny", "alice", name) for name in ("r1", "r2"))
+    first, second = (telemetry.begin("/", name) for name in ("r1", "r2"))
     assert telemetry._count == 2
     for request in (first, first, second):
         request.end(200)
