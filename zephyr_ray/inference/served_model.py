@@ -56,8 +56,8 @@ class ServedModel(BaseModel):
     """Memory for keys and values on a CPU. On a GPU: engine.gpu_memory_utilization."""
     engine: dict[str, Any] = Field(default_factory=dict)
     """Further engine options by vLLM's own names (tensor_parallel_size, gpu_memory_utilization, enforce_eager ...)."""
-    min_replicas: int = Field(1, ge=0)
-    """Replicas that are always there; 0 lets an idle model give its nodes back."""
+    min_replicas: int = Field(1, ge=1)
+    """Replicas that are always there. Not 0: a request that only waits for a choice of replicas wakes none."""
     max_replicas: int = Field(1, ge=1)
     """Replicas at most."""
     target_ongoing_requests: float = Field(16, gt=0)
@@ -86,7 +86,7 @@ class ServedModel(BaseModel):
             raise ValueError(f"model {self.name}: give either run or path")
         if self.stage is not None and self.run is None:
             raise ValueError(f"model {self.name}: stage goes with run")
-        if self.max_replicas < max(self.min_replicas, 1):
+        if self.max_replicas < self.min_replicas:
             raise ValueError(f"model {self.name}: max_replicas is below min_replicas")
         if self.name in self.adapters:
             raise ValueError(f"model {self.name}: an adapter has the model's own name")
@@ -124,7 +124,7 @@ def llm_config(model: ServedModel) -> LLMConfig:
     autoscaling = AutoscalingConfig(
         min_replicas=model.min_replicas,
         max_replicas=model.max_replicas,
-        initial_replicas=max(1, model.min_replicas),
+        initial_replicas=model.min_replicas,
         target_ongoing_requests=model.target_ongoing_requests,
         upscale_delay_s=model.upscale_delay_s,
         downscale_delay_s=model.downscale_delay_s,
