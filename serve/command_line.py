@@ -40,8 +40,7 @@ class _Parser(argparse.ArgumentParser):
 
 def main(description: str) -> int:
     """The exit status."""
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a container's stop is a Ctrl-C
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # also where a shell started it in the background
+    _take_signals()
     try:
         _serve(_parse(description))
     except UserError as error:
@@ -50,6 +49,11 @@ def main(description: str) -> int:
     except KeyboardInterrupt:
         return 130
     return 0
+
+
+def _take_signals() -> None:
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a container's stop is a Ctrl-C
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # also where a shell started it in the background
 
 
 def _parse(description: str, arguments: list[str] | None = None) -> argparse.Namespace:
@@ -84,6 +88,7 @@ def _serve(options: argparse.Namespace) -> None:
     applications = [_application(options, each) for each in found]
     settings = _gateway_settings(options, found)
 
+    logging.disable(logging.INFO)  # what Ray says of itself here; the replicas' logs are in Ray's log folder
     from serve.app import chat, model
     from zephyr_ray import cluster
 
@@ -95,6 +100,7 @@ def _serve(options: argparse.Namespace) -> None:
     from ray import serve
 
     _start_ray()
+    _take_signals()  # Ray has put its own handler in
     accelerator = "gpu" if ray.cluster_resources().get("GPU") else "cpu"
     targets = [
         serve.RunTarget(model(each.model_copy(update={"accelerator": accelerator})), name=each.name, route_prefix=None)
