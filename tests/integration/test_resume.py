@@ -21,7 +21,10 @@ def has_checkpoints(root: Path, count: int) -> Callable[[], bool]:
     state = root / "dpo" / "training_state" / "checkpoint_manager_snapshot.json"
 
     def registered() -> bool:
-        return state.exists() and json.loads(state.read_text())["current_report_index"] >= count
+        try:
+            return json.loads(state.read_text())["current_report_index"] >= count
+        except (FileNotFoundError, ValueError):  # not there yet, or being written
+            return False
 
     return registered
 

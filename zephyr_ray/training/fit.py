@@ -57,6 +57,7 @@ def fit(job: TrainJob) -> None:
         ray.train.TrainingFailedError: Workers failed more often than `training.max_failures`.
     """
     output = job.output
+    drop_unreadable_state(output)
     trainer = TorchTrainer(
         train_worker,
         train_loop_config={"job": job},
@@ -71,6 +72,18 @@ def fit(job: TrainJob) -> None:
         ),
     )
     trainer.fit()
+
+
+def drop_unreadable_state(output: Artifact) -> None:
+    """Deletes the resumable state where the driver was killed while Ray Train wrote its list of checkpoints.
+
+    Ray Train 2.60 writes that file in place, so a kill can leave it empty, and every later start would fail on it.
+    Without the state the training begins anew, which gives the same weights.
+    """
+    try:
+        output.read_json(f"{STATE_FOLDER}/checkpoint_manager_snapshot.json")
+    except ValueError:
+        output.run.filesystem.delete_dir(posixpath.join(output.path, STATE_FOLDER))
 
 
 def remove_state(job: TrainJob) -> None:
