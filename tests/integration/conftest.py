@@ -35,14 +35,17 @@ WORLD = (
 )
 
 
+def _random_model(folder: Path, seed: int) -> Path:
+    from zephyr_ray.tiny.model import make_base
+
+    make_base(folder, recipes.Tiny(hidden_size=64, layers=2), seed=seed)
+    return folder
+
+
 @pytest.fixture(scope="session")
 def base_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the embedded world's random model and its tokenizer."""
-    from zephyr_ray.tiny.model import make_base
-
-    folder = tmp_path_factory.mktemp("base")
-    make_base(folder, recipes.Tiny(hidden_size=64, layers=2), seed=0)
-    return folder
+    return _random_model(tmp_path_factory.mktemp("base"), seed=0)
 
 
 @pytest.fixture(scope="session")
@@ -87,11 +90,7 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory, prepared: Path, overri
 @pytest.fixture(scope="session")
 def other_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model like `base_model` with other weights."""
-    from zephyr_ray.tiny.model import make_base
-
-    folder = tmp_path_factory.mktemp("other")
-    make_base(folder, recipes.Tiny(hidden_size=64, layers=2), seed=1)
-    return folder
+    return _random_model(tmp_path_factory.mktemp("other"), seed=1)
 
 
 @pytest.fixture(scope="session")
