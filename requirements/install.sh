@@ -26,8 +26,9 @@ if [ "$kind" = cpu ]; then
 else
     pip install -q --no-deps "$torch"
 fi
-# deepspeed comes as source and is built against what is installed, so it goes last.
+# deepspeed comes as source. It is built apart, where no torch is: with the two in one place its build asks torch for a
+# build_ext of its own, which the locked setuptools refuses. Its operators are compiled when first used either way.
 grep -vE '^(torch|deepspeed)==' "$lock" > "$venv/wheels.txt"
 pip install -q --no-deps --only-binary :all: -r "$venv/wheels.txt"
-pip install -q --no-deps --no-build-isolation "$(grep -E '^deepspeed==' "$lock")"
+PIP_CONSTRAINT=$venv/wheels.txt pip install -q --no-deps "$(grep -E '^deepspeed==' "$lock")"
 pip install -q --no-deps --no-build-isolation -e "$here/.."
