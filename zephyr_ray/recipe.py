@@ -174,11 +174,23 @@ class SFT(Optimisation):
 
 class Preferences(Section):
     train: str | tuple[str, ...] = "tiny"
-    """`tiny`, or files, folders or a dataset id in any known layout (docs/data.md)."""
+    """`tiny`, `judgments` (this run's own), or files, folders or a dataset id in any known layout (docs/data.md)."""
     split: str = "train"
     """Split, where `train` is a dataset id."""
-    rejected: Literal["random_lower", "lowest"] = "random_lower"
-    """How y_l is drawn where a row has several scored answers (Zephyr: a random one below the best)."""
+    score: Literal["overall", "aspects"] = "overall"
+    """What ranks several answers: the overall rating, or the mean of the aspects' ratings."""
+    rejected: Literal["random_lower", "lowest", "every_pair"] = "random_lower"
+    """Which answers are y_l where a row has several scored ones: a random one below the best (Zephyr), the lowest one,
+    or every two answers as a pair of their own."""
+    margin: float = Field(0.0, ge=0)
+    """Scores of a pair must differ by more than this; 0: by anything."""
+    disagreement: float | None = Field(None, gt=0, le=1)
+    """Leave answers out whose overall rating and mean of aspects differ by more than this share of their scales.
+    None: they are only counted, at 0.5."""
+    decontaminate: tuple[str, ...] = ()
+    """Files of benchmark prompts (JSON lines, JSON or text): a row whose prompt holds one of them is dropped."""
+    decontaminate_words: int = Field(13, ge=3)
+    """Words in a row that a prompt may not share with a benchmark prompt."""
     max_dropped: float = Field(0.5, ge=0, le=1)
     """Refuse to train when a larger share of the rows was dropped."""
 
@@ -250,6 +262,22 @@ class HeldOut(Section):
     """Prompts per generation call."""
 
 
+class Price(Section):
+    input: float = Field(ge=0)
+    """US dollars for a million tokens of prompts."""
+    output: float = Field(ge=0)
+    """US dollars for a million tokens of answers."""
+
+
+class Prompts(Section):
+    train: str | tuple[str, ...] = "tiny"
+    """`tiny` (the embedded world), or files, folders or a dataset id with prompts (docs/data.md)."""
+    split: str = "train"
+    """Split, where `train` is a dataset id."""
+    max_dropped: float = Field(0.5, ge=0, le=1)
+    """Refuse to go on when a larger share of the rows was dropped."""
+
+
 class Endpoint(Section):
     name: str = Field(min_length=1)
     """What the rows call this member; unique in the pool, and part of its seeds."""
@@ -264,7 +292,9 @@ class Endpoint(Section):
     timeout_s: float = _compute(300.0, gt=0)
     """Seconds to wait for an answer (for a connection: at most 10) before the request is sent again."""
     retries: int = _compute(5, ge=0)
-    """How often a request is sent again after 408, 409, 429, 5xx, a timeout or a lost connection."""
+    """How often a request is sent again after 408, 409, 429, 5xx, a timeout, a lost connection or a broken reply."""
+    price: Price | None = _compute(None)
+    """What it costs; None: nothing."""
 
     @field_validator("base_url")
     @classmethod
@@ -275,6 +305,35 @@ class Endpoint(Section):
         if parts.username or parts.password:
             raise ValueError("a URL holds no user or password; name a variable in api_key_env")
         return value
+
+
+class Deployment(Section):
+    name: str = Field(min_length=1, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,95}$")
+    """What the rows call this member; unique in the pool, and part of its seeds."""
+    model: str = Field(min_length=1)
+    """A stage of this run whose checkpoint it is (`base`, `sft`), a folder (the same on every node) or a hub id."""
+    revision: str | None = None
+    """Branch, tag or commit, where the model is a hub id."""
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    """Type of the weights. auto: as they were saved."""
+    max_model_len: int | None = Field(None, ge=16)
+    """Longest prompt and answer together, in tokens. None: what the model's config allows."""
+    engine: dict[str, Any] = _compute({})
+    """Further engine options by vLLM's own names (tensor_parallel_size, gpu_memory_utilization ...)."""
+    accelerator: Literal["cpu", "gpu"] = _compute("gpu")
+    """What the engines run on."""
+    kv_cache_gib: int = _compute(1, ge=1)
+    """Memory for keys and values of each engine on a CPU."""
+    min_replicas: int = _compute(1, ge=1)
+    """Replicas that Ray Serve starts with."""
+    max_replicas: int = _compute(1, ge=1)
+    """Replicas at most."""
+    max_in_flight: int = _compute(64, ge=1)
+    """Requests that all workers together may have open or wait to retry."""
+    timeout_s: float = _compute(300.0, gt=0)
+    """Seconds to wait for an answer before the request is sent again."""
+    retries: int = _compute(5, ge=0)
+    """How often a request is sent again."""
 
 
 class OfflineModel(Section):
@@ -298,9 +357,11 @@ class OfflineModel(Section):
 
 class Sampling(Section):
     endpoints: tuple[Endpoint, ...] = ()
-    """The pool as servers that answer chat requests."""
+    """Members of the pool that are servers which answer chat requests."""
+    deployments: tuple[Deployment, ...] = ()
+    """Members of the pool that the stage deploys on Ray Serve itself, and takes down when it is done."""
     offline: tuple[OfflineModel, ...] = ()
-    """The pool as models that Ray Data loads into vLLM, without a server: for bulk. Not together with endpoints."""
+    """The pool as models that Ray Data loads into vLLM, without a server: for bulk. Not together with the others."""
     draw: int | None = Field(None, ge=1)
     """Members that answer each prompt, distinct and drawn by seed. None: every member."""
     samples: int = Field(1, ge=1, le=4096)
@@ -313,30 +374,115 @@ class Sampling(Section):
     """Longest answer, in tokens."""
     stop: tuple[str, ...] = ()
     """Strings that end an answer; they are no part of it."""
+    principles: bool = False
+    """Give each answer a principle as system message, drawn by seed (UltraFeedback's way to answers that differ)."""
     extra: dict[str, Any] = {}
     """Other fields of a request (endpoints) or of vLLM's SamplingParams (offline) by their own name: top_k ..."""
     workers: int = _compute(1, ge=1)
     """Ray actors that hold the connections to the endpoints; one keeps hundreds of requests open."""
     cpus_per_worker: float = _compute(1, gt=0)
     """Logical CPUs for each of them."""
+    budget_usd: float | None = _compute(None, gt=0)
+    """The stage stops before it spends more than this, at the members' prices."""
+    max_failed: float = _compute(0.01, ge=0, le=1)
+    """The stage stays unfinished when a larger share of the rows failed; the next run tries these again."""
 
     @property
-    def members(self) -> tuple[Endpoint, ...] | tuple[OfflineModel, ...]:
-        return self.endpoints or self.offline
+    def servers(self) -> tuple[Endpoint | Deployment, ...]:
+        return (*self.endpoints, *self.deployments)
+
+    @property
+    def members(self) -> tuple[Endpoint | Deployment | OfflineModel, ...]:
+        return self.servers or self.offline
 
     @model_validator(mode="after")
     def _one_pool(self) -> Sampling:
-        if bool(self.endpoints) == bool(self.offline):
-            raise ValueError("give the pool either endpoints or offline models")
+        if bool(self.servers) == bool(self.offline):
+            raise ValueError("give the pool either endpoints and deployments, or offline models")
+        if self.principles and self.offline:
+            raise ValueError("principles are for endpoints and deployments")
         if self.draw is not None and self.draw > len(self.members):
             raise ValueError(f"draw={self.draw} from a pool of {len(self.members)}")
         clash = find_clash([member.name for member in self.members])
         if clash:
             raise ValueError(f"members {clash[0]} and {clash[1]} would share seeds; rename one")
-        for member in self.endpoints:
-            if member.max_in_flight < self.workers:
-                raise ValueError(f"{member.name}: max_in_flight={member.max_in_flight} for {self.workers} workers")
+        for member in self.servers:
+            _check_share(member, self.workers)
+        if self.budget_usd is not None and not any(member.price for member in self.endpoints):
+            raise ValueError("budget_usd without a price at any endpoint")
         return self
+
+
+Aspect = Literal["instruction_following", "honesty", "truthfulness", "helpfulness", "overall"]
+
+
+class Judging(Section):
+    judges: tuple[Endpoint, ...] = ()
+    """Servers of language models that rate answers."""
+    deployments: tuple[Deployment, ...] = ()
+    """Language models as judges that the stage deploys on Ray Serve itself."""
+    function: str | None = None
+    """A program as judge, `module:function`: (messages, answer) -> overall score or None. Not together with others."""
+    reward_model: str | None = None
+    """A reward model as judge: folder or hub id of a sequence classifier with one output. Not together with others."""
+    revision: str | None = None
+    """Branch, tag or commit of the reward model, where it is a hub id."""
+    aspects: tuple[Aspect, ...] = Field(
+        ("instruction_following", "honesty", "truthfulness", "helpfulness", "overall"), min_length=1
+    )
+    """What language models rate: aspects from 1 to 5 with a rationale, overall from 1 to 10 with a critique."""
+    presentation: Literal["together", "one_by_one"] = "together"
+    """All answers to a prompt in one request, in an order drawn by seed, or a request for each."""
+    repeats: int = Field(1, ge=1, le=16)
+    """How often each judge rates; ratings are averaged, their spread is kept."""
+    position_check: float = Field(0.05, ge=0, le=1)
+    """Share of the prompts, drawn by seed, that is judged again in reversed order (with answers shown together)."""
+    structured: bool = True
+    """Ask for replies that follow a JSON schema; off for endpoints that know no `response_format`."""
+    parse_retries: int = Field(2, ge=0)
+    """How often a reply that cannot be read is asked for again, with what is wrong with it; then the rating is null."""
+    temperature: float = Field(0.0, ge=0)
+    """Sampling temperature of the judges."""
+    max_tokens: int = Field(1024, ge=1)
+    """Longest reply, in tokens."""
+    extra: dict[str, Any] = {}
+    """Other fields of a request by their own name."""
+    workers: int = _compute(1, ge=1)
+    """Ray actors that hold the connections to the judges, or the reward model."""
+    cpus_per_worker: float = _compute(1, gt=0)
+    """Logical CPUs for each of them."""
+    gpus_per_worker: float = _compute(0, ge=0)
+    """GPUs for each of them (reward model)."""
+    batch_size: int = _compute(16, ge=1)
+    """Answers per forward pass of the reward model."""
+    budget_usd: float | None = _compute(None, gt=0)
+    """The stage stops before it spends more than this, at the judges' prices."""
+    max_failed: float = _compute(0.01, ge=0, le=1)
+    """The stage stays unfinished when a larger share of the rows failed; the next run tries these again."""
+
+    @property
+    def servers(self) -> tuple[Endpoint | Deployment, ...]:
+        return (*self.judges, *self.deployments)
+
+    @model_validator(mode="after")
+    def _one_kind_of_judge(self) -> Judging:
+        if sum(map(bool, (self.servers, self.function, self.reward_model))) != 1:
+            raise ValueError("give judges (or deployments), or a function, or a reward_model")
+        names = [judge.name for judge in self.servers]
+        if len(set(names)) < len(names):
+            raise ValueError("two judges have one name")
+        if len(set(self.aspects)) < len(self.aspects):
+            raise ValueError("an aspect is there twice")
+        for judge in self.servers:
+            _check_share(judge, self.workers)
+        if self.budget_usd is not None and not any(judge.price for judge in self.judges):
+            raise ValueError("budget_usd without a price at any judge")
+        return self
+
+
+def _check_share(member: Endpoint | Deployment, workers: int) -> None:
+    if member.max_in_flight < workers:
+        raise ValueError(f"{member.name}: max_in_flight={member.max_in_flight} for {workers} workers")
 
 
 class Recipe(Section):
@@ -352,7 +498,9 @@ class Recipe(Section):
     tokenized: Tokenized = Tokenized()
     reference_logps: ReferenceLogps = ReferenceLogps()
     dpo: DPO = DPO()
+    prompts: Prompts = Prompts()
     sampling: Sampling | None = None
+    judging: Judging | None = None
     held_out: HeldOut | None = None
 
     @model_validator(mode="after")

@@ -8,16 +8,17 @@ IDS = pa.list_(pa.int32())
 PROMPTS = pa.schema([("prompt_id", pa.string()), ("messages", MESSAGES), ("source", pa.string())])
 """`prompt_id` is a hash of the messages; `source` names where the row came from (file:line)."""
 
-COMPLETION = pa.struct(
-    [
-        ("model", pa.string()),
-        ("content", pa.string()),
-        ("finish_reason", pa.string()),
-        ("tokens", pa.int32()),
-        ("seed", pa.int64()),
-    ]
-)
-"""An answer. `model` is its name in the pool; `tokens` counts what was generated, null where a server does not say."""
+_COMPLETION = [
+    ("model", pa.string()),
+    ("content", pa.string()),
+    ("finish_reason", pa.string()),
+    ("tokens", pa.int32()),
+    ("seed", pa.int64()),
+    ("principle", pa.string()),
+]
+COMPLETION = pa.struct(_COMPLETION)
+"""An answer. `model` is its name in the pool; `tokens` counts what was generated, null where a server does not say;
+`principle` is what it was told as system message, null where nothing."""
 
 CANDIDATES = pa.schema(
     [
@@ -28,6 +29,63 @@ CANDIDATES = pa.schema(
     ]
 )
 """A prompt and the answers to it. `error` says which requests failed and why; it is null where none did."""
+
+ASPECTS = ("instruction_following", "honesty", "truthfulness", "helpfulness")
+"""What a language model rates from 1 to 5, beside the overall score from 1 to 10."""
+
+_RATING = pa.struct([("rating", pa.float64()), ("spread", pa.float64()), ("rationale", pa.string())])
+"""Mean of the opinions, null where there is none; their standard deviation (n), null below two; the first rationale."""
+
+OPINION = pa.struct(
+    [
+        ("judge", pa.string()),
+        ("repeat", pa.int32()),
+        ("is_reversed", pa.bool_()),
+        ("position", pa.int32()),
+        ("aspect", pa.string()),
+        ("rating", pa.float64()),
+        ("rationale", pa.string()),
+    ]
+)
+"""What one judge said once of one answer, shown as number `position` (from 0). `is_reversed` marks the position check,
+which counts in no mean. `rating` is null where no reply could be read."""
+
+JUDGED_COMPLETION = pa.struct(
+    [
+        *_COMPLETION,
+        ("annotations", pa.struct([(aspect, _RATING) for aspect in ASPECTS])),
+        ("overall_score", pa.float64()),
+        ("overall_spread", pa.float64()),
+        ("critique", pa.string()),
+        ("opinions", pa.list_(OPINION)),
+    ]
+)
+
+JUDGE_REPLY = pa.struct(
+    [
+        ("judge", pa.string()),
+        ("repeat", pa.int32()),
+        ("is_reversed", pa.bool_()),
+        ("aspect", pa.string()),
+        ("order", pa.list_(pa.int32())),
+        ("attempt", pa.int32()),
+        ("raw", pa.string()),
+        ("complaint", pa.string()),
+    ]
+)
+"""A reply as it came: `order` are the completions' numbers as they were shown; `complaint` says why it cannot be read,
+null where it can."""
+
+JUDGMENTS = pa.schema(
+    [
+        ("prompt_id", pa.string()),
+        ("messages", MESSAGES),
+        ("completions", pa.list_(JUDGED_COMPLETION)),
+        ("replies", pa.list_(JUDGE_REPLY)),
+        ("error", pa.string()),
+    ]
+)
+"""Candidates with ratings, and every raw reply. `error` says which requests failed and why; null where none did."""
 
 DIALOGUES = pa.schema([("dialogue_id", pa.string()), ("messages", MESSAGES), ("source", pa.string())])
 """`dialogue_id` is a hash of the messages; the last message is the assistant's."""

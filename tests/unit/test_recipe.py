@@ -166,8 +166,11 @@ ENDPOINT = "{name: a, base_url: 'http://host/v1', model: m}"
 @pytest.mark.parametrize(
     ("sampling", "message"),
     [
-        ("{}", "either endpoints or offline models"),
-        (f"{{endpoints: [{ENDPOINT}], offline: [{{name: b, model: m}}]}}", "either endpoints or offline models"),
+        ("{}", "either endpoints and deployments, or offline models"),
+        (
+            f"{{endpoints: [{ENDPOINT}], offline: [{{name: b, model: m}}]}}",
+            "either endpoints and deployments, or offline models",
+        ),
         (f"{{endpoints: [{ENDPOINT}, {ENDPOINT}]}}", "members a and a would share seeds"),
         (f"{{endpoints: [{ENDPOINT}], draw: 2}}", "draw=2 from a pool of 1"),
         (f"{{endpoints: [{ENDPOINT}], workers: 65}}", "a: max_in_flight=64 for 65 workers"),

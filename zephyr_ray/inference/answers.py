@@ -60,6 +60,7 @@ def candidates_row(
             "finish_reason": outcome.finish_reason,
             "tokens": outcome.tokens,
             "seed": request.seed,
+            "principle": None,
         }
         for request, outcome in zip(requests, outcomes, strict=True)
         if isinstance(outcome, Answer)

@@ -37,7 +37,9 @@ def test_a_row_keeps_what_succeeded_and_names_what_failed() -> None:
     assert candidates_row(PROMPT, requests, outcomes) == {
         "prompt_id": "p",
         "messages": PROMPT["messages"],
-        "completions": [{"model": "a", "content": "hi", "finish_reason": "stop", "tokens": 2, "seed": 10}],
+        "completions": [
+            {"model": "a", "content": "hi", "finish_reason": "stop", "tokens": 2, "seed": 10, "principle": None}
+        ],
         "error": "a (sample 1): busy now; b (samples 0, 1): gone",
     }
 
@@ -45,7 +47,9 @@ def test_a_row_keeps_what_succeeded_and_names_what_failed() -> None:
 def test_a_row_without_failures_has_no_error() -> None:
     row = candidates_row(PROMPT, [Request("a", 0, 10)], [Answer("", "length", None)])
     assert row["error"] is None
-    assert row["completions"] == [{"model": "a", "content": "", "finish_reason": "length", "tokens": None, "seed": 10}]
+    assert row["completions"] == [
+        {"model": "a", "content": "", "finish_reason": "length", "tokens": None, "seed": 10, "principle": None}
+    ]
 
 
 def test_a_reason_is_cut() -> None:
