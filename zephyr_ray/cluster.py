@@ -6,7 +6,7 @@ import logging
 import os
 
 from zephyr_ray.errors import UserError
-from zephyr_ray.recipe import Recipe
+from zephyr_ray.recipe import Judging, Recipe, Sampling
 
 _QUIET = {
     # Usage reports of Ray, the Hugging Face hub (TRL's too), and vLLM: off.
@@ -62,9 +62,26 @@ def check_resources(recipe: Recipe, stages: tuple[str, ...]) -> None:
         if section is not None:
             wanted = section.training
             _check(f"{stage}.training", wanted.workers, wanted.cpus_per_worker, wanted.gpus_per_worker, have)
+    if "candidates" in stages and recipe.sampling is not None:
+        _check_asking("sampling", recipe.sampling, have)
+    if "judgments" in stages and recipe.judging is not None:
+        _check_asking("judging", recipe.judging, have)
     if "reference_logps" in stages:
         pool = recipe.reference_logps
         _check("reference_logps", pool.workers, pool.cpus_per_worker, pool.gpus_per_worker, have)
+
+
+def _check_asking(field: str, section: Sampling | Judging, have: dict[str, float]) -> None:
+    """The workers that ask, and the deployments that answer them at the same time."""
+    wanted = {"CPU": section.workers * section.cpus_per_worker, "GPU": 0.0}
+    for each in section.deployments:
+        wanted[each.accelerator.upper()] += each.min_replicas
+    for kind, count in wanted.items():
+        if count > have.get(kind, 0):
+            raise UserError(
+                f"{field}: its workers and deployments need {count:g} {kind}s together, and this machine has "
+                f"{have.get(kind, 0):g}; lower {field}.workers or a deployment's min_replicas, or use a larger cluster"
+            )
 
 
 def _check(field: str, workers: int, cpus: float, gpus: float, have: dict[str, float]) -> None:

@@ -307,6 +307,10 @@ class Endpoint(Section):
         return value
 
 
+OWN_MODELS = ("base", "sft")
+"""Stages of a run whose checkpoints its own stages can deploy."""
+
+
 class Deployment(Section):
     name: str = Field(min_length=1, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,95}$")
     """What the rows call this member; unique in the pool, and part of its seeds."""

@@ -15,8 +15,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from zephyr_ray.artifacts import Artifact, Run, fingerprint
+from zephyr_ray.errors import UserError
+from zephyr_ray.inference.principles import PRINCIPLES
 from zephyr_ray.models import ModelSource, model_source
-from zephyr_ray.recipe import Recipe, semantic
+from zephyr_ray.recipe import OWN_MODELS, Deployment, Recipe, Sampling, semantic
 
 if TYPE_CHECKING:
     from zephyr_ray.data.sink import Report
@@ -145,6 +147,23 @@ def _make_sft(context: Context) -> Manifest:
     )
 
 
+def _make_prompts(context: Context) -> Manifest:
+    from zephyr_ray.data.prompts import make_prompts
+
+    report = make_prompts(context.recipe, context.artifact, progress=context.progress)
+    return _examined(report, context.recipe.prompts.max_dropped, context.artifact)
+
+
+def _make_candidates(context: Context) -> Manifest:
+    from zephyr_ray.data.candidates import make_candidates
+
+    report, lines = make_candidates(
+        context.recipe, context.input("prompts"), context.artifact, progress=context.progress
+    )
+    made = _examined(report, 1.0, context.artifact)
+    return made | {"lines": [*made["lines"], *lines]}
+
+
 def _make_preferences(context: Context) -> Manifest:
     from zephyr_ray.data.preferences import make_preferences
 
@@ -252,6 +271,41 @@ def _external_preferences(recipe: Recipe) -> dict[str, str]:
     return {} if train == "tiny" else {"preferences": describe_source(train)}
 
 
+def _external_prompts(recipe: Recipe) -> dict[str, str]:
+    from zephyr_ray.data.sources import describe_source
+
+    train = recipe.prompts.train
+    return {} if train == "tiny" else {"prompts": describe_source(train)}
+
+
+def _own_models(deployments: Sequence[Deployment]) -> tuple[str, ...]:
+    """The stages of this run whose checkpoints are deployed."""
+    return tuple(sorted({each.model for each in deployments if each.model in OWN_MODELS}))
+
+
+def _external_deployments(field: str, deployments: Sequence[Deployment]) -> dict[str, str]:
+    """Fingerprints of the models that are deployed and come from outside of the run."""
+    from zephyr_ray.models import external_fingerprint
+
+    return {
+        each.name: external_fingerprint(f"{field}.deployments {each.name}", each.model, each.revision)
+        for each in deployments
+        if each.model not in OWN_MODELS
+    }
+
+
+def _sampling(recipe: Recipe) -> Sampling:
+    if recipe.sampling is None:
+        raise UserError("this recipe has no sampling section; add one with the models that answer the prompts")
+    return recipe.sampling
+
+
+def _candidates_config(recipe: Recipe) -> dict[str, Any]:
+    section = _sampling(recipe)
+    principles = PRINCIPLES if section.principles else None
+    return {"sampling": semantic(section), "chat": semantic(recipe.chat), "principles": principles} | _seed(recipe)
+
+
 def _external_dialogues(recipe: Recipe) -> dict[str, str]:
     from zephyr_ray.data.sources import describe_source
 
@@ -294,6 +348,22 @@ STAGES: dict[str, Stage] = {
             _sft_config,
             _make_sft,
             _external_base,
+        ),
+        Stage(
+            "prompts",
+            "rows",
+            lambda r: (),
+            lambda r: {"prompts": semantic(r.prompts)} | _tiny(r, r.prompts.train == "tiny") | _seed(r),
+            _make_prompts,
+            _external_prompts,
+        ),
+        Stage(
+            "candidates",
+            "rows",
+            lambda r: ("prompts", *_own_models(_sampling(r).deployments)),
+            _candidates_config,
+            _make_candidates,
+            lambda r: _external_deployments("sampling", _sampling(r).deployments),
         ),
         Stage(
             "preferences",

@@ -38,6 +38,9 @@ class _Board:
         if metrics is not None:
             self.state["metrics"] = metrics
 
+    def show(self, metrics: dict[str, float]) -> None:
+        self.state["metrics"] = metrics
+
     def fail(self, message: str) -> None:
         self.state["failure"] = self.state["failure"] or message
 
@@ -56,6 +59,10 @@ class Progress:
 
     def set(self, done: int, total: int | None = None, metrics: dict[str, float] | None = None) -> None:
         self.board.set.remote(done, total, metrics)
+
+    def show(self, metrics: dict[str, float]) -> None:
+        """Numbers beside the count of what is done."""
+        self.board.show.remote(metrics)
 
     def fail(self, message: str) -> None:
         """Leaves a line for the person, which the stage reads at its end; waits until it has arrived."""
@@ -143,8 +150,12 @@ def _progress_line(state: dict[str, Any], unit: str, first: tuple[float, int] | 
         parts.append(f"{rate:,.1f}/s")
         if total:
             parts.append(f"{_clock((total - done) / rate)} left")
-    parts += [f"{key} {value:.4g}" for key, value in state["metrics"].items()]
+    parts += [f"{key} {_number(value)}" for key, value in state["metrics"].items()]
     return "  ".join(parts)
+
+
+def _number(value: float) -> str:
+    return f"{value:,}" if isinstance(value, int) else f"{value:.4g}"
 
 
 def _clock(seconds: float) -> str:

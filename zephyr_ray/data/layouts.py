@@ -1,4 +1,4 @@
-"""Reads one raw row (a dict) -> a preference pair or a dialogue as messages, or `Dropped` with a reason.
+"""Reads one raw row (a dict) -> a preference pair, a dialogue or a prompt as messages, or `Dropped` with a reason.
 
 A layout is recognised by its keys and their types, never guessed. docs/data.md lists them:
 
@@ -12,6 +12,7 @@ A layout is recognised by its keys and their types, never guessed. docs/data.md 
     PandaLM                 instruction, input, response1, response2, annotator1 ...
 
     dialogues               messages | conversations | instruction, input, output | prompt, completion
+    prompts                 messages | conversations | instruction, input | prompt | question | turns: the first one
 """
 
 from __future__ import annotations
@@ -97,6 +98,36 @@ def dialogue(raw: Row) -> dict[str, Any]:
     messages = [*checked_prompt(messages[:-1]), messages[-1]]
     check_text(messages[-1]["content"])
     return {"dialogue_id": content_id(messages), "messages": messages}
+
+
+def prompt(raw: Row) -> dict[str, Any]:
+    """A raw row with a prompt -> the columns of `schemas.PROMPTS`, less `source`.
+
+    A dialogue is cut before its last answer.
+
+    Raises:
+        Dropped: The row fits no layout, or is no usable prompt.
+    """
+    messages = _find_prompt(_strip_nulls(raw))
+    if messages and messages[-1]["role"] == "assistant":
+        messages = messages[:-1]
+    messages = checked_prompt(messages)
+    return {"prompt_id": content_id(messages), "messages": messages}
+
+
+def _find_prompt(row: Row) -> list[Message]:
+    if "messages" in row:
+        return as_messages(row["messages"])
+    if "conversations" in row:
+        return _sharegpt_prompt(row)
+    if "instruction" in row:
+        return _alpaca_prompt(row)
+    for key in ("prompt", "question"):
+        if key in row:
+            return as_prompt(row[key])
+    if is_list_of(row.get("turns"), str):
+        return [{"role": "user", "content": row["turns"][0]}]
+    _unknown(row)
 
 
 # --- preference layouts

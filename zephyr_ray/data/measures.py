@@ -19,6 +19,11 @@ def tokens(table: pa.Table, columns: Sequence[str]) -> dict[str, np.ndarray]:
     return {name.removesuffix("_ids") + "_tokens": pc.list_value_length(table[name]).to_numpy() for name in columns}
 
 
+def completions(table: pa.Table) -> dict[str, np.ndarray]:
+    """Answers of a row."""
+    return {"completions": pc.list_value_length(table["completions"]).to_numpy()}
+
+
 def _characters(messages: pa.ChunkedArray) -> np.ndarray:
     messages = messages.combine_chunks()
     content = pc.struct_field(pc.list_flatten(messages), "content")

@@ -43,6 +43,14 @@ class Reason(StrEnum):
     """One answer that was rated alone: nothing to compare it with."""
     REPEATED = "repeated"
     """The same content as a row that is kept."""
+    REQUEST_FAILED = "request_failed"
+    """A request for the row got no reply, retries and all; the next run tries it again."""
+    REQUEST_REFUSED = "request_refused"
+    """The servers refused every request for the row."""
+    SERVER_GIVEN_UP = "server_given_up"
+    """A server of the row answers nothing; the next run tries it again."""
+    OVER_BUDGET = "over_budget"
+    """The budget was spent before this row; the next run goes on with it."""
 
 
 class Dropped(Exception):  # noqa: N818 (what happens to a row, not an error of the program)

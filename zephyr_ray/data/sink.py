@@ -78,8 +78,20 @@ def write(
     *,
     measure: Measure | None = None,
     progress: Progress | None = None,
+    keep: bool = False,
+    rows_per_file: int | None = None,
 ) -> Report:
-    """Writes a dataset of `rows.mixed_schema(schema)` into an artifact, in place of whatever rows it has.
+    """Writes a dataset of `rows.mixed_schema(schema)` into an artifact.
+
+    Args:
+        dataset: Rows that are kept and rows that are dropped, told apart by `reason`.
+        artifact: Where to.
+        schema: Of the kept rows.
+        measure: What to keep a histogram of.
+        progress: Hears of rows that are done.
+        keep: Add to the kept rows that an earlier try wrote (`written_ids`), which the dataset must not have again.
+            Otherwise whatever rows there are is replaced. Dropped rows are always replaced.
+        rows_per_file: Gather so many rows before a file is written, where blocks are small.
 
     Raises:
         UserError: A source breaks off in the middle.
@@ -89,14 +101,39 @@ def write(
     for folder in ("data", "dropped"):
         path = posixpath.join(artifact.path, folder)
         filesystem.create_dir(path, recursive=True)
-        filesystem.delete_dir_contents(path, missing_dir_ok=True)
-    sink = RowSink(filesystem, artifact.path, schema, measure, progress)
+        if not (keep and folder == "data"):
+            filesystem.delete_dir_contents(path, missing_dir_ok=True)
+    earlier = _written(artifact) if keep else []
+    sink = RowSink(filesystem, artifact.path, schema, measure, progress, prefix=_next_prefix(earlier) if keep else "")
+    sink.rows_per_file = rows_per_file
+    sink.count_earlier(earlier)
     try:
         dataset.write_datasink(sink)
     except Exception as error:
         raise _user_error(error) or error from None
     assert sink.report is not None
     return sink.report
+
+
+def written_ids(artifact: Artifact, id_column: str) -> pa.ChunkedArray:
+    """Ids of the kept rows that an earlier try wrote: a file is there with all of its rows or not at all."""
+    tables = [
+        pq.read_table(path, filesystem=artifact.run.filesystem, columns=[id_column]) for path in _written(artifact)
+    ]
+    return pa.concat_tables(tables)[id_column] if tables else pa.chunked_array([], pa.string())
+
+
+def _written(artifact: Artifact) -> list[str]:
+    """Paths of an unfinished artifact's files of kept rows."""
+    selector = pafs.FileSelector(posixpath.join(artifact.path, "data"), allow_not_found=True)
+    infos = artifact.run.filesystem.get_file_info(selector)
+    return sorted(info.path for info in infos if info.path.endswith(".parquet"))
+
+
+def _next_prefix(paths: list[str]) -> str:
+    """Starts the names of this try's files: no file of an earlier try is written over."""
+    last = max((int(posixpath.basename(path).split("-")[0]) for path in paths), default=0)
+    return f"{last + 1:03d}-"
 
 
 class RowSink(Datasink[_Written]):
@@ -113,25 +150,43 @@ class RowSink(Datasink[_Written]):
         schema: pa.Schema,
         measure: Measure | None = None,
         progress: Progress | None = None,
+        *,
+        prefix: str = "",
     ):
         self.filesystem, self.path, self.schema = filesystem, path, schema
-        self.measure, self.progress = measure, progress
+        self.measure, self.progress, self.prefix = measure, progress, prefix
         self.report: Report | None = None
+        self.rows_per_file: int | None = None
+        self._earlier = _Written()
+
+    @property
+    def min_rows_per_write(self) -> int | None:
+        return self.rows_per_file
+
+    def count_earlier(self, paths: Iterable[str]) -> None:
+        """Takes the kept rows of an earlier try into the report."""
+        for path in paths:
+            with pq.ParquetFile(path, filesystem=self.filesystem) as file:
+                for batch in file.iter_batches():
+                    self._count_kept(pa.Table.from_batches([batch]), self._earlier)
+                    self._earlier.rows_in += batch.num_rows
+            self._earlier.files.append(posixpath.relpath(path, self.path))
 
     def write(self, blocks: Iterable[Block], ctx: Any) -> _Written:
         written = _Written()
         tables = self._count(blocks, written)
         for number, table in enumerate(_gather(tables)):
-            self._write_file(table, f"{ctx.task_idx:06d}-{number:03d}.parquet", written)
+            self._write_file(table, f"{self.prefix}{ctx.task_idx:06d}-{number:03d}.parquet", written)
         return written
 
     def on_write_complete(self, write_result: WriteResult[_Written]) -> None:
         total = _Written()
+        total.add(self._earlier)
         for written in write_result.write_returns:
             total.add(written)
         stats = {name: histogram.summary() for name, histogram in sorted(total.histograms.items())}
         report = Report(total.rows_in, total.rows_out, dict(total.dropped), sorted(total.files), stats)
-        _check_counts(report, write_result.num_rows)
+        _check_counts(report, write_result.num_rows + self._earlier.rows_in)
         self.report = report
 
     def _count(self, blocks: Iterable[Block], written: _Written) -> Iterator[pa.Table]:
@@ -150,12 +205,15 @@ class RowSink(Datasink[_Written]):
         if kept.num_rows:
             _check_no_nulls(kept, self.schema.names[0])
             written.files.append(self._put(kept, posixpath.join("data", name)))
-            written.rows_out += kept.num_rows
-            for key, values in (self.measure(kept) if self.measure else {}).items():
-                written.histograms.setdefault(key, Histogram()).count(values)
+            self._count_kept(kept, written)
         if dropped.num_rows:
             written.files.append(self._put(dropped, posixpath.join("dropped", name)))
             written.dropped.update(dropped["reason"].to_pylist())
+
+    def _count_kept(self, kept: pa.Table, written: _Written) -> None:
+        written.rows_out += kept.num_rows
+        for key, values in (self.measure(kept) if self.measure else {}).items():
+            written.histograms.setdefault(key, Histogram()).count(values)
 
     def _put(self, table: pa.Table, name: str) -> str:
         """Writes a file whole or not at all: by rename on a local disk, by one upload to an object store."""

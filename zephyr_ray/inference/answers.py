@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
-from zephyr_ray.inference.seeds import draw_members, request_seed
+from zephyr_ray.inference.seeds import draw_members, draw_principle, request_seed
 from zephyr_ray.recipe import Sampling
 
 _REASON_LENGTH = 300
@@ -20,6 +20,8 @@ class Request:
     sample: int
     """Number of the answer among this member's to the prompt."""
     seed: int
+    principle: str | None = None
+    """What the member is told as system message."""
 
 
 @dataclass(frozen=True)
@@ -31,11 +33,20 @@ class Answer:
     tokens: int | None
 
 
+Kind = Literal["failed", "refused", "given_up", "over_budget"]
+
+
+_WORST_FIRST: tuple[Kind, ...] = ("over_budget", "given_up", "failed", "refused")
+
+
 @dataclass(frozen=True)
 class Failure:
     """Why there is no answer."""
 
     reason: str
+    kind: Kind = "failed"
+    """failed: retries were used up; refused: by the server, for good; given_up: the whole member is out of use;
+    over_budget: it was not sent."""
 
 
 def plan(sampling: Sampling, run_seed: int, prompt_id: str) -> list[Request]:
@@ -43,10 +54,24 @@ def plan(sampling: Sampling, run_seed: int, prompt_id: str) -> list[Request]:
     names = [member.name for member in sampling.members]
     drawn = names if sampling.draw is None else draw_members(run_seed, prompt_id, names, sampling.draw)
     return [
-        Request(name, sample, request_seed(run_seed, prompt_id, name, sample))
+        Request(
+            name,
+            sample,
+            request_seed(run_seed, prompt_id, name, sample),
+            draw_principle(run_seed, prompt_id, name, sample) if sampling.principles else None,
+        )
         for name in drawn
         for sample in range(sampling.samples)
     ]
+
+
+def messages_of(request: Request, messages: Sequence[Mapping[str, str]]) -> list[dict[str, str]]:
+    """The prompt as the member gets it: a principle stands before the prompt's own system message."""
+    turns = [dict(message) for message in messages]
+    if request.principle is None:
+        return turns
+    own = [turns.pop(0)["content"]] if turns and turns[0]["role"] == "system" else []
+    return [{"role": "system", "content": "\n\n".join([request.principle, *own])}, *turns]
 
 
 def candidates_row(
@@ -60,7 +85,7 @@ def candidates_row(
             "finish_reason": outcome.finish_reason,
             "tokens": outcome.tokens,
             "seed": request.seed,
-            "principle": None,
+            "principle": request.principle,
         }
         for request, outcome in zip(requests, outcomes, strict=True)
         if isinstance(outcome, Answer)
@@ -71,6 +96,12 @@ def candidates_row(
         "completions": completions,
         "error": _error(requests, outcomes),
     }
+
+
+def worst(outcomes: Sequence[Answer | Failure]) -> Kind | None:
+    """The failure of a row that decides what becomes of it; None where nothing failed."""
+    kinds = {outcome.kind for outcome in outcomes if isinstance(outcome, Failure)}
+    return next((kind for kind in _WORST_FIRST if kind in kinds), None)
 
 
 def _error(requests: Sequence[Request], outcomes: Sequence[Answer | Failure]) -> str | None:

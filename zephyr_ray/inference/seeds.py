@@ -9,6 +9,8 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 
+from zephyr_ray.inference.principles import PRINCIPLES
+
 SEED_BITS = 53  # what a JSON number holds exactly, whoever parses it
 _SAMPLE_BITS = 12
 _MEMBER_BITS = 20
@@ -60,6 +62,14 @@ def draw_members(run_seed: int, prompt_id: str, members: Sequence[str], count: i
     ranked = sorted(members, key=lambda member: _hash("draw", run_seed, prompt_id, member))
     chosen = set(ranked[:count])
     return [member for member in members if member in chosen]
+
+
+def draw_principle(run_seed: int, prompt_id: str, member: str, sample: int) -> str:
+    """The principle of one answer."""
+    kinds = list(PRINCIPLES.values())
+    number = _hash("principle", run_seed, prompt_id, member, sample)
+    texts = kinds[number % len(kinds)]
+    return texts[number // len(kinds) % len(texts)]
 
 
 def _hash(*parts: str | int) -> int:

@@ -1,15 +1,13 @@
 """From outcomes to a row: what is kept, in which order, and how a failure reads."""
 
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from zephyr_ray.inference.answers import Answer, Failure, Request, candidates_row, plan
-from zephyr_ray.inference.endpoints import in_flight_share, prompts_ahead, read_reply
+from zephyr_ray.inference.answers import Answer, Failure, Request, candidates_row, messages_of, plan, worst
 from zephyr_ray.inference.offline import read_end
 from zephyr_ray.inference.seeds import draw_members, request_seed
-from zephyr_ray.recipe import Endpoint, Sampling
+from zephyr_ray.recipe import Sampling
 
 PROMPT = {"prompt_id": "p", "messages": [{"role": "user", "content": "hello"}], "source": "file:1"}
 
@@ -56,27 +54,6 @@ def test_a_reason_is_cut() -> None:
     assert len(candidates_row(PROMPT, [Request("a", 0, 1)], [Failure("x" * 9_000)])["error"]) < 400
 
 
-def reply(content: Any, finish_reason: str = "stop", **fields: Any) -> Any:
-    message = SimpleNamespace(content=content)
-    return SimpleNamespace(choices=[SimpleNamespace(message=message, finish_reason=finish_reason)], **fields)
-
-
-@pytest.mark.parametrize(
-    ("given", "outcome"),
-    [
-        (reply("hi", usage=SimpleNamespace(completion_tokens=3)), Answer("hi", "stop", 3)),
-        (reply("cut off", "length", usage=None), Answer("cut off", "length", None)),
-        (reply("", "stop"), Answer("", "stop", None)),
-        (reply(None, "content_filter"), Failure("the reply has no content (finish_reason content_filter)")),
-        (SimpleNamespace(choices=[]), Failure("the reply has no choices")),
-        (SimpleNamespace(choices=None), Failure("the reply has no choices")),
-        ("<html>", Failure("the reply has no choices")),
-    ],
-)
-def test_what_a_reply_says(given: Any, outcome: Answer | Failure) -> None:
-    assert read_reply(given) == outcome
-
-
 @pytest.mark.parametrize(
     ("text", "tokens", "stop", "read"),
     [
@@ -91,13 +68,28 @@ def test_why_an_offline_answer_ended(text: str, tokens: list[int], stop: tuple[s
     assert read_end(text, tokens, frozenset({2}), stop) == read
 
 
-def test_workers_share_a_members_bound() -> None:
-    member = Endpoint(name="a", base_url="http://host/v1", model="m", max_in_flight=10)
-    assert [in_flight_share(member, workers) for workers in (1, 3, 10)] == [10, 3, 1]
+def test_the_worst_failure_decides() -> None:
+    done, refused = Answer("hi", "stop", 1), Failure("no", "refused")
+    assert worst([done]) is None
+    assert worst([done, refused]) == "refused"
+    assert worst([refused, Failure("busy", "failed")]) == "failed"
+    assert worst([Failure("busy", "failed"), Failure("gone", "given_up")]) == "given_up"
+    assert worst([Failure("gone", "given_up"), Failure("spent", "over_budget")]) == "over_budget"
 
 
-def test_prompts_that_keep_the_pool_busy() -> None:
-    assert prompts_ahead(pool("a", "b")) == 8  # each prompt gives every member one request
-    assert prompts_ahead(pool("a", "b", samples=4)) == 2
-    assert prompts_ahead(pool("a", "b", draw=1)) == 16  # every other prompt
-    assert prompts_ahead(pool("a", workers=2)) == 4
+def test_a_principle_stands_before_the_prompts_own_system_message() -> None:
+    user, system = {"role": "user", "content": "hi"}, {"role": "system", "content": "Be brief."}
+    told = Request("a", 0, 1, "Be right.")
+    assert messages_of(Request("a", 0, 1), [system, user]) == [system, user]
+    assert messages_of(told, [user]) == [{"role": "system", "content": "Be right."}, user]
+    assert messages_of(told, [system, user]) == [{"role": "system", "content": "Be right.\n\nBe brief."}, user]
+
+
+def test_each_answer_draws_its_own_principle() -> None:
+    requests = [
+        request for prompt in range(50) for request in plan(pool("a", samples=2, principles=True), 7, str(prompt))
+    ]
+    assert len({request.principle for request in requests}) > 8
+    assert requests == [
+        request for prompt in range(50) for request in plan(pool("a", samples=2, principles=True), 7, str(prompt))
+    ]

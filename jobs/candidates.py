@@ -1,0 +1,13 @@
+"""Reads prompts and a pool of models -> candidates: several models' answers to each prompt, in <run.root>/candidates.
+
+    python jobs/candidates.py --recipe recipes/tiny.yaml
+    python jobs/candidates.py --recipe RECIPE --set prompts.train=FILE --set sampling.budget_usd=20
+
+What is missing before it (prompts, a supervised model that answers) is made first. An interrupted job goes on where it
+stopped and pays for no answer twice.
+"""
+
+from zephyr_ray.cli import job
+
+if __name__ == "__main__":
+    job(__doc__, ("candidates",))

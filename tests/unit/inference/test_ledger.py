@@ -1,0 +1,89 @@
+"""Replies on disk: found again after a kill, counted once, never above the budget."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import pyarrow.fs as pafs
+import pytest
+
+from zephyr_ray.artifacts import Artifact, Run
+from zephyr_ray.inference.ledger import Ledger, read_segment
+
+
+@pytest.fixture
+def artifact(tmp_path: Path) -> Artifact:
+    made = Run(str(tmp_path / "run")).artifact("candidates")
+    made.begin("fingerprint")
+    return made
+
+
+def record(prompt: str, key: str, usd: float = 0.0) -> dict[str, Any]:
+    answer = {"content": f"{prompt} {key}\n", "finish_reason": "stop", "tokens": 3}
+    return {"prompt_id": prompt, "key": key, "answer": answer, "prompt_tokens": 5, "usd": usd}
+
+
+def keep(ledger: Ledger, *records: dict[str, Any]) -> None:
+    async def run() -> None:
+        await asyncio.gather(*(ledger.record(each, 0.0) for each in records))
+
+    asyncio.run(run())
+
+
+def test_a_later_try_finds_every_reply(artifact: Artifact) -> None:
+    keep(Ledger(artifact), record("p", "a/0"), record("p", "a/1"), record("q", "a/0"))
+    keep(Ledger(artifact), record("q", "a/1"))
+    later = Ledger(artifact)
+    found = asyncio.run(later.replies(["p", "q", "r"]))
+    assert {prompt: sorted(answers) for prompt, answers in found.items()} == {"p": ["a/0", "a/1"], "q": ["a/0", "a/1"]}
+    assert found["q"]["a/1"] == {"content": "q a/1\n", "finish_reason": "stop", "tokens": 3}
+    assert asyncio.run(later.totals()) == {"requests": 4, "prompt_tokens": 20, "tokens": 12, "usd": 0.0}
+
+
+def test_a_reply_is_found_as_soon_as_it_is_recorded(artifact: Artifact) -> None:
+    ledger = Ledger(artifact)
+    keep(ledger, record("p", "a/0"))
+    assert list(asyncio.run(ledger.replies(["p"]))) == ["p"]
+
+
+def test_a_line_that_a_kill_cut_off_is_left_out(artifact: Artifact) -> None:
+    keep(Ledger(artifact), record("p", "a/0"), record("p", "a/1"))
+    (segment,) = Path(artifact.path, "replies").iterdir()
+    segment.write_bytes(segment.read_bytes()[:-7])
+    assert [each["key"] for each in read_segment(pafs.LocalFileSystem(), str(segment))] == ["a/0"]
+    assert list(asyncio.run(Ledger(artifact).replies(["p"]))["p"]) == ["a/0"]
+
+
+def test_rows_that_are_written_cost_money_but_are_not_looked_up(artifact: Artifact) -> None:
+    keep(Ledger(artifact), record("p", "a/0", usd=0.5), record("q", "a/0", usd=0.25))
+    ledger = Ledger(artifact, done=["p"])
+    assert list(asyncio.run(ledger.replies(["p", "q"]))) == ["q"]
+    assert asyncio.run(ledger.totals())["usd"] == 0.75
+
+
+def test_the_budget_holds_over_tries_with_what_is_under_way(artifact: Artifact) -> None:
+    keep(Ledger(artifact), record("p", "a/0", usd=0.5))
+
+    async def run() -> list[bool]:
+        ledger = Ledger(artifact, budget_usd=1.0)
+        allowed = [await ledger.reserve(0.3), await ledger.reserve(0.3)]
+        await ledger.release(0.3)
+        allowed.append(await ledger.reserve(0.25))
+        await ledger.record(record("p", "a/1", usd=0.1), 0.25)
+        return [*allowed, await ledger.reserve(0.4), await ledger.reserve(0.01)]
+
+    assert asyncio.run(run()) == [True, False, True, True, False]
+
+
+def test_where_a_file_cannot_be_appended_to_each_batch_is_an_object(tmp_path: Path) -> None:
+    run = Run(str(tmp_path / "run"))
+    run.filesystem = pafs.SubTreeFileSystem("/", pafs.LocalFileSystem())  # not a local file system by its type
+    artifact = run.artifact("candidates")
+    artifact.begin("fingerprint")
+    keep(Ledger(artifact), record("p", "a/0"), record("p", "a/1"))
+    keep(Ledger(artifact), record("q", "a/0"))
+    names = sorted(path.name for path in Path(artifact.path, "replies").iterdir())
+    assert names == ["001-00000000.jsonl", "002-00000000.jsonl"]
+    assert sorted(asyncio.run(Ledger(artifact).replies(["p", "q"]))) == ["p", "q"]

@@ -1,0 +1,164 @@
+"""What the stages that ask models share (candidates, judgments): earlier replies, deployments, budget, failed rows.
+
+A try of such a stage writes rows as they are done and every reply as it comes (`inference.ledger`). The next try of the
+same stage asks only for what is not there. The stage is finished when no row is left that another try could mend, or
+not more than `max_failed` of them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import posixpath
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import ray
+import ray.data
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from zephyr_ray.artifacts import Artifact
+from zephyr_ray.data import sink, sources
+from zephyr_ray.data.messages import Reason
+from zephyr_ray.data.sink import Report
+from zephyr_ray.errors import UserError
+from zephyr_ray.inference.deployed import deployed
+from zephyr_ray.inference.ledger import FOLDER, Ledger
+from zephyr_ray.recipe import Judging, Sampling
+
+_SHOW_S = 1.0
+REASONS = {
+    "failed": Reason.REQUEST_FAILED,
+    "refused": Reason.REQUEST_REFUSED,
+    "given_up": Reason.SERVER_GIVEN_UP,
+    "over_budget": Reason.OVER_BUDGET,
+}
+"""What becomes of a row, by the worst failure among its requests (`answers.worst`)."""
+_AGAIN = (Reason.REQUEST_FAILED, Reason.SERVER_GIVEN_UP, Reason.OVER_BUDGET)
+
+
+@dataclass(frozen=True)
+class Asking:
+    """What a try of the stage works with."""
+
+    ledger: Any
+    """Handle of the `Ledger` actor."""
+    applications: dict[str, str]
+    """Serve applications of the deployments, by member."""
+    done: pa.ChunkedArray
+    """Ids of the rows that earlier tries wrote."""
+
+    def left(self, source: Artifact) -> ray.data.Dataset:
+        """The rows of an artifact that are not done, by `prompt_id`."""
+        rows = sources.read_artifact(source)
+        if not len(self.done):
+            return rows
+        drop = functools.partial(_without, done=ray.put(self.done))
+        return rows.map_batches(drop, batch_format="pyarrow", batch_size=None)
+
+
+@contextlib.contextmanager
+def asking(section: Sampling | Judging, source: Artifact, artifact: Artifact, progress: Any) -> Iterator[Asking]:
+    """Everything a try needs, while it runs; shows requests, tokens and cost as they come."""
+    done = sink.written_ids(artifact, "prompt_id")
+    ledger = (
+        ray.remote(Ledger)
+        .options(
+            num_cpus=0,
+            max_concurrency=10_000,
+            scheduling_strategy=NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False),
+        )
+        .remote(artifact, section.budget_usd, done.to_pylist())
+    )
+    if progress is not None:
+        progress.set(len(done), total=sources.count_rows(source))
+    with deployed(artifact.stage, section.deployments, artifact.run) as applications, _shown(ledger, section, progress):
+        yield Asking(ledger, applications, done)
+
+
+def settle(section: Sampling | Judging, source: Artifact, asked: Asking, artifact: Artifact, report: Report) -> Report:
+    """Ends a try: checks that every row is accounted for, and says what another try has to do.
+
+    Raises:
+        UserError: Rows are left that the next run can mend.
+        RuntimeError: Rows were lost or are there twice.
+    """
+    _check_exactly_once(source, artifact, report)
+    totals = ray.get(asked.ledger.totals.remote())
+    left = sum(report.dropped.get(str(reason), 0) for reason in _AGAIN)
+    stop = {reason: report.dropped.get(str(reason), 0) for reason in (Reason.OVER_BUDGET, Reason.SERVER_GIVEN_UP)}
+    field = "sampling" if isinstance(section, Sampling) else "judging"
+    again = f"{report.rows_out:,} rows are done and kept; the same command goes on with the other {left:,}"
+    if stop[Reason.OVER_BUDGET]:
+        raise UserError(
+            f"{artifact.stage}: the budget is spent ({totals['usd']:.2f} of {section.budget_usd:g} US dollars); raise "
+            f"{field}.budget_usd; {again}"
+        )
+    if stop[Reason.SERVER_GIVEN_UP]:
+        raise UserError(f"{artifact.stage}: {_first_detail(artifact, Reason.SERVER_GIVEN_UP)}; {again}")
+    if left > section.max_failed * report.rows_in:
+        raise UserError(
+            f"{artifact.stage}: {left:,} of {report.rows_in:,} rows failed, more than {field}.max_failed="
+            f"{section.max_failed:g} allows ({_first_detail(artifact, Reason.REQUEST_FAILED)}); {again}"
+        )
+    artifact.run.filesystem.delete_dir(posixpath.join(artifact.path, FOLDER))
+    return report
+
+
+def totals_line(totals: dict[str, float]) -> str:
+    """What was asked in all tries, for a person."""
+    line = f"  {totals['requests']:,} replies, {totals['prompt_tokens']:,} + {totals['tokens']:,} tokens"
+    return line + (f", {totals['usd']:.2f} US dollars" if totals["usd"] else "")
+
+
+def _without(batch: pa.Table, *, done: ray.ObjectRef) -> pa.Table:
+    ids = ray.get(done)
+    return batch.filter(pc.invert(pc.is_in(batch["prompt_id"], value_set=ids)))
+
+
+@contextlib.contextmanager
+def _shown(ledger: Any, section: Sampling | Judging, progress: Any) -> Iterator[None]:
+    """Passes the ledger's totals on to the screen while the body runs."""
+    if progress is None:
+        yield
+        return
+    stop = threading.Event()
+
+    def show() -> None:
+        while not stop.wait(_SHOW_S):
+            totals = ray.get(ledger.totals.remote())
+            shown = {"replies": totals["requests"], "tokens": totals["tokens"]}
+            if totals["usd"]:
+                shown["US$"] = totals["usd"]
+            progress.show(shown)
+
+    watcher = threading.Thread(target=show, daemon=True)
+    watcher.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        watcher.join()
+
+
+def _check_exactly_once(source: Artifact, artifact: Artifact, report: Report) -> None:
+    wanted = sources.count_rows(source)
+    ids = sink.written_ids(artifact, "prompt_id")
+    if report.rows_in != wanted or len(pc.unique(ids)) != len(ids):
+        raise RuntimeError(
+            f"{source.uri} holds {wanted} rows; {report.rows_in} are accounted for, and of {len(ids)} written ones "
+            f"{len(ids) - len(pc.unique(ids))} are there twice"
+        )
+
+
+def _first_detail(artifact: Artifact, reason: Reason) -> str:
+    """What the first row says that was dropped for this reason."""
+    import pyarrow.dataset as ds
+
+    rows = ds.dataset(posixpath.join(artifact.path, "dropped"), filesystem=artifact.run.filesystem, format="parquet")
+    first = rows.filter(pc.field("reason") == str(reason)).head(1)
+    return str(first["detail"][0].as_py()) if first.num_rows else "no detail"

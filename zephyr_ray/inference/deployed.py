@@ -1,0 +1,83 @@
+"""Reads the deployments that a stage asks for -> Serve applications that are up while the stage runs.
+
+They are taken down when it ends, however it ends; what a killed job left is replaced by the next run of the stage.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+from zephyr_ray.artifacts import Run, content_id
+from zephyr_ray.errors import UserError
+from zephyr_ray.recipe import OWN_MODELS, Deployment
+
+if TYPE_CHECKING:
+    from zephyr_ray.inference.served_model import ServedModel
+
+
+@contextlib.contextmanager
+def deployed(stage: str, deployments: Sequence[Deployment], run: Run) -> Iterator[dict[str, str]]:
+    """Starts the deployments, waits until all of them answer, and yields their applications by name.
+
+    Serve itself is started without any HTTP proxy, and shut down if this started it.
+
+    Raises:
+        UserError: A model is not there, or its engine does not start.
+    """
+    if not deployments:
+        yield {}
+        return
+    from ray import serve
+
+    names = {each.name: f"{stage}-{each.name}-{content_id(run.root)[:8]}" for each in deployments}
+    was_running = _is_running()
+    if not was_running:
+        serve.start(proxy_location="Disabled")
+    try:
+        for each in deployments:
+            _start(names[each.name], served_model(each, run))
+        yield names
+    finally:
+        for name in names.values():
+            serve.delete(name)
+        if not was_running:
+            serve.shutdown()
+
+
+def served_model(deployment: Deployment, run: Run) -> ServedModel:
+    """The model as `inference.served_model` configures engines."""
+    from zephyr_ray.inference.served_model import ServedModel
+
+    is_own = deployment.model in OWN_MODELS
+    place = {"run": run.root, "stage": deployment.model} if is_own else {"path": deployment.model}
+    same = ("name", "dtype", "max_model_len", "engine", "accelerator", "kv_cache_gib", "min_replicas", "max_replicas")
+    fields = {name: getattr(deployment, name) for name in same}
+    revision = None if is_own else deployment.revision
+    return ServedModel.model_validate({**place, **fields, "revision": revision, "drain_s": 10})
+
+
+def _start(application: str, model: ServedModel) -> None:
+    from ray import serve
+    from ray.serve.llm import build_llm_deployment
+
+    from zephyr_ray.inference.policy_server import PolicyServer
+    from zephyr_ray.inference.served_model import llm_config
+
+    app = build_llm_deployment(llm_config(model), deployment_cls=PolicyServer)
+    try:
+        serve.run(app, name=application, route_prefix=None)
+    except RuntimeError as error:
+        last = [line.strip() for line in str(error).splitlines() if line.strip()][-1:]
+        raise UserError(f"{model.name} does not start ({''.join(last)[:300]}); its log is in this job's") from None
+
+
+def _is_running() -> bool:
+    from ray.serve.context import _get_global_client
+    from ray.serve.exceptions import RayServeException
+
+    try:
+        return _get_global_client(raise_if_no_controller_running=True) is not None
+    except RayServeException:
+        return False
