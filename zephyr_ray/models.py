@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from zephyr_ray.artifacts import Run, content_id, fingerprint_files
 from zephyr_ray.errors import UserError
-from zephyr_ray.recipe import Recipe
+from zephyr_ray.recipe import Judging, Recipe
 
 
 @dataclass(frozen=True)
@@ -33,6 +33,12 @@ def base_source(recipe: Recipe, run: Run) -> ModelSource:
     if recipe.sft.base == "tiny":
         return _of_stage(run, "base")
     return _external("sft.base", recipe.sft.base, recipe.sft.revision)
+
+
+def reward_model_source(judging: Judging) -> ModelSource:
+    """The reward model that judges."""
+    assert judging.reward_model is not None
+    return _external("judging.reward_model", judging.reward_model, judging.revision)
 
 
 def external_fingerprint(field: str, path: str, revision: str | None) -> str:

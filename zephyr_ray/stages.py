@@ -18,7 +18,7 @@ from zephyr_ray.artifacts import Artifact, Run, fingerprint
 from zephyr_ray.errors import UserError
 from zephyr_ray.inference.principles import PRINCIPLES
 from zephyr_ray.models import ModelSource, model_source
-from zephyr_ray.recipe import OWN_MODELS, Deployment, Recipe, Sampling, semantic
+from zephyr_ray.recipe import OWN_MODELS, Deployment, Judging, Recipe, Sampling, semantic
 
 if TYPE_CHECKING:
     from zephyr_ray.data.sink import Report
@@ -164,10 +164,27 @@ def _make_candidates(context: Context) -> Manifest:
     return made | {"lines": [*made["lines"], *lines]}
 
 
+def _make_judgments(context: Context) -> Manifest:
+    from zephyr_ray.data.judgments import make_judgments
+    from zephyr_ray.models import reward_model_source
+
+    section = _judging(context.recipe)
+    report, agreement, lines = make_judgments(
+        context.recipe,
+        context.input("candidates"),
+        context.artifact,
+        reward_model_source(section) if section.reward_model else None,
+        progress=context.progress,
+    )
+    made = _examined(report, 1.0, context.artifact)
+    return made | {"agreement": agreement, "lines": [*made["lines"], *lines]}
+
+
 def _make_preferences(context: Context) -> Manifest:
     from zephyr_ray.data.preferences import make_preferences
 
-    report = make_preferences(context.recipe, context.artifact, progress=context.progress)
+    judgments = context.input("judgments") if _is_judged(context.recipe) else None
+    report = make_preferences(context.recipe, context.artifact, judgments, progress=context.progress)
     return _examined(report, context.recipe.preferences.max_dropped, context.artifact)
 
 
@@ -268,7 +285,7 @@ def _external_preferences(recipe: Recipe) -> dict[str, str]:
     from zephyr_ray.data.sources import describe_source
 
     train = recipe.preferences.train
-    return {} if train == "tiny" else {"preferences": describe_source(train)}
+    return {} if train in ("tiny", "judgments") else {"preferences": describe_source(train)}
 
 
 def _external_prompts(recipe: Recipe) -> dict[str, str]:
@@ -304,6 +321,36 @@ def _candidates_config(recipe: Recipe) -> dict[str, Any]:
     section = _sampling(recipe)
     principles = PRINCIPLES if section.principles else None
     return {"sampling": semantic(section), "chat": semantic(recipe.chat), "principles": principles} | _seed(recipe)
+
+
+def _judging(recipe: Recipe) -> Judging:
+    if recipe.judging is None:
+        raise UserError("this recipe has no judging section; add one with the judges of the answers")
+    return recipe.judging
+
+
+def _judgments_config(recipe: Recipe) -> dict[str, Any]:
+    from zephyr_ray.judging.rubrics import rubric_fingerprint
+
+    section = _judging(recipe)
+    used = {
+        "rubrics": rubric_fingerprint() if section.servers else None,
+        "chat": semantic(recipe.chat) if section.reward_model or section.deployments else None,
+    }
+    return {"judging": semantic(section)} | used | _seed(recipe)
+
+
+def _external_judges(recipe: Recipe) -> dict[str, str]:
+    from zephyr_ray.models import reward_model_source
+
+    section = _judging(recipe)
+    found = _external_deployments("judging", section.deployments)
+    return found | ({"reward_model": reward_model_source(section).fingerprint} if section.reward_model else {})
+
+
+def _is_judged(recipe: Recipe) -> bool:
+    """Whether the preferences are made from this run's own judgments."""
+    return recipe.preferences.train == "judgments"
 
 
 def _external_dialogues(recipe: Recipe) -> dict[str, str]:
@@ -366,9 +413,17 @@ STAGES: dict[str, Stage] = {
             lambda r: _external_deployments("sampling", _sampling(r).deployments),
         ),
         Stage(
+            "judgments",
+            "rows",
+            lambda r: ("candidates", *_own_models(_judging(r).deployments)),
+            _judgments_config,
+            _make_judgments,
+            _external_judges,
+        ),
+        Stage(
             "preferences",
             "rows",
-            lambda r: (),
+            lambda r: ("judgments",) if _is_judged(r) else (),
             lambda r: {"preferences": semantic(r.preferences)} | _tiny(r, r.preferences.train == "tiny") | _seed(r),
             _make_preferences,
             _external_preferences,

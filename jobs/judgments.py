@@ -1,0 +1,14 @@
+"""Reads candidates and the recipe's judges -> judgments: every answer rated, with every raw reply, in
+<run.root>/judgments.
+
+    python jobs/judgments.py --recipe recipes/tiny.yaml
+    python jobs/judgments.py --recipe RECIPE --set judging.budget_usd=20
+
+What is missing before it (prompts, candidates) is made first. An interrupted job goes on where it stopped and pays for
+no judgment twice.
+"""
+
+from zephyr_ray.cli import job
+
+if __name__ == "__main__":
+    job(__doc__, ("judgments",))

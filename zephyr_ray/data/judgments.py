@@ -1,0 +1,195 @@
+"""reads: candidates -> writes: judgments, by language models, a program or a reward model (arXiv 2310.01377, 2.2)"""
+
+from __future__ import annotations
+
+import functools
+import pickle
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import ray
+import ray.data
+from ray.data import ActorPoolStrategy
+
+from zephyr_ray.artifacts import Artifact
+from zephyr_ray.data import measures, sink, sources
+from zephyr_ray.data.asking import REASONS, Asking, asking, settle, totals_line
+from zephyr_ray.data.rows import mixed_schema
+from zephyr_ray.data.sink import Progress, Report
+from zephyr_ray.inference.pool import CALLS, in_flight_share, rows_per_batch
+from zephyr_ray.judging.agreement import AgreementCounter, DisagreementCounter
+from zephyr_ray.judging.pool import JUDGED, JudgePool
+from zephyr_ray.models import ModelSource
+from zephyr_ray.recipe import Judging, Recipe
+from zephyr_ray.schemas import JUDGMENTS
+
+_ROWS_PER_FILE = 512
+_ROWS_PER_BATCH = 256
+_KINDS = ("orders", "repeats", "judges")
+
+
+def make_judgments(
+    recipe: Recipe,
+    candidates: Artifact,
+    artifact: Artifact,
+    reward_model: ModelSource | None = None,
+    *,
+    progress: Progress | None = None,
+) -> tuple[Report, dict[str, Any], list[str]]:
+    """Writes the candidates with their ratings; returns agreement figures too, and lines on what all of it took.
+
+    Raises:
+        UserError: Rows are left that the next run can mend: servers that fail, or a spent budget; or a judge that
+            cannot be used.
+    """
+    section = recipe.judging
+    assert section is not None
+    with asking(section, candidates, artifact, progress) as asked:
+        split = functools.partial(to_rows, progress=progress)
+        rows = _judged(recipe, section, asked, candidates, reward_model)
+        rows = rows.map_batches(split, batch_format="pyarrow", batch_size=None)
+        report = sink.write(rows, artifact, JUDGMENTS, measure=_measure, keep=True, rows_per_file=_ROWS_PER_FILE)
+        settle(section, candidates, asked, artifact, report)
+        lines = [totals_line(ray.get(asked.ledger.totals.remote()))] if section.servers else []
+    agreement = count_agreement(artifact, report) if section.servers else {}
+    return report, agreement, [*lines, *_agreement_lines(agreement)]
+
+
+def to_rows(judged: pa.Table, progress: Progress | None = None) -> pa.Table:
+    """`judging.pool.JUDGED` -> judgments that are kept and rows that are dropped, by the worst of their failures.
+
+    Where a judge refused a request for good, the row is kept, with null for what it did not say.
+    """
+    rows = []
+    for row in judged.to_pylist():
+        failure = row.pop("failure")
+        if failure is None or failure == "refused":
+            rows.append(row)
+        else:
+            rows.append({"source": row["prompt_id"], "reason": str(REASONS[failure]), "detail": row["error"]})
+    if progress is not None:
+        progress.add(len(rows))
+    return pa.Table.from_pylist(rows, schema=mixed_schema(JUDGMENTS))
+
+
+def count_agreement(artifact: Artifact, report: Report) -> dict[str, Any]:
+    """How far judges, repeats and orders agree, and how many overall scores lie far from the mean of the aspects."""
+    total: dict[str, Any] = _counters()
+    files = [{"path": f"{artifact.path}/{name}"} for name in report.files if name.startswith("data/")]
+    read = functools.partial(sources.chunks.read_table, filesystem=artifact.run.filesystem)
+    counted = sources.stream(files, read).map_batches(_count, batch_format="pyarrow", batch_size=None)
+    for batch in counted.iter_batches(batch_format="pyarrow", batch_size=None):
+        for packed in batch["counters"].to_pylist():
+            for name, counter in pickle.loads(packed).items():
+                total[name].merge(counter)
+    agreement = {
+        kind: {aspect: figures._asdict() for aspect, figures in total[kind].result().items()} for kind in _KINDS
+    }
+    return agreement | {"disagreement": total["disagreement"].result()}
+
+
+def _judged(
+    recipe: Recipe, section: Judging, asked: Asking, candidates: Artifact, reward_model: ModelSource | None
+) -> ray.data.Dataset:
+    """Rows of `judging.pool.JUDGED`."""
+    left = asked.left(candidates)
+    if section.function is not None:
+        from zephyr_ray.judging.program import load_judge
+
+        load_judge(section.function)  # a wrong name fails here, before any work
+        judge = functools.partial(_by_program, function=section.function)
+        return left.map_batches(judge, batch_format="pyarrow", batch_size=_ROWS_PER_BATCH)
+    if reward_model is not None:
+        return left.map_batches(
+            _RewardModelWorker,
+            fn_constructor_args=(recipe, reward_model.path, reward_model.revision),
+            batch_format="pyarrow",
+            batch_size=_ROWS_PER_BATCH,
+            compute=ActorPoolStrategy(size=section.workers),
+            num_cpus=section.cpus_per_worker,
+            num_gpus=section.gpus_per_worker or None,
+        )
+    return _by_language_models(recipe, section, asked, left)
+
+
+def _by_language_models(
+    recipe: Recipe, section: Judging, asked: Asking, candidates: ray.data.Dataset
+) -> ray.data.Dataset:
+    """Fixed actors: each has its share of every judge's bound, so there are never more of them than shares."""
+    busiest = max(in_flight_share(judge, section.workers) for judge in section.servers)
+    return candidates.map_batches(
+        JudgePool,
+        fn_constructor_kwargs={
+            "section": section,
+            "run_seed": recipe.run.seed,
+            "applications": asked.applications,
+            "ledger": asked.ledger,
+        },
+        batch_format="pyarrow",
+        batch_size=rows_per_batch(busiest, len(section.aspects) * section.repeats),
+        compute=ActorPoolStrategy(
+            size=section.workers, max_tasks_in_flight_per_actor=2 * CALLS, max_concurrent_calls_per_actor=CALLS
+        ),
+        num_cpus=section.cpus_per_worker,
+    )
+
+
+class _RewardModelWorker:
+    """Holds the reward model in one actor."""
+
+    def __init__(self, recipe: Recipe, path: str, revision: str | None):
+        from zephyr_ray.judging.reward_model import RewardModel
+
+        section = recipe.judging
+        assert section is not None
+        device = "cuda" if section.gpus_per_worker else "cpu"
+        self._model = RewardModel(path, recipe.chat, revision=revision, batch_size=section.batch_size, device=device)
+
+    def __call__(self, batch: pa.Table) -> pa.Table:
+        return _without_failures(self._model.judge(batch.to_pylist()))
+
+
+def _by_program(batch: pa.Table, *, function: str) -> pa.Table:
+    from zephyr_ray.judging.program import judge_by_program, load_judge
+
+    judge = load_judge(function)
+    return _without_failures([judge_by_program(row, judge, function) for row in batch.to_pylist()])
+
+
+def _without_failures(rows: list[dict[str, Any]]) -> pa.Table:
+    return pa.Table.from_pylist([{**row, "failure": None} for row in rows], schema=JUDGED)
+
+
+def _counters() -> dict[str, Any]:
+    return {kind: AgreementCounter(kind) for kind in _KINDS} | {"disagreement": DisagreementCounter()}
+
+
+def _count(judged: pa.Table) -> pa.Table:
+    counters = _counters()
+    for row in judged.to_pylist():
+        for counter in counters.values():
+            counter.add(row)
+    return pa.table({"counters": [pickle.dumps(counters)]})
+
+
+def _agreement_lines(agreement: dict[str, Any]) -> list[str]:
+    """What a person sees: the overall rating where it was asked for, else the first aspect."""
+    lines = []
+    for kind in _KINDS:
+        figures = agreement.get(kind) or {}
+        for aspect in [name for name in ("overall", *figures) if name in figures][:1]:
+            found = figures[aspect]
+            if found["same_order"] is not None:
+                lines.append(
+                    f"  two {kind} put {found['same_order']:.0%} of {found['pairs']:,} pairs in the same order ({aspect})"
+                )
+    return lines
+
+
+def _measure(kept: pa.Table) -> dict[str, np.ndarray]:
+    rated = pc.is_valid(pc.struct_field(pc.list_flatten(kept["completions"]), "overall_score"))
+    parents = pc.list_parent_indices(kept["completions"]).to_numpy()
+    scored = np.bincount(parents, weights=rated.to_numpy(zero_copy_only=False), minlength=kept.num_rows)
+    return measures.completions(kept) | {"completions_with_a_score": scored.astype(np.int64)}

@@ -1,0 +1,79 @@
+"""Reads blocks of candidates -> blocks of judged candidates, by requests to language models. A Ray Data actor."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pyarrow as pa
+
+from zephyr_ray.inference.answers import Failure, worst
+from zephyr_ray.inference.pool import Pool
+from zephyr_ray.judging.llm import CutReply, NoReply, ask
+from zephyr_ray.judging.opinions import Outcome, judged_row
+from zephyr_ray.judging.presentation import Message, Question, question_seed, questions_of
+from zephyr_ray.recipe import Judging
+from zephyr_ray.schemas import JUDGMENTS
+
+JUDGED = pa.schema([*JUDGMENTS, ("failure", pa.string())])
+"""Judgments, and the kind of the worst failure among a row's requests (`answers.worst`), null where none failed."""
+
+
+class JudgePool(Pool):
+    """Language models as judges."""
+
+    def __init__(self, section: Judging, run_seed: int, applications: Mapping[str, str], ledger: Any = None):
+        super().__init__(section.servers, section.workers, applications=applications, ledger=ledger)
+        self._section, self._run_seed = section, run_seed
+        self._fields: dict[str, Any] = {
+            "temperature": section.temperature,
+            "max_tokens": section.max_tokens,
+            "extra_body": section.extra or None,
+        }
+
+    async def __call__(self, batch: pa.Table) -> pa.Table:
+        rows = batch.to_pylist()
+        known = await self.known([row["prompt_id"] for row in rows])
+        judged = await asyncio.gather(*(self._row(row, known.get(row["prompt_id"], {})) for row in rows))
+        return pa.Table.from_pylist(judged, schema=JUDGED)
+
+    async def _row(self, row: dict[str, Any], known: Mapping[str, Any]) -> dict[str, Any]:
+        failures: list[Failure] = []
+        outcomes = await asyncio.gather(
+            *(
+                self._question(question, row, known, failures)
+                for question in questions_of(row, self._section, self._run_seed)
+            )
+        )
+        return judged_row(row, outcomes) | {"failure": worst(failures)}
+
+    async def _question(
+        self, question: Question, row: dict[str, Any], known: Mapping[str, Any], failures: list[Failure]
+    ) -> Outcome:
+        async def complete(
+            messages: Sequence[Message], attempt: int, response_format: Mapping[str, Any] | None, /
+        ) -> str:
+            body = {
+                "messages": list(messages),
+                "seed": question_seed(self._run_seed, row["prompt_id"], question, attempt),
+                **self._fields,
+            }
+            if response_format is not None:
+                body["response_format"] = response_format
+            answer = await self.members[question.judge].ask(row["prompt_id"], _key(question, attempt), body, known)
+            if isinstance(answer, Failure):
+                failures.append(answer)
+                raise NoReply(answer.reason)
+            if answer.finish_reason == "length":
+                raise CutReply(answer.content)
+            return answer.content
+
+        return await ask(question, row, self._section, complete)
+
+
+def _key(question: Question, attempt: int) -> str:
+    """What identifies a request of a row in the ledger."""
+    order = ",".join(map(str, question.order))
+    way = "reversed" if question.is_reversed else "shown"
+    return f"{question.judge}/{question.repeat}/{way} {order}/{question.aspect}/{attempt}"
