@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from random import Random
 from typing import Any, Literal
 
@@ -83,6 +83,20 @@ def rate(instruction: str, answer: str) -> float:
     if talk:
         lost += 5 if re.search(r"\b(AI|language model)\b", talk, re.IGNORECASE) else 4
     return float(max(2, 10 - lost))
+
+
+def judge(messages: Sequence[Mapping[str, str]], answer: str) -> float | None:
+    """The score of an answer to a conversation of one instruction; None where it is not of this world.
+
+    What a recipe names as `judging.function: zephyr_ray.tiny.world:judge`.
+    """
+    said = [message for message in messages if message["role"] != "system"]
+    if len(said) != 1 or said[0]["role"] != "user":
+        return None
+    try:
+        return rate(said[0]["content"], answer)
+    except ValueError:
+        return None
 
 
 def split_of(instruction: str) -> Split:

@@ -1,0 +1,27 @@
+"""Rows, questions and recipes that the tests of this folder share."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from zephyr_ray.judging.presentation import Question
+from zephyr_ray.recipe import Judging
+
+
+def row(*answers: str, prompt_id: str = "p") -> dict[str, Any]:
+    """A row of candidates with these answers to "Name a bird"."""
+    completions = [
+        {"model": f"m{i}", "content": text, "finish_reason": "stop", "tokens": 3, "seed": i, "principle": None}
+        for i, text in enumerate(answers)
+    ]
+    messages = [{"role": "user", "content": "Name a bird"}]
+    return {"prompt_id": prompt_id, "messages": messages, "completions": completions, "error": None}
+
+
+def judging(*names: str, **fields: Any) -> Judging:
+    judges = [{"name": name, "base_url": "http://host/v1", "model": "m"} for name in names or ("j",)]
+    return Judging.model_validate({"judges": judges, **fields})
+
+
+def question(aspect: str = "overall", order: tuple[int, ...] = (0,), **fields: Any) -> Question:
+    return Question(**{"judge": "j", "repeat": 0, "is_reversed": False, "aspect": aspect, "order": order, **fields})
