@@ -9,10 +9,11 @@ import time
 import traceback
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from zephyr_ray import __version__, recipe_file
 from zephyr_ray.errors import UserError
+from zephyr_ray.status import Status, status_of
 
 if TYPE_CHECKING:
     from zephyr_ray.artifacts import Run
@@ -20,28 +21,35 @@ if TYPE_CHECKING:
     from zephyr_ray.stages import Stage
     from zephyr_ray.terminal import Terminal
 
+Known = dict[str, tuple[str, dict[str, str]]]
+"""Fingerprint of each stage and those of its inputs, by name."""
+
 _DEFAULT_RECIPE = Path(__file__).resolve().parents[1] / "recipes" / "tiny.yaml"
 
 
-def job(doc: str, targets: Sequence[str], argv: Sequence[str] | None = None) -> None:
+def job(
+    doc: str, targets: Sequence[str], argv: Sequence[str] | None = None, *, order: Sequence[str] | None = None
+) -> None:
     """Runs a job to its end and leaves the process with its exit status.
 
     Args:
         doc: The job's docstring, shown by --help.
         targets: The stages that the job brings up to date, with everything they read.
         argv: Arguments; the process's own by default.
+        order: Every stage there is, each after what it reads: the job has `--from` and `--until` then.
     """
-    options = _parse(doc, argv)
+    options = _parse(doc, argv, order)
     try:
-        status = _run(options, tuple(targets))
+        status = _run(options, (options.until,) if options.until else tuple(targets), order)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         status = 2
     sys.exit(status)
 
 
-def _parse(doc: str, argv: Sequence[str] | None) -> argparse.Namespace:
+def _parse(doc: str, argv: Sequence[str] | None, order: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.set_defaults(begin=None, until=None)
     parser.add_argument(
         "--recipe",
         action="append",
@@ -51,12 +59,21 @@ def _parse(doc: str, argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--set", action="append", default=[], metavar="SECTION.FIELD=VALUE", help="override one field of the recipe"
     )
-    parser.add_argument("--dry-run", action="store_true", help="print the resolved recipe and what would run, and stop")
+    if order is not None:
+        parser.add_argument(
+            "--from", dest="begin", choices=order, help="start here: what this stage reads must be done already"
+        )
+        parser.add_argument("--until", choices=order, help="stop after this stage")
+    parser.add_argument(
+        "--dry-run",
+        action="store_true",
+        help="print the resolved recipe and how each stage stands (done, stale and why, to do), and stop",
+    )
     parser.add_argument("--version", action="version", version=f"zephyr_ray {__version__}")
     return parser.parse_args(argv)
 
 
-def _run(options: argparse.Namespace, targets: tuple[str, ...]) -> int:
+def _run(options: argparse.Namespace, targets: tuple[str, ...], order: Sequence[str] | None) -> int:
     recipe = recipe_file.load(options.recipe or [str(_DEFAULT_RECIPE)], options.set)
 
     from zephyr_ray import cluster
@@ -71,17 +88,38 @@ def _run(options: argparse.Namespace, targets: tuple[str, ...]) -> int:
     if "held_out" in targets and (recipe.held_out is None or not stages.is_tiny(recipe)):
         targets = tuple(target for target in targets if target != "held_out")
     _check_sft(recipe, targets)
-    order = stages.in_order(recipe, targets)
+    wanted = stages.in_order(recipe, targets)
+    if order is not None:
+        wanted.sort(key=lambda stage: order.index(stage.name))
     run = Run(recipe.run.root)
+    known = stages.fingerprints(recipe, wanted)
     if options.dry_run:
         sys.stdout.write(recipe_file.to_yaml(recipe))
-        sys.stdout.write("\n" + _table(recipe, run, order))
+        sys.stdout.write("\n" + _table(recipe, run, wanted, known))
         return 0
-    _check_trl_options(recipe, tuple(stage.name for stage in order))
-    known = stages.fingerprints(recipe, order)
+    _check_trl_options(recipe, tuple(stage.name for stage in wanted))
+    if options.begin:
+        wanted = _from(options.begin, recipe, run, wanted, known)
     run.check_writable()
     run.write_text("recipe.yaml", recipe_file.to_yaml(recipe))
-    return _execute(recipe, run, order, known)
+    return _execute(recipe, run, wanted, known)
+
+
+def _from(begin: str, recipe: Recipe, run: Run, wanted: list[Stage], known: Known) -> list[Stage]:
+    """The stages from this one on.
+
+    Raises:
+        UserError: It is none of them, or one before it is not done.
+    """
+    names = [stage.name for stage in wanted]
+    if begin not in names:
+        raise UserError(f"--from {begin}: this recipe has no such stage on its way; it has {', '.join(names)}")
+    at = names.index(begin)
+    for stage in wanted[:at]:
+        status = _status(recipe, run, stage, known)
+        if status.kind != "done":
+            raise UserError(f"--from {begin}: {stage.name} is {status}; start there, or leave --from out")
+    return wanted[at:]
 
 
 def _check_sft(recipe: Recipe, targets: tuple[str, ...]) -> None:
@@ -96,7 +134,7 @@ def _check_trl_options(recipe: Recipe, names: tuple[str, ...]) -> None:
         check_trl_options(recipe, names)
 
 
-def _execute(recipe: Recipe, run: Run, order: list[Stage], known: dict[str, Any]) -> int:
+def _execute(recipe: Recipe, run: Run, order: list[Stage], known: Known) -> int:
     from zephyr_ray import cluster
     from zephyr_ray.terminal import Terminal
 
@@ -106,6 +144,7 @@ def _execute(recipe: Recipe, run: Run, order: list[Stage], known: dict[str, Any]
         cluster.connect()
         todo = tuple(stage.name for stage in order if not run.artifact(stage.name).is_finished(known[stage.name][0]))
         cluster.check_resources(recipe, todo)
+        terminal.plan([stage.name for stage in order])
         for stage in order:
             fingerprint, inputs = known[stage.name]
             _bring_up_to_date(recipe, run, stage, fingerprint, inputs, terminal)
@@ -165,12 +204,17 @@ def _tell_result(run: Run, order: list[Stage], terminal: Terminal, seconds: floa
     terminal.say(f"finished in {round(seconds)} s; log: {terminal.log_path}")
 
 
-def _table(recipe: Recipe, run: Run, order: list[Stage]) -> str:
-    """One line a stage: what it reads and where it writes."""
-    lines = [f"{'stage':<22} {'reads':<42} writes"]
+def _table(recipe: Recipe, run: Run, order: list[Stage], known: Known) -> str:
+    """One line a stage: what it reads, where it writes, how it stands."""
+    lines = [f"{'stage':<22} {'reads':<42} {'writes':<42} status"]
     for stage in order:
-        lines.append(f"{stage.name:<22} {', '.join(stage.reads(recipe)) or '-':<42} {run.root}/{stage.name}")
+        reads, place = ", ".join(stage.reads(recipe)) or "-", f"{run.root}/{stage.name}"
+        lines.append(f"{stage.name:<22} {reads:<42} {place:<42} {_status(recipe, run, stage, known)}")
     return "\n".join(lines) + "\n"
+
+
+def _status(recipe: Recipe, run: Run, stage: Stage, known: Known) -> Status:
+    return status_of(run.artifact(stage.name), known[stage.name][0], stage.config(recipe), known[stage.name][1])
 
 
 def _log_path(run: Run) -> str:

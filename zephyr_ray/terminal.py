@@ -11,13 +11,15 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import ray
 from rich.console import Console
-from rich.progress import BarColumn, TaskID, TextColumn, TimeElapsedColumn
-from rich.progress import Progress as RichProgress
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
 
 _PLAIN_INTERVAL_S = 10.0  # between two lines where the screen is a file
 
@@ -85,7 +87,12 @@ class Terminal:
         os.dup2(log, 1)
         os.dup2(log, 2)
         os.close(log)
+        self._planned: list[str] = []
         self.console = Console(file=screen, highlight=False, soft_wrap=True)
+
+    def plan(self, stages: Sequence[str]) -> None:
+        """The stages that this command brings up to date, in order."""
+        self._planned = list(stages)
 
     def say(self, text: str = "", style: str | None = None) -> None:
         self.console.print(text, style=style, markup=False)
@@ -107,16 +114,23 @@ class Terminal:
         self.say(f"{name:<22} done in {_clock(time.monotonic() - started)}")
 
     def _draw(self, name: str, unit: str, progress: Progress, stop: threading.Event) -> None:
-        columns = (
-            TextColumn("{task.description:<22}"),
-            BarColumn(bar_width=24),
-            TextColumn("{task.fields[line]}"),
-            TimeElapsedColumn(),
-        )
-        with RichProgress(*columns, console=self.console, transient=True) as bars:
-            task: TaskID = bars.add_task(name, total=None, line="starting")
+        """The running stage and those after it, drawn anew until it is done."""
+        started = time.monotonic()
+        with Live(console=self.console, transient=True, auto_refresh=False) as live:
+            live.update(self._way(name, "starting", None, 0.0), refresh=True)
             for line, state in self._states(unit, progress, stop, interval=0.5):
-                bars.update(task, completed=state["done"], total=state["total"], line=line)
+                live.update(self._way(name, line, state, time.monotonic() - started), refresh=True)
+
+    def _way(self, name: str, line: str, state: dict[str, Any] | None, elapsed: float) -> Table:
+        """A row for the running stage, with a bar where its end is known, and one for each stage to come."""
+        table = Table.grid(padding=(0, 2))
+        known = state is not None and bool(state["total"])
+        bar = ProgressBar(total=state["total"], completed=state["done"], width=24) if state and known else Text("")
+        table.add_row(f"{name:<22}", bar, Text(line), _clock(elapsed))
+        later = self._planned[self._planned.index(name) + 1 :] if name in self._planned else []
+        for other in later:
+            table.add_row(Text(other, style="dim"), Text(""), Text("to do", style="dim"), "")
+        return table
 
     def _print_lines(self, name: str, unit: str, progress: Progress, stop: threading.Event) -> None:
         last = ""

@@ -19,7 +19,7 @@ from zephyr_ray.data.asking import REASONS, Asking, asking, settle, totals_line
 from zephyr_ray.data.rows import mixed_schema
 from zephyr_ray.data.sink import Progress, Report
 from zephyr_ray.inference.pool import CALLS, in_flight_share, rows_per_batch
-from zephyr_ray.judging.agreement import AgreementCounter, DisagreementCounter
+from zephyr_ray.judging.agreement import AgreementCounter, DisagreementCounter, Kind
 from zephyr_ray.judging.pool import JUDGED, JudgePool
 from zephyr_ray.models import ModelSource
 from zephyr_ray.recipe import Judging, Recipe
@@ -27,7 +27,7 @@ from zephyr_ray.schemas import JUDGMENTS
 
 _ROWS_PER_FILE = 512
 _ROWS_PER_BATCH = 256
-_KINDS = ("orders", "repeats", "judges")
+_KINDS: tuple[Kind, ...] = ("orders", "repeats", "judges")
 
 
 def make_judgments(
@@ -80,10 +80,9 @@ def count_agreement(artifact: Artifact, report: Report) -> dict[str, Any]:
     files = [{"path": f"{artifact.path}/{name}"} for name in report.files if name.startswith("data/")]
     read = functools.partial(sources.chunks.read_table, filesystem=artifact.run.filesystem)
     counted = sources.stream(files, read).map_batches(_count, batch_format="pyarrow", batch_size=None)
-    for batch in counted.iter_batches(batch_format="pyarrow", batch_size=None):
-        for packed in batch["counters"].to_pylist():
-            for name, counter in pickle.loads(packed).items():
-                total[name].merge(counter)
+    for row in counted.iter_rows():
+        for name, counter in pickle.loads(row["counters"]).items():
+            total[name].merge(counter)
     agreement = {
         kind: {aspect: figures._asdict() for aspect, figures in total[kind].result().items()} for kind in _KINDS
     }
@@ -182,9 +181,8 @@ def _agreement_lines(agreement: dict[str, Any]) -> list[str]:
         for aspect in [name for name in ("overall", *figures) if name in figures][:1]:
             found = figures[aspect]
             if found["same_order"] is not None:
-                lines.append(
-                    f"  two {kind} put {found['same_order']:.0%} of {found['pairs']:,} pairs in the same order ({aspect})"
-                )
+                same, pairs = f"{found['same_order']:.0%}", f"{found['pairs']:,}"
+                lines.append(f"  two {kind} put {same} of {pairs} pairs of answers in the same order ({aspect})")
     return lines
 
 
