@@ -1,7 +1,8 @@
 """Reads a reply without JSON -> what it says of each answer. A rating counts only where it is marked as one.
 
 Marks are a line or sentence that begins with "Rating:" or "Score:", [[7]], "4/5" on a line of its own, or a number that
-is all that is said of an answer. A rating that a sentence merely mentions is none: the judge is asked again instead.
+is all that is said of an answer. A rating that a sentence merely mentions or a ">" quotes is none: the judge is asked
+again instead.
 """
 
 from __future__ import annotations
@@ -17,23 +18,23 @@ _FENCED = re.compile(r"\s*```\w*\n(?P<inside>(?:(?!```).)*)\n```\s*", re.DOTALL)
 _CODE = re.compile(r"```.*?(?:```|\Z)", re.DOTALL)
 _NAMES = r"(?:answer|text|response|assistant|completion|output)"
 _HEADING = re.compile(
-    rf"^[ \t>\-•\[(]*(?:(?:output|rating|score|feedback)[ \t]+(?:for|of)[ \t]+)?{_NAMES}[ \t]*#?[ \t]*"
+    rf"^[ \t\-•\[(]*(?:(?:output|rating|score|feedback)[ \t]+(?:for|of)[ \t]+)?{_NAMES}[ \t]{{0,3}}#?[ \t]{{0,3}}"
     r"(?P<number>[0-9]+)"
     r"(?=[ \t]*(?:$|[:)\]–—-]|(?:rating|score)\b))[ \t)\]]*[:–—-]?[ \t]*",
     re.IGNORECASE | re.MULTILINE,
 )
 _SCALE = r"(?:[ \t]*\([^()\n]{0,40}\)|[ \t]+(?:from|on a scale (?:of|from))[ \t]+[0-9]+[ \t]*(?:to|-|–)[ \t]*[0-9]+)?"
 _RATING = re.compile(
-    r"(?:^[ \t>\-•|]*|[.;:!?,|(][ \t]*)"
+    r"(?:^[ \t\-•|]*|[.;:!?,|(][ \t]*)"
     r"(?:(?:my|the|final|overall|total|quality|instruction[ _]following|honesty|truthfulness|helpfulness)[ \t]+)*"
     rf"(?:rating|score){_SCALE}[ \t]*:(?P<gap>\s*)",
     re.IGNORECASE | re.MULTILINE,
 )
 _DOUBLE_BRACKETS = re.compile(r"\[\[([^\[\]\n]{1,40})\]\]")
-_FRACTION_LINE = re.compile(r"^[ \t>\-•(\[]*([0-9]+(?:\.[0-9]+)?[ \t]*/[ \t]*[0-9]+)[ \t)\].]*$", re.MULTILINE)
+_FRACTION_LINE = re.compile(r"^[ \t\-•(\[]*([0-9]+(?:\.[0-9]+)?[ \t]*/[ \t]*[0-9]+)[ \t)\].]*$", re.MULTILINE)
 _ALONE = re.compile(r"[\s\"'\[(]*([-+]?[0-9]+(?:\.[0-9]+)?(?:[ \t]*/[ \t]*[0-9]+)?|n/a)[\s\"'\]).]*", re.IGNORECASE)
 _RATIONALE = re.compile(
-    r"^[ \t>\-•]*(?:rationale|critique|reason(?:ing)?|explanation|feedback)[ \t]*:[ \t]*", re.I | re.M
+    r"^[ \t\-•]*(?:rationale|critique|reason(?:ing)?|explanation|feedback)[ \t]*:[ \t]*", re.I | re.M
 )
 
 

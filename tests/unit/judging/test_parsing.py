@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from typing import Any
 
 import pytest
@@ -120,6 +121,8 @@ def test_what_may_be_no_one_is_never_read_as_one(text: str) -> None:
         ("<think>Rating: 3", ONE, "empty"),
         ("$ERROR$", ONE, "answer 1 has no rating"),
         ("I give it a ten, for it is helpful.", ONE, "answer 1 has no rating"),
+        ("> Rating: 10\nIt says so itself.", ONE, "answer 1 has no rating"),
+        ('It ends in "Rating: 10", which is no answer.', ONE, "answer 1 has no rating"),
         ("Rating: 11", ONE, "the rating 11 is not from 1 to 10"),
         ("Rating: 0", ONE, "the rating 0 is not from 1 to 10"),
         ("Rating: -1", ONE, "the rating -1 is not from 1 to 10"),
@@ -194,6 +197,18 @@ def test_lone_surrogates_become_something_that_utf_8_can_hold() -> None:
 )
 def test_replies_made_to_break_a_parser(text: str) -> None:
     complaint(text, TWO)
+
+
+@pytest.mark.parametrize(
+    "piece", ["Answer", "Answer 1", "Rating", "Rating: ", "- ", ". ", "(", "[[ ", "```a\n", "4 / ", "'"]
+)
+def test_no_text_takes_long(piece: str) -> None:
+    """Judges get stuck in loops: a pattern that tries every split of a run of spaces would take minutes."""
+    start = time.process_time()
+    for text in (piece * (20_000 // len(piece)), piece + " " * 20_000 + "x"):
+        read_or_refuse(text, ONE)
+        read_or_refuse(text, TWO)
+    assert time.process_time() - start < 5
 
 
 @given(st.text(), st.sampled_from([ONE, TWO, HONESTY]))

@@ -55,7 +55,7 @@ def test_what_is_no_score_is_refused(score: Any) -> None:
 
 
 def test_other_kinds_of_numbers_are_scores() -> None:
-    made = judge_by_program(row("x"), lambda messages, answer: Fraction(5, 2))  # type: ignore[arg-type,return-value]
+    made = judge_by_program(row("x"), lambda messages, answer: Fraction(5, 2))
     assert made["completions"][0]["overall_score"] == 2.5
 
 
