@@ -288,7 +288,7 @@ class Endpoint(Section):
     api_key_env: str | None = _compute(None)
     """Environment variable of the workers that holds the key. None: no key is sent (a server of one's own)."""
     max_in_flight: int = _compute(64, ge=1)
-    """Requests that all workers together may have open or wait to retry."""
+    """Requests that all workers together may have open; fewer while the server says that it is too busy."""
     timeout_s: float = _compute(300.0, gt=0)
     """Seconds to wait for an answer (for a connection: at most 10) before the request is sent again."""
     retries: int = _compute(5, ge=0)
@@ -333,7 +333,7 @@ class Deployment(Section):
     max_replicas: int = _compute(1, ge=1)
     """Replicas at most."""
     max_in_flight: int = _compute(64, ge=1)
-    """Requests that all workers together may have open or wait to retry."""
+    """Requests that all workers together may have open; fewer while the server says that it is too busy."""
     timeout_s: float = _compute(300.0, gt=0)
     """Seconds to wait for an answer before the request is sent again."""
     retries: int = _compute(5, ge=0)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import tenacity
@@ -26,22 +27,35 @@ _sleep = asyncio.sleep
 _backoff = tenacity.wait_random_exponential(multiplier=0.5, max=30)
 
 
+@dataclass
+class _Money:
+    """What a request costs at most, in US dollars, and whether the ledger holds it back."""
+
+    usd: float
+    is_held: bool = False
+
+
+class _Stopped(Exception):  # noqa: N818
+    """A request that is not sent at all."""
+
+    def __init__(self, failure: Failure):
+        super().__init__(failure.reason)
+        self.failure = failure
+
+
 class Member:
     """One server of a pool, as one worker holds it."""
 
-    def __init__(
-        self, name: str, server: Server, *, in_flight: int, retries: int, ledger: Any = None, price: Price | None = None
-    ):
+    def __init__(self, server: Server, *, in_flight: int, retries: int, ledger: Any = None, price: Price | None = None):
         """
         Args:
-            name: In the pool.
             server: Who answers.
-            in_flight: Requests that may be open or wait to retry.
+            in_flight: Requests that may be open.
             retries: How often a request is sent again.
             ledger: Handle of a `Ledger` actor. None: nothing is kept, and nothing costs.
             price: What tokens cost.
         """
-        self._name, self._server, self._retries = name, server, retries
+        self._server, self._retries = server, retries
         self._ledger, self._price = ledger, price
         self._limit = AdaptiveLimit(in_flight)
         self._failed_in_a_row = 0
@@ -58,11 +72,12 @@ class Member:
         """
         if key in known:
             return Answer(**known[key])
-        async with self._limit:
-            outcome, reserved = await self._ask(body)
+        money = _Money(self._most_it_costs(body))
+        outcome = await self._try(body, money)
+        self._note(outcome)
         if isinstance(outcome, Failure):
-            if reserved:
-                await self._ledger.release.remote(reserved)
+            if money.is_held:
+                await self._ledger.release.remote(money.usd)
             return outcome
         answer = Answer(outcome.content, outcome.finish_reason, outcome.tokens)
         if self._ledger is not None:
@@ -71,23 +86,12 @@ class Member:
                 "key": key,
                 "answer": vars(answer),
                 "prompt_tokens": outcome.prompt_tokens,
-                "usd": self._cost(outcome, reserved),
+                "usd": self._cost(outcome, money.usd),
             }
-            await self._ledger.record.remote(record, reserved)
+            await self._ledger.record.remote(record, money.usd)
         return answer
 
-    async def _ask(self, body: dict[str, Any]) -> tuple[Reply | Failure, float]:
-        """What came of the request, and the US dollars that the ledger holds back for it."""
-        if self._given_up:
-            return Failure(self._given_up, "given_up"), 0.0
-        reserved = self._most_it_costs(body)
-        if reserved and not await self._ledger.reserve.remote(reserved):
-            return Failure("the budget is spent", "over_budget"), 0.0
-        outcome = await self._try(body)
-        self._note(outcome)
-        return outcome, reserved
-
-    async def _try(self, body: dict[str, Any]) -> Reply | Failure:
+    async def _try(self, body: dict[str, Any], money: _Money) -> Reply | Failure:
         """The request, sent until there is a reply, it is refused, or the retries are used up."""
         retrying = tenacity.AsyncRetrying(
             stop=tenacity.stop_after_attempt(self._retries + 1),
@@ -97,25 +101,35 @@ class Member:
             reraise=True,
         )
         try:
-            return await retrying(self._send, body)
+            return await retrying(self._send, body, money)
         except Busy as error:
             return Failure(str(error), "failed")
         except Refused as error:
             return Failure(str(error), "refused")
+        except _Stopped as stopped:
+            return stopped.failure
         except Unusable as error:
-            self._given_up = f"{self._name} cannot be used: {error}"
+            self._given_up = f"cannot be used: {error}"
             return Failure(self._given_up, "given_up")
 
-    async def _send(self, body: dict[str, Any]) -> Reply:
-        asked_at = asyncio.get_running_loop().time()
-        try:
-            reply = await self._server.send(body)
-        except Busy as error:
-            if error.is_overload:
-                self._limit.slow_down(asked_at)
-            raise
-        self._limit.speed_up()
-        return reply
+    async def _send(self, body: dict[str, Any], money: _Money) -> Reply:
+        """Sends once, in its turn; a request that waits to be sent again does not stand in the way of others."""
+        async with self._limit:
+            if self._given_up:
+                raise _Stopped(Failure(self._given_up, "given_up"))
+            if money.usd and not money.is_held:
+                money.is_held = await self._ledger.reserve.remote(money.usd)
+                if not money.is_held:
+                    raise _Stopped(Failure("the budget is spent", "over_budget"))
+            asked_at = asyncio.get_running_loop().time()
+            try:
+                reply = await self._server.send(body)
+            except Busy as error:
+                if error.is_overload:
+                    self._limit.slow_down(asked_at)
+                raise
+            self._limit.speed_up()
+            return reply
 
     def _note(self, outcome: Reply | Failure) -> None:
         """Gives the member up once it has been silent for long: a dead server would cost every row its retries."""
@@ -123,7 +137,7 @@ class Member:
         self._failed_in_a_row = self._failed_in_a_row + 1 if is_silent else 0
         if self._failed_in_a_row >= _SILENCE and self._given_up is None:
             assert isinstance(outcome, Failure)
-            self._given_up = f"{self._name} left {_SILENCE} requests in a row without an answer: {outcome.reason}"
+            self._given_up = f"{_SILENCE} requests in a row had no answer: {outcome.reason}"
 
     def _most_it_costs(self, body: dict[str, Any]) -> float:
         """US dollars: a token of text is a byte at least, and an answer has `max_tokens` at most."""

@@ -44,7 +44,6 @@ class Pool:
         self.ledger = ledger
         self.members = {
             each.name: Member(
-                each.name,
                 HttpServer(each, in_flight_share(each, workers))
                 if isinstance(each, Endpoint)
                 else DeployedServer(applications[each.name], each),

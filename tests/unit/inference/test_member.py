@@ -69,7 +69,7 @@ def waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 
 
 def ask(server: Script, times: int = 1, **options: Any) -> list[Answer | Failure]:
-    member = Member("a", server, **{"in_flight": 4, "retries": 2, **options})
+    member = Member(server, **{"in_flight": 4, "retries": 2, **options})
 
     async def run() -> list[Answer | Failure]:
         return [await member.ask("p", f"a/{number}", BODY, {}) for number in range(times)]
@@ -99,7 +99,7 @@ def test_waits_double_at_most_and_keep_to_what_the_server_says(waits: list[float
 def test_an_unusable_server_is_asked_once() -> None:
     server = Script(Unusable("wrong key"))
     first, second = ask(server, times=2)
-    assert first == second == Failure("a cannot be used: wrong key", "given_up")
+    assert first == second == Failure("cannot be used: wrong key", "given_up")
     assert server.sent == 1
 
 
@@ -139,14 +139,14 @@ def test_nothing_is_sent_over_the_budget() -> None:
 
 
 def test_the_most_that_a_request_costs_is_what_is_held_back() -> None:
-    member = Member("a", Script(), in_flight=1, retries=0, ledger=Book(), price=Price(input=1.0, output=2.0))
+    member = Member(Script(), in_flight=1, retries=0, ledger=Book(), price=Price(input=1.0, output=2.0))
     # 4 bytes and the turn's 16 tokens at 1, 100 tokens at 2.
     assert member._most_it_costs(BODY) == pytest.approx((4 + 16 + 200) / 1e6)
 
 
 def test_a_known_reply_is_not_asked_for() -> None:
     server = Script()
-    member = Member("a", server, in_flight=1, retries=0)
+    member = Member(server, in_flight=1, retries=0)
     known = {"a/0": {"content": "old", "finish_reason": "stop", "tokens": 1}}
     assert asyncio.run(member.ask("p", "a/0", BODY, known)) == Answer("old", "stop", 1)
     assert server.sent == 0

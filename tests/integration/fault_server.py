@@ -1,0 +1,142 @@
+"""An OpenAI-compatible server that answers at once and does harm to a seeded share of its requests.
+
+It counts every reply that it gave whole: what a provider would send a bill for.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import random
+import threading
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any
+
+from aiohttp import web
+
+from tests.integration.servers import free_port
+
+
+class FaultServer:
+    """Runs in a thread of its own, on loopback."""
+
+    def __init__(self, faults: Mapping[str, float] | None = None, *, latency_s: float = 0.0, hang_s: float = 3.0):
+        """
+        Args:
+            faults: Share of requests for each of `429`, `500`, `hang`, `malformed`, `empty`, `reset`, `refuse`.
+            latency_s: Of a whole reply.
+            hang_s: How long a request hangs before its connection is dropped.
+        """
+        self.faults, self.latency_s, self.hang_s = dict(faults or {}), latency_s, hang_s
+        self.refuse_all = False
+        self.billed: Counter[str] = Counter()
+        """Whole replies, by request (model, messages, seed)."""
+        self.done: Counter[str] = Counter()
+        """Requests by what became of them."""
+        self.most_open = self._open = 0
+        self._random = random.Random(0)
+        self._ready = threading.Event()
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self._port}/v1"
+
+    def __enter__(self) -> FaultServer:
+        self._port = free_port()
+        self._thread.start()
+        assert self._ready.wait(10)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join(10)
+
+    def _run(self) -> None:
+        asyncio.set_event_loop(self._loop)
+        app = web.Application()
+        app.router.add_post("/v1/chat/completions", self._chat)
+        runner = web.AppRunner(app, handler_cancellation=True)
+        self._loop.run_until_complete(runner.setup())
+        self._loop.run_until_complete(web.TCPSite(runner, "127.0.0.1", self._port).start())
+        self._ready.set()
+        self._loop.run_forever()
+        self._loop.run_until_complete(runner.cleanup())
+
+    async def _chat(self, request: web.Request) -> web.StreamResponse:
+        self._open += 1
+        self.most_open = max(self.most_open, self._open)
+        try:
+            body = json.loads(await request.read())
+            kind = "refuse" if self.refuse_all else self._draw()
+            self.done[kind] += 1
+            return await self._answer(request, body, kind)
+        finally:
+            self._open -= 1
+
+    def _draw(self) -> str:
+        point = self._random.random()
+        for kind, share in self.faults.items():
+            point -= share
+            if point < 0:
+                return kind
+        return "whole"
+
+    async def _answer(self, request: web.Request, body: dict[str, Any], kind: str) -> web.StreamResponse:
+        assert request.transport is not None
+        match kind:
+            case "429":
+                return web.json_response({"error": {"message": "slow down"}}, status=429, headers={"Retry-After": "0"})
+            case "500":
+                return web.json_response({"error": {"message": "broken"}}, status=500)
+            case "refuse":
+                return web.json_response({"error": {"message": "not this"}}, status=400)
+            case "hang":
+                await asyncio.sleep(self.hang_s)
+                request.transport.abort()
+                return web.Response()
+            case "reset":
+                request.transport.abort()
+                return web.Response()
+            case "malformed":
+                return web.Response(text='{"id": "x", "choices": [{"mess', content_type="application/json")
+        if self.latency_s:
+            await asyncio.sleep(self.latency_s)
+        reply = self._reply(body)
+        if kind == "empty":
+            reply["choices"] = []
+        else:
+            self.billed[request_name(body)] += 1
+        return web.json_response(reply)
+
+    def _reply(self, body: dict[str, Any]) -> dict[str, Any]:
+        content = _ratings(body) if body.get("response_format") else f"answer {body.get('seed')}"
+        message = {"role": "assistant", "content": content}
+        return {
+            "id": "x",
+            "object": "chat.completion",
+            "created": 0,
+            "model": body["model"],
+            "choices": [{"index": 0, "finish_reason": "stop", "message": message}],
+            "usage": {"prompt_tokens": 50, "completion_tokens": 10, "total_tokens": 60},
+        }
+
+
+def request_name(body: Mapping[str, Any]) -> str:
+    """What makes two requests the same."""
+    return f"{body['model']} {body.get('seed')} {json.dumps(body['messages'])}"
+
+
+def _ratings(body: dict[str, Any]) -> str:
+    """A reply that follows the schema; the ratings are a hash of the request, so that they differ."""
+    schema = body["response_format"]["json_schema"]["schema"]
+    number = int(hashlib.blake2b(request_name(body).encode(), digest_size=8).hexdigest(), 16)
+    reply = {}
+    for place, (key, verdict) in enumerate(schema["properties"].items()):
+        scale = verdict["properties"]["rating"]["enum"]
+        reason = next(name for name in verdict["properties"] if name != "rating")
+        reply[key] = {reason: "as it is", "rating": scale[(number >> (4 * place)) % len(scale)]}
+    return json.dumps(reply)

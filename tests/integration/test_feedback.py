@@ -1,0 +1,247 @@
+"""The stages that ask models, against a server that does harm: every row accounted for, no reply paid for twice."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+
+from tests.integration.fault_server import FaultServer
+from zephyr_ray import recipe_file
+from zephyr_ray.artifacts import Artifact, Run
+from zephyr_ray.errors import UserError
+
+pytestmark = pytest.mark.usefixtures("ray_cluster")
+
+FAULTS = {"429": 0.2, "500": 0.1, "hang": 0.05, "malformed": 0.1, "refuse": 0.05}
+
+
+class Stages:
+    """A run whose stages are made in this process."""
+
+    def __init__(self, root: Path, *overrides: str):
+        base = ["sft.base=tiny", f"run.root={root}", *overrides]
+        self.recipe = recipe_file.load([], base)
+        self.run = Run(str(root))
+
+    def artifact(self, stage: str) -> Artifact:
+        artifact = self.run.artifact(stage)
+        if artifact.manifest() is None:
+            artifact.begin("fingerprint")
+        return artifact
+
+    def prompts(self, count: int) -> Artifact:
+        import pyarrow as pa
+
+        from zephyr_ray.artifacts import content_id
+        from zephyr_ray.data import sink
+        from zephyr_ray.data.rows import mixed_schema
+        from zephyr_ray.schemas import PROMPTS
+
+        rows = []
+        for number in range(count):
+            messages = [{"role": "user", "content": f"What is {number} + 1?"}]
+            rows.append({"prompt_id": content_id(messages), "messages": messages, "source": f"made:{number}"})
+        import ray.data
+
+        table = pa.Table.from_pylist(rows, schema=mixed_schema(PROMPTS))
+        artifact = self.artifact("prompts")
+        report = sink.write(ray.data.from_arrow(table), artifact, PROMPTS)
+        artifact.finish({"fingerprint": "fingerprint", "files": report.files})
+        return artifact
+
+    def candidates(self) -> Any:
+        from zephyr_ray.data.candidates import make_candidates
+
+        report, _ = make_candidates(self.recipe, self.run.artifact("prompts"), self.artifact("candidates"))
+        self.run.artifact("candidates").finish({"fingerprint": "fingerprint", "files": report.files})
+        return report
+
+    def judgments(self) -> Any:
+        from zephyr_ray.data.judgments import make_judgments
+
+        made = make_judgments(self.recipe, self.run.artifact("candidates"), self.artifact("judgments"))
+        self.run.artifact("judgments").finish({"fingerprint": "fingerprint", "files": made[0].files})
+        return made
+
+    def rows(self, stage: str, folder: str = "data") -> list[dict[str, Any]]:
+        files = sorted(Path(self.run.path, stage, folder).glob("*.parquet"))
+        return [row for file in files for row in pq.read_table(file).to_pylist()]
+
+
+@pytest.fixture
+def server() -> Iterator[FaultServer]:
+    with FaultServer() as running:
+        yield running
+
+
+def pool(url: str, **fields: Any) -> str:
+    import json
+
+    member = {"name": "a", "base_url": url, "model": "a", "max_in_flight": 32, "timeout_s": 1.0, "retries": 8, **fields}
+    return json.dumps([member])
+
+
+def test_five_hundred_requests_of_which_half_fare_badly(tmp_path: Path, server: FaultServer) -> None:
+    server.faults = FAULTS
+    stages = Stages(
+        tmp_path / "run", f"sampling.endpoints={pool(server.url)}", "sampling.samples=2", "sampling.max_failed=1"
+    )
+    stages.prompts(250)
+    report = stages.candidates()
+    kept, dropped = stages.rows("candidates"), stages.rows("candidates", "dropped")
+    asked = {row["prompt_id"] for row in stages.rows("prompts")}
+    assert report.rows_in == 250 == report.rows_out + sum(report.dropped.values()) == len(kept) + len(dropped)
+    assert Counter(row["prompt_id"] for row in kept) + Counter(row["source"] for row in dropped) == Counter(asked)
+    refused = [row for row in kept if row["error"]]
+    assert all("not this" in row["error"] for row in refused)
+    assert all(len(row["completions"]) == (1 if row["error"] else 2) for row in kept)
+    # Nothing is invented: each answer repeats its request's seed.
+    assert all(each["content"] == f"answer {each['seed']}" for row in kept for each in row["completions"])
+    assert set(server.billed.values()) == {1}
+    assert sum(server.billed.values()) == sum(len(row["completions"]) for row in kept) + _lost(dropped)
+    assert {row["reason"] for row in dropped} <= {"request_refused", "request_failed"}
+    assert all(server.done[kind] for kind in FAULTS)
+
+
+def _lost(dropped: list[dict[str, Any]]) -> int:
+    """Answers of rows that were dropped for another request of theirs."""
+    return sum(1 for row in dropped if row["reason"] == "request_failed" and "samples" not in row["detail"])
+
+
+def test_rows_that_failed_are_what_the_next_run_asks_for(tmp_path: Path, server: FaultServer) -> None:
+    overrides = (f"sampling.endpoints={pool(server.url, retries=0)}", "sampling.samples=2")
+    server.faults = {"500": 0.3}
+    stages = Stages(tmp_path / "run", *overrides)
+    stages.prompts(60)
+    with pytest.raises(UserError, match=r"candidates: \d+ of 60 rows failed.*the same command goes on with the other"):
+        stages.candidates()
+    assert stages.run.artifact("candidates").manifest() is None
+    assert 0 < len(stages.rows("candidates")) < 60
+    first = dict(server.billed)
+    server.faults = {}
+    report = stages.candidates()
+    assert (report.rows_in, report.rows_out, report.dropped) == (60, 60, {})
+    assert len({row["prompt_id"] for row in stages.rows("candidates")}) == 60
+    assert set(server.billed.values()) == {1}
+    assert first.keys() < server.billed.keys()
+    assert not Path(stages.run.path, "candidates", "replies").exists()
+
+
+def test_a_budget_is_never_passed_and_more_of_it_goes_on(tmp_path: Path, server: FaultServer) -> None:
+    # 50 tokens in and 10 out: a reply costs 70 US dollars, and what is held back for one is 18 + 16 + 2 x 32.
+    price = {"price": {"input": 1e6, "output": 2e6}, "max_in_flight": 4}
+    overrides = (f"sampling.endpoints={pool(server.url, **price)}", "sampling.max_tokens=32")
+    stages = Stages(tmp_path / "run", *overrides, "sampling.budget_usd=2000")
+    stages.prompts(60)
+    with pytest.raises(
+        UserError, match=r"the budget is spent \((\d+)\.00 of 2000 US dollars\); raise sampling.budget_usd"
+    ) as stop:
+        stages.candidates()
+    spent = 70 * sum(server.billed.values())
+    assert f"({spent}.00 of" in str(stop.value)
+    assert 1800 < spent <= 2000
+    more = Stages(tmp_path / "run", *overrides, "sampling.budget_usd=4600")
+    report = more.candidates()
+    assert report.rows_out == 60
+    assert set(server.billed.values()) == {1}
+    assert sum(server.billed.values()) == 60
+
+
+def test_a_server_that_is_down_or_refuses_the_key_stops_the_stage_soon(tmp_path: Path, server: FaultServer) -> None:
+    stages = Stages(tmp_path / "run", f"sampling.endpoints={pool('http://127.0.0.1:9/v1', retries=0)}")
+    stages.prompts(200)
+    with pytest.raises(
+        UserError, match=r"candidates: a \(sample 0\): 20 requests in a row had no answer: APIConnectionError"
+    ):
+        stages.candidates()
+    assert not stages.rows("candidates")
+
+
+def test_a_worker_that_is_killed_loses_no_row_and_no_reply(tmp_path: Path, server: FaultServer) -> None:
+    import threading
+    import time
+
+    import psutil
+
+    server.latency_s = 0.05
+    stages = Stages(tmp_path / "run", f"sampling.endpoints={pool(server.url, max_in_flight=8)}", "sampling.workers=2")
+    stages.prompts(400)
+    killed: list[int] = []
+
+    def kill_one() -> None:
+        while sum(server.billed.values()) < 100:
+            time.sleep(0.02)
+        for process in psutil.Process(os.getpid()).children(recursive=True):
+            if "MapWorker" in " ".join(process.cmdline()) and "CandidatePool" in " ".join(process.cmdline()):
+                os.kill(process.pid, signal.SIGKILL)
+                killed.append(process.pid)
+                return
+
+    killer = threading.Thread(target=kill_one)
+    killer.start()
+    report = stages.candidates()
+    killer.join()
+    assert killed
+    assert (report.rows_in, report.rows_out) == (400, 400)
+    assert len({row["prompt_id"] for row in stages.rows("candidates")}) == 400
+    twice = [name for name, count in server.billed.items() if count > 1]
+    assert len(twice) <= 8  # what was under way at that moment
+    assert len(server.billed) == 400
+
+
+JUDGE = ("judging.aspects=[helpfulness, overall]", "judging.position_check=0.5")
+
+
+def test_judges_rate_every_answer_and_no_judgment_is_paid_for_twice(tmp_path: Path, server: FaultServer) -> None:
+    server.faults = {"429": 0.1, "malformed": 0.1}
+    judges = f"judging.judges={pool(server.url)}"
+    stages = Stages(tmp_path / "run", f"sampling.endpoints={pool(server.url)}", "sampling.samples=3", judges, *JUDGE)
+    stages.prompts(40)
+    stages.candidates()
+    sampled = sum(server.billed.values())
+    report, agreement, lines = stages.judgments()
+    rows = stages.rows("judgments")
+    assert (report.rows_in, report.rows_out) == (40, 40)
+    assert set(server.billed.values()) == {1}
+    checked = sum(any(reply["is_reversed"] for reply in row["replies"]) for row in rows)
+    assert 0 < checked < 40
+    assert sum(server.billed.values()) - sampled == 2 * (40 + checked)
+    for row in rows:
+        assert all(1 <= each["overall_score"] <= 10 for each in row["completions"])
+        assert all(1 <= each["annotations"]["helpfulness"]["rating"] <= 5 for each in row["completions"])
+        assert all(each["annotations"]["honesty"] is None for each in row["completions"])
+        assert all(reply["complaint"] is None and reply["raw"] for reply in row["replies"])
+    assert agreement["orders"]["overall"]["pairs"] == 3 * checked
+    assert any("two orders" in line for line in lines)
+
+
+def test_a_refused_judgment_is_null_and_a_lost_one_is_asked_again(tmp_path: Path, server: FaultServer) -> None:
+    stages = Stages(
+        tmp_path / "run",
+        f"sampling.endpoints={pool(server.url)}",
+        "sampling.samples=2",
+        f"judging.judges={pool(server.url, retries=0)}",
+        *JUDGE,
+    )
+    stages.prompts(20)
+    stages.candidates()
+    server.faults = {"500": 0.3}
+    with pytest.raises(UserError, match=r"rows failed, more than judging\.max_failed=0.01 allows"):
+        stages.judgments()
+    server.faults, server.refuse_all = {}, True
+    report, _, _ = stages.judgments()
+    assert (report.rows_in, report.rows_out) == (20, 20)
+    rows = stages.rows("judgments")
+    scores = [each["overall_score"] for row in rows for each in row["completions"]]
+    assert None in scores
+    assert any(score is not None for score in scores)
+    assert all(
+        "not this" in row["error"] for row in rows if None in [each["overall_score"] for each in row["completions"]]
+    )
