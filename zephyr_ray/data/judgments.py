@@ -18,12 +18,13 @@ from zephyr_ray.data import measures, sink, sources
 from zephyr_ray.data.asking import REASONS, Asking, asking, settle, totals_line
 from zephyr_ray.data.rows import mixed_schema
 from zephyr_ray.data.sink import Progress, Report
+from zephyr_ray.errors import UserError
 from zephyr_ray.inference.pool import CALLS, in_flight_share, rows_per_batch
 from zephyr_ray.judging.agreement import AgreementCounter, DisagreementCounter, Kind
 from zephyr_ray.judging.pool import JUDGED, JudgePool
 from zephyr_ray.models import ModelSource
 from zephyr_ray.recipe import Judging, Recipe
-from zephyr_ray.schemas import JUDGMENTS
+from zephyr_ray.schemas import ASPECTS, JUDGMENTS
 
 _ROWS_PER_FILE = 512
 _ROWS_PER_BATCH = 256
@@ -52,6 +53,7 @@ def make_judgments(
         rows = rows.map_batches(split, batch_format="pyarrow", batch_size=None)
         report = sink.write(rows, artifact, JUDGMENTS, measure=_measure, keep=True, rows_per_file=_ROWS_PER_FILE)
         settle(section, candidates, asked, artifact, report)
+        _check_scored(report, artifact)
         lines = [totals_line(ray.get(asked.ledger.totals.remote()))] if section.servers else []
     agreement = count_agreement(artifact, report) if section.servers else {}
     return report, agreement, [*lines, *_agreement_lines(agreement)]
@@ -161,6 +163,20 @@ def _without_failures(rows: list[dict[str, Any]]) -> pa.Table:
     return pa.Table.from_pylist([{**row, "failure": None} for row in rows], schema=JUDGED)
 
 
+def _check_scored(report: Report, artifact: Artifact) -> None:
+    """Refuses judgments in which nothing is judged: a wrong judge would look like a finished stage.
+
+    Raises:
+        UserError: No answer has a score or a rating, with what the first row says of it.
+    """
+    if report.rows_out and not report.stats["completions_rated"]["sum"]:
+        file = next(name for name in report.files if name.startswith("data/"))
+        first = sources.read_first_row(artifact, file)
+        complaints = [reply["complaint"] for reply in first["replies"] if reply["complaint"]]
+        why = first["error"] or "; ".join(complaints[-1:]) or "the judge gave no score"
+        raise UserError(f"{artifact.stage}: not one answer could be rated; the first row says: {why}")
+
+
 def _counters() -> dict[str, Any]:
     return {kind: AgreementCounter(kind) for kind in _KINDS} | {"disagreement": DisagreementCounter()}
 
@@ -187,7 +203,10 @@ def _agreement_lines(agreement: dict[str, Any]) -> list[str]:
 
 
 def _measure(kept: pa.Table) -> dict[str, np.ndarray]:
-    rated = pc.is_valid(pc.struct_field(pc.list_flatten(kept["completions"]), "overall_score"))
+    flat = pc.list_flatten(kept["completions"])
+    ratings = [pc.struct_field(flat, ["annotations", aspect, "rating"]) for aspect in ASPECTS]
+    scores = [pc.struct_field(flat, "overall_score"), *ratings]
+    rated = functools.reduce(pc.or_, map(pc.is_valid, scores)).to_numpy()
     parents = pc.list_parent_indices(kept["completions"]).to_numpy()
-    scored = np.bincount(parents, weights=rated.to_numpy(zero_copy_only=False), minlength=kept.num_rows)
-    return measures.completions(kept) | {"completions_with_a_score": scored.astype(np.int64)}
+    count = np.bincount(parents, weights=rated, minlength=kept.num_rows)
+    return measures.completions(kept) | {"completions_rated": count.astype(np.int64)}

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import os
+import posixpath
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, TypedDict
@@ -88,6 +89,12 @@ def check_all_read(artifact: Artifact, rows: int) -> None:
 def count_rows(artifact: Artifact) -> int:
     """Rows of an artifact, from its Parquet footers."""
     return sum(pq.ParquetFile(path, filesystem=artifact.run.filesystem).metadata.num_rows for path in artifact.files())
+
+
+def read_first_row(artifact: Artifact, file: str) -> dict[str, Any]:
+    """The first row of one of an artifact's files, which holds at least one."""
+    with pq.ParquetFile(posixpath.join(artifact.path, file), filesystem=artifact.run.filesystem) as opened:
+        return next(opened.iter_batches(batch_size=1)).to_pylist()[0]
 
 
 def stream(items: Sequence[Mapping[str, Any]], read: Any) -> ray.data.Dataset:

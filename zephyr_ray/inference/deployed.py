@@ -16,6 +16,9 @@ from zephyr_ray.recipe import OWN_MODELS, Deployment
 if TYPE_CHECKING:
     from zephyr_ray.inference.served_model import ServedModel
 
+# A model that is made to write JSON may go on with line feeds, which JSON allows, up to the length limit.
+_ENGINE = {"structured_outputs_config": {"backend": "xgrammar", "disable_any_whitespace": True}}
+
 
 @contextlib.contextmanager
 def deployed(stage: str, deployments: Sequence[Deployment], run: Run) -> Iterator[dict[str, str]]:
@@ -52,8 +55,8 @@ def served_model(deployment: Deployment, run: Run) -> ServedModel:
 
     is_own = deployment.model in OWN_MODELS
     place = {"run": run.root, "stage": deployment.model} if is_own else {"path": deployment.model}
-    same = ("name", "dtype", "max_model_len", "engine", "accelerator", "kv_cache_gib", "min_replicas", "max_replicas")
-    fields = {name: getattr(deployment, name) for name in same}
+    same = ("name", "dtype", "max_model_len", "accelerator", "kv_cache_gib", "min_replicas", "max_replicas")
+    fields = {name: getattr(deployment, name) for name in same} | {"engine": _ENGINE | deployment.engine}
     revision = None if is_own else deployment.revision
     return ServedModel.model_validate({**place, **fields, "revision": revision, "drain_s": 10})
 
