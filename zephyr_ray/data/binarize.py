@@ -34,12 +34,15 @@ class Rule:
     disagreement: float | None = None
 
 
+Ratings = Mapping[str, float]
+"""An answer's aspects that have a rating, from 1 to 5."""
+
+
 class Answer(NamedTuple):
     text: str
     model: str | None
     score: float
-    ratings: Mapping[str, float]
-    """What is known of its aspects, from 1 to 5."""
+    ratings: Ratings
 
 
 class Scored(NamedTuple):
@@ -68,17 +71,23 @@ def score_answers(completions: Sequence[Row], rule: Rule) -> Scored:
     """
     if not any(isinstance(_text(item), str) for item in completions):
         raise Dropped(Reason.NOT_TEXT, "no completion has a response")
-    kind, score = _score_in_use(completions, rule)
-    scored = [(item, score(item)) for item in completions]
-    known = [(item, value) for item, value in scored if value is not None and _has_text(item)]
+    rated = [ratings(item) for item in completions]
+    kind, scores = _scores_in_use(completions, rated, rule)
+    known = [
+        each for each in zip(completions, scores, rated, strict=True) if each[1] is not None and _has_text(each[0])
+    ]
     if not known:
         raise Dropped(Reason.EMPTY, "no scored completion has text")
     limit = REPORTED_DISAGREEMENT if rule.disagreement is None else rule.disagreement
-    contradicting = [disagrees(item, limit) for item, _ in known]
+    contradicting = [disagrees(item, aspects, limit) for item, _, aspects in known]
     count = sum(contradicting)
     if rule.disagreement is not None and count:
         known = [each for each, bad in zip(known, contradicting, strict=True) if not bad]
-    answers = [Answer(str(_text(item)), as_name(item.get("model")), value, ratings(item)) for item, value in known]
+    answers = [
+        Answer(str(_text(item)), as_name(item.get("model")), score, aspects)
+        for item, score, aspects in known
+        if score is not None
+    ]
     return Scored(kind, answers, count)
 
 
@@ -128,13 +137,15 @@ def _some(pairs: list[tuple[Answer, Answer]], top: float, margin: float) -> list
     return pairs
 
 
-def disagrees(item: Row, limit: float) -> bool:
+def disagrees(item: Row, rated: Ratings, limit: float) -> bool:
     """Whether an answer's overall rating and the mean of its aspects, each as a share of its scale, differ by more.
 
     In UltraFeedback's first release an overall rating of 10 was often a misread 1. Numbers outside of the scales are of
     another kind and contradict nothing.
     """
-    overall, mean = as_number(item.get("overall_score")), mean_rating(item)
+    if not rated:
+        return False
+    overall, mean = as_number(item.get("overall_score")), mean_rating(item, rated)
     if overall is None or mean is None:
         return False
     shares = _share(overall, _OVERALL_SCALE), _share(mean, _ASPECT_SCALE)
@@ -146,40 +157,43 @@ def _share(value: float, scale: tuple[float, float]) -> float:
     return (value - low) / (high - low)
 
 
-def ratings(item: Row) -> dict[str, float]:
+def ratings(item: Row) -> Ratings:
     """The aspects that have a rating: {aspect: {"rating" or "Rating": number or text}} as numbers.
 
     An overall rating among the annotations is none of an aspect; it has another scale.
     """
     annotations = item.get("annotations")
-    if not isinstance(annotations, Mapping):
+    if not isinstance(annotations, dict):
         return {}
-    found = {
-        str(name): as_number(aspect.get("rating", aspect.get("Rating")))
-        for name, aspect in annotations.items()
-        if isinstance(aspect, Mapping) and name != "overall"
-    }
-    return {name: rating for name, rating in found.items() if rating is not None}
+    found = {}
+    for name, aspect in annotations.items():
+        if isinstance(aspect, dict) and name != "overall":
+            rating = as_number(aspect.get("rating", aspect.get("Rating")))
+            if rating is not None:
+                found[str(name)] = rating
+    return found
 
 
-def mean_rating(item: Row) -> float | None:
+def mean_rating(item: Row, rated: Ratings) -> float | None:
     """Mean of the aspects that have a rating, on their own scale of 1 to 5: one that is missing does not count."""
-    known = ratings(item).values()
-    return sum(known) / len(known) if known else None
+    return sum(rated.values()) / len(rated) if rated else None
 
 
-def _correctness(item: Row) -> float | None:
-    return float(item["is_correct"]) if isinstance(item.get("is_correct"), bool) else None
+def _overall(item: Row, rated: Ratings) -> float | None:
+    return as_number(item.get("overall_score"))
 
 
-def _fine_grained(item: Row) -> float | None:
+def _fine_grained(item: Row, rated: Ratings) -> float | None:
     return as_number(item.get("fine-grained_score", item.get("fine_grained_score")))
 
 
-_Score = Callable[[Row], float | None]
-_SCORES: dict[str, dict[str, _Score]] = {
+def _correctness(item: Row, rated: Ratings) -> float | None:
+    return float(item["is_correct"]) if isinstance(item.get("is_correct"), bool) else None
+
+
+_SCORES: dict[str, dict[str, Callable[[Row, Ratings], float | None]]] = {
     "overall": {
-        "overall_score": lambda item: as_number(item.get("overall_score")),
+        "overall_score": _overall,
         "fine-grained_score": _fine_grained,
         "mean of aspects": mean_rating,
         "is_correct": _correctness,
@@ -188,11 +202,12 @@ _SCORES: dict[str, dict[str, _Score]] = {
 }
 
 
-def _score_in_use(completions: Sequence[Row], rule: Rule) -> tuple[str, _Score]:
+def _scores_in_use(completions: Sequence[Row], rated: Sequence[Ratings], rule: Rule) -> tuple[str, list[float | None]]:
     """The first kind of score that any answer of the row has: two kinds are never compared with each other."""
     for kind, score in _SCORES[rule.score].items():
-        if any(score(item) is not None for item in completions):
-            return kind, score
+        scores = [score(item, aspects) for item, aspects in zip(completions, rated, strict=True)]
+        if any(value is not None for value in scores):
+            return kind, scores
     raise Dropped(Reason.UNSCORED, f"no score among {sorted({str(key) for item in completions for key in item})}")
 
 

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from zephyr_ray.data.binarize import Rule, disagrees, mean_rating
+from zephyr_ray.data.binarize import Rule, disagrees, mean_rating, ratings
 from zephyr_ray.data.layouts import preferences
 from zephyr_ray.data.messages import Dropped, Reason
 from zephyr_ray.data.preference_counts import AnswerCounts
@@ -88,13 +88,17 @@ def test_aspects_and_overall_may_rank_differently() -> None:
     assert (pair["score_chosen"], pair["score_rejected"]) == (4.5, 3.0)
 
 
+def mean(answer: dict[str, Any]) -> float | None:
+    return mean_rating(answer, ratings(answer))
+
+
 def test_the_mean_of_aspects() -> None:
-    assert mean_rating(rated(None, "4", "N/A", "2", "3", response="a")) == 3.0
+    assert mean(rated(None, "4", "N/A", "2", "3", response="a")) == 3.0
     ours = {"annotations": {"honesty": {"rating": 2.5, "spread": 0.5, "rationale": "r"}, "helpfulness": {}}}
-    assert mean_rating(ours) == 2.5
-    assert mean_rating({"annotations": {"honesty": {"rating": 2}, "overall": {"rating": 9}}}) == 2.0
-    assert mean_rating({"annotations": {"honesty": {"rating": None}}}) is None
-    assert mean_rating({"annotations": ["honesty"]}) is None
+    assert mean(ours) == 2.5
+    assert mean({"annotations": {"honesty": {"rating": 2}, "overall": {"rating": 9}}}) == 2.0
+    assert mean({"annotations": {"honesty": {"rating": None}}}) is None
+    assert mean({"annotations": ["honesty"]}) is None
 
 
 def test_aspects_fall_back_on_their_mean_in_the_file_and_never_on_the_overall_score() -> None:
@@ -106,7 +110,7 @@ def test_aspects_fall_back_on_their_mean_in_the_file_and_never_on_the_overall_sc
 
 
 @pytest.mark.parametrize(
-    ("overall", "ratings", "limit", "expected"),
+    ("overall", "given_ratings", "limit", "expected"),
     [
         (10, (1, 1), 0.5, True),  # 1 against 0
         (10, (3, 3), 0.5, False),  # 1 against 0.5: not more than 0.5 apart
@@ -118,8 +122,9 @@ def test_aspects_fall_back_on_their_mean_in_the_file_and_never_on_the_overall_sc
         (80, (1, 1), 0.1, False),  # a percentage is no rating from 1 to 10
     ],
 )
-def test_disagreement(overall: Any, ratings: tuple[int, ...], limit: float, expected: bool) -> None:
-    assert disagrees(rated(overall, *ratings, response="a"), limit) is expected
+def test_disagreement(overall: Any, given_ratings: tuple[int, ...], limit: float, expected: bool) -> None:
+    answer = rated(overall, *given_ratings, response="a")
+    assert disagrees(answer, ratings(answer), limit) is expected
 
 
 def test_answers_that_contradict_themselves_are_counted_or_left_out() -> None:
