@@ -163,7 +163,7 @@ def prompt(raw: Row) -> dict[str, Any]:
     Raises:
         Dropped: The row fits no layout, or is no usable prompt.
     """
-    messages = _find_prompt(_strip_nulls(raw))
+    messages = _find_prompt(_strip_nulls(dict(raw)))
     if messages and messages[-1]["role"] == "assistant":
         messages = messages[:-1]
     messages = checked_prompt(messages)

@@ -55,8 +55,8 @@ class Counts:
 def make_preferences(
     recipe: Recipe,
     artifact: Artifact,
-    *,
     judgments: Artifact | None = None,
+    *,
     agreement: Mapping[str, Any] | None = None,
     progress: Progress | None = None,
 ) -> Report:
