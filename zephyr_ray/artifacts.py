@@ -126,6 +126,10 @@ class Artifact:
         """Writes a small file of the artifact, whole or not at all."""
         _write_text(self.run.filesystem, posixpath.join(self.path, name), text)
 
+    def write_bytes(self, name: str, content: bytes) -> None:
+        """The same for a file that is no text."""
+        _write_bytes(self.run.filesystem, posixpath.join(self.path, name), content)
+
     def read_json(self, name: str) -> Any:
         """A JSON file of the artifact, or None where there is none."""
         return _read_json(self.run.filesystem, posixpath.join(self.path, name))
@@ -207,9 +211,13 @@ def _read_json(filesystem: pafs.FileSystem, path: str) -> dict[str, Any] | None:
 
 
 def _write_text(filesystem: pafs.FileSystem, path: str, text: str) -> None:
+    _write_bytes(filesystem, path, text.encode())
+
+
+def _write_bytes(filesystem: pafs.FileSystem, path: str, content: bytes) -> None:
     """Writes a whole file or none: by rename on a local disk, by one upload to an object store."""
     partial = f"{path}.partial" if isinstance(filesystem, pafs.LocalFileSystem) else path
     with filesystem.open_output_stream(partial) as stream:
-        stream.write(text.encode())
+        stream.write(content)
     if partial != path:
         filesystem.move(partial, path)

@@ -282,10 +282,13 @@ def _external_base(recipe: Recipe) -> dict[str, str]:
 
 
 def _external_preferences(recipe: Recipe) -> dict[str, str]:
+    from zephyr_ray.data.decontaminate import describe_benchmarks
     from zephyr_ray.data.sources import describe_source
 
-    train = recipe.preferences.train
-    return {} if train in ("tiny", "judgments") else {"preferences": describe_source(train)}
+    section = recipe.preferences
+    rows = {} if section.train in ("tiny", "judgments") else {"preferences": describe_source(section.train)}
+    files = section.decontaminate
+    return rows | ({"decontaminate": describe_benchmarks(files)} if files else {})
 
 
 def _external_prompts(recipe: Recipe) -> dict[str, str]:

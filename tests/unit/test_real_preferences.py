@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import gzip
+import itertools
 import json
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
 from zephyr_ray.artifacts import Run
+from zephyr_ray.data.decontaminate import read_benchmarks
 from zephyr_ray.data.layouts import Dropped, dialogue, preference
 from zephyr_ray.data.preferences import make_preferences
 from zephyr_ray.recipe import SFT, Preferences, Recipe
@@ -80,6 +83,54 @@ def test_arenas_pairs_are_among_the_strict_pairs_of_its_scores() -> None:
         lowest = preference(row, seed=1, rejected="lowest")
         assert known[lowest["rejected_model"]] == lowest["score_rejected"]
     assert strict == 24_353
+
+
+@pytest.mark.usefixtures("ray_cluster")
+def test_every_strict_pair_of_arena_is_a_row(tmp_path: Path) -> None:
+    name = "judged/arena_bench_v1.jsonl.gz"
+    strict, without_text, texts = 0, 0, set()
+    for row in rows(name):
+        for a, b in itertools.permutations(row["completions"], 2):
+            if None in (a["overall_score"], b["overall_score"]) or not a["overall_score"] > b["overall_score"]:
+                continue
+            strict += 1
+            if a["response"].strip() and b["response"].strip():
+                texts.add((row["instruction"], a["response"], b["response"]))
+            else:
+                without_text += 1
+    assert (strict, without_text, len(texts)) == (24_353, 9, 24_335)
+    recipe = Recipe(sft=SFT(), preferences=Preferences(train=str(DATA / name), rejected="every_pair"))
+    report = make_preferences(recipe, Run(str(tmp_path)).artifact("preferences"))
+    assert (report.rows_in, report.rows_in + report.added) == (300, strict - without_text)
+    assert (report.rows_out, report.dropped) == (len(texts), {"repeated": 9})  # a model said the same as another
+    table = pq.read_table(tmp_path / "preferences" / "data")
+    gaps = pc.subtract(table["score_chosen"], table["score_rejected"])
+    assert pc.min(gaps).as_py() > 0
+    wide = Preferences(train=str(DATA / name), rejected="every_pair", margin=2)
+    report = make_preferences(Recipe(sft=SFT(), preferences=wide), Run(str(tmp_path / "wide")).artifact("preferences"))
+    assert report.rows_out == pc.sum(pc.greater(gaps, 2)).as_py()
+
+
+@pytest.mark.usefixtures("ray_cluster")
+def test_mt_bench_and_truthful_qa_are_found_in_themselves_and_hardly_elsewhere(tmp_path: Path) -> None:
+    files = tuple(str(DATA / "benchmarks" / name) for name in ("mt_bench_question.jsonl", "truthful_qa_questions.txt"))
+    benchmarks = read_benchmarks(files, 13)
+    assert benchmarks is not None
+    assert len(benchmarks.prompts) == 80 * 2 + 817
+    index = benchmarks.index()
+    missed = [
+        prompt.text
+        for prompt in benchmarks.prompts
+        if index.find([{"role": "user", "content": f"Please: {prompt.text} Thanks."}]) is None
+    ]
+    assert len(missed) == 27
+    assert all(len(text.split()) < 5 for text in missed)
+    name = "judged/arena_bench_v1.jsonl.gz"
+    recipe = Recipe(sft=SFT(), preferences=Preferences(train=str(DATA / name), decontaminate=files))
+    report = make_preferences(recipe, Run(str(tmp_path)).artifact("preferences"))
+    assert report.dropped == {"contaminated": 1}
+    (dropped,) = pq.read_table(tmp_path / "preferences" / "dropped").to_pylist()
+    assert dropped["detail"].startswith("mt_bench_question.jsonl:25: Read the below passage carefully")
 
 
 def test_two_seeds_draw_other_answers_and_one_seed_the_same() -> None:

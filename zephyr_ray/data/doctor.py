@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from zephyr_ray.artifacts import Artifact
+from zephyr_ray.data.messages import Reason
 from zephyr_ray.data.sink import Report
 from zephyr_ray.errors import UserError
 
@@ -13,23 +14,26 @@ _TOP = 3  # reasons that the error names
 
 def manifest(report: Report) -> dict[str, Any]:
     """The manifest's own part: counts, files, and the statistics of what was measured."""
+    counts = {"in": report.rows_in, "out": report.rows_out, "dropped": report.dropped}
     return {
         "files": report.files,
-        "counts": {"in": report.rows_in, "out": report.rows_out, "dropped": report.dropped},
+        "counts": counts | ({"added": report.added} if report.added else {}),
         "stats": report.stats,
-    }
+    } | ({"noted": report.noted} if report.noted else {})
 
 
 def lines(report: Report) -> list[str]:
     """What a person sees: every row accounted for, the lengths, and the share of tokens that was cut off."""
     lost = sum(report.dropped.values())
-    shown = [f"{report.rows_in:,} rows in = {report.rows_out:,} kept + {lost:,} dropped"]
+    added = f" + {report.added:,} more that came of them" if report.added else ""
+    shown = [f"{report.rows_in:,} rows in{added} = {report.rows_out:,} kept + {lost:,} dropped"]
     shown += [f"  dropped {reason}: {count:,}" for reason, count in _by_count(report)]
     shown += [
         f"  {name.replace('_', ' ')}: " + "  ".join(f"{key} {stat[key]:,}" for key in ("p50", "p90", "p99", "max"))
         for name, stat in report.stats.items()
         if not name.endswith("truncated")
     ]
+    shown += [f"  {name.replace('_', ' ')}: {number:,}" for name, number in report.noted.items()]
     return shown + _truncation_lines(report)
 
 
@@ -54,7 +58,11 @@ def check(report: Report, max_dropped: float, artifact: Artifact) -> None:
     lost = sum(report.dropped.values())
     if not report.rows_in:
         raise UserError(f"{artifact.stage}: the data has no rows; check what the recipe names")
-    if report.rows_out and lost <= max_dropped * report.rows_in:
+    # Where a source row may become several, neither many pairs of some rows nor repeats among them hide how many rows
+    # became none.
+    rows_lost = lost - report.dropped.get(str(Reason.REPEATED), 0)
+    is_fine = lost <= max_dropped * (report.rows_in + report.added) and rows_lost <= max_dropped * report.rows_in
+    if report.rows_out and is_fine:
         return
     reasons = ", ".join(f"{count:,} {reason}" for reason, count in _by_count(report)[:_TOP])
     limit = "no row is left" if not report.rows_out else f"more than max_dropped={max_dropped:g} allows"

@@ -5,7 +5,8 @@ A layout is recognised by its keys and their types, never guessed. docs/data.md 
     TRL implicit            chosen, rejected: message lists that part at the last message
     TRL explicit            prompt, chosen, rejected: message lists, or plain strings
     ultrafeedback_binarized prompt, chosen, rejected, score_chosen, score_rejected (or in metadata)
-    UltraFeedback           instruction (prompt, messages), completions: a list of {model, response, a score}
+    UltraFeedback           instruction (prompt, messages), completions: a list of {model, response, a score};
+                            which of them are a pair: binarize.py
     hh-rlhf                 chosen, rejected: "\\n\\nHuman: ... \\n\\nAssistant: ..."
     ShareGPT                conversations: {from, value}; chosen, rejected: {from, value}
     Alpaca                  instruction, input; chosen, rejected, or output: a list of two
@@ -17,13 +18,14 @@ A layout is recognised by its keys and their types, never guessed. docs/data.md 
 
 from __future__ import annotations
 
-import math
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, NamedTuple, NoReturn
 
 from zephyr_ray.artifacts import content_id
+from zephyr_ray.data import binarize
+from zephyr_ray.data.binarize import Rule
 from zephyr_ray.data.messages import (
     Dropped,
     Message,
@@ -31,6 +33,8 @@ from zephyr_ray.data.messages import (
     Row,
     as_answer,
     as_messages,
+    as_name,
+    as_number,
     as_prompt,
     as_text,
     as_transcript,
@@ -44,8 +48,7 @@ from zephyr_ray.data.messages import (
     split_shared,
     start_of,
 )
-
-RejectedRule = Literal["random_lower", "lowest"]
+from zephyr_ray.data.preference_counts import AnswerCounts
 
 
 class Pair(NamedTuple):
@@ -60,30 +63,82 @@ class Pair(NamedTuple):
     rejected_model: str | None = None
 
 
-def preference(raw: Row, *, seed: int = 0, rejected: RejectedRule = "random_lower") -> dict[str, Any]:
-    """A raw row in any preference layout -> the columns of `schemas.PREFERENCES`, less `source`.
+CheckPrompt = Callable[[Sequence[Message]], None]
+"""Raises `Dropped` for a prompt that may not be trained on."""
+
+
+def preferences(
+    raw: Row,
+    rule: Rule = Rule(),  # noqa: B008 (frozen)
+    *,
+    counts: AnswerCounts | None = None,
+    check_prompt: CheckPrompt | None = None,
+) -> list[dict[str, Any] | Dropped]:
+    """A raw row in any preference layout -> its pairs: the columns of `schemas.PREFERENCES`, less `source`.
+
+    One pair, or with the rule `every_pair` as many as the row's scores allow; those of them that are not usable stand
+    among the others as `Dropped`.
 
     Args:
         raw: The row as it was read.
-        seed: With the prompt's id, draws among answers: the same row gives the same pair in any partition.
-        rejected: Which answer below the best one is y_l, where a row has several scored ones.
+        rule: How pairs come of scored answers; the same row gives the same pairs in any partition.
+        counts: Told of the row's answers, also where no pair comes of them.
+        check_prompt: Refuses prompts.
 
     Raises:
         Dropped: The row fits no layout, or is no usable pair.
     """
     if "chosen" in raw and "rejected" in raw and (raw["chosen"] is None) != (raw["rejected"] is None):
         raise Dropped(Reason.UNPAIRED, "no rejected answer" if raw["rejected"] is None else "no chosen answer")
-    pair = _find_pair(_strip_nulls(raw), seed, rejected)
+    row = _strip_nulls(dict(raw))
+    if _has_completions(row):
+        pairs = _from_completions(row, rule, counts, check_prompt)
+        return [_columns(pairs[0], rule)] if len(pairs) == 1 else [_columns_or_dropped(pair, rule) for pair in pairs]
+    pair = _find_pair(row)
+    if check_prompt:
+        check_prompt(pair.prompt)
+    return [_columns(pair, rule)]
+
+
+def preference(
+    raw: Row, *, seed: int = 0, rejected: Literal["random_lower", "lowest"] = "random_lower"
+) -> dict[str, Any]:
+    """The one pair of a raw row by a rule that gives one; see `preferences`.
+
+    Raises:
+        Dropped: The row fits no layout, or is no usable pair.
+    """
+    (row,) = preferences(raw, Rule(seed=seed, rejected=rejected))
+    assert isinstance(row, dict)
+    return row
+
+
+def _columns_or_dropped(pair: Pair, rule: Rule) -> dict[str, Any] | Dropped:
+    try:
+        return _columns(pair, rule)
+    except Dropped as dropped:
+        return dropped
+
+
+def _columns(pair: Pair, rule: Rule) -> dict[str, Any]:
     prompt = checked_prompt(pair.prompt)
     check_text(pair.chosen)
     check_text(pair.rejected)
     if pair.chosen == pair.rejected:
         raise Dropped(Reason.IDENTICAL_PAIR, pair.chosen)
-    if pair.score_chosen is not None and pair.score_chosen == pair.score_rejected:
-        raise Dropped(Reason.TIE, f"both answers score {pair.score_chosen:g}")
+    if pair.score_chosen is not None and pair.score_rejected is not None:
+        _check_margin(pair.score_chosen, pair.score_rejected, rule.margin)
     chosen, lost = assistant(pair.chosen), assistant(pair.rejected)
     columns = {**pair._asdict(), "prompt": prompt, "chosen": chosen, "rejected": lost}
     return {"pair_id": content_id(prompt, chosen, lost), **columns}
+
+
+def _check_margin(chosen: float, rejected: float, margin: float) -> None:
+    """Which of the two scores higher is the file's own business: labels may have been flipped on purpose."""
+    if chosen == rejected:
+        raise Dropped(Reason.TIE, f"both answers score {chosen:g}")
+    if abs(chosen - rejected) <= margin:
+        raise Dropped(Reason.TIE, f"scores {chosen:g} and {rejected:g} differ by no more than {margin:g}")
 
 
 def dialogue(raw: Row) -> dict[str, Any]:
@@ -92,7 +147,7 @@ def dialogue(raw: Row) -> dict[str, Any]:
     Raises:
         Dropped: The row fits no layout, or is no usable dialogue.
     """
-    messages = _find_dialogue(_strip_nulls(raw))
+    messages = _find_dialogue(_strip_nulls(dict(raw)))
     if not messages or messages[-1]["role"] != "assistant":
         raise Dropped(Reason.WRONG_ROLES, roles_of(messages))
     messages = [*checked_prompt(messages[:-1]), messages[-1]]
@@ -108,7 +163,7 @@ def prompt(raw: Row) -> dict[str, Any]:
     Raises:
         Dropped: The row fits no layout, or is no usable prompt.
     """
-    messages = _find_prompt(_strip_nulls(raw))
+    messages = _find_prompt(_strip_nulls(dict(raw)))
     if messages and messages[-1]["role"] == "assistant":
         messages = messages[:-1]
     messages = checked_prompt(messages)
@@ -133,9 +188,12 @@ def _find_prompt(row: Row) -> list[Message]:
 # --- preference layouts
 
 
-def _find_pair(row: Row, seed: int, rule: RejectedRule) -> Pair:
-    if is_list_of(row.get("completions"), Mapping):
-        return _from_completions(row, seed, rule)
+def _has_completions(row: Row) -> bool:
+    completions = row.get("completions")
+    return is_list_of(completions, Mapping) or completions == []
+
+
+def _find_pair(row: Row) -> Pair:
     if {"instruction", "response1", "response2", "annotator1"} <= row.keys():
         return _from_pandalm(row)
     if "chosen" in row and "rejected" in row:
@@ -194,43 +252,33 @@ def _with_scores(pair: Pair, row: Row) -> Pair:
     metadata = row.get("metadata")
     known = {**metadata, **row} if isinstance(metadata, Mapping) else row
     return pair._replace(
-        score_chosen=_number(known.get("score_chosen")),
-        score_rejected=_number(known.get("score_rejected")),
-        chosen_model=_name(known.get("chosen_model")),
-        rejected_model=_name(known.get("rejected_model")),
+        score_chosen=as_number(known.get("score_chosen")),
+        score_rejected=as_number(known.get("score_rejected")),
+        chosen_model=as_name(known.get("chosen_model")),
+        rejected_model=as_name(known.get("rejected_model")),
     )
 
 
 # --- UltraFeedback: several scored answers
 
 
-class _Answer(NamedTuple):
-    text: str
-    model: str | None
-    score: float
-
-
-def _from_completions(row: Row, seed: int, rule: RejectedRule) -> Pair:
-    """The best answer against one that scores strictly lower (Zephyr: a random one).
-
-    An answer without text or without a score neither wins nor loses. Draws are by a hash of the seed and the prompt.
-    """
+def _from_completions(
+    row: Row, rule: Rule, counts: AnswerCounts | None, check_prompt: CheckPrompt | None
+) -> list[Pair]:
     prompt = _completions_prompt(row)
-    answers = _scored_answers(row["completions"])
-    prompt_id = content_id(prompt)
-    top = max(answer.score for answer in answers)
-    best = _draw([answer for answer in answers if answer.score == top], seed, prompt_id, "chosen")
-    lower = [answer for answer in answers if answer.score < top]
-    if not lower:
-        raise Dropped(Reason.TIE, f"no answer scores below {top:g}")
-    lower = [answer for answer in lower if answer.text != best.text]
-    if not lower:
-        raise Dropped(Reason.IDENTICAL_PAIR, best.text)
-    if rule == "lowest":
-        bottom = min(answer.score for answer in lower)
-        lower = [answer for answer in lower if answer.score == bottom]
-    lost = _draw(lower, seed, prompt_id, "rejected")
-    return Pair(prompt, best.text, lost.text, best.score, lost.score, best.model, lost.model)
+    if check_prompt:  # here already, so that a prompt is refused whatever its answers are
+        check_prompt(prompt)
+    if not row["completions"]:
+        raise Dropped(Reason.EMPTY, f"no completions: {start_of(row.get('error'))}")
+    scored = binarize.score_answers(row["completions"], rule)
+    if counts is not None:
+        counts.see(scored)
+    drawn = binarize.draw_pairs(scored, content_id(prompt), rule)
+    if counts is not None:
+        counts.drawn_among_best += drawn.among_best > 1
+    return [
+        Pair(prompt, best.text, lost.text, best.score, lost.score, best.model, lost.model) for best, lost in drawn.pairs
+    ]
 
 
 def _completions_prompt(row: Row) -> list[Message]:
@@ -238,54 +286,6 @@ def _completions_prompt(row: Row) -> list[Message]:
         if key in row:
             return as_prompt(row[key])
     _unknown(row)
-
-
-def _scored_answers(completions: Sequence[Row]) -> list[_Answer]:
-    if not any(isinstance(item.get(key), str) for item in completions for key in ("response", "content")):
-        raise Dropped(Reason.NOT_TEXT, "no completion has a response")
-    score = _score_in_use(completions)
-    answers = []
-    for item in completions:
-        text, value = item.get("response", item.get("content")), score(item)
-        if value is not None and isinstance(text, str) and text.strip():
-            answers.append(_Answer(text, _name(item.get("model")), value))
-    if not answers:
-        raise Dropped(Reason.EMPTY, "no scored completion has text")
-    return answers
-
-
-def _score_in_use(completions: Sequence[Row]) -> Any:
-    """The first kind of score that any answer of the row has: two kinds are never compared with each other."""
-    for score in _SCORES:
-        if any(score(item) is not None for item in completions):
-            return score
-    raise Dropped(Reason.UNSCORED, f"no score among {sorted({key for item in completions for key in item})}")
-
-
-def _mean_rating(item: Row) -> float | None:
-    annotations = item.get("annotations")
-    if not isinstance(annotations, Mapping):
-        return None
-    aspects = [aspect for aspect in annotations.values() if isinstance(aspect, Mapping)]
-    ratings = [_number(aspect.get("rating", aspect.get("Rating"))) for aspect in aspects]
-    known = [rating for rating in ratings if rating is not None]
-    return sum(known) / len(known) if known else None
-
-
-def _correctness(item: Row) -> float | None:
-    return float(item["is_correct"]) if isinstance(item.get("is_correct"), bool) else None
-
-
-_SCORES = (
-    lambda item: _number(item.get("overall_score")),
-    lambda item: _number(item.get("fine-grained_score", item.get("fine_grained_score"))),
-    _mean_rating,
-    _correctness,
-)
-
-
-def _draw(answers: Sequence[_Answer], seed: int, prompt_id: str, what: str) -> _Answer:
-    return answers[int(content_id(seed, prompt_id, what), 16) % len(answers)]
 
 
 # --- dialogue layouts
@@ -333,25 +333,9 @@ def _system(row: Row) -> list[Message]:
     return [{"role": "system", "content": text}] if text.strip() else []
 
 
-def _number(value: Any) -> float | None:
-    """A score, or None where there is none ("N/A", null, NaN): a missing score is never a default one."""
-    if isinstance(value, bool) or not isinstance(value, (int, float, str)):
-        return None
-    try:
-        number = float(value)
-    except (ValueError, OverflowError):
-        return None
-    return number if math.isfinite(number) else None
-
-
-def _name(value: Any) -> str | None:
-    """A model's name, or None where it is no text."""
-    return value.encode("utf-8", "replace").decode() if isinstance(value, str) else None
-
-
 def _strip_nulls(value: Any) -> Any:
     """Arrow and Parquet put None for the missing keys of nested structs."""
-    if isinstance(value, Mapping):
+    if isinstance(value, dict):  # not Mapping: every value of every row comes by here, and that check is slow
         return {key: _strip_nulls(item) for key, item in value.items() if item is not None}
     if isinstance(value, list):
         return [_strip_nulls(item) for item in value]

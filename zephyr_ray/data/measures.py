@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 
 def characters(table: pa.Table, columns: Sequence[str]) -> dict[str, np.ndarray]:
     """Characters of a row's messages, for each column of message lists."""
-    return {f"{name}_characters": _characters(table[name]) for name in columns}
+    return {f"{name}_characters": message_characters(table[name]) for name in columns}
 
 
 def tokens(table: pa.Table, columns: Sequence[str]) -> dict[str, np.ndarray]:
@@ -24,7 +24,8 @@ def completions(table: pa.Table) -> dict[str, np.ndarray]:
     return {"completions": pc.list_value_length(table["completions"]).to_numpy()}
 
 
-def _characters(messages: pa.ChunkedArray) -> np.ndarray:
+def message_characters(messages: pa.ChunkedArray) -> np.ndarray:
+    """Characters of each row's messages."""
     messages = messages.combine_chunks()
     content = pc.struct_field(pc.list_flatten(messages), "content")
     lengths = pc.utf8_length(content).to_numpy(zero_copy_only=False)

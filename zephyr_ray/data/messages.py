@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Mapping, Sequence
 from enum import StrEnum
@@ -26,7 +27,7 @@ class Reason(StrEnum):
     NOT_TEXT = "not_text"
     """Something that should be text is not: a number, a list of images, half a surrogate pair."""
     EMPTY = "empty"
-    """A message without a visible character, or nothing left of it as tokens."""
+    """A message without a visible character, nothing left of it as tokens, or no answers."""
     WRONG_ROLES = "wrong_roles"
     """An unknown role, a system message that is not the first, or no user before the answer."""
     NO_SHARED_PROMPT = "no_shared_prompt"
@@ -36,7 +37,11 @@ class Reason(StrEnum):
     PROMPT_TOO_LONG = "prompt_too_long"
     """A dialogue whose first answer begins after the last token that is kept."""
     TIE = "tie"
-    """No answer scores strictly lower than the best one."""
+    """No answer scores lower than the best one by more than the margin."""
+    DISAGREEING = "disagreeing"
+    """Fewer than two answers whose overall rating and aspects agree."""
+    CONTAMINATED = "contaminated"
+    """The prompt holds a benchmark's prompt, or shares a long run of words with one."""
     UNSCORED = "unscored"
     """A list of answers none of which has a score."""
     UNPAIRED = "unpaired"
@@ -152,6 +157,22 @@ def as_text(value: Any) -> str:
     if not isinstance(value, str):
         raise Dropped(Reason.NOT_TEXT, f"{type(value).__name__}: {start_of(value)}")
     return value
+
+
+def as_number(value: Any) -> float | None:
+    """A score, or None where there is none ("N/A", null, NaN): a missing score is never a default one."""
+    if isinstance(value, bool) or not isinstance(value, (int, float, str)):
+        return None
+    try:
+        number = float(value)
+    except (ValueError, OverflowError):
+        return None
+    return number if math.isfinite(number) else None
+
+
+def as_name(value: Any) -> str | None:
+    """A model's name, or None where it is no text."""
+    return value.encode("utf-8", "replace").decode() if isinstance(value, str) else None
 
 
 def is_list_of(value: Any, kind: type) -> bool:

@@ -1,41 +1,139 @@
-"""reads: raw preference rows in any known layout, or the embedded world -> writes: preferences
+"""reads: raw preference rows in any known layout, judgments, or the embedded world -> writes: preferences
 
 TRL's conversational format. Which two answers of several become a pair is a function of the row and the seed alone.
+Beside the rows the stage writes a picture of them: report.html and report.png.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import json
-from collections.abc import Iterator
+import pickle
+import posixpath
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import ray.data
 
 from zephyr_ray.artifacts import Artifact
-from zephyr_ray.data import layouts, measures, sink, sources
+from zephyr_ray.data import layouts, measures, preferences_report, sink, sources
+from zephyr_ray.data.binarize import Rule
 from zephyr_ray.data.chunks import chunks_of, split_lines
+from zephyr_ray.data.decontaminate import Benchmarks, read_benchmarks
+from zephyr_ray.data.messages import Dropped
+from zephyr_ray.data.preference_counts import AnswerCounts, PairCounts, count_pairs
 from zephyr_ray.data.repeated import drop_repeated
-from zephyr_ray.data.rows import convert
+from zephyr_ray.data.rows import decode, dropped_row, mixed_schema
 from zephyr_ray.data.sink import Progress, Report
-from zephyr_ray.recipe import Recipe
+from zephyr_ray.errors import UserError
+from zephyr_ray.recipe import Preferences, Recipe
 from zephyr_ray.schemas import PREFERENCES
 
+MIXED = pa.schema([*mixed_schema(PREFERENCES), ("part", pa.int32()), ("counts", pa.binary())])
+"""A block's columns: `part` numbers the pairs of a source row that became several, and the first row of a block carries
+the pickled `AnswerCounts` of the whole block, so that they are counted exactly as often as the rows are written."""
 
-def make_preferences(recipe: Recipe, artifact: Artifact, *, progress: Progress | None = None) -> Report:
-    """Writes the preference pairs that a recipe names.
+_COUNTED = ["chosen", "rejected", "score_chosen", "score_rejected", "chosen_model", "rejected_model"]
+
+
+@dataclasses.dataclass
+class Counts:
+    """What the report is made of."""
+
+    answers: AnswerCounts
+    pairs: PairCounts
+
+    def add(self, other: Counts) -> None:
+        self.answers.add(other.answers)
+        self.pairs.add(other.pairs)
+
+
+def make_preferences(
+    recipe: Recipe,
+    artifact: Artifact,
+    judgments: Artifact | None = None,
+    *,
+    agreement: Mapping[str, Any] | None = None,
+    progress: Progress | None = None,
+) -> Report:
+    """Writes the preference pairs that a recipe names, and their report.
+
+    Args:
+        recipe: Its `preferences` section and the seed count; for the embedded world also `tiny`.
+        artifact: What is written.
+        judgments: What is read where `preferences.train` is `judgments`.
+        agreement: Numbers on how far the judges agree, for the report: {name: number, or {name: number}}.
+        progress: Told of rows as they are done.
 
     Raises:
-        UserError: The data is missing or cannot be read.
+        UserError: The data, or a file of benchmark prompts, is missing or cannot be read.
     """
     section = recipe.preferences
-    raw = _tiny(recipe) if section.train == "tiny" else sources.read_rows(section.train, section.split)
-    to_row = functools.partial(layouts.preference, seed=recipe.run.seed, rejected=section.rejected)
-    make_rows = functools.partial(convert, to_row=to_row, kept=PREFERENCES)
-    rows = raw.map_batches(make_rows, batch_format="pyarrow", batch_size=None)
-    report = sink.write(rows, artifact, PREFERENCES, measure=_measure, progress=progress)
-    return drop_repeated(artifact, report, "pair_id")
+    benchmarks = read_benchmarks(section.decontaminate, section.decontaminate_words)
+    make_rows = functools.partial(to_pairs, rule=rule_of(section, recipe.run.seed), benchmarks=benchmarks)
+    rows = _read(recipe, judgments).map_batches(make_rows, batch_format="pyarrow", batch_size=None)
+    report = sink.write(rows, artifact, PREFERENCES, measure=_measure, observe=_observe, progress=progress)
+    counts = report.observed or Counts(AnswerCounts(), PairCounts())
+    if counts.answers.rows != report.rows_in:
+        raise RuntimeError(f"{counts.answers.rows} rows were read and {report.rows_in} arrived")
+    report = drop_repeated(artifact, report, "pair_id")
+    if "repeated" in report.dropped:
+        counts = Counts(counts.answers, _count_again(artifact, report))
+    report.noted = _noted(counts.answers, report, section)
+    files = preferences_report.write_report(artifact, section, report, counts.answers, counts.pairs, agreement)
+    return dataclasses.replace(report, files=sorted([*report.files, *files]))
+
+
+def rule_of(section: Preferences, seed: int) -> Rule:
+    """The part of the recipe that says how pairs come of scored answers."""
+    return Rule(seed, section.rejected, section.score, section.margin, section.disagreement)
+
+
+def to_pairs(raw: pa.Table, *, rule: Rule, benchmarks: Benchmarks | None = None) -> pa.Table:
+    """Raw lines (`sources.RAW_ROW`) -> pairs and dropped rows (`MIXED`), a source row's pairs one after the other.
+
+    The source of a row that became several pairs is followed by the pair's number: file:line/1.
+    """
+    check_prompt = benchmarks.index().check if benchmarks else None
+    counts = AnswerCounts(rows=raw.num_rows)
+    rows: list[dict[str, Any]] = []
+    for source, line in zip(raw["source"].to_pylist(), raw["line"].to_pylist(), strict=True):
+        try:
+            pairs = layouts.preferences(decode(line), rule, counts=counts, check_prompt=check_prompt)
+        except Dropped as dropped:
+            rows.append(dropped_row(source, dropped))
+            continue
+        if len(pairs) == 1:
+            rows.append(_row(source, pairs[0]))
+        else:
+            rows += [{"part": part, **_row(f"{source}/{part}", pair)} for part, pair in enumerate(pairs, 1)]
+    if rows:
+        rows[0]["counts"] = pickle.dumps(counts)
+    return pa.Table.from_pylist(rows, schema=MIXED)
+
+
+def _row(source: str, pair: dict[str, Any] | Dropped) -> dict[str, Any]:
+    return dropped_row(source, pair) if isinstance(pair, Dropped) else {"source": source, **pair}
+
+
+def _read(recipe: Recipe, judgments: Artifact | None) -> ray.data.Dataset:
+    section = recipe.preferences
+    if section.train == "tiny":
+        return _tiny(recipe)
+    if section.train != "judgments":
+        return sources.read_rows(section.train, section.split)
+    if judgments is None:
+        raise UserError("preferences.train=judgments: this run has no judgments; give the recipe a judging section")
+    # Through the same reader as files, so that the same rows come of an artifact and of a copy of its files.
+    return sources.read_rows([f"{judgments.run.root}/{name}" for name in _names(judgments)])
+
+
+def _names(artifact: Artifact) -> list[str]:
+    return [posixpath.relpath(path, artifact.run.path) for path in artifact.files()]
 
 
 def _tiny(recipe: Recipe) -> ray.data.Dataset:
@@ -52,3 +150,33 @@ def _tiny_chunks(batch: pa.Table) -> Iterator[pa.Table]:
 
 def _measure(kept: pa.Table) -> dict[str, np.ndarray]:
     return measures.characters(kept, ("prompt", "chosen", "rejected"))
+
+
+def _observe(table: pa.Table) -> Counts:
+    answers = AnswerCounts()
+    for pickled in table["counts"].drop_null().to_pylist():
+        answers.add(pickle.loads(pickled))
+    return Counts(answers, count_pairs(table.filter(table["reason"].is_null()).select(_COUNTED)))
+
+
+def _count_again(artifact: Artifact, report: Report) -> PairCounts:
+    """The pairs that are left after the repeats are gone."""
+    counts = PairCounts()
+    for name in report.files:
+        if name.startswith("data/"):
+            path = posixpath.join(artifact.path, name)
+            with pq.ParquetFile(path, filesystem=artifact.run.filesystem) as file:
+                for rows in file.iter_batches(columns=_COUNTED):
+                    counts.add(count_pairs(pa.Table.from_batches([rows])))
+    return counts
+
+
+def _noted(answers: AnswerCounts, report: Report, section: Preferences) -> dict[str, int | float]:
+    """What was measured beside lengths; nothing where no row had several scored answers."""
+    if not answers.scored_rows:
+        return {}
+    disagreeing = "disagreeing_answers" + ("" if section.disagreement is None else "_left_out")
+    noted: dict[str, int | float] = {disagreeing: answers.disagreeing}
+    if section.rejected == "every_pair":
+        return noted | {"pairs_per_row": round(report.rows_out / report.rows_in, 2)}
+    return noted | {"drawn_among_best": answers.drawn_among_best}

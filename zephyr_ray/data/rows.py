@@ -8,7 +8,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from zephyr_ray.data.layouts import Dropped, Reason
+from zephyr_ray.data.messages import Dropped, Reason
 
 _DETAIL_LENGTH = 300
 
@@ -26,7 +26,7 @@ def convert(raw: pa.Table, *, to_row: ToRow, kept: pa.Schema) -> pa.Table:
     rows = []
     for source, line in zip(raw["source"].to_pylist(), raw["line"].to_pylist(), strict=True):
         try:
-            row = to_row(_decode(line))
+            row = to_row(decode(line))
             rows.append({"source": source, **row})
         except Dropped as dropped:
             rows.append(dropped_row(source, dropped))
@@ -39,7 +39,12 @@ def dropped_row(source: str, dropped: Dropped) -> dict[str, Any]:
     return {"source": source, "reason": str(dropped.reason), "detail": detail[:_DETAIL_LENGTH]}
 
 
-def _decode(line: bytes) -> Mapping[str, Any]:
+def decode(line: bytes) -> Mapping[str, Any]:
+    """A raw line as a row.
+
+    Raises:
+        Dropped: It is none.
+    """
     try:
         value = json.loads(line)
     except (ValueError, RecursionError) as error:  # not JSON, not UTF-8, or nested without end

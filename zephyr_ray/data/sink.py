@@ -32,6 +32,16 @@ Measure = Callable[[pa.Table], Mapping[str, np.ndarray]]
 """Kept rows -> integers to keep a histogram of (lengths, tokens cut off), one for each row."""
 
 
+class Counts(Protocol):
+    """Anything that merges: what `observe` makes of the rows of a task."""
+
+    def add(self, other: Any) -> None: ...
+
+
+Observe = Callable[[pa.Table], Counts]
+"""A table of kept and dropped rows, with every column they have -> what is counted of them."""
+
+
 class Progress(Protocol):
     """Where a task says that rows are done; its reports do not wait for an answer."""
 
@@ -40,9 +50,10 @@ class Progress(Protocol):
 
 @dataclass
 class Report:
-    """What became of the rows. `rows_in` is always `rows_out` plus the dropped ones."""
+    """What became of the rows. `rows_in` + `added` is always `rows_out` plus the dropped ones."""
 
     rows_in: int = 0
+    """Source rows."""
     rows_out: int = 0
     dropped: dict[str, int] = field(default_factory=dict)
     """Rows left out, by reason."""
@@ -50,6 +61,12 @@ class Report:
     """Everything written, relative to the artifact."""
     stats: dict[str, dict[str, float]] = field(default_factory=dict)
     """For each measured number: count, sum, nonzero, min, mean, p50, p90, p99, max."""
+    added: int = 0
+    """Rows beyond the first that a source row became; 0 where each becomes one. Their column `part` is above 1."""
+    noted: dict[str, int | float] = field(default_factory=dict)
+    """What else there is to tell, as plain numbers."""
+    observed: Any = None
+    """The merged counts of `observe`."""
 
 
 @dataclass
@@ -61,6 +78,8 @@ class _Written:
     dropped: Counter[str] = field(default_factory=Counter)
     files: list[str] = field(default_factory=list)
     histograms: dict[str, Histogram] = field(default_factory=dict)
+    added: int = 0
+    observed: Counts | None = None
 
     def add(self, other: _Written) -> None:
         self.rows_in += other.rows_in
@@ -69,6 +88,15 @@ class _Written:
         self.files += other.files
         for name, histogram in other.histograms.items():
             self.histograms.setdefault(name, Histogram()).add(histogram)
+        self.added += other.added
+        if other.observed is not None:
+            self.observe(other.observed)
+
+    def observe(self, counts: Counts) -> None:
+        if self.observed is None:
+            self.observed = counts
+        else:
+            self.observed.add(counts)
 
 
 def write(
@@ -77,6 +105,7 @@ def write(
     schema: pa.Schema,
     *,
     measure: Measure | None = None,
+    observe: Observe | None = None,
     progress: Progress | None = None,
     keep: bool = False,
     rows_per_file: int | None = None,
@@ -93,6 +122,9 @@ def write(
             Otherwise whatever rows there are is replaced. Dropped rows are always replaced.
         rows_per_file: Gather so many rows before a file is written, where blocks are small.
 
+    A row may have more columns, which `observe` sees. One of them counts here: `part`, from 1, numbers the rows that
+    came of one source row.
+
     Raises:
         UserError: A source breaks off in the middle.
         RuntimeError: Rows were lost or counted twice.
@@ -104,7 +136,8 @@ def write(
         if not (keep and folder == "data"):
             filesystem.delete_dir_contents(path, missing_dir_ok=True)
     earlier = _written(artifact) if keep else []
-    sink = RowSink(filesystem, artifact.path, schema, measure, progress, prefix=_next_prefix(earlier) if keep else "")
+    prefix = _next_prefix(earlier) if keep else ""
+    sink = RowSink(filesystem, artifact.path, schema, measure, progress, observe=observe, prefix=prefix)
     sink.rows_per_file = rows_per_file
     sink.count_earlier(earlier)
     try:
@@ -151,10 +184,11 @@ class RowSink(Datasink[_Written]):
         measure: Measure | None = None,
         progress: Progress | None = None,
         *,
+        observe: Observe | None = None,
         prefix: str = "",
     ):
         self.filesystem, self.path, self.schema = filesystem, path, schema
-        self.measure, self.progress, self.prefix = measure, progress, prefix
+        self.measure, self.progress, self.observe, self.prefix = measure, progress, observe, prefix
         self.report: Report | None = None
         self.rows_per_file: int | None = None
         self._earlier = _Written()
@@ -185,20 +219,25 @@ class RowSink(Datasink[_Written]):
         for written in write_result.write_returns:
             total.add(written)
         stats = {name: histogram.summary() for name, histogram in sorted(total.histograms.items())}
-        report = Report(total.rows_in, total.rows_out, dict(total.dropped), sorted(total.files), stats)
+        report = Report(total.rows_in, total.rows_out, dict(total.dropped), sorted(total.files), stats, total.added)
+        report.observed = total.observed
         _check_counts(report, write_result.num_rows + self._earlier.rows_in)
         self.report = report
 
     def _count(self, blocks: Iterable[Block], written: _Written) -> Iterator[pa.Table]:
         for block in blocks:
             table = BlockAccessor.for_block(block).to_arrow()
-            written.rows_in += table.num_rows
+            added = _added(table)
+            written.rows_in += table.num_rows - added
+            written.added += added
             if table.num_rows:
                 yield table
             if self.progress is not None:
-                self.progress.add(table.num_rows)
+                self.progress.add(table.num_rows - added)
 
     def _write_file(self, table: pa.Table, name: str, written: _Written) -> None:
+        if self.observe is not None:
+            written.observe(self.observe(table))
         is_kept = pc.is_null(table["reason"])
         kept = table.filter(is_kept).select(self.schema.names).cast(self.schema)
         dropped = table.filter(pc.invert(is_kept)).select(DROPPED.names).cast(DROPPED)
@@ -229,6 +268,12 @@ class RowSink(Datasink[_Written]):
         return name
 
 
+def _added(table: pa.Table) -> int:
+    if "part" not in table.column_names:
+        return 0
+    return pc.sum(pc.greater(table["part"], 1)).as_py() or 0  # a row that is the only one has no number
+
+
 def _gather(tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
     """Joins small tables to about the size of a file."""
     held: list[pa.Table] = []
@@ -248,10 +293,10 @@ def _check_no_nulls(kept: pa.Table, id_column: str) -> None:
 
 def _check_counts(report: Report, seen_by_ray: int) -> None:
     accounted = report.rows_out + sum(report.dropped.values())
-    if not report.rows_in == accounted == seen_by_ray:
+    if not report.rows_in + report.added == accounted == seen_by_ray:
         raise RuntimeError(
-            f"rows in {report.rows_in}, written {report.rows_out}, dropped {sum(report.dropped.values())}, "
-            f"seen by Ray {seen_by_ray}: rows were lost or counted twice"
+            f"rows in {report.rows_in}, added {report.added}, written {report.rows_out}, "
+            f"dropped {sum(report.dropped.values())}, seen by Ray {seen_by_ray}: rows were lost or counted twice"
         )
 
 
