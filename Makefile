@@ -19,8 +19,8 @@ $(INSTALLED): requirements/$(KIND).lock requirements/install.sh pyproject.toml
 	@requirements/install.sh $(VENV) $(KIND)
 	@touch $@
 
-demo: $(INSTALLED) ## Make an aligned model from scratch in the embedded world: base, SFT, dDPO, held-out check
-	@$(PY) jobs/dpo.py --recipe recipes/tiny.yaml
+demo: $(INSTALLED) ## Make an aligned model from scratch in the embedded world: dSFT, AI feedback, dDPO, held-out check
+	@$(PY) jobs/pipeline.py --recipe recipes/tiny.yaml
 
 chat: $(INSTALLED) ## Serve the demo's model with a chat page on http://127.0.0.1:8000 (after make demo)
 	@$(PY) serve/app.py --run runs/tiny --open

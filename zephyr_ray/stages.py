@@ -181,10 +181,14 @@ def _make_judgments(context: Context) -> Manifest:
 
 
 def _make_preferences(context: Context) -> Manifest:
+    from zephyr_ray.data.judgments import agreement_numbers
     from zephyr_ray.data.preferences import make_preferences
 
     judgments = context.input("judgments") if _is_judged(context.recipe) else None
-    report = make_preferences(context.recipe, context.artifact, judgments, progress=context.progress)
+    agreement = agreement_numbers((judgments.manifest() or {}).get("agreement", {})) if judgments else None
+    report = make_preferences(
+        context.recipe, context.artifact, judgments, agreement=agreement, progress=context.progress
+    )
     return _examined(report, context.recipe.preferences.max_dropped, context.artifact)
 
 

@@ -25,6 +25,7 @@ WORLD = (
     "tiny.hidden_size=64",
     "tiny.layers=2",
     "tiny.preference_prompts=151",
+    "preferences.train=tiny",
     "preferences.max_dropped=0.9",
     "dpo.learning_rate=1e-3",
     "dpo.epochs=2",

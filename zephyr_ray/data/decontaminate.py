@@ -127,7 +127,7 @@ def describe_benchmarks(files: Sequence[str]) -> str:
 
 def words_of(text: str) -> list[str]:
     """What is compared of a text."""
-    if text.isascii():  # the same, eight times as fast
+    if text.isascii():  # the same, and faster
         return text.lower().translate(_ASCII).split()
     return _WORD.findall(_APOSTROPHES.sub("", text.casefold()))
 

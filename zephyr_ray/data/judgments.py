@@ -91,6 +91,22 @@ def count_agreement(artifact: Artifact, report: Report) -> dict[str, Any]:
     return agreement | {"disagreement": total["disagreement"].result()}
 
 
+def agreement_numbers(agreement: dict[str, Any]) -> dict[str, dict[str, float]]:
+    """The figures of a manifest as a report shows them: {what: {aspect: number}}, without what there is none of."""
+    named = {
+        "same_order": "share of pairs that two {} put in the same order",
+        "alpha": "Krippendorff's alpha of two {}",
+    }
+    numbers: dict[str, dict[str, float]] = {}
+    for kind in _KINDS:
+        for figure, text in named.items():
+            found = {aspect: each[figure] for aspect, each in agreement.get(kind, {}).items()}
+            known = {aspect: number for aspect, number in found.items() if number is not None}
+            if known:
+                numbers[text.format(kind)] = known
+    return numbers
+
+
 def _judged(
     recipe: Recipe, section: Judging, asked: Asking, candidates: Artifact, reward_model: ModelSource | None
 ) -> ray.data.Dataset:
