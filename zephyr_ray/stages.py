@@ -352,7 +352,13 @@ def _external_judges(recipe: Recipe) -> dict[str, str]:
 
     section = _judging(recipe)
     found = _external_deployments("judging", section.deployments)
-    return found | ({"reward_model": reward_model_source(section).fingerprint} if section.reward_model else {})
+    if section.reward_model:
+        found["reward_model"] = reward_model_source(section).fingerprint
+    if section.function:
+        from zephyr_ray.judging.program import program_fingerprint
+
+        found["function"] = program_fingerprint(section.function)
+    return found
 
 
 def _is_judged(recipe: Recipe) -> bool:

@@ -19,8 +19,14 @@ REPO = Path(__file__).parents[2]
 _TIMEOUT_S = 420
 
 
-def command(job: str, root: Path, *overrides: str, recipes: tuple[str, ...] = ("recipes/tiny.yaml",)) -> list[str]:
-    parts = [sys.executable, f"jobs/{job}.py"]
+def command(
+    job: str,
+    root: Path,
+    *overrides: str,
+    recipes: tuple[str, ...] = ("recipes/tiny.yaml",),
+    options: tuple[str, ...] = (),
+) -> list[str]:
+    parts = [sys.executable, f"jobs/{job}.py", *options]
     for recipe in recipes:
         parts += ["--recipe", recipe]
     for override in (f"run.root={root}", *overrides):

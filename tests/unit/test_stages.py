@@ -7,19 +7,36 @@ from zephyr_ray.errors import UserError
 from zephyr_ray.models import external_fingerprint
 from zephyr_ray.stages import STAGES, fingerprints, in_order
 
+FEEDBACK = (
+    "preferences.train=judgments",
+    "sampling.deployments=[{name: sft, model: sft}]",
+    "judging.function=zephyr_ray.tiny.world:judge",
+)
+ALL = {*STAGES} - {"held_out"}
+AFTER_JUDGMENTS = {"preferences", "tokenized", "reference_logps", "dpo"}
+
 
 def plan(*overrides: str, targets: tuple[str, ...] = ("dpo",)) -> dict[str, str]:
-    recipe = recipe_file.load([], ["sft.base=tiny", *overrides])
+    recipe = recipe_file.load([], ["sft.base=tiny", *FEEDBACK, *overrides])
     return {name: known[0] for name, known in fingerprints(recipe, in_order(recipe, targets)).items()}
 
 
 def test_each_stage_comes_after_what_it_reads() -> None:
-    recipe = recipe_file.load([], ["sft.base=tiny", "held_out.samples=1"])
+    recipe = recipe_file.load([], ["sft.base=tiny", "held_out.samples=1", *FEEDBACK])
     seen: set[str] = set()
     for stage in in_order(recipe, ("dpo", "held_out")):
         assert set(stage.reads(recipe)) <= seen
         seen.add(stage.name)
     assert seen == set(STAGES)
+
+
+def test_the_pipelines_order_is_that_of_what_each_stage_reads() -> None:
+    from jobs.pipeline import ORDER
+
+    recipe = recipe_file.load([], ["sft.base=tiny", "held_out.samples=1", *FEEDBACK])
+    assert sorted(ORDER) == sorted(STAGES)
+    for place, name in enumerate(ORDER):
+        assert set(STAGES[name].reads(recipe)) <= set(ORDER[:place])
 
 
 def test_a_given_model_needs_no_sft(tmp_path) -> None:
@@ -40,9 +57,17 @@ def test_a_given_model_needs_no_sft(tmp_path) -> None:
         ("dpo.training.trl.ld_alpha=0.5", {"reference_logps", "dpo"}),
         ("tokenized.max_length=600", {"tokenized", "reference_logps", "dpo"}),
         ("preferences.rejected=lowest", {"preferences", "tokenized", "reference_logps", "dpo"}),
-        ("sft.learning_rate=1e-3", {"sft", "tokenized", "reference_logps", "dpo"}),
+        ("sft.learning_rate=1e-3", {"sft", "candidates", "judgments", *AFTER_JUDGMENTS}),
         ("run.root=elsewhere", set()),
-        ("run.seed=1", set(STAGES) - {"held_out"}),
+        ("run.seed=1", ALL),
+        ("prompts.max_dropped=0.9", ALL - {"base", "dialogues", "tokenized_dialogues", "sft"}),
+        ("sampling.temperature=0.5", {"candidates", "judgments", *AFTER_JUDGMENTS}),
+        ("sampling.deployments=[{name: sft, model: sft, max_in_flight: 4, engine: {max_num_seqs: 4}}]", set()),
+        ("sampling.principles=true", {"candidates", "judgments", *AFTER_JUDGMENTS}),
+        ("sampling.max_failed=0.5", set()),
+        ("judging.function=zephyr_ray.tiny.world:passes", {"judgments", *AFTER_JUDGMENTS}),
+        ("judging.position_check=0.5", {"judgments", *AFTER_JUDGMENTS}),
+        ("preferences.margin=1", AFTER_JUDGMENTS),
     ],
 )
 def test_what_a_change_makes_stale(override: str, stale: set[str]) -> None:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import importlib
+import inspect
 import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from zephyr_ray.artifacts import fingerprint_files
 from zephyr_ray.errors import UserError
 from zephyr_ray.judging.opinions import scored_row
 
@@ -32,6 +34,21 @@ def load_judge(function: str) -> Judge:
     if not callable(judge):
         raise UserError(f"{where}: {module_name} has no function {name}")
     return judge
+
+
+def program_fingerprint(function: str) -> str:
+    """A hash of the source of the function's module, so that another program is another judge.
+
+    Raises:
+        UserError: There is no such function.
+    """
+    try:
+        source = inspect.getsourcefile(inspect.unwrap(load_judge(function)))
+    except TypeError:  # a builtin, or an object that can be called
+        source = None
+    if source is None:
+        raise UserError(f"judging.function={function} is not written in Python")
+    return fingerprint_files([source])
 
 
 def judge_by_program(row: Mapping[str, Any], judge: Judge, name: str = "judging.function") -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from fractions import Fraction
+from pathlib import Path
 from random import Random
 from typing import Any
 
@@ -10,7 +11,7 @@ import pytest
 
 from tests.unit.judging.examples import row
 from zephyr_ray.errors import UserError
-from zephyr_ray.judging.program import judge_by_program, load_judge
+from zephyr_ray.judging.program import judge_by_program, load_judge, program_fingerprint
 from zephyr_ray.tiny import world
 
 
@@ -91,3 +92,14 @@ def test_it_gives_other_prompts_no_score(messages: list[dict[str, str]]) -> None
 def test_a_system_message_does_not_matter_to_it() -> None:
     user = {"role": "user", "content": "Even or odd: 17"}
     assert world.judge([{"role": "system", "content": "Be brief"}, user], "odd") == 10
+
+
+def test_another_program_is_another_judge(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(tmp_path))
+    prints = []
+    for name, source in (("first_judge", "1.0"), ("second_judge", "2.0"), ("third_judge", "1.0")):
+        (tmp_path / f"{name}.py").write_text(f"def judge(messages, answer):\n    return {source}\n")
+        prints.append(program_fingerprint(f"{name}:judge"))
+    assert prints[0] == prints[2] != prints[1]
+    with pytest.raises(UserError, match="not written in Python"):
+        program_fingerprint("math:sqrt")
