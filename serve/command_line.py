@@ -100,8 +100,10 @@ def _serve(options: argparse.Namespace) -> None:
             os.environ.setdefault(name, str(_free_port()))
         # A model that cannot start here will not at the third time either.
         os.environ.setdefault("RAY_SERVE_MAX_PER_REPLICA_RETRY_COUNT", "1")
+        os.environ.setdefault("RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S", "30")  # of 5, too few for a busy machine
     import ray
     from ray import serve
+    from ray.exceptions import RayError
 
     _start_ray()
     _take_signals()  # Ray has put its own handler in
@@ -111,7 +113,10 @@ def _serve(options: argparse.Namespace) -> None:
         for each in applications
     ]
     targets.append(serve.RunTarget(chat(settings), name="chat", route_prefix="/"))
-    serve.start(http_options={"host": options.host, "port": options.port})
+    try:
+        serve.start(http_options={"host": options.host, "port": options.port})
+    except RayError as error:  # an actor of Ray Serve that died or did not answer, most likely on a busy machine
+        raise UserError(f"Ray Serve did not start: {_cause(str(error))} (more in {_logs()}); try again") from None
     print(f"loading {', '.join(each['name'] for each in found)} ...", flush=True)
     try:
         try:
@@ -130,17 +135,23 @@ def _serve(options: argparse.Namespace) -> None:
 
 def _did_not_start() -> UserError:
     """Which application it was, why, and where the rest is: an engine's own process writes to Ray's logs alone."""
-    import ray
     from ray import serve
     from ray.serve.schema import ApplicationStatus
 
-    folder = ray._private.worker._global_node.get_logs_dir_path()
     for name, application in serve.status().applications.items():
         if application.status == ApplicationStatus.DEPLOY_FAILED:
             said = [each.message for each in application.deployments.values() if each.message]
             cause = _cause("\n".join(said) or application.message)
-            return UserError(f"{name} did not start: {cause} (more in {folder})")
-    return UserError(f"the endpoint did not start; see {folder}")
+            return UserError(f"{name} did not start: {cause} (more in {_logs()})")
+    return UserError(f"the endpoint did not start; see {_logs()}")
+
+
+def _logs() -> str:
+    """Ray's folder of logs on this machine."""
+    import ray
+
+    node: Any = ray._private.worker._global_node
+    return str(node.get_logs_dir_path())
 
 
 def _cause(message: str) -> str:
