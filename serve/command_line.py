@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import logging
 import os
+import re
 import signal
 import socket
 import sys
@@ -30,6 +31,7 @@ FAST_PATH = {
 }
 """The environment that Ray's nodes are started with: requests go past Ray Serve's own proxy, and a line of the access
 log is written when the request ends, not with a thousand others."""
+_CAUSE = 400  # characters of it in an error
 _REPOSITORY = str(Path(__file__).resolve().parents[1])
 
 
@@ -96,8 +98,12 @@ def _serve(options: argparse.Namespace) -> None:
     if not os.environ.get("RAY_ADDRESS"):
         for name in ("RAY_SERVE_HAPROXY_STATS_PORT", "RAY_SERVE_HAPROXY_METRICS_PORT"):
             os.environ.setdefault(name, str(_free_port()))
+        # A model that cannot start here will not at the third time either.
+        os.environ.setdefault("RAY_SERVE_MAX_PER_REPLICA_RETRY_COUNT", "1")
+        os.environ.setdefault("RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S", "30")  # of 5, too few for a busy machine
     import ray
     from ray import serve
+    from ray.exceptions import RayError
 
     _start_ray()
     _take_signals()  # Ray has put its own handler in
@@ -107,10 +113,16 @@ def _serve(options: argparse.Namespace) -> None:
         for each in applications
     ]
     targets.append(serve.RunTarget(chat(settings), name="chat", route_prefix="/"))
-    serve.start(http_options={"host": options.host, "port": options.port})
+    try:
+        serve.start(http_options={"host": options.host, "port": options.port})
+    except RayError as error:  # an actor of Ray Serve that died or did not answer, most likely on a busy machine
+        raise UserError(f"Ray Serve did not start: {_cause(str(error))} (more in {_logs()}); try again") from None
     print(f"loading {', '.join(each['name'] for each in found)} ...", flush=True)
     try:
-        serve.run_many(targets)
+        try:
+            serve.run_many(targets)
+        except RuntimeError:  # Ray Serve's word for an application that failed
+            raise _did_not_start() from None
         print(f"chat page   http://{options.host}:{options.port}/")
         print(f"OpenAI API  http://{options.host}:{options.port}/v1", flush=True)
         threading.Event().wait()
@@ -119,6 +131,36 @@ def _serve(options: argparse.Namespace) -> None:
             for target in targets:
                 serve.delete(target.name)
         ray.shutdown()
+
+
+def _did_not_start() -> UserError:
+    """Which application it was, why, and where the rest is: an engine's own process writes to Ray's logs alone."""
+    from ray import serve
+    from ray.serve.schema import ApplicationStatus
+
+    for name, application in serve.status().applications.items():
+        if application.status == ApplicationStatus.DEPLOY_FAILED:
+            said = [each.message for each in application.deployments.values() if each.message]
+            cause = _cause("\n".join(said) or application.message)
+            return UserError(f"{name} did not start: {cause} (more in {_logs()})")
+    return UserError(f"the endpoint did not start; see {_logs()}")
+
+
+def _logs() -> str:
+    """Ray's folder of logs on this machine."""
+    import ray
+
+    node: Any = ray._private.worker._global_node
+    return str(node.get_logs_dir_path())
+
+
+def _cause(message: str) -> str:
+    """The last exception in a message of Ray Serve's, tracebacks within tracebacks, as one line."""
+    exceptions = list(re.finditer(r"^[\w.]*(?:Error|Exception)(?=: )", message, re.MULTILINE))
+    cause = message[exceptions[-1].end() + 2 :] if exceptions else message
+    # Pydantic's advice on its own pages, and the value that was refused, which may be long.
+    cause = re.sub(r"For further information visit \S+|\[type=.*\]$", "", cause, flags=re.MULTILINE)
+    return " ".join(cause.split())[:_CAUSE]
 
 
 def _check_door(options: argparse.Namespace) -> None:

@@ -134,8 +134,8 @@ class Feedback:
                     raise OSError("the disk took only a part of a row")
                 os.fsync(self._file)
             except OSError:  # nothing may follow a cut line: the next row begins another file
-                os.close(self._file)
-                self._file = None
+                file, self._file = self._file, None
+                os.close(file)  # which may fail for the same reason
                 raise
             self._seen.add(str(body.id))
         return True

@@ -6,6 +6,7 @@ The one deployment that clients reach. It checks keys, limits and bodies, and ha
 
 import asyncio
 import json
+import logging
 import re
 import time
 import uuid
@@ -35,6 +36,8 @@ from serve.relay import Relay
 from serve.telemetry import Request as Measured
 from serve.telemetry import Telemetry
 from zephyr_ray.inference import keys
+
+logger = logging.getLogger("ray.serve")
 
 STATIC = Path(__file__).with_name("static")
 _DESCRIBE_S = 2.0
@@ -193,7 +196,11 @@ class Gateway:
         if self._feedback is None:
             raise ApiError(404, "this endpoint keeps no feedback; start it with a run or --feedback")
         body = feedback.parse(await _json_of(request))
-        new = await asyncio.to_thread(self._feedback.store, body)
+        try:
+            new = await asyncio.to_thread(self._feedback.store, body)
+        except OSError as error:  # a full disk, a folder that is read-only or gone: nothing that the client did
+            logger.error("feedback %s was not kept in %s: %s", body.id, self._settings.feedback, error)
+            raise ApiError(503, "the choice could not be stored", code="not_stored") from None
         return Response(json.dumps({"id": str(body.id), "stored": new}), 201, media_type="application/json")
 
     async def close(self) -> None:

@@ -29,7 +29,7 @@ _MEANING = {
     413: "The body is too large",
     415: "The body is not said to be JSON",
     429: "Too many requests; see Retry-After",
-    503: "The model is not deployed or not ready",
+    503: "The model is not deployed or not ready, or the choice could not be stored",
 }
 
 
@@ -64,4 +64,4 @@ models: dict[str, Any] = {"responses": _answers(200, "The models", "application/
 model: dict[str, Any] = {"responses": _answers(200, "One model", "application/json", 401, 404, 429)}
 chat: dict[str, Any] = _post(ChatCompletionBody, 200, "The answer, or with stream its events", 404, 408, 503)
 completions: dict[str, Any] = _post(CompletionBody, 200, "The answer, or with stream its events", 404, 408, 503)
-feedback: dict[str, Any] = _post(FeedbackBody, 201, "The choice is stored", 404)
+feedback: dict[str, Any] = _post(FeedbackBody, 201, "The choice is stored", 404, 503)

@@ -10,7 +10,7 @@ import json
 import logging
 import time
 from collections import Counter
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import aclosing
 from typing import Any
 
@@ -29,7 +29,9 @@ _CONNECT_S = 5
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.05, 2.0
 _SERVER_ERRORS = 2  # tries again after a replica's own 5xx; a replica that is gone is tried around until the deadline
 _DRAWS = 8
+_DRAW_S = 0.2  # with a replica there, a draw takes no time
 _GONE_S = 5.0
+_ERROR_EVENT = b'data: {"error"'
 _GONE = (aiohttp.ClientConnectionError, aiohttp.ClientPayloadError, ConnectionError)
 
 
@@ -62,7 +64,7 @@ class Relay:
                 if response.status == 200:
                     return json.loads(answer)
                 if response.status < 500 or not attempt.may_try_again():
-                    raise _refused(response, answer)
+                    raise _refused(response.status, answer, response.headers)
         raise _late()
 
     async def stream(
@@ -81,12 +83,14 @@ class Relay:
                         if response.status != 200:
                             answer = await response.read()
                             if response.status < 500 or not attempt.may_try_again():
-                                raise _refused(response, answer)
+                                raise _refused(response.status, answer, response.headers)
                             continue
                         async for chunk in response.content.iter_any():
                             rest += chunk
                             end = rest.rfind(b"\n\n") + 2
                             if end > 1:
+                                if not started and rest.startswith(_ERROR_EVENT):
+                                    raise _refused_late(rest)
                                 started = True
                                 yield rest[:end]
                                 rest = rest[end:]
@@ -152,9 +156,7 @@ class Relay:
         """
         drawn: set[str] = set()
         for draw in range(_DRAWS):
-            # Only the choice is Ray Serve's here; the request itself goes past it, so it reserves nothing.
-            async with handle.choose_replica(_reserve=False) as selection:
-                drawn.add(self._address(selection._replica))
+            drawn.add(self._address(await _draw(handle)))
             if draw > 0 and not all(map(self._was_gone, drawn)):
                 break
         return min(drawn, key=lambda address: (self._was_gone(address), self._ongoing[address]))
@@ -182,6 +184,21 @@ class Relay:
         return self._session.post(f"http://{attempt.address}{path}", data=body, headers=headers, timeout=timeout)
 
 
+async def _draw(handle: DeploymentHandle) -> Any:
+    """A replica by Ray Serve's choice; waits for one where there is none.
+
+    Only the choice is Ray Serve's here; the request itself goes past it, so it reserves nothing. But only who waits to
+    reserve a place is counted as queued (`AsyncioRouter.choose_replica`), and the count is what brings the first
+    replica of a deployment that scaled to zero.
+    """
+    try:
+        async with asyncio.timeout(_DRAW_S), handle.choose_replica(_reserve=False) as selection:
+            return selection._replica
+    except TimeoutError:
+        async with handle.choose_replica() as selection:
+            return selection._replica
+
+
 class _Tries:
     """How often a request may still be tried again after a server error."""
 
@@ -205,17 +222,27 @@ def _late() -> ApiError:
     return ApiError(408, "the request took longer than it may", code="timeout")
 
 
-def _refused(response: aiohttp.ClientResponse, answer: bytes) -> ApiError:
+def _refused_late(events: bytes) -> ApiError:
+    """A stream whose first event is an error: some fields vLLM checks only once it has answered with status 200."""
+    answer = events.split(b"\n\n", 1)[0].removeprefix(b"data: ")
+    try:
+        code = json.loads(answer)["error"]["code"]
+    except (ValueError, KeyError, TypeError):
+        code = None
+    return _refused(code if isinstance(code, int) and 400 <= code < 600 else 500, answer, {})
+
+
+def _refused(status: int, answer: bytes, given: Mapping[str, str]) -> ApiError:
     """A replica's error as ours: vLLM's are JSON in nearly OpenAI's shape, Ray Serve's own are plain text."""
-    headers = {"retry-after": response.headers["retry-after"]} if "retry-after" in response.headers else {}
-    if response.status == 429:
+    headers = {"retry-after": given["retry-after"]} if "retry-after" in given else {}
+    if status == 429:
         return ApiError(429, "the model's queue is full; try again", headers=headers or {"retry-after": "1"})
-    if response.status >= 500:  # what a replica says of its own failure may name paths and hosts: that is for the log
-        logger.error("a replica answered %d: %r", response.status, answer[:500])
-        return ApiError(response.status, "the model's replica failed", headers=headers)
+    if status >= 500:  # what a replica says of its own failure may name paths and hosts: that is for the log
+        logger.error("a replica answered %d: %r", status, answer[:500])
+        return ApiError(status, "the model's replica failed", headers=headers)
     try:
         error = json.loads(answer)["error"]
         message, param = str(error["message"]), error.get("param")
     except (ValueError, KeyError, TypeError):
         message, param = answer[:500].decode("utf-8", "replace") or "the model refused the request", None
-    return ApiError(response.status, message, param if isinstance(param, str) else None, headers=headers)
+    return ApiError(status, message, param if isinstance(param, str) else None, headers=headers)

@@ -119,6 +119,9 @@ def chat_service(tmp_path_factory: pytest.TempPathFactory, base_model: Path, ada
     folder = tmp_path_factory.mktemp("service")
     run = make_run(folder / "run", base_model)
     variables = {**FAST_PATH, "ZEPHYR_API_KEYS": KEY, "PYTHONPATH": str(REPO), "VLLM_NO_USAGE_STATS": "1"}
+    # One thread an engine, on no core of its own: replicas that start while others answer get their share.
+    variables |= {"VLLM_CPU_OMP_THREADS_BIND": "nobind", "OMP_NUM_THREADS": "1"}
+    variables["RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S"] = "5"  # of 30: HAProxy is on this machine
     for name in ("RAY_SERVE_HAPROXY_STATS_PORT", "RAY_SERVE_HAPROXY_METRICS_PORT"):
         variables[name] = str(free_port())
     with head(folder, variables) as started:
@@ -128,12 +131,14 @@ def chat_service(tmp_path_factory: pytest.TempPathFactory, base_model: Path, ada
 
 
 @pytest.fixture(scope="session")
-def served_by_command(tmp_path_factory: pytest.TempPathFactory, base_model: Path) -> Iterator[tuple[str, Path]]:
-    """`python serve/app.py --run ROOT --open` as a process of its own: its address and the run's root."""
+def served_by_command(
+    tmp_path_factory: pytest.TempPathFactory, base_model: Path, other_model: Path
+) -> Iterator[tuple[str, Path]]:
+    """`python serve/app.py` with a run and the model `second` as a process of its own: its address, the run's root."""
     root = make_run(tmp_path_factory.mktemp("by-command") / "run", base_model)
     port = free_port()
     command = [sys.executable, "serve/app.py", "--run", str(root), "--open", "--port", str(port)]
-    command += ["--max-model-len", "512"]
+    command += ["--model", f"second={other_model}", "--max-model-len", "512"]
     with (root.parent / "log").open("w") as log:
         process = subprocess.Popen(command, cwd=REPO, stdout=log, stderr=subprocess.STDOUT)
         deadline = time.monotonic() + 240

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
+from pathlib import Path
 
 import httpx
 import openai
@@ -164,6 +166,34 @@ def test_what_is_refused(chat_service: Service, change: dict[str, object], statu
     assert answer.status_code == status, answer.text
     assert set(answer.json()["error"]) == {"message", "type", "param", "code"}
     assert named in answer.json()["error"]["message"]
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize(
+    ("field", "ids"),
+    [
+        ("prompt", lambda strange: [5, strange]),
+        ("prompt", lambda strange: [[5], [strange, 5]]),
+        ("stop_token_ids", lambda strange: [strange]),
+        ("logit_bias", lambda strange: {str(strange): 1}),
+    ],
+    ids=["prompt", "prompts", "stop_token_ids", "logit_bias"],
+)
+def test_an_id_that_the_model_does_not_have_is_refused(
+    chat_service: Service, base_model: Path, field: str, ids: Callable[[int], object], stream: bool
+) -> None:
+    """One of these once ended the engine: the id after the last."""
+    size = json.loads((base_model / "config.json").read_text())["vocab_size"]
+    headers = {"authorization": f"Bearer {chat_service.key}"}
+    with httpx.Client(base_url=chat_service.url, headers=headers, timeout=60) as client:
+        for strange in (size, size + 1, 2**31 - 1)[: 3 if field == "prompt" else 1]:
+            for more in ({}, {"echo": True, "logprobs": 1}):
+                body = {"model": "tiny", "prompt": [5], "max_tokens": 2, "stream": stream, **more, field: ids(strange)}
+                answer = client.post("/v1/completions", json=body)
+                assert answer.status_code == 400, answer.text
+                assert answer.json()["error"]["param"] == field
+        last = {"model": "tiny", "prompt": [5, size - 1], "max_tokens": 2}
+        assert client.post("/v1/completions", json=last).status_code == 200
 
 
 def test_no_key_no_answer(chat_service: Service) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
@@ -95,6 +96,35 @@ def test_metrics_are_there_for_prometheus(chat_service: Service) -> None:
     asyncio.run(ask())
 
 
+@pytest.fixture
+def hasty_service(chat_service: Service) -> Iterator[Service]:
+    """The service with a gateway that lets a request take one second."""
+    patient = chat_service.gateway
+    chat_service.gateway = {**patient, "limits": {**patient["limits"], "timeout_s": 1}}
+    chat_service.deploy()
+    yield chat_service
+    chat_service.gateway = patient
+    chat_service.deploy()
+
+
+def test_a_request_that_takes_too_long_ends_and_frees_the_engine(hasty_service: Service) -> None:
+    async def ask() -> None:
+        async with clients(hasty_service) as asking:
+            wanted = {"max_tokens": LONG, "n": 4}
+            await asyncio.gather(*(each(**wanted) for each in (asking.ask, asking.stream) for _ in range(4)))
+        outcome = asking.outcome
+        # A stream has its first event in time, unless the machine is busy.
+        assert set(outcome.statuses) == {408}, outcome.statuses
+        assert all(body["error"]["type"] == "timeout_error" for body in outcome.bodies)
+        assert "error" in outcome.ends, outcome.ends
+        assert set(outcome.ends) == {"error"}
+        gone = partial(hasty_service.metric, "ray_vllm_num_requests_running")
+        await asyncio.sleep(3)  # metrics are reported once a second
+        await until(lambda: gone() == 0, 20, "requests go on running")
+
+    asyncio.run(ask())
+
+
 def test_a_new_checkpoint_drops_no_request(chat_service: Service, other_model: Path, tmp_path: Path) -> None:
     run = make_run(tmp_path / "next", other_model)
 
@@ -103,12 +133,13 @@ def test_a_new_checkpoint_drops_no_request(chat_service: Service, other_model: P
 
             async def both() -> None:
                 await asyncio.gather(asking.ask(), asking.stream())
+                await asyncio.sleep(0.2)  # without a pause, the new engine starts at half the speed
 
             async with keeping_busy(both, 2):
                 await until(lambda: bool(asking.outcome.fingerprints), 60, "no answer came")
                 before = set(asking.outcome.fingerprints)
                 assert len(before) == 1
-                await asyncio.to_thread(chat_service.deploy, run=str(run), adapters={}, max_replicas=2)
+                await asyncio.to_thread(chat_service.deploy, run=str(run), adapters={}, min_replicas=0, max_replicas=2)
                 await until(lambda: asking.outcome.fingerprints[-1] not in before, 120, "the old checkpoint answers")
                 await asyncio.sleep(2)
         assert asking.outcome.ends
@@ -123,15 +154,15 @@ def test_a_new_checkpoint_drops_no_request(chat_service: Service, other_model: P
     assert first_of_new > 1
 
 
-def test_replicas_come_with_a_burst_survive_a_kill_and_go(chat_service: Service) -> None:
+def test_replicas_come_with_a_burst_and_survive_a_kill(chat_service: Service) -> None:
     """Needs the service as the test above leaves it: at most two replicas."""
-    assert len(chat_service.replicas()) == 1
+    assert len(chat_service.replicas()) < 2
 
     async def burst() -> None:
         async with clients(chat_service) as asking:
             # In one loop each, so that each replica gets some of both kinds.
-            whole = keeping_busy(partial(asking.ask, max_tokens=LONG), 6)
-            streams = keeping_busy(partial(asking.stream, max_tokens=LONG), 14)
+            whole = keeping_busy(partial(asking.ask, max_tokens=LONG), 2)
+            streams = keeping_busy(partial(asking.stream, max_tokens=LONG), 6)
             async with whole, streams:
                 await until(lambda: len(chat_service.replicas()) == 2, 150, "no second replica came")
                 await asyncio.sleep(2)
@@ -145,4 +176,17 @@ def test_replicas_come_with_a_burst_survive_a_kill_and_go(chat_service: Service)
         assert "done" in asking.outcome.ends
 
     asyncio.run(burst())
-    asyncio.run(until(lambda: len(chat_service.replicas()) == 1, 180, "the second replica stayed"))
+
+
+def test_without_requests_no_replica_stays_and_the_next_request_brings_one(chat_service: Service) -> None:
+    """Needs the service as the tests above leave it: with no replica at least."""
+    assert chat_service.model["min_replicas"] == 0
+
+    async def wake() -> None:
+        await until(lambda: chat_service.replicas() == [], 180, "the last replica stayed")
+        async with clients(chat_service) as asking:
+            await asyncio.gather(asking.ask(), asking.stream())
+        assert asking.outcome.statuses == [200]
+        assert asking.outcome.ends == ["done"]
+
+    asyncio.run(wake())

@@ -1,10 +1,11 @@
-"""Reads the messages of a request -> the token ids that training saw, in vLLM's place for that."""
+"""Reads the prompt of a request -> the token ids that training saw, each one the model's, in vLLM's place."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from vllm.entrypoints.chat_utils import ChatCompletionMessageParam, ConversationMessage, parse_chat_messages
+from vllm.exceptions import VLLMValidationError
 from vllm.inputs import TextPrompt, TokensPrompt
 from vllm.renderers.hf import HfRenderer
 from vllm.renderers.inputs.preprocess import parse_dec_only_prompt
@@ -18,6 +19,8 @@ class TrainingRenderer(HfRenderer):
     """vLLM's renderer with `zephyr_ray.chat_template` in place of a template call and a tokenizer call of its own.
 
     Two things follow: a prompt has the ids that training gave it, and a control string that a user typed stays text.
+    A third is added: an id without a row in the embedding is refused. vLLM 0.29 lets through the one after the
+    vocabulary's last (and any that the tokenizer alone knows), which ends its engine.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -41,3 +44,24 @@ class TrainingRenderer(HfRenderer):
         special = bool(params.get_encode_kwargs().get("add_special_tokens", True))
         ids = chat_template.encode_text(self.get_tokenizer(), prompt["prompt"], add_special_tokens=special)
         return self._build_tokens_prompt(ids, prompt, offset_mapping=None)
+
+    def _tokenize_singleton_prompt(self, prompt: Any, params: TokenizeParams) -> Any:
+        self._refuse_strange_ids(prompt)  # before they are turned into text, where the answer echoes the prompt
+        tokenized = super()._tokenize_singleton_prompt(prompt, params)
+        self._refuse_strange_ids(tokenized)
+        return tokenized
+
+    async def _tokenize_singleton_prompt_async(self, prompt: Any, params: TokenizeParams) -> Any:
+        self._refuse_strange_ids(prompt)
+        tokenized = await super()._tokenize_singleton_prompt_async(prompt, params)
+        self._refuse_strange_ids(tokenized)
+        return tokenized
+
+    def _refuse_strange_ids(self, prompt: Any) -> None:
+        """Raises VLLMValidationError, which the client gets as status 400."""
+        ids, size = prompt.get("prompt_token_ids") or (0,), self.model_config.get_vocab_size()
+        strange = max(ids) if max(ids) >= size else min(ids)
+        if not 0 <= strange < size:
+            raise VLLMValidationError(
+                f"the prompt has the token id {strange}; this model's ids are 0 to {size - 1}", parameter="prompt"
+            )

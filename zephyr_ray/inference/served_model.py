@@ -56,8 +56,9 @@ class ServedModel(BaseModel):
     """Memory for keys and values on a CPU. On a GPU: engine.gpu_memory_utilization."""
     engine: dict[str, Any] = Field(default_factory=dict)
     """Further engine options by vLLM's own names (tensor_parallel_size, gpu_memory_utilization, enforce_eager ...)."""
-    min_replicas: int = Field(1, ge=1)
-    """Replicas that are always there. Not 0: a request that only waits for a choice of replicas wakes none."""
+    min_replicas: int = Field(1, ge=0)
+    """Replicas that are always there. 0: none after downscale_delay_s without a request; the next request waits
+    for an engine to start. A new deployment starts with one all the same, which shows whether it can."""
     max_replicas: int = Field(1, ge=1)
     """Replicas at most."""
     target_ongoing_requests: float = Field(16, gt=0)
@@ -124,10 +125,12 @@ def llm_config(model: ServedModel) -> LLMConfig:
     autoscaling = AutoscalingConfig(
         min_replicas=model.min_replicas,
         max_replicas=model.max_replicas,
-        initial_replicas=model.min_replicas,
+        initial_replicas=max(1, model.min_replicas),
         target_ongoing_requests=model.target_ongoing_requests,
         upscale_delay_s=model.upscale_delay_s,
         downscale_delay_s=model.downscale_delay_s,
+        # With Ray's 10, a short delay would be over before a new replica's first requests are counted.
+        metrics_interval_s=2,
     )
     return LLMConfig(
         model_loading_config={"model_id": model.name, "model_source": folder},

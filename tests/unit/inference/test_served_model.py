@@ -26,6 +26,7 @@ def adapter(folder: Path, rank: Any, *, weights: bool = True) -> str:
         ({"run": "r", "path": "p"}, "give either run or path"),
         ({"path": "p", "stage": "dpo"}, "stage goes with run"),
         ({"path": "p", "max_replicas": 0}, "max_replicas"),
+        ({"path": "p", "min_replicas": -1}, "min_replicas"),
         ({"path": "p", "min_replicas": 3, "max_replicas": 2}, "max_replicas is below min_replicas"),
         ({"path": "p", "adapters": {"m": "a"}}, "an adapter has the model's own name"),
         ({"path": "p", "name": "a b"}, "name"),

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from serve import app
-from serve.command_line import _application, _check_door, _gateway_settings, _models, _name_of_run, _parse
+from serve.command_line import _application, _cause, _check_door, _gateway_settings, _models, _name_of_run, _parse
 from serve.gateway import GatewaySettings
 from serve.keys import add
 from zephyr_ray.errors import UserError
@@ -166,6 +166,37 @@ def test_wrong_settings_of_the_gateway_are_a_users_error(tmp_path: Path) -> None
 def test_ray_serve_finds_the_class_of_the_arguments(builder: Any) -> None:
     (parameter,) = inspect.signature(builder).parameters.values()
     assert isinstance(parameter.annotation, type)
+
+
+# --- a model that does not start
+
+NESTED = """The deployment failed to start 1 times in a row. See controller logs for details. Error:
+ray.exceptions.RayTaskError(RuntimeError): ray::ServeReplica:long (pid=1, ip=127.0.0.1)
+  File "replica.py", line 1, in initialize
+    raise RuntimeError(traceback.format_exc()) from None
+RuntimeError: Traceback (most recent call last):
+  File "vllm_engine.py", line 222, in _get_vllm_engine_config
+RuntimeError: Failed to create vLLM engine config: 1 validation error for ModelConfig
+  Value error, max_model_len (99999) is greater than 1024. [type=value_error, input_value=ArgsKwargs((), {...}]
+    For further information visit https://errors.pydantic.dev/2.14/v/value_error
+"""
+
+
+@pytest.mark.parametrize(
+    ("message", "cause"),
+    [
+        (
+            NESTED,
+            "Failed to create vLLM engine config: 1 validation error for ModelConfig "
+            "Value error, max_model_len (99999) is greater than 1024.",
+        ),
+        ("No node has a GPU.\nAdd one.", "No node has a GPU. Add one."),
+        ("ValueError: " + "x" * 2000, "x" * 400),
+    ],
+    ids=["nested", "no exception", "long"],
+)
+def test_what_stopped_a_model_is_one_line(message: str, cause: str) -> None:
+    assert _cause(message) == cause
 
 
 # --- the command

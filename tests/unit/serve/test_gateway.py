@@ -145,6 +145,21 @@ def test_feedback_is_stored_once(make: Any, tmp_path: Path) -> None:
     assert is_error(client("POST", "/feedback", json={**body, "choice": 3}), 400, "choice")
 
 
+def test_feedback_that_cannot_be_written_is_503_and_a_line_in_the_log(
+    make: Any, tmp_path: Path, log: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "feedback").write_text("a file where the folder should be")
+    client = make(feedback=str(tmp_path / "feedback"))
+    answers = [{"model": "tiny", "content": "Yes"}, {"model": "tiny", "content": "No"}]
+    body = {"id": "0" * 32, "kind": "compare", "messages": QUESTION, "answers": answers, "choice": 0}
+    answer = client("POST", "/feedback", json=body)
+    assert is_error(answer, 503)
+    assert str(tmp_path) not in answer.text
+    assert {record.levelname for record in caplog.records if str(tmp_path) in record.getMessage()} == {"ERROR"}
+    (tmp_path / "feedback").unlink()  # and the choice is kept once it can be
+    assert client("POST", "/feedback", json=body).json()["stored"] is True
+
+
 # --- who may ask, and how much
 
 

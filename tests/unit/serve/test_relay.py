@@ -316,6 +316,25 @@ def test_a_refused_stream_is_an_ordinary_error() -> None:
     assert (raised.value.status, raised.value.message) == (404, "no such model")
 
 
+@pytest.mark.parametrize(
+    ("event", "refused"),
+    [
+        (b'{"error": {"message": "no 7", "param": "stop_token_ids", "code": 400}}', (400, "no 7", "stop_token_ids")),
+        (b'{"error": {"message": "/secret", "param": null, "code": 500}}', (500, "the model's replica failed", None)),
+        (b'{"error": "odd"}', (500, "the model's replica failed", None)),
+    ],
+)
+def test_a_stream_that_begins_with_an_error_is_an_ordinary_error(event: bytes, refused: tuple[Any, ...]) -> None:
+    with pytest.raises(ApiError) as raised:
+        stream(Replica(streams(b"data: " + event + b"\n\n", b"data: [DONE]\n\n")))
+    assert (raised.value.status, raised.value.message, raised.value.param) == refused
+
+
+def test_an_error_amid_a_stream_is_passed_on() -> None:
+    event = b'data: {"error": {"message": "x", "code": 500}}\n\n'
+    assert b"".join(stream(Replica(streams(EVENTS[0], event)))) == EVENTS[0] + event
+
+
 def test_a_client_that_leaves_closes_the_replicas_connection() -> None:
     replica = Replica(streams(EVENTS[0], end="silence"))
 
@@ -376,3 +395,19 @@ def test_of_two_replicas_the_one_with_fewer_requests_is_asked() -> None:
     relay = Relay()
     relay._ongoing.update({"busy:1": 2, "idle:1": 1})
     assert asyncio.run(relay._choose(Handle())) == "idle:1"  # type: ignore[arg-type]
+
+
+def test_without_a_replica_the_wait_is_one_that_ray_serve_counts_as_queued() -> None:
+    asked = []
+
+    class Handle:
+        @asynccontextmanager
+        async def choose_replica(self, _reserve: bool = True) -> AsyncIterator[Any]:
+            asked.append(_reserve)
+            if not _reserve and True not in asked:
+                await asyncio.Event().wait()  # no replica, and none comes of this
+            replica = SimpleNamespace(backend_http_endpoint=("new", 1), node_id="there")
+            yield SimpleNamespace(_replica=replica)
+
+    assert asyncio.run(asyncio.wait_for(Relay()._choose(Handle()), 5)) == "new:1"  # type: ignore[arg-type]
+    assert asked == [False, True, False]

@@ -1,0 +1,28 @@
+"""Two models, each with an engine of its own, behind one endpoint."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import openai
+import pytest
+
+pytestmark = pytest.mark.timeout(300)
+
+USER = [{"role": "user", "content": "Sort these words: pear, apple, fig"}]
+
+
+def test_each_model_answers_with_its_own_weights(served_by_command: tuple[str, Path]) -> None:
+    url, root = served_by_command
+    client = openai.OpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0)
+    listed = {model.id: model.model_dump() for model in client.models.list()}
+    assert set(listed) == {root.name, "second"}
+    assert all(model["fingerprint"] and model["max_model_len"] == 512 for model in listed.values())
+    said: list[Any] = [
+        client.chat.completions.create(model=name, messages=USER, max_tokens=12, temperature=0) for name in listed
+    ]
+    assert [answer.model for answer in said] == list(listed)
+    assert [answer.system_fingerprint for answer in said] == [model["fingerprint"] for model in listed.values()]
+    assert len({answer.system_fingerprint for answer in said}) == 2
+    assert len({answer.choices[0].message.content for answer in said}) == 2
