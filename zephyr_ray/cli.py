@@ -92,11 +92,11 @@ def _run(options: argparse.Namespace, targets: tuple[str, ...], order: Sequence[
     if order is not None:
         wanted.sort(key=lambda stage: order.index(stage.name))
     run = Run(recipe.run.root)
-    known = stages.fingerprints(recipe, wanted)
     if options.dry_run:
         sys.stdout.write(recipe_file.to_yaml(recipe))
-        sys.stdout.write("\n" + _table(recipe, run, wanted, known))
+        sys.stdout.write("\n" + _table(recipe, run, wanted))
         return 0
+    known = stages.fingerprints(recipe, wanted)
     _check_trl_options(recipe, tuple(stage.name for stage in wanted))
     if options.begin:
         wanted = _from(options.begin, recipe, run, wanted, known)
@@ -204,13 +204,21 @@ def _tell_result(run: Run, order: list[Stage], terminal: Terminal, seconds: floa
     terminal.say(f"finished in {round(seconds)} s; log: {terminal.log_path}")
 
 
-def _table(recipe: Recipe, run: Run, order: list[Stage], known: Known) -> str:
-    """One line a stage: what it reads, where it writes, how it stands."""
+def _table(recipe: Recipe, run: Run, order: list[Stage]) -> str:
+    """One line a stage: what it reads, where it writes, how it stands as far as that can be known from here."""
+    from zephyr_ray import stages
+
+    try:
+        known: Known | None = stages.fingerprints(recipe, order)
+        note = ""
+    except UserError as error:  # data or a model that is not to be had from this machine
+        known, note = None, f"how stages stand is not known here: {error}\n"
     lines = [f"{'stage':<22} {'reads':<42} {'writes':<42} status"]
     for stage in order:
         reads, place = ", ".join(stage.reads(recipe)) or "-", f"{run.root}/{stage.name}"
-        lines.append(f"{stage.name:<22} {reads:<42} {place:<42} {_status(recipe, run, stage, known)}")
-    return "\n".join(lines) + "\n"
+        status = _status(recipe, run, stage, known) if known else "not known"
+        lines.append(f"{stage.name:<22} {reads:<42} {place:<42} {status}")
+    return "\n".join(lines) + "\n" + note
 
 
 def _status(recipe: Recipe, run: Run, stage: Stage, known: Known) -> Status:

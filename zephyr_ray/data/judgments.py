@@ -162,7 +162,9 @@ class _RewardModelWorker:
         section = recipe.judging
         assert section is not None
         device = "cuda" if section.gpus_per_worker else "cpu"
-        self._model = RewardModel(path, recipe.chat, revision=revision, batch_size=section.batch_size, device=device)
+        # The template that came with it: under another one its scores mean nothing.
+        chat = recipe.chat.model_copy(update={"template": "model"})
+        self._model = RewardModel(path, chat, revision=revision, batch_size=section.batch_size, device=device)
 
     def __call__(self, batch: pa.Table) -> pa.Table:
         return _without_failures(self._model.judge(batch.to_pylist()))
