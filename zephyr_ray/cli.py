@@ -205,7 +205,7 @@ def _tell_result(run: Run, order: list[Stage], terminal: Terminal, seconds: floa
 
 
 def _table(recipe: Recipe, run: Run, order: list[Stage]) -> str:
-    """One line a stage: what it reads, where it writes, how it stands as far as that can be known from here."""
+    """One line a stage: what it reads, and how it stands as far as that can be known from here."""
     from zephyr_ray import stages
 
     try:
@@ -213,11 +213,11 @@ def _table(recipe: Recipe, run: Run, order: list[Stage]) -> str:
         note = ""
     except UserError as error:  # data or a model that is not to be had from this machine
         known, note = None, f"how stages stand is not known here: {error}\n"
-    lines = [f"{'stage':<22} {'reads':<42} {'writes':<42} status"]
+    lines = [f"in {run.root}:", f"{'stage':<22} {'reads':<42} status"]
     for stage in order:
-        reads, place = ", ".join(stage.reads(recipe)) or "-", f"{run.root}/{stage.name}"
+        reads = ", ".join(stage.reads(recipe)) or "-"
         status = _status(recipe, run, stage, known) if known else "not known"
-        lines.append(f"{stage.name:<22} {reads:<42} {place:<42} {status}")
+        lines.append(f"{stage.name:<22} {reads:<42} {status}")
     return "\n".join(lines) + "\n" + note
 
 

@@ -81,7 +81,8 @@ def test_a_second_run_skips_everything(whole: Path, way: tuple[str, ...]) -> Non
 
 def test_what_would_run_and_why(whole: Path, way: tuple[str, ...]) -> None:
     table = run_job("pipeline", whole, *way, "preferences.rejected=lowest", options=("--dry-run",))
-    status = {line.split()[0]: line for line in table.splitlines() if str(whole) in line}
+    after = table[table.index(f"in {whole}:") :]
+    status = {line.split()[0]: line for line in after.splitlines()}
     assert status["judgments"].endswith("done")
     assert status["preferences"].endswith("stale (preferences.rejected)")
     assert status["dpo"].endswith("stale (input reference_logps, input tokenized)")
