@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -51,8 +52,12 @@ def base_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def vllm_url(tmp_path_factory: pytest.TempPathFactory, base_model: Path) -> Iterator[str]:
-    """A vLLM server of the random model, which answers as `a` and as `b`."""
-    with vllm_server(base_model, tmp_path_factory.mktemp("vllm") / "log", "a", "b") as url:
+    """A vLLM server of the random model, which answers as `a` and as `b`, with room for what a judge is asked."""
+    folder = tmp_path_factory.mktemp("long") / "model"
+    shutil.copytree(base_model, folder)
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"max_position_embeddings": 4096}))
+    with vllm_server(folder, tmp_path_factory.mktemp("vllm") / "log", "a", "b") as url:
         yield url
 
 

@@ -39,7 +39,7 @@ def vllm_server(model: Path, log: Path, *names: str) -> Iterator[str]:
     command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", str(model), "--enforce-eager"]
     command += [
         "--max-model-len",
-        "256",
+        "4096",
         "--dtype",
         "float32",
         "--host",
@@ -52,6 +52,8 @@ def vllm_server(model: Path, log: Path, *names: str) -> Iterator[str]:
     env = os.environ | {"VLLM_CPU_KVCACHE_SPACE": "1", "HF_HUB_OFFLINE": "1", "VLLM_NO_USAGE_STATS": "1"}
     # With chunked prefill, a CPU engine dies of a seeded prompt that it has to cut.
     command += ["--no-enable-chunked-prefill"]
+    # A random model that has to write JSON would go on with line feeds.
+    command += ["--structured-outputs-config", '{"backend": "xgrammar", "disable_any_whitespace": true}']
     with log.open("w") as stream:
         server = subprocess.Popen(command, env=env, stdout=stream, stderr=subprocess.STDOUT)
     try:

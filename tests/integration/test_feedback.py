@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 from collections import Counter
@@ -82,8 +83,6 @@ def server() -> Iterator[FaultServer]:
 
 
 def pool(url: str, **fields: Any) -> str:
-    import json
-
     member = {"name": "a", "base_url": url, "model": "a", "max_in_flight": 32, "timeout_s": 1.0, "retries": 8, **fields}
     return json.dumps([member])
 
@@ -245,3 +244,39 @@ def test_a_refused_judgment_is_null_and_a_lost_one_is_asked_again(tmp_path: Path
     assert all(
         "not this" in row["error"] for row in rows if None in [each["overall_score"] for each in row["completions"]]
     )
+
+
+def test_a_real_engine_judges_under_the_schema(
+    tmp_path: Path, server: FaultServer, vllm_url: str, base_model: Path
+) -> None:
+    from transformers import AutoTokenizer
+
+    # A random model would write reasons without end: quotes are made likely, and each reason is an empty string.
+    vocabulary = AutoTokenizer.from_pretrained(base_model).get_vocab()
+    quotes = {str(number): 50 for token, number in vocabulary.items() if token.startswith('"')}
+    stages = Stages(
+        tmp_path / "run",
+        f"sampling.endpoints={pool(server.url)}",
+        "sampling.samples=2",
+        f"judging.judges={pool(vllm_url, timeout_s=60)}",
+        *JUDGE,
+        "judging.repeats=2",
+        "judging.temperature=1",
+        "judging.max_tokens=100",
+        f"judging.extra={json.dumps({'logit_bias': quotes})}",
+    )
+    stages.prompts(6)
+    stages.candidates()
+    report, agreement, _ = stages.judgments()
+    assert report.rows_out == 6
+    ratings = set()
+    for row in stages.rows("judgments"):
+        assert all(reply["raw"].startswith('{"answer_1": {') for reply in row["replies"])
+        for each in row["completions"]:
+            opinions = [one for one in each["opinions"] if one["aspect"] == "overall" and not one["is_reversed"]]
+            assert len(opinions) == 2
+            assert each["overall_score"] == pytest.approx(sum(one["rating"] for one in opinions) / 2)
+            ratings |= {one["rating"] for one in opinions}
+    assert ratings <= set(range(1, 11))
+    assert len(ratings) > 2
+    assert agreement["repeats"]["overall"]["pairs"] == 6
