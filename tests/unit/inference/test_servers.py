@@ -28,7 +28,7 @@ def test_requests_leave_nothing_in_the_log_even_where_they_fail(caplog: pytest.L
             made = asyncio.run(asked(batch))
     assert made.schema == pool.ANSWERED
     assert made["failure"].to_pylist() == ["failed"]
-    assert made["error"].to_pylist() == ["a (sample 0): APIConnectionError: Connection error. (ConnectError)"]
+    assert made["error"].to_pylist() == ["a (sample 0): APIConnectionError: Connection error. (ConnectionRefusedError)"]
     assert "between us" not in caplog.text
     assert not [record.name for record in caplog.records if record.name.startswith(servers._CHATTY)]
 
