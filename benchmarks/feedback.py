@@ -5,7 +5,8 @@
 The server is a process of its own that answers at once, or after a fixed time. Two parts, each also alone (--part):
 
 overhead: the three stages with a server that answers at once, at two numbers of rows, a fresh cluster for each: rows/s,
-CPU time of a request, and peak memory of the driver, the workers and the ledger, which must not grow with the rows.
+CPU time of a row, and peak memory of the driver, the ledger, the actor that asks, all tasks and the largest one, which
+must not grow with the rows once there are as many tasks as CPUs.
 ideal: candidates and judgments with a server that takes 200 ms, beside requests x latency / concurrency and beside a
 bare asyncio loop with the openai client, a semaphore and no Ray, which sends the same requests. Contenders take turns,
 figures are medians. The start of Ray does not count; that of the stage does, and is shown apart.
@@ -254,7 +255,7 @@ def make(stage: str, args: argparse.Namespace) -> dict[str, int]:
         case "judgments":
             report, _, _ = make_judgments(chosen, run.artifact("candidates"), artifact)
         case _:
-            report = make_preferences(chosen, artifact)
+            report = make_preferences(chosen, artifact, run.artifact("judgments"))
     artifact.finish({"fingerprint": "benchmark", "files": report.files})
     ties = {"tie": report.dropped.get("tie", 0)} if stage == "preferences" else {}
     if report.dropped != {name: count for name, count in ties.items() if count}:
@@ -276,7 +277,7 @@ def recipe(args: argparse.Namespace) -> Any:
         model=ModelSection(path="none"),
         sampling=Sampling.model_validate({"endpoints": [server], "samples": 1 if args.stage else SAMPLES}),
         judging=Judging.model_validate({"judges": [server], "aspects": ["overall"], "position_check": 0}),
-        preferences=Preferences(train=str(args.work / "run" / "judgments" / "data")),
+        preferences=Preferences(train="judgments"),
     )
 
 
@@ -328,12 +329,15 @@ def measure_overhead(work: Path, args: argparse.Namespace) -> dict[str, Any]:
 def print_overhead(made: dict[str, dict[str, Any]], bare: dict[str, Any]) -> None:
     counts = list(made)
     print(f"\nserver that answers at once; {SAMPLES} answers to a prompt, one aspect; MiB of RSS less what is shared")
-    print(f"{'stage':12}{'rows':>9}{'rows/s':>9}{'CPU ms/row':>12}{'driver':>8}{'ledger':>8}{'workers':>9}{'sum':>8}")
+    titles = "".join(f"{kind:>{width}}" for kind, width in KINDS.items()) + f"{'processes':>11}"
+    print(f"{'stage':12}{'rows':>9}{'rows/s':>9}{'CPU ms/row':>12}" + titles)
     for stage in made[counts[0]]:
         for rows in counts:
             each = made[rows][stage]
             peaks = "".join(f"{each['own_mib'][kind]:{width},.0f}" for kind, width in KINDS.items())
-            print(f"{stage:12}{int(rows):9,}{each['rows_per_s']:9,.0f}{each['cpu_ms_per_row']:12.2f}{peaks}")
+            print(
+                f"{stage:12}{int(rows):9,}{each['rows_per_s']:9,.0f}{each['cpu_ms_per_row']:12.2f}{peaks}{each['processes']:11}"
+            )
         if len(counts) > 1:
             first, last = made[counts[0]][stage], made[counts[-1]][stage]
             for name, key in (("own", "own_mib"), ("RSS", "rss_mib")):
@@ -425,7 +429,7 @@ def run_child(
     return samples, json.loads((work / "result.json").read_text())
 
 
-KINDS = {"driver": 8, "ledger": 8, "workers": 9, "sum": 8}
+KINDS = {"driver": 8, "ledger": 8, "actor": 8, "tasks": 8, "sum": 8, "a task": 8}
 """Kinds of processes, and the widths of their columns."""
 
 
@@ -458,6 +462,7 @@ def summary(samples: list[dict[str, Any]], told: dict[str, Any]) -> dict[str, An
     during = [each for each in samples if told["called"] <= each["time"] <= told["ended"]]
     busy = {pid for each in during for pid, title, *_ in each["processes"] if title == "driver" or "IDLE" not in title}
     ledgers = {pid for each in during for pid, title, *_ in each["processes"] if "Ledger" in title}
+    actors = {pid for each in during for pid, title, *_ in each["processes"] if "Pool" in title}
     peaks = {key: dict.fromkeys(KINDS, 0.0) for key in ("rss_mib", "own_mib")}
     used: dict[int, list[float]] = {}
     for each in during:
@@ -465,9 +470,12 @@ def summary(samples: list[dict[str, Any]], told: dict[str, Any]) -> dict[str, An
             now = dict.fromkeys(KINDS, 0.0)
             for process in each["processes"]:
                 if process[0] in busy:
-                    kind = "driver" if process[1] == "driver" else "ledger" if process[0] in ledgers else "workers"
+                    kind = "driver" if process[1] == "driver" else "ledger" if process[0] in ledgers else "tasks"
+                    kind = "actor" if process[0] in actors else kind
                     now[kind] += process[place] / MIB
                     now["sum"] += process[place] / MIB
+                    if kind == "tasks":
+                        now["a task"] = max(now["a task"], process[place] / MIB)
             peaks[key] = {kind: max(peaks[key][kind], now[kind]) for kind in KINDS}
         for pid, _, _, _, cpu in each["processes"]:
             used.setdefault(pid, []).append(cpu)
@@ -478,6 +486,7 @@ def summary(samples: list[dict[str, Any]], told: dict[str, Any]) -> dict[str, An
         "seconds": seconds,
         "rows_per_s": told["rows"] / seconds,
         "cpu_ms_per_row": cpu_s * 1e3 / told["rows"],
+        "processes": max(sum(process[0] in busy for process in each["processes"]) for each in during),
         **peaks,
     }
 
