@@ -338,6 +338,9 @@ def print_overhead(made: dict[str, dict[str, Any]], bare: dict[str, Any]) -> Non
             print(
                 f"{stage:12}{int(rows):9,}{each['rows_per_s']:9,.0f}{each['cpu_ms_per_row']:12.2f}{peaks}{each['processes']:11}"
             )
+            if any(each["actor_own_mib_by_quarter"]):
+                quarters = ", ".join(f"{mean:,.0f}" for mean in each["actor_own_mib_by_quarter"])
+                print(f"{'':12}actor, means of the four quarters of the stage's time: {quarters}")
         if len(counts) > 1:
             first, last = made[counts[0]][stage], made[counts[-1]][stage]
             for name, key in (("own", "own_mib"), ("RSS", "rss_mib")):
@@ -479,6 +482,11 @@ def summary(samples: list[dict[str, Any]], told: dict[str, Any]) -> dict[str, An
             peaks[key] = {kind: max(peaks[key][kind], now[kind]) for kind in KINDS}
         for pid, _, _, _, cpu in each["processes"]:
             used.setdefault(pid, []).append(cpu)
+    quarters = []
+    for number in range(4):
+        part = during[len(during) * number // 4 : len(during) * (number + 1) // 4]
+        seen = [memory for each in part for pid, _, _, memory, _ in each["processes"] if pid in actors]
+        quarters.append(statistics.fmean(seen) / MIB if seen else 0.0)
     seconds = told["ended"] - told["called"]
     cpu_s = sum(times[-1] - times[0] for pid, times in used.items() if pid in busy)
     return {
@@ -487,6 +495,7 @@ def summary(samples: list[dict[str, Any]], told: dict[str, Any]) -> dict[str, An
         "rows_per_s": told["rows"] / seconds,
         "cpu_ms_per_row": cpu_s * 1e3 / told["rows"],
         "processes": max(sum(process[0] in busy for process in each["processes"]) for each in during),
+        "actor_own_mib_by_quarter": quarters,
         **peaks,
     }
 
