@@ -65,7 +65,7 @@ class Asking:
 def asking(section: Sampling | Judging, source: Artifact, artifact: Artifact, progress: Any) -> Iterator[Asking]:
     """Everything a try needs, while it runs; shows requests, tokens and cost as they come."""
     done = sink.written_ids(artifact, "prompt_id")
-    ledger = (
+    ledger: Any = (
         ray.remote(Ledger)
         .options(
             num_cpus=0,
@@ -78,6 +78,7 @@ def asking(section: Sampling | Judging, source: Artifact, artifact: Artifact, pr
         progress.set(len(done), total=sources.count_rows(source))
     with deployed(artifact.stage, section.deployments, artifact.run) as applications, _shown(ledger, section, progress):
         yield Asking(ledger, applications, done)
+    ray.kill(ledger)  # Ray keeps an actor whose handle was sent to others until the job ends
 
 
 def settle(section: Sampling | Judging, source: Artifact, asked: Asking, artifact: Artifact, report: Report) -> Report:

@@ -12,7 +12,6 @@ import json
 import posixpath
 import re
 import sqlite3
-import tempfile
 from collections.abc import Callable, Collection, Iterable, Iterator
 from typing import Any
 
@@ -23,6 +22,7 @@ from zephyr_ray.artifacts import Artifact
 FOLDER = "replies"
 _NUMBER = re.compile(r"\d+")
 _COMMIT_S = 0.5  # between two objects, where a file cannot be appended to
+_GATHER_S = 0.02  # that a worker's replies wait for each other: little beside an answer's seconds
 
 
 class Ledger:
@@ -38,8 +38,7 @@ class Ledger:
             budget_usd: What all replies together may cost.
             done: Ids of rows that are written: their replies cost money but are not looked up again.
         """
-        self._file = tempfile.NamedTemporaryFile(prefix="zephyr-ray-ledger-")  # noqa: SIM115 (lives as long as this)
-        self._index = sqlite3.connect(self._file.name, isolation_level=None)
+        self._index = sqlite3.connect("", isolation_level=None)  # a file that goes with this process, whatever ends it
         self._index.execute("PRAGMA journal_mode=OFF")
         self._index.execute("PRAGMA synchronous=OFF")
         self._index.execute(
@@ -57,7 +56,7 @@ class Ledger:
                 self._add(record, look_up=record["prompt_id"] not in skip)
         number = 1 + max((int(_NUMBER.findall(posixpath.basename(name))[0]) for name in names), default=0)
         self._write = _writer(filesystem, posixpath.join(folder, f"{number:03d}"))
-        self._waiting: list[tuple[dict[str, Any], asyncio.Future[None]]] = []
+        self._waiting: list[tuple[list[dict[str, Any]], asyncio.Future[None]]] = []
         self._committer: asyncio.Task[None] | None = None
         self._wait = 0.0 if isinstance(filesystem, pafs.LocalFileSystem) else _COMMIT_S
 
@@ -82,11 +81,16 @@ class Ledger:
         """Gives back what was held for a request that got no reply."""
         self._held -= usd
 
-    async def record(self, record: dict[str, Any], reserved: float) -> None:
-        """Writes a reply: {prompt_id, key, answer, prompt_tokens, usd}. It is safe when this returns."""
+    async def record(self, records: list[dict[str, Any]], reserved: float) -> None:
+        """Writes replies: {prompt_id, key, answer, prompt_tokens, usd}. They are safe when this returns.
+
+        Args:
+            records: The replies.
+            reserved: What was held back for all of them.
+        """
         self._held -= reserved
         written = asyncio.get_running_loop().create_future()
-        self._waiting.append((record, written))
+        self._waiting.append((records, written))
         if self._committer is None:
             self._committer = asyncio.create_task(self._commit())
         await written
@@ -100,13 +104,14 @@ class Ledger:
         await asyncio.sleep(self._wait)
         batch, self._waiting, self._committer = self._waiting, [], None
         try:
-            self._write([record for record, _ in batch])
+            self._write([record for records, _ in batch for record in records])
         except OSError as error:
             for _, written in batch:
                 written.set_exception(error)
             return
-        for record, written in batch:
-            self._add(record, look_up=True)
+        for records, written in batch:
+            for record in records:
+                self._add(record, look_up=True)
             if not written.done():  # done: whoever asked is gone
                 written.set_result(None)
 
@@ -118,6 +123,57 @@ class Ledger:
         if look_up:
             row = (record["prompt_id"], record["key"], json.dumps(record["answer"]))
             self._index.execute("INSERT OR REPLACE INTO replies VALUES (?, ?, ?)", row)
+
+
+class LedgerLink:
+    """A worker's way to the ledger, for a few replies at a time: a call to an actor costs more than the writing."""
+
+    def __init__(self, ledger: Any):
+        """
+        Args:
+            ledger: Handle of the `Ledger` actor.
+        """
+        self._ledger = ledger
+        self._waiting: list[tuple[dict[str, Any], float, asyncio.Future[None]]] = []
+        self._sender: asyncio.Task[None] | None = None
+
+    async def replies(self, prompt_ids: list[str]) -> dict[str, dict[str, dict[str, Any]]]:
+        """As `Ledger.replies`."""
+        found: dict[str, dict[str, dict[str, Any]]] = await self._ledger.replies.remote(prompt_ids)
+        return found
+
+    async def reserve(self, usd: float) -> bool:
+        """As `Ledger.reserve`."""
+        return bool(await self._ledger.reserve.remote(usd))
+
+    async def release(self, usd: float) -> None:
+        """As `Ledger.release`."""
+        await self._ledger.release.remote(usd)
+
+    async def record(self, record: dict[str, Any], reserved: float) -> None:
+        """Has a reply written. It is safe when this returns."""
+        recorded = asyncio.get_running_loop().create_future()
+        self._waiting.append((record, reserved, recorded))
+        if self._sender is None:
+            self._sender = asyncio.create_task(self._send())
+        await recorded
+
+    async def _send(self) -> None:
+        """Sends what has gathered; what goes wrong is told to everyone who waits for it."""
+        await asyncio.sleep(_GATHER_S)
+        batch, self._waiting, self._sender = self._waiting, [], None
+        error: Exception | None = None
+        try:
+            await self._ledger.record.remote([record for record, _, _ in batch], sum(usd for _, usd, _ in batch))
+        except Exception as failed:
+            error = failed
+        for _, _, recorded in batch:
+            if recorded.done():  # whoever asked is gone
+                continue
+            if error is None:
+                recorded.set_result(None)
+            else:
+                recorded.set_exception(error)
 
 
 def read_segment(filesystem: pafs.FileSystem, path: str) -> Iterator[dict[str, Any]]:

@@ -15,6 +15,7 @@ from typing import Any
 import tenacity
 
 from zephyr_ray.inference.answers import Answer, Failure
+from zephyr_ray.inference.ledger import LedgerLink
 from zephyr_ray.inference.limit import AdaptiveLimit
 from zephyr_ray.inference.servers import Busy, Refused, Reply, Server, Unusable
 from zephyr_ray.recipe import Price
@@ -46,13 +47,21 @@ class _Stopped(Exception):  # noqa: N818
 class Member:
     """One server of a pool, as one worker holds it."""
 
-    def __init__(self, server: Server, *, in_flight: int, retries: int, ledger: Any = None, price: Price | None = None):
+    def __init__(
+        self,
+        server: Server,
+        *,
+        in_flight: int,
+        retries: int,
+        ledger: LedgerLink | None = None,
+        price: Price | None = None,
+    ):
         """
         Args:
             server: Who answers.
             in_flight: Requests that may be open.
             retries: How often a request is sent again.
-            ledger: Handle of a `Ledger` actor. None: nothing is kept, and nothing costs.
+            ledger: Keeps replies. None: nothing is kept, and nothing costs.
             price: What tokens cost.
         """
         self._server, self._retries = server, retries
@@ -76,8 +85,8 @@ class Member:
         outcome = await self._try(body, money)
         self._note(outcome)
         if isinstance(outcome, Failure):
-            if money.is_held:
-                await self._ledger.release.remote(money.usd)
+            if self._ledger is not None and money.is_held:
+                await self._ledger.release(money.usd)
             return outcome
         answer = Answer(outcome.content, outcome.finish_reason, outcome.tokens)
         if self._ledger is not None:
@@ -88,7 +97,7 @@ class Member:
                 "prompt_tokens": outcome.prompt_tokens,
                 "usd": self._cost(outcome, money.usd),
             }
-            await self._ledger.record.remote(record, money.usd)
+            await self._ledger.record(record, money.usd)
         return answer
 
     async def _try(self, body: dict[str, Any], money: _Money) -> Reply | Failure:
@@ -117,8 +126,8 @@ class Member:
         async with self._limit:
             if self._given_up:
                 raise _Stopped(Failure(self._given_up, "given_up"))
-            if money.usd and not money.is_held:
-                money.is_held = await self._ledger.reserve.remote(money.usd)
+            if self._ledger is not None and money.usd and not money.is_held:
+                money.is_held = await self._ledger.reserve(money.usd)
                 if not money.is_held:
                     raise _Stopped(Failure("the budget is spent", "over_budget"))
             asked_at = asyncio.get_running_loop().time()

@@ -10,6 +10,7 @@ from typing import Any
 import pyarrow as pa
 
 from zephyr_ray.inference.answers import Answer, Failure, Request, candidates_row, messages_of, plan, worst
+from zephyr_ray.inference.ledger import LedgerLink
 from zephyr_ray.inference.member import Member
 from zephyr_ray.inference.servers import DeployedServer, HttpServer
 from zephyr_ray.recipe import Deployment, Endpoint, Sampling
@@ -41,7 +42,7 @@ class Pool:
             applications: Names of the Serve applications of those that are deployments.
             ledger: Handle of the stage's `Ledger` actor, if it keeps one.
         """
-        self.ledger = ledger
+        self._ledger = LedgerLink(ledger) if ledger is not None else None
         self.members = {
             each.name: Member(
                 HttpServer(each, in_flight_share(each, workers))
@@ -49,7 +50,7 @@ class Pool:
                 else DeployedServer(applications[each.name], each),
                 in_flight=in_flight_share(each, workers),
                 retries=each.retries,
-                ledger=ledger,
+                ledger=self._ledger,
                 price=each.price if isinstance(each, Endpoint) else None,
             )
             for each in servers
@@ -57,7 +58,7 @@ class Pool:
 
     async def known(self, prompt_ids: list[str]) -> dict[str, dict[str, Any]]:
         """What the ledger holds for these rows."""
-        return await self.ledger.replies.remote(prompt_ids) if self.ledger is not None else {}
+        return await self._ledger.replies(prompt_ids) if self._ledger is not None else {}
 
 
 class CandidatePool(Pool):

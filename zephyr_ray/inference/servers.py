@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import openai
 
 _CONNECT_S = 10.0
-_CHATTY = ("openai", "httpx2", "httpcore2")
+_CHATTY = ("openai", "httpx2", "aiohttp")
 _PASSING = frozenset({408, 409, 425, 429})
 _UNUSABLE = frozenset({401, 404})
 
@@ -75,6 +75,7 @@ class HttpServer:
         # Lines for each request say nothing about the run, and what they hold is not ours to vouch for.
         for name in _CHATTY:
             logging.getLogger(name).setLevel(logging.WARNING)
+        logging.getLogger("asyncio").addFilter(_says_something)
         self._model = endpoint.model
         self._client = _client(endpoint, in_flight)
 
@@ -86,7 +87,11 @@ class HttpServer:
         except openai.APIStatusError as error:
             raise _of_status(error.status_code, _reason(error), _retry_after(error)) from None
         except openai.APITimeoutError as error:
-            raise Busy(_reason(error), is_overload=True) from None
+            causes = _causes(error)
+            if any(isinstance(cause, TimeoutError) for cause in causes):
+                raise Busy(_reason(error), is_overload=True) from None
+            # aiohttp's transport calls a connection that was refused or lost a timeout too.
+            raise Busy(f"APIConnectionError: Connection error. ({type(causes[-1]).__name__})") from None
         except (openai.OpenAIError, ValueError) as error:  # ValueError: a reply that is not the JSON it says it is
             raise Busy(_reason(error)) from None
         return read_reply(reply)
@@ -161,7 +166,8 @@ def _client(endpoint: Endpoint, in_flight: int) -> openai.AsyncOpenAI:
         api_key=_api_key(endpoint),
         max_retries=0,  # `member` retries, so that it sees how busy the server is
         timeout=timeout,
-        http_client=openai.DefaultAsyncHttpxClient(limits=limits, timeout=timeout),
+        # The default client looks at every open connection for every request: with hundreds, most of its time.
+        http_client=openai.DefaultAioHttpClient(limits=limits, timeout=timeout),
     )
 
 
@@ -178,3 +184,13 @@ def _reason(error: Exception) -> str:
     """The error in words, with the cause that the client leaves out of them."""
     cause = f" ({type(error.__cause__).__name__})" if error.__cause__ is not None else ""
     return f"{type(error).__name__}: {error}{cause}"
+
+
+def _says_something(record: logging.LogRecord) -> bool:
+    """Not that a session is still open when its actor ends: nothing is left then that could close it."""
+    return not record.getMessage().startswith(("Unclosed client session", "Unclosed connector"))
+
+
+def _causes(error: BaseException) -> list[BaseException]:
+    """The error, what caused it, and so on."""
+    return [error] if error.__cause__ is None else [error, *_causes(error.__cause__)]

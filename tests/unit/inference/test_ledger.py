@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pyarrow.fs as pafs
 import pytest
 
 from zephyr_ray.artifacts import Artifact, Run
-from zephyr_ray.inference.ledger import Ledger, read_segment
+from zephyr_ray.inference.ledger import Ledger, LedgerLink, read_segment
 
 
 @pytest.fixture
@@ -27,7 +28,7 @@ def record(prompt: str, key: str, usd: float = 0.0) -> dict[str, Any]:
 
 def keep(ledger: Ledger, *records: dict[str, Any]) -> None:
     async def run() -> None:
-        await asyncio.gather(*(ledger.record(each, 0.0) for each in records))
+        await asyncio.gather(*(ledger.record([each], 0.0) for each in records))
 
     asyncio.run(run())
 
@@ -71,7 +72,7 @@ def test_the_budget_holds_over_tries_with_what_is_under_way(artifact: Artifact) 
         allowed = [await ledger.reserve(0.3), await ledger.reserve(0.3)]
         await ledger.release(0.3)
         allowed.append(await ledger.reserve(0.25))
-        await ledger.record(record("p", "a/1", usd=0.1), 0.25)
+        await ledger.record([record("p", "a/1", usd=0.1)], 0.25)
         return [*allowed, await ledger.reserve(0.4), await ledger.reserve(0.01)]
 
     assert asyncio.run(run()) == [True, False, True, True, False]
@@ -87,3 +88,27 @@ def test_where_a_file_cannot_be_appended_to_each_batch_is_an_object(tmp_path: Pa
     names = sorted(path.name for path in Path(artifact.path, "replies").iterdir())
     assert names == ["001-00000000.jsonl", "002-00000000.jsonl"]
     assert sorted(asyncio.run(Ledger(artifact).replies(["p", "q"]))) == ["p", "q"]
+
+
+def test_replies_of_a_worker_go_to_the_ledger_together_and_an_error_to_each_of_them() -> None:
+    calls: list[tuple[list[dict[str, Any]], float]] = []
+
+    async def write(records: list[dict[str, Any]], reserved: float) -> None:
+        calls.append((records, reserved))
+        if len(calls) == 2:
+            raise OSError("the disk is full")
+
+    async def run() -> None:
+        link = LedgerLink(SimpleNamespace(record=SimpleNamespace(remote=write)))
+        waiting = [asyncio.create_task(link.record(record("p", f"a/{number}"), 0.5)) for number in range(3)]
+        await asyncio.sleep(0)
+        waiting.pop().cancel()  # its reply is there and counts all the same
+        await asyncio.gather(*waiting)
+        failed = await asyncio.gather(
+            *(link.record(record("q", key), 0.0) for key in ("a/0", "a/1")), return_exceptions=True
+        )
+        assert [str(each) for each in failed] == ["the disk is full"] * 2
+
+    asyncio.run(run())
+    assert [[each["key"] for each in records] for records, _ in calls] == [["a/0", "a/1", "a/2"], ["a/0", "a/1"]]
+    assert [reserved for _, reserved in calls] == [1.5, 0.0]

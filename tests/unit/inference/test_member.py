@@ -31,29 +31,21 @@ class Script:
 
 
 class Book:
-    """A ledger's handle, which keeps what it is told."""
+    """A ledger, which keeps what it is told."""
 
     def __init__(self, allows: bool = True):
         self.allows, self.held, self.records = allows, 0.0, []
-        self.reserve, self.release, self.record = (
-            _Method(each) for each in (self._reserve, self._release, self._record)
-        )
 
-    async def _reserve(self, usd: float) -> bool:
+    async def reserve(self, usd: float) -> bool:
         self.held += usd if self.allows else 0
         return self.allows
 
-    async def _release(self, usd: float) -> None:
+    async def release(self, usd: float) -> None:
         self.held -= usd
 
-    async def _record(self, record: dict[str, Any], reserved: float) -> None:
+    async def record(self, record: dict[str, Any], reserved: float) -> None:
         self.held -= reserved
         self.records.append(record)
-
-
-class _Method:
-    def __init__(self, call: Any):
-        self.remote = call
 
 
 @pytest.fixture(autouse=True)

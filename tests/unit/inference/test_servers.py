@@ -28,7 +28,7 @@ def test_requests_leave_nothing_in_the_log_even_where_they_fail(caplog: pytest.L
             made = asyncio.run(asked(batch))
     assert made.schema == pool.ANSWERED
     assert made["failure"].to_pylist() == ["failed"]
-    assert made["error"].to_pylist() == ["a (sample 0): APIConnectionError: Connection error. (ConnectError)"]
+    assert made["error"].to_pylist() == ["a (sample 0): APIConnectionError: Connection error. (ConnectionRefusedError)"]
     assert "between us" not in caplog.text
     assert not [record.name for record in caplog.records if record.name.startswith(servers._CHATTY)]
 
@@ -107,3 +107,25 @@ def test_a_block_holds_twice_what_keeps_the_pool_busy() -> None:
     assert pool.rows_per_batch(8, 4) * 4 == 4
     assert pool.rows_per_batch(8, 0.5) * 4 == 32
     assert pool.rows_per_batch(100_000, 1) == 256
+
+
+@pytest.mark.parametrize(("hangs", "named"), [(False, "ServerDisconnectedError"), (True, "APITimeoutError")])
+def test_a_lost_connection_is_no_sign_that_the_server_has_too_much_to_do(hangs: bool, named: str) -> None:
+    async def harm(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        if hangs:
+            await asyncio.sleep(0.6)
+        writer.close()
+
+    async def run() -> Busy:
+        async with await asyncio.start_server(harm, "127.0.0.1", 0) as listening:
+            url = f"http://127.0.0.1:{listening.sockets[0].getsockname()[1]}/v1"
+            server = servers.HttpServer(Endpoint(name="a", base_url=url, model="m", timeout_s=0.3), 1)
+            with pytest.raises(Busy) as caught:
+                await server.send({"messages": [{"role": "user", "content": "hi"}]})
+            await server._client.close()
+            return caught.value
+
+    busy = asyncio.run(run())
+    assert named in str(busy)
+    assert busy.is_overload == hangs
