@@ -265,7 +265,8 @@ def make(stage: str, args: argparse.Namespace) -> dict[str, int]:
 
 
 def recipe(args: argparse.Namespace) -> Any:
-    from zephyr_ray.recipe import Judging, ModelSection, Preferences, Recipe, Sampling
+    from zephyr_ray.recipe import ModelSection, Preferences, Recipe
+    from zephyr_ray.recipe_feedback import Judging, Sampling
 
     server = {
         "name": "m",

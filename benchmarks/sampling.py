@@ -110,7 +110,7 @@ def sample(prompts: list[dict[str, Any]], args: argparse.Namespace, url: str) ->
 
 
 def section(args: argparse.Namespace, url: str) -> Any:
-    from zephyr_ray.recipe import Sampling
+    from zephyr_ray.recipe_feedback import Sampling
 
     endpoint = {"name": "m", "model": "m", "base_url": url, "max_in_flight": args.max_num_seqs, "timeout_s": 3600}
     limits = {"samples": args.samples, "max_tokens": args.max_tokens, "extra": {"ignore_eos": True}}

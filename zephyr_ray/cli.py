@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING
 
 from zephyr_ray import __version__, recipe_file
 from zephyr_ray.errors import UserError
-from zephyr_ray.status import Status, status_of
 
 if TYPE_CHECKING:
     from zephyr_ray.artifacts import Run
     from zephyr_ray.recipe import Recipe
     from zephyr_ray.stages import Stage
+    from zephyr_ray.status import Status
     from zephyr_ray.terminal import Terminal
 
 Known = dict[str, tuple[str, dict[str, str]]]
@@ -169,8 +169,8 @@ def _execute(recipe: Recipe, run: Run, order: list[Stage], known: Known) -> int:
 def _bring_up_to_date(
     recipe: Recipe, run: Run, stage: Stage, fingerprint: str, inputs: dict[str, str], terminal: Terminal
 ) -> None:
+    from zephyr_ray.makers import Context
     from zephyr_ray.manifest import environment
-    from zephyr_ray.stages import Context
 
     artifact = run.artifact(stage.name)
     if artifact.is_finished(fingerprint):
@@ -222,6 +222,8 @@ def _table(recipe: Recipe, run: Run, order: list[Stage]) -> str:
 
 
 def _status(recipe: Recipe, run: Run, stage: Stage, known: Known) -> Status:
+    from zephyr_ray.status import status_of
+
     return status_of(run.artifact(stage.name), known[stage.name][0], stage.config(recipe), known[stage.name][1])
 
 

@@ -6,7 +6,8 @@ import logging
 import os
 
 from zephyr_ray.errors import UserError
-from zephyr_ray.recipe import Judging, Recipe, Sampling
+from zephyr_ray.recipe import Recipe
+from zephyr_ray.recipe_feedback import Judging, Sampling
 
 _QUIET = {
     # Usage reports of Ray, the Hugging Face hub (TRL's too), and vLLM: off.

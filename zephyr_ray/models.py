@@ -8,7 +8,8 @@ from dataclasses import dataclass
 
 from zephyr_ray.artifacts import Run, content_id, fingerprint_files
 from zephyr_ray.errors import UserError
-from zephyr_ray.recipe import Judging, Recipe
+from zephyr_ray.recipe import Recipe
+from zephyr_ray.recipe_feedback import Judging
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,8 @@ import yaml
 from pydantic import ValidationError
 
 from zephyr_ray.errors import UserError
-from zephyr_ray.recipe import Recipe, Section
+from zephyr_ray.recipe import Recipe
+from zephyr_ray.section import Section
 
 
 def load(files: Sequence[str], overrides: Sequence[str] = ()) -> Recipe:

@@ -1,4 +1,4 @@
-"""Every stage: what it reads, which part of the recipe it is made from, and how it is made.
+"""Every stage: what it reads, and which part of the recipe it is made from. `makers` has how it is made.
 
 A stage's fingerprint is a hash of its part of the recipe and of the fingerprints of what it reads. `jobs/pipeline.py`
 and the other jobs bring their targets up to date: a finished stage with the same fingerprint is skipped, an unfinished
@@ -7,40 +7,18 @@ one resumes, a changed one is made anew.
 
 from __future__ import annotations
 
-import posixpath
-import shutil
-import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from zephyr_ray.artifacts import Artifact, Run, fingerprint
+from zephyr_ray import makers
+from zephyr_ray.artifacts import fingerprint
 from zephyr_ray.errors import UserError
 from zephyr_ray.inference.principles import PRINCIPLES
-from zephyr_ray.models import ModelSource, model_source
-from zephyr_ray.recipe import OWN_MODELS, Deployment, Judging, Recipe, Sampling, semantic
-
-if TYPE_CHECKING:
-    from zephyr_ray.data.sink import Report
-
-Manifest = dict[str, Any]
-
-
-@dataclass(frozen=True)
-class Context:
-    """What a stage is made with."""
-
-    recipe: Recipe
-    run: Run
-    artifact: Artifact
-    progress: Any
-
-    def input(self, stage: str) -> Artifact:
-        return self.run.artifact(stage)
-
-    def model(self) -> ModelSource:
-        """The supervised model: DPO's start and reference."""
-        return model_source(self.recipe, self.run)
+from zephyr_ray.makers import Context, Manifest
+from zephyr_ray.recipe import Recipe
+from zephyr_ray.recipe_feedback import OWN_MODELS, Deployment, Judging, Sampling
+from zephyr_ray.section import semantic
 
 
 @dataclass(frozen=True)
@@ -90,163 +68,6 @@ def fingerprints(recipe: Recipe, stages: Sequence[Stage]) -> dict[str, tuple[str
         inputs = {name: known[name][0] for name in stage.reads(recipe)} | stage.external(recipe)
         known[stage.name] = (fingerprint(stage.name, stage.config(recipe), inputs), inputs)
     return known
-
-
-def _make_base(context: Context) -> Manifest:
-    import pyarrow.fs as pafs
-
-    from zephyr_ray.tiny.model import make_base
-
-    scratch = tempfile.mkdtemp(prefix="zephyr-ray-base-")
-    try:
-        make_base(scratch, context.recipe.tiny, context.recipe.run.seed)
-        target = posixpath.join(context.artifact.path, "checkpoint")
-        context.run.filesystem.create_dir(target, recursive=True)
-        pafs.copy_files(scratch, target, destination_filesystem=context.run.filesystem)
-    finally:
-        shutil.rmtree(scratch)
-    return {"files": []}
-
-
-def _examined(report: Report, max_dropped: float, artifact: Artifact) -> Manifest:
-    """What the dataset doctor says of rows that were written, unless it refuses them."""
-    from zephyr_ray.data import doctor
-
-    doctor.check(report, max_dropped, artifact)
-    return doctor.manifest(report) | {"lines": doctor.lines(report)}
-
-
-def _make_dialogues(context: Context) -> Manifest:
-    from zephyr_ray.data.dialogues import make_dialogues
-
-    report = make_dialogues(context.recipe, context.artifact, progress=context.progress)
-    return _examined(report, context.recipe.dialogues.max_dropped, context.artifact)
-
-
-def _make_tokenized_dialogues(context: Context) -> Manifest:
-    from zephyr_ray.data.tokenized_dialogues import make_tokenized_dialogues
-
-    base = _base_model(context)
-    report = make_tokenized_dialogues(
-        context.recipe,
-        context.input("dialogues"),
-        context.artifact,
-        base.path,
-        revision=base.revision,
-        progress=context.progress,
-    )
-    return _examined(report, context.recipe.dialogues.max_dropped, context.artifact)
-
-
-def _make_sft(context: Context) -> Manifest:
-    from zephyr_ray.training.fit import train
-
-    base = _base_model(context)
-    return train(
-        "sft", context.recipe, base, context.input("tokenized_dialogues"), None, context.artifact, context.progress
-    )
-
-
-def _make_prompts(context: Context) -> Manifest:
-    from zephyr_ray.data.prompts import make_prompts
-
-    report = make_prompts(context.recipe, context.artifact, progress=context.progress)
-    return _examined(report, context.recipe.prompts.max_dropped, context.artifact)
-
-
-def _make_candidates(context: Context) -> Manifest:
-    from zephyr_ray.data.candidates import make_candidates
-
-    report, lines = make_candidates(
-        context.recipe, context.input("prompts"), context.artifact, progress=context.progress
-    )
-    made = _examined(report, 1.0, context.artifact)
-    return made | {"lines": [*made["lines"], *lines]}
-
-
-def _make_judgments(context: Context) -> Manifest:
-    from zephyr_ray.data.judgments import make_judgments
-    from zephyr_ray.models import reward_model_source
-
-    section = _judging(context.recipe)
-    report, agreement, lines = make_judgments(
-        context.recipe,
-        context.input("candidates"),
-        context.artifact,
-        reward_model_source(section) if section.reward_model else None,
-        progress=context.progress,
-    )
-    made = _examined(report, 1.0, context.artifact)
-    return made | {"agreement": agreement, "lines": [*made["lines"], *lines]}
-
-
-def _make_preferences(context: Context) -> Manifest:
-    from zephyr_ray.data.judgments import agreement_numbers
-    from zephyr_ray.data.preferences import make_preferences
-
-    judgments = context.input("judgments") if _is_judged(context.recipe) else None
-    agreement = agreement_numbers((judgments.manifest() or {}).get("agreement", {})) if judgments else None
-    report = make_preferences(
-        context.recipe, context.artifact, judgments, agreement=agreement, progress=context.progress
-    )
-    return _examined(report, context.recipe.preferences.max_dropped, context.artifact)
-
-
-def _make_tokenized(context: Context) -> Manifest:
-    from zephyr_ray.data.tokenized import make_tokenized
-
-    model = context.model()
-    report = make_tokenized(
-        context.recipe,
-        context.input("preferences"),
-        context.artifact,
-        model.path,
-        revision=model.revision,
-        progress=context.progress,
-    )
-    return _examined(report, context.recipe.preferences.max_dropped, context.artifact)
-
-
-def _make_reference_logps(context: Context) -> Manifest:
-    from zephyr_ray.data.reference_logps import make_reference_logps
-
-    model = context.model()
-    rows, files = make_reference_logps(
-        context.recipe,
-        context.input("tokenized"),
-        context.artifact,
-        model.path,
-        model.revision,
-        progress=context.progress,
-    )
-    return {"files": files, "counts": {"in": rows, "out": rows, "dropped": {}}, "reference": model.fingerprint}
-
-
-def _make_dpo(context: Context) -> Manifest:
-    from zephyr_ray.training.fit import train
-
-    return train(
-        "dpo",
-        context.recipe,
-        context.model(),
-        context.input("tokenized"),
-        context.input("reference_logps"),
-        context.artifact,
-        context.progress,
-    )
-
-
-def _make_held_out(context: Context) -> Manifest:
-    from zephyr_ray.evaluation.held_out_stage import make_held_out
-
-    checkpoints = {stage: context.input(stage) for stage in ("base", "sft", "dpo")}
-    return make_held_out(context.recipe, checkpoints, context.artifact, progress=context.progress)
-
-
-def _base_model(context: Context) -> ModelSource:
-    from zephyr_ray.models import base_source
-
-    return base_source(context.recipe, context.run)
 
 
 def _seed(recipe: Recipe) -> dict[str, Any]:
@@ -381,13 +202,13 @@ def _sft_config(recipe: Recipe) -> dict[str, Any]:
 STAGES: dict[str, Stage] = {
     stage.name: stage
     for stage in (
-        Stage("base", "files", lambda r: (), lambda r: _tiny(r, True) | _seed(r), _make_base),
+        Stage("base", "files", lambda r: (), lambda r: _tiny(r, True) | _seed(r), makers.base),
         Stage(
             "dialogues",
             "rows",
             lambda r: (),
             lambda r: {"dialogues": semantic(r.dialogues)} | _tiny(r, r.dialogues.train == "tiny") | _seed(r),
-            _make_dialogues,
+            makers.dialogues,
             _external_dialogues,
         ),
         Stage(
@@ -398,7 +219,7 @@ STAGES: dict[str, Stage] = {
                 "chat": semantic(r.chat),
                 "max_length": None if not r.sft or r.sft.packing else r.sft.max_length,
             },
-            _make_tokenized_dialogues,
+            makers.tokenized_dialogues,
             _external_base,
         ),
         Stage(
@@ -406,7 +227,7 @@ STAGES: dict[str, Stage] = {
             "steps",
             lambda r: ("tokenized_dialogues", *_reads_base(r)),
             _sft_config,
-            _make_sft,
+            makers.sft,
             _external_base,
         ),
         Stage(
@@ -414,7 +235,7 @@ STAGES: dict[str, Stage] = {
             "rows",
             lambda r: (),
             lambda r: {"prompts": semantic(r.prompts)} | _tiny(r, r.prompts.train == "tiny") | _seed(r),
-            _make_prompts,
+            makers.prompts,
             _external_prompts,
         ),
         Stage(
@@ -422,7 +243,7 @@ STAGES: dict[str, Stage] = {
             "rows",
             lambda r: ("prompts", *_own_models(_sampling(r).deployments)),
             _candidates_config,
-            _make_candidates,
+            makers.candidates,
             lambda r: _external_deployments("sampling", _sampling(r).deployments),
         ),
         Stage(
@@ -430,7 +251,7 @@ STAGES: dict[str, Stage] = {
             "rows",
             lambda r: ("candidates", *_own_models(_judging(r).deployments)),
             _judgments_config,
-            _make_judgments,
+            makers.judgments,
             _external_judges,
         ),
         Stage(
@@ -438,7 +259,7 @@ STAGES: dict[str, Stage] = {
             "rows",
             lambda r: ("judgments",) if _is_judged(r) else (),
             lambda r: {"preferences": semantic(r.preferences)} | _tiny(r, r.preferences.train == "tiny") | _seed(r),
-            _make_preferences,
+            makers.preferences,
             _external_preferences,
         ),
         Stage(
@@ -446,7 +267,7 @@ STAGES: dict[str, Stage] = {
             "pairs",
             lambda r: ("preferences", *_reads_sft(r)),
             lambda r: {"chat": semantic(r.chat), "tokenized": semantic(r.tokenized)},
-            _make_tokenized,
+            makers.tokenized,
             _external_model,
         ),
         Stage(
@@ -458,7 +279,7 @@ STAGES: dict[str, Stage] = {
                 "dtype": r.model.dtype,
                 "load_in_4bit": bool(r.model.lora and r.model.lora.load_in_4bit),
             },
-            _make_reference_logps,
+            makers.reference_logps,
             _external_model,
         ),
         Stage(
@@ -466,7 +287,7 @@ STAGES: dict[str, Stage] = {
             "steps",
             lambda r: ("tokenized", "reference_logps", *_reads_sft(r)),
             lambda r: {"dpo": semantic(r.dpo), "model": _model_config(r), "chat": semantic(r.chat)} | _seed(r),
-            _make_dpo,
+            makers.dpo,
             _external_model,
         ),
         Stage(
@@ -474,7 +295,7 @@ STAGES: dict[str, Stage] = {
             "answers",
             lambda r: ("base", "sft", "dpo"),
             lambda r: {"held_out": semantic(r.held_out) if r.held_out else None} | _tiny(r, True) | _seed(r),
-            _make_held_out,
+            makers.held_out,
         ),
     )
 }

@@ -10,7 +10,8 @@ import pytest
 
 from tests.integration.servers import Proxy, free_port
 from zephyr_ray.artifacts import content_id
-from zephyr_ray.recipe import ModelSection, Recipe, RunSection, Sampling
+from zephyr_ray.recipe import ModelSection, Recipe, RunSection
+from zephyr_ray.recipe_feedback import Sampling
 from zephyr_ray.schemas import CANDIDATES, PROMPTS
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")

@@ -8,6 +8,7 @@ import yaml
 from zephyr_ray import recipe as recipes
 from zephyr_ray import recipe_file
 from zephyr_ray.errors import UserError
+from zephyr_ray.section import Section, semantic
 
 RECIPES = sorted((Path(__file__).parents[2] / "recipes").rglob("*.yaml"))
 
@@ -84,9 +85,9 @@ def test_a_recipe_cannot_be_changed() -> None:
 def test_compute_fields_are_no_part_of_what_the_experiment_is() -> None:
     small = load("dpo.training.workers=1", "dpo.training.micro_batch=1", "dpo.training.zero_stage=0")
     large = load("dpo.training.workers=8", "dpo.training.micro_batch=4", "dpo.training.zero_stage=3")
-    assert recipes.semantic(small.dpo) == recipes.semantic(large.dpo)
-    assert recipes.semantic(small.dpo) != recipes.semantic(load("dpo.beta=0.2").dpo)
-    assert recipes.semantic(small.dpo) != recipes.semantic(load("dpo.training.trl.weight_decay=0.1").dpo)
+    assert semantic(small.dpo) == semantic(large.dpo)
+    assert semantic(small.dpo) != semantic(load("dpo.beta=0.2").dpo)
+    assert semantic(small.dpo) != semantic(load("dpo.training.trl.weight_decay=0.1").dpo)
 
 
 def test_the_resolved_recipe_reads_back_equal(tmp_path: Path) -> None:
@@ -97,11 +98,11 @@ def test_the_resolved_recipe_reads_back_equal(tmp_path: Path) -> None:
 
 
 def test_every_field_has_a_description() -> None:
-    def walk(section: type[recipes.Section]) -> list[str]:
+    def walk(section: type[Section]) -> list[str]:
         bare = []
         for name, field in section.model_fields.items():
             inner = [c for c in getattr(field.annotation, "__args__", (field.annotation,)) if isinstance(c, type)]
-            nested = [c for c in inner if issubclass(c, recipes.Section)]
+            nested = [c for c in inner if issubclass(c, Section)]
             if nested:
                 bare += walk(nested[0])
             elif not field.description and section is not recipes.Recipe:
@@ -192,4 +193,4 @@ def test_where_a_member_is_served_is_no_part_of_the_experiment() -> None:
     assert here
     assert there
     assert other
-    assert recipes.semantic(here) == recipes.semantic(there) != recipes.semantic(other)
+    assert semantic(here) == semantic(there) != semantic(other)

@@ -28,7 +28,7 @@ from zephyr_ray.data.sink import Report
 from zephyr_ray.errors import UserError
 from zephyr_ray.inference.deployed import deployed
 from zephyr_ray.inference.ledger import FOLDER, Ledger
-from zephyr_ray.recipe import Judging, Sampling
+from zephyr_ray.recipe_feedback import Judging, Sampling
 
 _SHOW_S = 1.0
 REASONS = {

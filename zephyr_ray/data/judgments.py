@@ -23,7 +23,8 @@ from zephyr_ray.inference.pool import CALLS, in_flight_share, rows_per_batch
 from zephyr_ray.judging.agreement import AgreementCounter, DisagreementCounter, Kind
 from zephyr_ray.judging.pool import JUDGED, JudgePool
 from zephyr_ray.models import ModelSource
-from zephyr_ray.recipe import Judging, Recipe
+from zephyr_ray.recipe import Recipe
+from zephyr_ray.recipe_feedback import Judging
 from zephyr_ray.schemas import ASPECTS, JUDGMENTS
 
 _ROWS_PER_FILE = 512

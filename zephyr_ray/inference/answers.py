@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from zephyr_ray.inference.seeds import draw_members, draw_principle, request_seed
-from zephyr_ray.recipe import Sampling
+from zephyr_ray.recipe_feedback import Sampling
 
 _REASON_LENGTH = 300
 

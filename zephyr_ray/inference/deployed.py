@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from zephyr_ray.artifacts import Run, content_id
 from zephyr_ray.errors import UserError
-from zephyr_ray.recipe import OWN_MODELS, Deployment
+from zephyr_ray.recipe_feedback import OWN_MODELS, Deployment
 
 if TYPE_CHECKING:
     from zephyr_ray.inference.served_model import ServedModel

@@ -18,7 +18,7 @@ from zephyr_ray.inference.answers import Answer, Failure
 from zephyr_ray.inference.ledger import LedgerLink
 from zephyr_ray.inference.limit import AdaptiveLimit
 from zephyr_ray.inference.servers import Busy, Refused, Reply, Server, Unusable
-from zephyr_ray.recipe import Price
+from zephyr_ray.recipe_feedback import Price
 
 _LONGEST_WAIT_S = 120.0  # that a Retry-After may ask for
 _SILENCE = 20  # requests in a row without an answer, retries and all, after which a member is given up

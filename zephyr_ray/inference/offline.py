@@ -18,7 +18,8 @@ from zephyr_ray import chat_template
 from zephyr_ray.data.messages import Dropped
 from zephyr_ray.data.tokenizer import TokenizerSource
 from zephyr_ray.inference.answers import Answer, Failure, Request, candidates_row, plan
-from zephyr_ray.recipe import OfflineModel, Recipe, Sampling
+from zephyr_ray.recipe import Recipe
+from zephyr_ray.recipe_feedback import OfflineModel, Sampling
 from zephyr_ray.schemas import CANDIDATES, IDS, MESSAGES
 
 if TYPE_CHECKING:

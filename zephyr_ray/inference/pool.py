@@ -13,7 +13,7 @@ from zephyr_ray.inference.answers import Answer, Failure, Request, candidates_ro
 from zephyr_ray.inference.ledger import LedgerLink
 from zephyr_ray.inference.member import Member
 from zephyr_ray.inference.servers import DeployedServer, HttpServer
-from zephyr_ray.recipe import Deployment, Endpoint, Sampling
+from zephyr_ray.recipe_feedback import Deployment, Endpoint, Sampling
 from zephyr_ray.schemas import CANDIDATES
 
 ANSWERED = pa.schema([*CANDIDATES, ("failure", pa.string())])

@@ -9,7 +9,8 @@ import ray.data
 from ray.data import ActorPoolStrategy
 
 from zephyr_ray.inference.pool import CALLS, CandidatePool, in_flight_share, rows_per_batch
-from zephyr_ray.recipe import Recipe, Sampling
+from zephyr_ray.recipe import Recipe
+from zephyr_ray.recipe_feedback import Sampling
 from zephyr_ray.schemas import CANDIDATES
 
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 from zephyr_ray.errors import UserError
-from zephyr_ray.recipe import Deployment, Endpoint
+from zephyr_ray.recipe_feedback import Deployment, Endpoint
 
 if TYPE_CHECKING:
     import openai

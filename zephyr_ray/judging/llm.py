@@ -9,7 +9,7 @@ from zephyr_ray.judging.opinions import Outcome
 from zephyr_ray.judging.parsing import complaint_message, parse_reply
 from zephyr_ray.judging.presentation import Message, Question, messages_of, response_format_of
 from zephyr_ray.judging.rating import Reading, Unreadable, storable
-from zephyr_ray.recipe import Judging
+from zephyr_ray.recipe_feedback import Judging
 
 _CUT = "it was cut off at the length limit, so the reasons must be shorter"
 

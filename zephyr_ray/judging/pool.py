@@ -13,7 +13,7 @@ from zephyr_ray.inference.pool import Pool
 from zephyr_ray.judging.llm import CutReply, NoReply, ask
 from zephyr_ray.judging.opinions import Outcome, judged_row
 from zephyr_ray.judging.presentation import Message, Question, question_seed, questions_of
-from zephyr_ray.recipe import Judging
+from zephyr_ray.recipe_feedback import Judging
 from zephyr_ray.schemas import JUDGMENTS
 
 JUDGED = pa.schema([*JUDGMENTS, ("failure", pa.string())])

@@ -19,7 +19,7 @@ from typing import Any
 from zephyr_ray.artifacts import content_id
 from zephyr_ray.inference.seeds import SEED_BITS
 from zephyr_ray.judging.rubrics import fill, rationale_name, rubric, scale_of
-from zephyr_ray.recipe import Judging
+from zephyr_ray.recipe_feedback import Judging
 
 Row = Mapping[str, Any]
 Message = dict[str, str]

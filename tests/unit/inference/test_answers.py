@@ -7,7 +7,7 @@ import pytest
 from zephyr_ray.inference.answers import Answer, Failure, Request, candidates_row, messages_of, plan, worst
 from zephyr_ray.inference.offline import read_end
 from zephyr_ray.inference.seeds import draw_members, request_seed
-from zephyr_ray.recipe import Sampling
+from zephyr_ray.recipe_feedback import Sampling
 
 PROMPT = {"prompt_id": "p", "messages": [{"role": "user", "content": "hello"}], "source": "file:1"}
 

@@ -11,7 +11,7 @@ from zephyr_ray.inference import member as members
 from zephyr_ray.inference.answers import Answer, Failure
 from zephyr_ray.inference.member import Member
 from zephyr_ray.inference.servers import Busy, Refused, Reply, Unusable
-from zephyr_ray.recipe import Price
+from zephyr_ray.recipe_feedback import Price
 
 BODY = {"messages": [{"role": "user", "content": "1234"}], "max_tokens": 100}
 REPLY = Reply("hi", "stop", 10, 20)

@@ -11,7 +11,8 @@ from zephyr_ray.chat_template import encode
 from zephyr_ray.data.tokenizer import TokenizerSource
 from zephyr_ray.inference import offline
 from zephyr_ray.inference.seeds import request_seed
-from zephyr_ray.recipe import Chat, OfflineModel, Sampling
+from zephyr_ray.recipe import Chat
+from zephyr_ray.recipe_feedback import OfflineModel, Sampling
 from zephyr_ray.schemas import CANDIDATES, PROMPTS
 
 # A template that says no, as many published ones do.

@@ -12,7 +12,7 @@ import pytest
 from zephyr_ray.errors import UserError
 from zephyr_ray.inference import pool, servers
 from zephyr_ray.inference.servers import Busy, Refused, Reply, Unusable, read_reply
-from zephyr_ray.recipe import Endpoint, Sampling
+from zephyr_ray.recipe_feedback import Endpoint, Sampling
 from zephyr_ray.schemas import PROMPTS
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from zephyr_ray.judging.presentation import Question
-from zephyr_ray.recipe import Judging
+from zephyr_ray.recipe_feedback import Judging
 
 
 def row(*answers: str, prompt_id: str = "p") -> dict[str, Any]:
