@@ -6,8 +6,10 @@ Nothing here imports Ray before the command line is known to be right: `--help` 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import logging
 import os
+import random
 import re
 import signal
 import socket
@@ -158,6 +160,7 @@ def _cause(message: str) -> str:
     """The last exception in a message of Ray Serve's, tracebacks within tracebacks, as one line."""
     exceptions = list(re.finditer(r"^[\w.]*(?:Error|Exception)(?=: )", message, re.MULTILINE))
     cause = message[exceptions[-1].end() + 2 :] if exceptions else message
+    cause = re.sub(r"\[(?:NOTICE|WARNING)\].*\n", "", cause)  # HAProxy's, before what is wrong
     # Pydantic's advice on its own pages, and the value that was refused, which may be long.
     cause = re.sub(r"For further information visit \S+|\[type=.*\]$", "", cause, flags=re.MULTILINE)
     return " ".join(cause.split())[:_CAUSE]
@@ -295,6 +298,9 @@ def _start_ray() -> None:
 
 
 def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """A port below those that Linux gives to outgoing connections, which Ray opens many of before this one is used."""
+    while True:
+        port = random.randint(20_000, 30_000)
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("0.0.0.0", port))
+            return port

@@ -38,6 +38,7 @@ def test_the_demos_recipe_through_ray_job_submit(ray_head: Head, tmp_path: Path)
         "run.root": root,
         "tiny.dialogues": 256,
         "tiny.preference_prompts": 120,
+        "preferences.train": "tiny",  # after two steps a model knows nothing that a judge could tell apart
         "tiny.held_out_prompts": 8,
         "sft.max_steps": 2,
         "dpo.max_steps": 2,

@@ -23,6 +23,7 @@ FOLDER = "replies"
 _NUMBER = re.compile(r"\d+")
 _COMMIT_S = 0.5  # between two objects, where a file cannot be appended to
 _GATHER_S = 0.02  # that a worker's replies wait for each other: little beside an answer's seconds
+_QUIET_S = 600.0  # without a reply to any request, after which held money is nobody's: its worker is dead
 
 
 class Ledger:
@@ -45,6 +46,7 @@ class Ledger:
             "CREATE TABLE replies (prompt_id TEXT, key TEXT, answer TEXT, PRIMARY KEY (prompt_id, key))"
         )
         self._budget, self._held = budget_usd, 0.0
+        self._changed = asyncio.Condition()
         self._totals = {"requests": 0, "prompt_tokens": 0, "tokens": 0, "usd": 0.0}
         folder = posixpath.join(artifact.path, FOLDER)
         filesystem = artifact.run.filesystem
@@ -71,15 +73,19 @@ class Ledger:
         return found
 
     async def reserve(self, usd: float) -> bool:
-        """Holds money back for a request; False where that would go over the budget."""
-        if self._budget is not None and self._totals["usd"] + self._held + usd > self._budget:
-            return False
+        """Holds money back for a request, or waits for it while others hold it that may not need it all.
+
+        False once the request would go over the budget whatever becomes of the others.
+        """
+        while self._budget is not None and self._totals["usd"] + self._held + usd > self._budget:
+            if self._totals["usd"] + usd > self._budget or not await self._change():
+                return False
         self._held += usd
         return True
 
     async def release(self, usd: float) -> None:
         """Gives back what was held for a request that got no reply."""
-        self._held -= usd
+        await self._give_back(usd)
 
     async def record(self, records: list[dict[str, Any]], reserved: float) -> None:
         """Writes replies: {prompt_id, key, answer, prompt_tokens, usd}. They are safe when this returns.
@@ -88,16 +94,32 @@ class Ledger:
             records: The replies.
             reserved: What was held back for all of them.
         """
-        self._held -= reserved
         written = asyncio.get_running_loop().create_future()
         self._waiting.append((records, written))
         if self._committer is None:
             self._committer = asyncio.create_task(self._commit())
-        await written
+        try:
+            await written
+        finally:
+            await self._give_back(reserved)
 
     async def totals(self) -> dict[str, float]:
         """Requests that were answered, tokens and US dollars, of all tries."""
         return dict(self._totals)
+
+    async def _change(self) -> bool:
+        """Waits until money is given back; False where nothing happens for long."""
+        async with self._changed:
+            try:
+                await asyncio.wait_for(self._changed.wait(), _QUIET_S)
+            except TimeoutError:
+                return False
+        return True
+
+    async def _give_back(self, usd: float) -> None:
+        self._held -= usd
+        async with self._changed:
+            self._changed.notify_all()
 
     async def _commit(self) -> None:
         """Writes what has gathered, in one go."""

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import tenacity
@@ -26,14 +25,6 @@ _TOKENS = 1e6  # that a price is for
 
 _sleep = asyncio.sleep
 _backoff = tenacity.wait_random_exponential(multiplier=0.5, max=30)
-
-
-@dataclass
-class _Money:
-    """What a request costs at most, in US dollars, and whether the ledger holds it back."""
-
-    usd: float
-    is_held: bool = False
 
 
 class _Stopped(Exception):  # noqa: N818
@@ -81,12 +72,15 @@ class Member:
         """
         if key in known:
             return Answer(**known[key])
-        money = _Money(self._most_it_costs(body))
-        outcome = await self._try(body, money)
+        usd = self._most_it_costs(body)
+        # Before its turn: requests that wait for money must not stand in the way of those that hold it.
+        if self._ledger is not None and usd and not await self._ledger.reserve(usd):
+            return Failure("the budget is spent", "over_budget")
+        outcome = await self._try(body)
         self._note(outcome)
         if isinstance(outcome, Failure):
-            if self._ledger is not None and money.is_held:
-                await self._ledger.release(money.usd)
+            if self._ledger is not None and usd:
+                await self._ledger.release(usd)
             return outcome
         answer = Answer(outcome.content, outcome.finish_reason, outcome.tokens)
         if self._ledger is not None:
@@ -95,12 +89,12 @@ class Member:
                 "key": key,
                 "answer": vars(answer),
                 "prompt_tokens": outcome.prompt_tokens,
-                "usd": self._cost(outcome, money.usd),
+                "usd": self._cost(outcome, usd),
             }
-            await self._ledger.record(record, money.usd)
+            await self._ledger.record(record, usd)
         return answer
 
-    async def _try(self, body: dict[str, Any], money: _Money) -> Reply | Failure:
+    async def _try(self, body: dict[str, Any]) -> Reply | Failure:
         """The request, sent until there is a reply, it is refused, or the retries are used up."""
         retrying = tenacity.AsyncRetrying(
             stop=tenacity.stop_after_attempt(self._retries + 1),
@@ -110,7 +104,7 @@ class Member:
             reraise=True,
         )
         try:
-            return await retrying(self._send, body, money)
+            return await retrying(self._send, body)
         except Busy as error:
             return Failure(str(error), "failed")
         except Refused as error:
@@ -121,15 +115,11 @@ class Member:
             self._given_up = f"cannot be used: {error}"
             return Failure(self._given_up, "given_up")
 
-    async def _send(self, body: dict[str, Any], money: _Money) -> Reply:
+    async def _send(self, body: dict[str, Any]) -> Reply:
         """Sends once, in its turn; a request that waits to be sent again does not stand in the way of others."""
         async with self._limit:
             if self._given_up:
                 raise _Stopped(Failure(self._given_up, "given_up"))
-            if self._ledger is not None and money.usd and not money.is_held:
-                money.is_held = await self._ledger.reserve(money.usd)
-                if not money.is_held:
-                    raise _Stopped(Failure("the budget is spent", "over_budget"))
             asked_at = asyncio.get_running_loop().time()
             try:
                 reply = await self._server.send(body)

@@ -64,18 +64,57 @@ def test_rows_that_are_written_cost_money_but_are_not_looked_up(artifact: Artifa
     assert asyncio.run(ledger.totals())["usd"] == 0.75
 
 
-def test_the_budget_holds_over_tries_with_what_is_under_way(artifact: Artifact) -> None:
+def test_the_budget_holds_over_tries(artifact: Artifact) -> None:
     keep(Ledger(artifact), record("p", "a/0", usd=0.5))
 
     async def run() -> list[bool]:
         ledger = Ledger(artifact, budget_usd=1.0)
-        allowed = [await ledger.reserve(0.3), await ledger.reserve(0.3)]
-        await ledger.release(0.3)
-        allowed.append(await ledger.reserve(0.25))
+        allowed = [await ledger.reserve(0.6), await ledger.reserve(0.25)]
         await ledger.record([record("p", "a/1", usd=0.1)], 0.25)
-        return [*allowed, await ledger.reserve(0.4), await ledger.reserve(0.01)]
+        return [*allowed, await ledger.reserve(0.45), await ledger.reserve(0.4)]
 
-    assert asyncio.run(run()) == [True, False, True, True, False]
+    assert asyncio.run(run()) == [False, True, False, True]
+
+
+def test_who_finds_all_money_held_waits_until_some_is_given_back_or_spent(artifact: Artifact) -> None:
+    async def run() -> None:
+        ledger = Ledger(artifact, budget_usd=1.0)
+        assert await ledger.reserve(0.75)
+        first, second, large = (asyncio.create_task(ledger.reserve(usd)) for usd in (0.5, 0.5, 1.0))
+        await asyncio.sleep(0.01)
+        assert not any(task.done() for task in (first, second, large))
+        await ledger.release(0.75)
+        assert await first
+        await ledger.release(0.0)
+        assert await second  # 0.5 + 0.5
+        await ledger.record([record("p", "a/0", usd=0.25)], 0.5)
+        assert not await large  # 0.25 are spent for good
+        assert await ledger.reserve(0.25)
+
+    asyncio.run(run())
+
+
+def test_money_is_held_until_the_reply_is_counted(artifact: Artifact) -> None:
+    async def run() -> None:
+        ledger = Ledger(artifact, budget_usd=1.0)
+        assert await ledger.reserve(1.0)
+        writing = asyncio.create_task(ledger.record([record("p", "a/0", usd=1.0)], 1.0))
+        assert not await ledger.reserve(0.5)
+        await writing
+
+    asyncio.run(run())
+
+
+def test_money_of_a_dead_worker_is_not_waited_for_without_end(
+    artifact: Artifact, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("zephyr_ray.inference.ledger._QUIET_S", 0.01)
+
+    async def run() -> list[bool]:
+        ledger = Ledger(artifact, budget_usd=1.0)
+        return [await ledger.reserve(0.75), await ledger.reserve(0.5)]
+
+    assert asyncio.run(run()) == [True, False]
 
 
 def test_where_a_file_cannot_be_appended_to_each_batch_is_an_object(tmp_path: Path) -> None:

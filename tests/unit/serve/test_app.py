@@ -192,8 +192,13 @@ RuntimeError: Failed to create vLLM engine config: 1 validation error for ModelC
         ),
         ("No node has a GPU.\nAdd one.", "No node has a GPU. Add one."),
         ("ValueError: " + "x" * 2000, "x" * 400),
+        (
+            "RuntimeError: HAProxy crashed during startup: [NOTICE] (7) : haproxy version is 2.8\n"
+            "[WARNING] (7) : config : no log address.\n[ALERT] (7) : cannot bind socket [127.0.0.1:8000]\n",
+            "HAProxy crashed during startup: [ALERT] (7) : cannot bind socket [127.0.0.1:8000]",
+        ),
     ],
-    ids=["nested", "no exception", "long"],
+    ids=["nested", "no exception", "long", "HAProxy"],
 )
 def test_what_stopped_a_model_is_one_line(message: str, cause: str) -> None:
     assert _cause(message) == cause
