@@ -20,6 +20,13 @@ _QUIET = {
     "TRANSFORMERS_VERBOSITY": "warning",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
 }
+_LOCAL = {
+    # A local cluster has no API server. Ray Train asks it at the end of a training whether the controller still lives,
+    # and would look 12 s for it; nothing answers here at once.
+    "RAY_API_SERVER_ADDRESS": "http://127.0.0.1:9",
+    # Between two looks of Ray Train at its workers, which wait for it at every checkpoint; 2 by default.
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.25",
+}
 _LOCAL_CPUS = 4  # logical: stages wait on each other's I/O, and fewer would starve a pipeline of Ray Data operators
 
 
@@ -34,11 +41,12 @@ def connect() -> None:
     """Joins the cluster of RAY_ADDRESS (set for every `ray job submit`), or starts one on this machine."""
     import ray
 
-    runtime_env = {"env_vars": {name: os.environ[name] for name in _QUIET}}
+    variables = {name: os.environ[name] for name in _QUIET}
     if os.environ.get("RAY_ADDRESS"):
-        ray.init(runtime_env=runtime_env)
+        ray.init(runtime_env={"env_vars": variables})
     else:
         cpus = max(_LOCAL_CPUS, os.cpu_count() or 1)
+        runtime_env = {"env_vars": variables | _LOCAL, "worker_process_setup_hook": "zephyr_ray.worker_log.quiet"}
         ray.init(address="local", num_cpus=cpus, include_dashboard=False, runtime_env=runtime_env)
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False

@@ -14,7 +14,7 @@ import torch
 from zephyr_ray.training.model import adapter_base, is_adapter, merge_adapter, whole_weights
 
 if TYPE_CHECKING:
-    from zephyr_ray.training.loop import TrainJob
+    from zephyr_ray.training.job import TrainJob
 
 ADAPTER_FOLDER = "adapter"
 _TRAINER_FILES = ("training_args.bin",)

@@ -13,7 +13,7 @@ from zephyr_ray.artifacts import Artifact
 from zephyr_ray.errors import UserError
 from zephyr_ray.models import ModelSource
 from zephyr_ray.recipe import DPO, SFT, Recipe
-from zephyr_ray.training.loop import TrainJob, train_worker
+from zephyr_ray.training.job import TrainJob, train_worker
 
 STATE_FOLDER = "training_state"
 

@@ -1,4 +1,4 @@
-"""Reads tokenized rows and a model -> a trained checkpoint: the loop of every Ray Train worker, for SFT and DPO."""
+"""Reads a `TrainJob` -> a trained checkpoint: what every Ray Train worker does, for SFT and DPO."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import json
 import os
 import shutil
 import tempfile
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -15,8 +14,7 @@ import torch
 
 from zephyr_ray.artifacts import Artifact
 from zephyr_ray.chat_template import load_tokenizer
-from zephyr_ray.errors import UserError
-from zephyr_ray.recipe import DPO, SFT, Recipe
+from zephyr_ray.recipe import DPO, SFT
 from zephyr_ray.training import rows as training_rows
 from zephyr_ray.training.arguments import training_arguments
 from zephyr_ray.training.callbacks import (
@@ -28,41 +26,13 @@ from zephyr_ray.training.callbacks import (
     threads_for,
 )
 from zephyr_ray.training.export import write_checkpoint
+from zephyr_ray.training.job import TrainJob
 from zephyr_ray.training.model import compute_dtype, load_model, lora_config, whole_weights
 from zephyr_ray.training.plan import Plan, RankPlan
 from zephyr_ray.training.trainers import PlannedDPOTrainer, PlannedMixin, PlannedSFTTrainer
 
 
-@dataclass(frozen=True)
-class TrainJob:
-    """What a worker needs to know. Travels from the driver to every worker by pickle."""
-
-    stage: str
-    recipe: Recipe
-    model_path: str
-    model_revision: str | None
-    tokenized: Artifact
-    reference_logps: Artifact | None
-    output: Artifact
-    progress: Any
-
-    @property
-    def section(self) -> SFT | DPO:
-        section = self.recipe.sft if self.stage == "sft" else self.recipe.dpo
-        assert section is not None
-        return section
-
-
-def train_worker(config: dict[str, TrainJob]) -> None:
-    """One Ray Train worker. What a user can mend ends the job with one line instead of being retried."""
-    job = config["job"]
-    try:
-        _train(job)
-    except UserError as error:
-        job.progress.fail(str(error))
-
-
-def _train(job: TrainJob) -> None:
+def train(job: TrainJob) -> None:
     device = "cuda" if torch.cuda.is_available() and job.section.training.gpus_per_worker > 0 else "cpu"
     if device == "cpu":
         threads_for(job.section.training.cpus_per_worker)
