@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 from safetensors.numpy import load_file
 
@@ -72,6 +73,26 @@ def test_killed_three_times_it_ends_the_same(whole: Path, tmp_path: Path, way: t
     assert (root / "candidates" / "manifest.json").stat().st_mtime < before  # only what was left was made
     mine, theirs = (load_file(path / "dpo" / "checkpoint" / "model.safetensors") for path in (root, whole))
     assert max(float(np.abs(mine[name] - theirs[name]).max()) for name in theirs) < 1e-5
+
+
+def test_one_engine_of_two_is_killed(tmp_path: Path, way: tuple[str, ...], base_model: Path) -> None:
+    root, prompts = tmp_path / "run", 400
+    engines = (
+        f"sampling.deployments=[{{name: random, model: {base_model}, accelerator: cpu, dtype: float32, "
+        "max_model_len: 128, max_in_flight: 16, min_replicas: 2, engine: {max_num_seqs: 16}}]"
+    )
+    few = (*way, engines, f"tiny.preference_prompts={prompts}", "sampling.max_tokens=48")
+    replies = root / "candidates" / "replies"
+
+    def under_way() -> bool:
+        return sum(len(file.read_bytes().splitlines()) for file in replies.glob("*.jsonl")) >= 100
+
+    status, seen = kill_and_finish("candidates", root, *few, when=under_way, victim="EngineCore")
+    assert status == 0, seen
+    rows = pq.read_table(root / "candidates" / "data").to_pylist()
+    assert len({row["prompt_id"] for row in rows}) == len(rows) == prompts
+    assert all(row["error"] is None and len(row["completions"]) == 3 for row in rows)
+    assert len({(row["prompt_id"], each["seed"]) for row in rows for each in row["completions"]}) == 3 * prompts
 
 
 def test_a_second_run_skips_everything(whole: Path, way: tuple[str, ...]) -> None:
