@@ -38,11 +38,15 @@ def check_packable(model: Any, longest: int) -> None:
 
 
 @torch.no_grad()
-def check_equals_unpacked(model: Any) -> None:
+def check_equals_unpacked(model: Any, multiple: int = 1) -> None:
     """Compares log-probs of a small packed row with those of each sequence alone, on the model as it is.
 
     It finds what no list of names can: a model that reads positions or neighbours in a way of its own. Log-probs are
     compared in their mean, because 16-bit ones differ between any two shapes of a batch.
+
+    Args:
+        model: A model with a packed forward (`add_packed_forward`), in evaluation mode.
+        multiple: What the row's length is filled up to.
 
     Raises:
         UserError: They differ.
@@ -51,7 +55,7 @@ def check_equals_unpacked(model: Any) -> None:
     token = torch.Generator().manual_seed(0)
     prompts = [torch.randint(config.vocab_size, (length,), generator=token).tolist() for length in (5, 1, 9)]
     branches = [[torch.randint(config.vocab_size, (n,), generator=token).tolist() for n in (3, 7)] for _ in prompts]
-    row = pack(prompts, branches).to(model.device)
+    row = pack(prompts, branches, multiple).to(model.device)
     packed = model(packed_row=row).log_probs[0].float()
     alone = torch.cat([_alone(model, p, branch) for p, group in zip(prompts, branches, strict=True) for branch in group])
     difference = float((packed - alone).abs().mean())
