@@ -98,7 +98,7 @@ class Training(Section):
     """Packed: sdpa (torch, a call per completion), flex (FlexAttention), flash (the package flash-attn).
     auto: sdpa on a CPU; on a GPU flash where it is installed, else flex."""
     micro_batch: int = compute(8, ge=1)
-    """Padded and SFT: rows (pairs in DPO) per forward pass of one worker; the rest of the global batch is accumulated."""
+    """Padded and SFT: rows (pairs in DPO) per forward pass of one worker; the rest of the batch is accumulated."""
     zero_stage: Literal[0, 1, 2, 3] = compute(0)
     """DeepSpeed ZeRO stage; 0 is plain data parallelism."""
     gradient_checkpointing: bool = compute(False)

@@ -33,8 +33,8 @@ class ReferenceModel:
 
         from zephyr_ray.chat_template import load_tokenizer
         from zephyr_ray.training.logps import PackedScorer, PaddedScorer
-        from zephyr_ray.training.packed_attention import choose_backend
         from zephyr_ray.training.model import compute_dtype, load_model, whole_weights
+        from zephyr_ray.training.packed_attention import choose_backend
 
         section = recipe.reference_logps
         self.device = "cuda" if section.gpus_per_worker and torch.cuda.is_available() else "cpu"

@@ -49,7 +49,7 @@ class PackedScorer:
     @torch.no_grad()
     def _row(self, pairs: list[Pair]) -> torch.Tensor:
         grid = PairGrid(pack_pairs(pairs, row_multiple(self.backend)).to(self.model.device))
-        per_token = grid.scatter(self.model(packed_row=grid.row)).log_probs.float()
+        per_token = grid.scatter(self.model(packed_row=grid.row)).log_probs
         return completion_sums(per_token, grid.batch()["completion_mask"][:, 1:], self.ld_alpha)
 
 
@@ -70,12 +70,12 @@ class PaddedScorer:
             labels=batch["input_ids"].masked_fill(batch["completion_mask"] == 0, -100),
             use_cache=False,
             fused_lm_head=True,
-        ).log_probs.float()
+        ).log_probs
         chosen, rejected = completion_sums(per_token, batch["completion_mask"][:, 1:], self.ld_alpha).cpu().numpy()
         return chosen, rejected
 
 
-def completion_sums(per_token: torch.Tensor, mask: torch.Tensor, ld_alpha: float | None) -> torch.Tensor:
+def completion_sums(per_token: Any, mask: torch.Tensor, ld_alpha: float | None) -> torch.Tensor:
     """Sums of log-probabilities of the chosen (row 0) and of the rejected completions (row 1).
 
     Args:
@@ -86,6 +86,7 @@ def completion_sums(per_token: torch.Tensor, mask: torch.Tensor, ld_alpha: float
     Returns:
         float32 [2, B].
     """
+    per_token = per_token.float()
     if ld_alpha is not None:
         per_token = per_token * length_desensitized(mask, ld_alpha)
     return per_token.sum(dim=1).view(2, -1)

@@ -125,7 +125,7 @@ def _build_trainer(job: TrainJob, device: str, folder: str) -> Any:
         dtype if narrow else torch.float32,
         quantize=lora is not None and lora.load_in_4bit,
     )
-    trainer_class = PackedDPOTrainer if packed else PlannedSFTTrainer if job.stage == "sft" else PlannedDPOTrainer
+    trainer_class: Any = PackedDPOTrainer if packed else PlannedSFTTrainer if job.stage == "sft" else PlannedDPOTrainer
     trainer = trainer_class(
         model=model,
         args=args,

@@ -77,7 +77,7 @@ def choose_backend(wanted: Literal["auto", "sdpa", "flex", "flash"], device: str
     if wanted == "flex" and device == "cpu":
         raise UserError("training.packed_attention=flex needs a GPU (torch has no backward of it on a CPU); sdpa works")
     if wanted == "flash" and not flash:
-        raise UserError("training.packed_attention=flash needs a GPU and the package flash-attn; auto uses what is there")
+        raise UserError("training.packed_attention=flash needs a GPU and the package flash-attn; auto does not")
     return wanted
 
 
@@ -87,14 +87,16 @@ def row_multiple(backend: Backend) -> int:
 
 
 class SegmentAttention:
-    """Torch's attention, branch by branch: the first one together with its prompt, the others after the prompt's keys."""
+    """Torch's attention, branch by branch: the first one together with its prompt, the others after its keys."""
 
     def __init__(self, row: PackedRow, device: torch.device):
         self.longest = row.longest
         self.segments = row.segments
         self.later = [_later_branches(segment, device) for segment in row.segments]
 
-    def __call__(self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scale: float | None) -> torch.Tensor:
+    def __call__(
+        self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scale: float | None
+    ) -> torch.Tensor:
         attention = functools.partial(
             scaled_dot_product_attention, scale=scale, enable_gqa=query.shape[1] != key.shape[1]
         )
@@ -119,7 +121,9 @@ def _lower_right(tokens: int, prompt: int, device: torch.device) -> torch.Tensor
 
 
 def _after_prompt(states: torch.Tensor, piece: Piece) -> torch.Tensor:
-    return torch.cat([states[:, :, piece.prompt_start : piece.prompt_end], states[:, :, piece.start : piece.end]], dim=2)
+    return torch.cat(
+        [states[:, :, piece.prompt_start : piece.prompt_end], states[:, :, piece.start : piece.end]], dim=2
+    )
 
 
 class FlexAttention:
@@ -129,7 +133,9 @@ class FlexAttention:
         self.longest = row.longest
         self.mask = block_mask(row.segments, device)
 
-    def __call__(self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scale: float | None) -> torch.Tensor:
+    def __call__(
+        self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scale: float | None
+    ) -> torch.Tensor:
         kernel = _compiled_flex() if query.is_cuda else _plain_flex()
         grouped = query.shape[1] != key.shape[1]
         return kernel(query, key, value, block_mask=self.mask, scale=scale, enable_gqa=grouped)
@@ -156,7 +162,9 @@ class FlashAttention:
         self.bounds = tuple(_bounds(lengths).to(device) for lengths in (queries, keys))
         self.most = max(queries), max(keys)
 
-    def __call__(self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scale: float | None) -> torch.Tensor:
+    def __call__(
+        self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scale: float | None
+    ) -> torch.Tensor:
         from flash_attn import flash_attn_varlen_func
 
         tokens_first = [states[0].transpose(0, 1) for states in (query, key, value)]

@@ -1,7 +1,7 @@
 """Reads the segments of a packed row -> FlexAttention's block mask, without ever holding a dense one.
 
-Which of the 128 x 128 blocks are empty, full or partly visible is worked out on pieces (prompts and branches), some tens
-of them in a row; only partly visible blocks ask `mask_mod` token by token.
+Which of the 128 x 128 blocks are empty, full or partly visible is worked out on pieces (prompts and branches), some
+tens of them in a row; only partly visible blocks ask `mask_mod` token by token.
 """
 
 from __future__ import annotations

@@ -57,7 +57,9 @@ def check_equals_unpacked(model: Any, multiple: int = 1) -> None:
     branches = [[torch.randint(config.vocab_size, (n,), generator=token).tolist() for n in (3, 7)] for _ in prompts]
     row = pack(prompts, branches, multiple).to(model.device)
     packed = model(packed_row=row).log_probs[0].float()
-    alone = torch.cat([_alone(model, p, branch) for p, group in zip(prompts, branches, strict=True) for branch in group])
+    alone = torch.cat(
+        [_alone(model, p, branch) for p, group in zip(prompts, branches, strict=True) for branch in group]
+    )
     difference = float((packed - alone).abs().mean())
     if not difference < (1e-4 if model.dtype == torch.float32 else 0.1):
         raise _refusal(config, f"packed and plain log-probs differ by {difference:.2g} per token")
@@ -72,6 +74,5 @@ def _alone(model: Any, prompt: list[int], branch: list[int]) -> torch.Tensor:
 
 
 def _refusal(config: Any, reason: str) -> UserError:
-    return UserError(
-        f"training.engine=packed cannot train a model of type {config.model_type}: {reason}; training.engine=padded works"
-    )
+    problem = f"training.engine=packed cannot take a model of type {config.model_type}: {reason}"
+    return UserError(f"{problem}; training.engine=padded works")

@@ -27,7 +27,7 @@ class Segment(NamedTuple):
 
 
 class Piece(NamedTuple):
-    """A prompt or a branch of the row: its tokens are start .. end - 1; its prompt's are prompt_start .. prompt_end - 1."""
+    """A prompt or a branch: its tokens are start .. end - 1, those of its prompt prompt_start .. prompt_end - 1."""
 
     start: int
     end: int
@@ -85,7 +85,9 @@ def pack(prompts: Sequence[Sequence[int]], branches: Sequence[Sequence[Sequence[
     """
     if not all(len(prompt) for prompt in prompts):
         raise ValueError("an empty prompt: nothing predicts the first token of its completions")
-    parts = [(list(prompt), [list(branch) for branch in group]) for prompt, group in zip(prompts, branches, strict=True)]
+    parts = [
+        (list(prompt), [list(branch) for branch in group]) for prompt, group in zip(prompts, branches, strict=True)
+    ]
     rest = -sum(len(prompt) + sum(map(len, group)) for prompt, group in parts) % multiple
     if rest:
         parts.append(([0] * rest, []))

@@ -19,7 +19,7 @@ from zephyr_ray.training.packed_layout import PackedRow
 
 
 def add_packed_forward(model: Any, backend: Backend) -> None:
-    """Adds `model(packed_row=row)` to a model that has TRL's fused head: its fields, each [1, C], for the row's targets.
+    """Adds `model(packed_row=row)` to a model with TRL's fused head: its fields, each [1, C], for the row's targets.
 
     Other calls are as before. Wrappers (PEFT, DDP, DeepSpeed) that come later pass the argument through, so that what
     is called is always the wrapper.

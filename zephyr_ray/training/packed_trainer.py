@@ -31,9 +31,10 @@ class PackedDPOTrainer(PlannedDPOTrainer):
     backend: Backend
 
     def follow(self, rows: Rows, rank_plan: PackedRankPlan, backend: Backend = "sdpa") -> None:  # type: ignore[override]
-        super().follow(rows, rank_plan)  # type: ignore[arg-type]
+        super().follow(rows, rank_plan)
         self.backend = backend
-        model = self.model.get_base_model() if is_peft_model(self.model) else self.model
+        model: Any = self.model
+        model = model.get_base_model() if is_peft_model(model) else model
         check_packable(model, rows.longest_sequence())
         add_packed_forward(model, backend)
 
@@ -42,7 +43,7 @@ class PackedDPOTrainer(PlannedDPOTrainer):
         multiple = row_multiple(self.backend)
         return torch.utils.data.DataLoader(
             _MicroBatches(self.rows),
-            batch_sampler=self.rank_plan,  # type: ignore[arg-type]
+            batch_sampler=self.rank_plan,
             collate_fn=lambda step: {"micro_batches": [collate_packed(pairs, multiple) for pairs in step]},
         )
 

@@ -1,7 +1,7 @@
 """Reads the token lengths of a step's pairs and a budget -> which pairs share a row of tokens, on which worker.
 
-A micro-batch is one row of tokens without padding (`packed_layout`), so what bounds its memory is tokens, not pairs. The
-number of micro-batches differs from step to step; every rank has the same number of them, because sharded training
+A micro-batch is one row of tokens without padding (`packed_layout`), so what bounds its memory is tokens, not pairs.
+The number of micro-batches differs from step to step; every rank has the same number of them, because sharded training
 gathers weights in step. The partition is a pure function of the step's rows and their lengths: every rank computes all
 of it and takes its part.
 """

@@ -54,7 +54,7 @@ class Rows(torch.utils.data.Dataset):
 
     def packed_lengths(self) -> np.ndarray:
         """Tokens of each pair where its prompt lies once (int64, by row number)."""
-        return sum(self.token_counts(name) for name in ("prompt_ids", "chosen_ids", "rejected_ids"))
+        return self.token_counts("prompt_ids") + self.token_counts("chosen_ids") + self.token_counts("rejected_ids")
 
     def longest_sequence(self) -> int:
         """Tokens of the longest prompt with one of its completions."""

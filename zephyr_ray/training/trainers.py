@@ -33,7 +33,7 @@ class PlannedMixin:
         """The plan's micro-batches of this rank, over the whole run: the trainer sees it as one epoch."""
         return torch.utils.data.DataLoader(
             self.rows,
-            batch_sampler=self.rank_plan,  # type: ignore[arg-type]
+            batch_sampler=self.rank_plan,
             collate_fn=_collate(self.data_collator),  # type: ignore[attr-defined]
         )
 

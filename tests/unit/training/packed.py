@@ -57,7 +57,9 @@ def make_pairs(count: int, seed: int, longest: int = 24) -> list[dict[str, list[
     """Pairs of random lengths. Among them one-token prompts and completions, and equal prompts."""
     rng = np.random.default_rng(seed)
     names = ("prompt_ids", "chosen_ids", "rejected_ids")
-    pairs = [{name: rng.integers(3, VOCAB, size=rng.integers(1, longest)).tolist() for name in names} for _ in range(count)]
+    pairs = [
+        {name: rng.integers(3, VOCAB, size=rng.integers(1, longest)).tolist() for name in names} for _ in range(count)
+    ]
     pairs[0]["prompt_ids"] = [5]
     pairs[1 % count]["chosen_ids"] = [6]
     pairs[2 % count]["rejected_ids"] = [7]

@@ -9,7 +9,9 @@ from zephyr_ray.training.packed_blocks import BLOCK, visible_blocks
 from zephyr_ray.training.packed_layout import pack, visible
 
 tokens = st.lists(st.integers(3, 99), min_size=1, max_size=9)
-groups = st.lists(st.tuples(tokens, st.lists(st.lists(st.integers(3, 99), max_size=7), max_size=4)), min_size=1, max_size=4)
+groups = st.lists(
+    st.tuples(tokens, st.lists(st.lists(st.integers(3, 99), max_size=7), max_size=4)), min_size=1, max_size=4
+)
 
 
 def test_a_row_by_hand() -> None:

@@ -1,7 +1,6 @@
 """Packed log-probs and gradients against plain ones: each sequence alone, and a dense mask, in float32."""
 
 import copy
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -34,7 +33,9 @@ def sums(model, pairs: list[dict]) -> torch.Tensor:
 def test_log_probs_equal_each_sequence_alone(family: str) -> None:
     plain, pairs = make_model(family), make_pairs(5, 1)
     expected = [
-        sequence_logp(plain, pair["prompt_ids"], pair[side]) for side in ("chosen_ids", "rejected_ids") for pair in pairs
+        sequence_logp(plain, pair["prompt_ids"], pair[side])
+        for side in ("chosen_ids", "rejected_ids")
+        for pair in pairs
     ]
     model = packed(copy.deepcopy(plain))
     with torch.no_grad():

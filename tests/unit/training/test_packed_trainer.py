@@ -8,6 +8,7 @@ import datasets
 import numpy as np
 import pytest
 import torch
+from peft import LoraConfig
 from trl import DPOConfig, DPOTrainer
 from trl.trainer.dpo_trainer import DataCollatorForPreference
 
@@ -16,9 +17,9 @@ from tests.unit.training.packed import VOCAB, make_model, make_pairs
 from zephyr_ray import recipe as recipes
 from zephyr_ray.chat_template import load_tokenizer
 from zephyr_ray.tiny.model import train_tokenizer
-from zephyr_ray.training.packed_trainer import PackedDPOTrainer
+from zephyr_ray.training.packed_trainer import PackedDPOTrainer, collate_packed
 from zephyr_ray.training.packing import PackedRankPlan
-from zephyr_ray.training.plan import Plan
+from zephyr_ray.training.plan import Plan, Slot
 from zephyr_ray.training.rows import Rows
 
 BATCH = 6
@@ -91,10 +92,20 @@ class PlainTRL(DPOTrainer):
         )
 
 
-def run_trl(folder: Path, tokenizer, references, **options) -> list[dict[str, float]]:
+def lora() -> LoraConfig:
+    """Matrices that are not 0 at the start, so that both have a gradient."""
+    return LoraConfig(r=4, lora_alpha=8, target_modules="all-linear", task_type="CAUSAL_LM", init_lora_weights=False)
+
+
+def run_trl(folder: Path, tokenizer, references, peft: LoraConfig | None = None, **options) -> list[dict[str, float]]:
     table = datasets.Dataset.from_list(PAIRS)
+    torch.manual_seed(7)
     trainer = PlainTRL(
-        model=make_model("mistral"), args=arguments(folder, **options), train_dataset=table, processing_class=tokenizer
+        model=make_model("mistral"),
+        args=arguments(folder, **options),
+        train_dataset=table,
+        processing_class=tokenizer,
+        peft_config=peft,
     )
     trainer.pairs = [
         {**pair, **{name: float(values[row]) for name, values in references.items()}} for row, pair in enumerate(PAIRS)
@@ -103,13 +114,15 @@ def run_trl(folder: Path, tokenizer, references, **options) -> list[dict[str, fl
     return [row for row in trainer.state.log_history if "loss" in row]
 
 
-def packed_trainer(folder: Path, tokenizer, references, budget: int, model: Any = None, **options) -> PackedDPOTrainer:
+def packed_trainer(folder: Path, tokenizer, references, budget: int, peft: LoraConfig | None = None, **options):
     table = datasets.Dataset.from_list(PAIRS)
+    torch.manual_seed(7)
     trainer = PackedDPOTrainer(
-        model=model or make_model("mistral"),
+        model=make_model("mistral"),
         args=arguments(folder, **options),
         train_dataset=table,
         processing_class=tokenizer,
+        peft_config=peft,
     )
     rows = Rows(table, np.arange(len(PAIRS)), references)
     trainer.follow(rows, PackedRankPlan(PLAN, 0, 1, rows.packed_lengths(), budget))
@@ -126,7 +139,9 @@ def run_packed(folder: Path, tokenizer, references, budget: int, **options) -> l
 def assert_same_curve(ours: list[dict], theirs: list[dict], names: list[str]) -> None:
     assert len(ours) == len(theirs) == STEPS
     for name in names:
-        np.testing.assert_allclose([r[name] for r in ours], [r[name] for r in theirs], atol=1e-4, rtol=1e-4, err_msg=name)
+        np.testing.assert_allclose(
+            [r[name] for r in ours], [r[name] for r in theirs], atol=1e-4, rtol=1e-4, err_msg=name
+        )
 
 
 @pytest.mark.parametrize("ld_alpha", [None, 0.5])
@@ -153,3 +168,53 @@ def test_the_first_loss_is_ln_2(tmp_path: Path, tokenizer, references) -> None:
     trainer = packed_trainer(tmp_path, tokenizer, references, 100, max_steps=1)
     trainer.train()
     assert trainer.state.log_history[0]["loss"] == pytest.approx(math.log(2), abs=1e-5)
+
+
+def first_steps(folder: Path, tokenizer, references, **options) -> list[dict[str, float]]:
+    trainer = packed_trainer(folder, tokenizer, references, 100, max_steps=6, **options)
+    trainer.train()
+    return [row for row in trainer.state.log_history if "loss" in row]
+
+
+def test_bfloat16_and_checkpointing(tmp_path: Path, tokenizer, references) -> None:
+    """Recomputing activations changes nothing; autocast over float32 weights starts near ln 2."""
+    plain = first_steps(tmp_path, tokenizer, references)
+    recomputed = first_steps(tmp_path, tokenizer, references, gradient_checkpointing=True)
+    for name in ("loss", "grad_norm"):
+        np.testing.assert_allclose([r[name] for r in recomputed], [r[name] for r in plain], atol=1e-5, rtol=1e-5)
+    narrow = first_steps(tmp_path, tokenizer, references, bf16=True)
+    assert narrow[0]["loss"] == pytest.approx(math.log(2), abs=0.05)
+    assert narrow[0]["loss"] != pytest.approx(math.log(2), abs=1e-6)  # it did run in bfloat16
+
+
+def test_an_adapter_trains_as_with_trl(tmp_path: Path, tokenizer, references) -> None:
+    """LoRA's wrapper passes packed rows through, and its gradients are TRL's."""
+    options = {"learning_rate": 1e-2}
+    theirs = run_trl(tmp_path, tokenizer, references, peft=lora(), **options)
+    ours = run_packed(tmp_path, tokenizer, references, 120, peft=lora(), **options)
+    assert_same_curve(ours, theirs, ["loss", "grad_norm"])
+    assert abs(theirs[0]["loss"] - theirs[-1]["loss"]) > 1e-2
+
+
+def test_a_pair_costs_its_tokens_and_hardly_more(tokenizer) -> None:
+    """Tokens computed over useful ones (each prompt once) with lengths like UltraFeedback's: no padding anywhere."""
+    rng = np.random.default_rng(0)
+    pairs = [
+        {
+            "prompt_ids": [3] * int(np.clip(rng.lognormal(4.8, 0.9), 8, 512)),
+            **{f"{side}_ids": [4] * int(np.clip(rng.lognormal(5.5, 0.7), 8, 512)) for side in ("chosen", "rejected")},
+        }
+        for _ in range(128)
+    ]
+    useful = np.array([sum(map(len, pair.values())) for pair in pairs])
+    for multiple, most in ((1, 1.0), (128, 1.03)):
+        computed = 0
+        for rank in range(2):
+            for slots in PackedRankPlan(Plan(128, 64, 1, 0), rank, 2, useful, 4096):
+                packed = [collate_packed([with_plan(pairs[s.row], s) for s in part], multiple) for part in slots]
+                computed += sum(batch["packed_row"].tokens.numel() for batch in packed)
+        assert 1.0 <= computed / useful.sum() <= most
+
+
+def with_plan(pair: dict[str, Any], slot: Slot) -> dict[str, Any]:
+    return {**pair, "ref_chosen_logps": 0.0, "ref_rejected_logps": 0.0, "row": slot.row, "loss_scale": slot.loss_scale}
