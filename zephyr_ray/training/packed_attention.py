@@ -225,7 +225,14 @@ def packed_attention(
     if attention_mask is None or isinstance(attention_mask, torch.Tensor):
         return sdpa_attention_forward(module, query, key, value, attention_mask, dropout, scaling, **kwargs)
     _check_plain(module, attention_mask.longest, dropout, kwargs)
-    return attention_mask(query, key, value, scaling).transpose(1, 2).contiguous(), None
+    states = (_narrowed(tensor) for tensor in (query, key, value))
+    return attention_mask(*states, scaling).transpose(1, 2).contiguous(), None
+
+
+def _narrowed(states: torch.Tensor) -> torch.Tensor:
+    """In autocast its dtype, as torch's own attention does by itself: rotary positions leave float32 behind."""
+    device = states.device.type
+    return states.to(torch.get_autocast_dtype(device)) if torch.is_autocast_enabled(device) else states
 
 
 def _check_plain(module: torch.nn.Module, longest: int, dropout: float, options: dict[str, Any]) -> None:

@@ -62,14 +62,17 @@ class PairGrid:
 
     @property
     def _lengths(self) -> torch.Tensor:
-        """Tokens of each completion [2 B], the chosen ones first; in the row a pair's two follow each other."""
-        return torch.tensor(self.row.branch_lengths, device=self.row.tokens.device).view(-1, 2).T.flatten()
+        """Tokens of each completion [2 B], the chosen ones first; in the row a pair's two follow each other.
+
+        On the CPU: a GPU would be waited for at each look at a number.
+        """
+        return torch.tensor(self.row.branch_lengths).view(-1, 2).T.flatten()
 
     def batch(self) -> dict[str, torch.Tensor]:
         """`completion_mask`, and stand-ins for what TRL only counts or masks."""
         lengths = self._lengths
-        place = torch.arange(int(lengths.max()) + 1, device=lengths.device)
-        mask = ((place > 0) & (place <= lengths[:, None])).long()
+        place = torch.arange(int(lengths.max()) + 1)
+        mask = ((place > 0) & (place <= lengths[:, None])).long().to(self.row.tokens.device)
         prompts = 2 * sum(segment.prompt for segment in self.row.segments if segment.branches)
         # TRL counts tokens by summing the attention mask, a pair's prompt twice
         return {

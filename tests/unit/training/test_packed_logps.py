@@ -9,7 +9,7 @@ from trl.trainer.utils import add_fused_lm_head
 
 from tests.oracles.dpo import sequence_logp
 from tests.unit.training.packed import CONFIGS, make_model, make_pairs
-from zephyr_ray.training.packed_attention import FlexAttention, SegmentAttention, flash_sequences
+from zephyr_ray.training.packed_attention import FlexAttention, SegmentAttention, flash_sequences, packed_attention
 from zephyr_ray.training.packed_layout import pack, visible
 from zephyr_ray.training.packed_logps import PairGrid, add_packed_forward
 from zephyr_ray.training.packed_trainer import pack_pairs
@@ -127,6 +127,19 @@ def test_flex_attention_equals_a_dense_mask(scale: float | None) -> None:
     *inputs, _ = attention_inputs(row.tokens.shape[1], 0)
     ours = FlexAttention(row, torch.device("cpu"))(*inputs, scale)
     torch.testing.assert_close(ours, dense(*inputs, visible(row.segments), scale), atol=1e-5, rtol=1e-4)
+
+
+def test_in_autocast_states_of_two_dtypes_become_one() -> None:
+    """Rotary positions make float32 of queries and keys; FlexAttention and flash-attn want one narrow dtype."""
+    row = branching_row()
+    query, key, value, _ = attention_inputs(row.tokens.shape[1], 0)
+    expected = dense(query, key, value, visible(row.segments), None)
+    for backend in (SegmentAttention, FlexAttention):
+        mask = backend(row, torch.device("cpu"))
+        with torch.autocast("cpu", torch.bfloat16):
+            out, _ = packed_attention(torch.nn.Module(), query, key, value.bfloat16(), mask)
+        assert out.dtype == torch.bfloat16
+        torch.testing.assert_close(out.transpose(1, 2).float(), expected, atol=0.05, rtol=0.05)
 
 
 def test_flash_sequences_are_the_dense_rule() -> None:
