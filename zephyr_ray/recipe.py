@@ -87,8 +87,18 @@ class Training(Section):
     """GPUs that each worker asks Ray for; 0 trains on the CPU."""
     labels: dict[str, str] = compute({})
     """Ray node labels that the workers' nodes must carry."""
+    engine: Literal["packed", "padded"] = compute("packed")
+    """How DPO computes log-probs. packed: each prompt once, no padding (docs/engine.md); padded: TRL's own way.
+    SFT is padded either way; joining its dialogues is `sft.packing`."""
+    tokens_per_micro_batch: int = compute(4096, ge=1)
+    """Packed: most tokens per forward pass of one worker, a pair's prompt counted once."""
+    oversized_pair: Literal["alone", "refuse"] = compute("alone")
+    """Packed: a pair that is larger than `tokens_per_micro_batch` is a forward pass alone, or is refused."""
+    packed_attention: Literal["auto", "sdpa", "flex", "flash"] = compute("auto")
+    """Packed: sdpa (torch, a call per completion), flex (FlexAttention), flash (the package flash-attn).
+    auto: sdpa on a CPU; on a GPU flash where it is installed, else flex."""
     micro_batch: int = compute(8, ge=1)
-    """Rows (pairs in DPO) per forward pass of one worker; the rest of the global batch is accumulated."""
+    """Padded and SFT: rows (pairs in DPO) per forward pass of one worker; the rest of the batch is accumulated."""
     zero_stage: Literal[0, 1, 2, 3] = compute(0)
     """DeepSpeed ZeRO stage; 0 is plain data parallelism."""
     gradient_checkpointing: bool = compute(False)

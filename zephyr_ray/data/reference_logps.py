@@ -29,11 +29,12 @@ class ReferenceModel:
 
     def __init__(self, recipe: Recipe, model_path: str, revision: str | None, progress: Any):
         import torch
-        from trl.trainer.dpo_trainer import DataCollatorForPreference
         from trl.trainer.utils import add_fused_lm_head
 
         from zephyr_ray.chat_template import load_tokenizer
+        from zephyr_ray.training.logps import PackedScorer, PaddedScorer
         from zephyr_ray.training.model import compute_dtype, load_model, whole_weights
+        from zephyr_ray.training.packed_attention import choose_backend
 
         section = recipe.reference_logps
         self.device = "cuda" if section.gpus_per_worker and torch.cuda.is_available() else "cpu"
@@ -48,27 +49,25 @@ class ReferenceModel:
         )
         self.model = model.to(self.device).eval()
         add_fused_lm_head(self.model)
-        tokenizer = load_tokenizer(model_path, recipe.chat, revision)
-        self.collate = DataCollatorForPreference(pad_token_id=tokenizer.pad_token_id)
-        self.ld_alpha = recipe.dpo.training.trl.get("ld_alpha")
+        ld_alpha, training = recipe.dpo.training.trl.get("ld_alpha"), recipe.dpo.training
+        if training.engine == "packed":
+            backend = choose_backend(training.packed_attention, self.device)
+            self.scorer: Any = PackedScorer(self.model, ld_alpha, training.tokens_per_micro_batch, backend)
+        else:
+            pad = load_tokenizer(model_path, recipe.chat, revision).pad_token_id
+            self.scorer = PaddedScorer(self.model, ld_alpha, pad)
         self.progress = progress
 
     def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        import torch
-
-        from zephyr_ray.training.logps import pair_logps
-
         columns = ("prompt_ids", "chosen_ids", "rejected_ids")
         rows = [{name: batch[name][index].tolist() for name in columns} for index in range(len(batch["pair_id"]))]
-        padded = {name: tensor.to(self.device) for name, tensor in self.collate(rows).items()}
-        with torch.no_grad():
-            chosen, rejected = pair_logps(self.model, padded, self.ld_alpha)
+        chosen, rejected = self.scorer(rows)
         if self.progress is not None:
             self.progress.add(len(rows))
         return {
             "pair_id": batch["pair_id"],
-            "ref_chosen_logps": chosen.cpu().numpy(),
-            "ref_rejected_logps": rejected.cpu().numpy(),
+            "ref_chosen_logps": chosen,
+            "ref_rejected_logps": rejected,
         }
 
 

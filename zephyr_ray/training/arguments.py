@@ -11,6 +11,7 @@ import torch
 from zephyr_ray.errors import UserError
 from zephyr_ray.recipe import DPO, SFT, Recipe
 from zephyr_ray.training.deepspeed_config import deepspeed_config
+from zephyr_ray.training.packing import PackedRankPlan
 from zephyr_ray.training.plan import RankPlan
 
 # What the platform itself decides: set through `trl`, these would break a contract of the recipe.
@@ -56,7 +57,13 @@ def check_trl_options(recipe: Recipe, stages: tuple[str, ...]) -> None:
 
 
 def training_arguments(
-    stage: str, section: SFT | DPO, rank_plan: RankPlan, seed: int, folder: str, device: str, dtype: torch.dtype
+    stage: str,
+    section: SFT | DPO,
+    rank_plan: RankPlan | PackedRankPlan,
+    seed: int,
+    folder: str,
+    device: str,
+    dtype: torch.dtype,
 ) -> Any:
     """TRL's SFTConfig or DPOConfig for one rank.
 

@@ -14,7 +14,8 @@ import torch
 
 from zephyr_ray.artifacts import Artifact
 from zephyr_ray.chat_template import load_tokenizer
-from zephyr_ray.recipe import DPO, SFT
+from zephyr_ray.errors import UserError
+from zephyr_ray.recipe import DPO, SFT, Training
 from zephyr_ray.training import rows as training_rows
 from zephyr_ray.training.arguments import training_arguments
 from zephyr_ray.training.callbacks import (
@@ -28,6 +29,9 @@ from zephyr_ray.training.callbacks import (
 from zephyr_ray.training.export import write_checkpoint
 from zephyr_ray.training.job import TrainJob
 from zephyr_ray.training.model import compute_dtype, load_model, lora_config, whole_weights
+from zephyr_ray.training.packed_attention import choose_backend
+from zephyr_ray.training.packed_trainer import PackedDPOTrainer
+from zephyr_ray.training.packing import PackedRankPlan
 from zephyr_ray.training.plan import Plan, RankPlan
 from zephyr_ray.training.trainers import PlannedDPOTrainer, PlannedMixin, PlannedSFTTrainer
 
@@ -70,7 +74,12 @@ def _build_trainer(job: TrainJob, device: str, folder: str) -> Any:
         assert job.reference_logps is not None
         table = training_rows.load_pairs(job.tokenized, job.reference_logps)
     plan = Plan(len(table), section.global_batch, section.epochs, job.recipe.run.seed, section.max_steps)
-    rank_plan = RankPlan(plan, rank, world_size, training.micro_batch)
+    packed = job.stage == "dpo" and training.engine == "packed"
+    rank_plan = (
+        _packed_plan(plan, rank, world_size, table, training)
+        if packed
+        else RankPlan(plan, rank, world_size, training.micro_batch)
+    )
 
     dtype = compute_dtype(job.recipe.model, device)
     sharded = training.zero_stage > 0
@@ -87,7 +96,7 @@ def _build_trainer(job: TrainJob, device: str, folder: str) -> Any:
         dtype if narrow else torch.float32,
         quantize=lora is not None and lora.load_in_4bit,
     )
-    trainer_class = PlannedSFTTrainer if job.stage == "sft" else PlannedDPOTrainer
+    trainer_class: Any = PackedDPOTrainer if packed else PlannedSFTTrainer if job.stage == "sft" else PlannedDPOTrainer
     trainer = trainer_class(
         model=model,
         args=args,
@@ -95,7 +104,10 @@ def _build_trainer(job: TrainJob, device: str, folder: str) -> Any:
         processing_class=load_tokenizer(job.model_path, job.recipe.chat, job.model_revision),
         peft_config=lora_config(lora) if lora else None,
     )
-    trainer.follow(table, rank_plan)
+    if packed:
+        trainer.follow(table, rank_plan, choose_backend(training.packed_attention, device))
+    else:
+        trainer.follow(table, rank_plan)
     trainer.add_callback(ReportCheckpoint(trainer))
     if rank == 0:
         trainer.add_callback(ReportProgress(job.progress))
@@ -103,6 +115,19 @@ def _build_trainer(job: TrainJob, device: str, folder: str) -> Any:
         expected = loss_at_reference(section.loss_type[0], section.beta) if len(section.loss_type) == 1 else None
         trainer.add_callback(FirstStepGuard(trainer, expected, section.step0_tolerance))
     return trainer
+
+
+def _packed_plan(
+    plan: Plan, rank: int, world_size: int, pairs: training_rows.Rows, training: Training
+) -> PackedRankPlan:
+    lengths, budget = pairs.packed_lengths(), training.tokens_per_micro_batch
+    larger = int((lengths > budget).sum())
+    if larger and training.oversized_pair == "refuse":
+        raise UserError(
+            f"{larger} pairs are larger than dpo.training.tokens_per_micro_batch={budget} (the largest has "
+            f"{lengths.max()} tokens); raise it, lower tokenized.max_length, or set oversized_pair=alone"
+        )
+    return PackedRankPlan(plan, rank, world_size, lengths, budget)
 
 
 def _init_deepspeed_on_cpu() -> None:

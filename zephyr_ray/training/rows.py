@@ -12,6 +12,7 @@ from typing import Any, Literal
 import datasets
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import torch
 from filelock import FileLock
@@ -45,6 +46,20 @@ class Rows(torch.utils.data.Dataset):
         if self.loss_on is not None:
             row["labels"] = _labels(row, self.loss_on)
         return {**row, "row": slot.row, "loss_scale": slot.loss_scale}
+
+    def token_counts(self, column: str) -> np.ndarray:
+        """Tokens of each row in a column of lists (int64, by row number)."""
+        counts = pc.list_value_length(self.table.data.column(column)).to_numpy()
+        return counts.astype(np.int64)[self.order]
+
+    def packed_lengths(self) -> np.ndarray:
+        """Tokens of each pair where its prompt lies once (int64, by row number)."""
+        return self.token_counts("prompt_ids") + self.token_counts("chosen_ids") + self.token_counts("rejected_ids")
+
+    def longest_sequence(self) -> int:
+        """Tokens of the longest prompt with one of its completions."""
+        longer = np.maximum(self.token_counts("chosen_ids"), self.token_counts("rejected_ids"))
+        return int((self.token_counts("prompt_ids") + longer).max())
 
 
 def load_pairs(tokenized: Artifact, reference_logps: Artifact) -> Rows:

@@ -13,6 +13,7 @@ import torch
 from trl import DPOTrainer, SFTTrainer
 
 from zephyr_ray.errors import GuardError
+from zephyr_ray.training.packing import PackedRankPlan
 from zephyr_ray.training.plan import RankPlan
 from zephyr_ray.training.rows import IGNORED, Rows
 
@@ -21,10 +22,10 @@ class PlannedMixin:
     """What both trainers share. Set `rows`, `rank_plan` and `seen` (int64 counts per row) with `follow`."""
 
     rows: Rows
-    rank_plan: RankPlan
+    rank_plan: RankPlan | PackedRankPlan
     seen: np.ndarray
 
-    def follow(self, rows: Rows, rank_plan: RankPlan) -> None:
+    def follow(self, rows: Rows, rank_plan: RankPlan | PackedRankPlan) -> None:
         self.rows, self.rank_plan = rows, rank_plan
         self.seen = np.zeros(len(rows), dtype=np.int64)
 
@@ -59,7 +60,7 @@ class PlannedDPOTrainer(PlannedMixin, DPOTrainer):
 
     loss_is_scaled_for_ga = True
 
-    def follow(self, rows: Rows, rank_plan: RankPlan) -> None:
+    def follow(self, rows: Rows, rank_plan: RankPlan | PackedRankPlan) -> None:
         super().follow(rows, rank_plan)
         self.accelerator.gather = _gather_uneven(self.accelerator)
 

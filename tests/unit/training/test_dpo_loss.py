@@ -11,7 +11,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from transformers import MistralConfig, MistralForCausalLM
 from trl import DPOConfig
-from trl.trainer.dpo_trainer import DataCollatorForPreference
 from trl.trainer.utils import add_fused_lm_head
 
 from tests.oracles.dpo import dpo_loss, sequence_logp
@@ -19,7 +18,7 @@ from zephyr_ray import recipe as recipes
 from zephyr_ray.chat_template import load_tokenizer
 from zephyr_ray.tiny.model import train_tokenizer
 from zephyr_ray.training.callbacks import loss_at_reference
-from zephyr_ray.training.logps import length_desensitized, pair_logps
+from zephyr_ray.training.logps import PackedScorer, PaddedScorer, length_desensitized
 from zephyr_ray.training.plan import Plan, RankPlan
 from zephyr_ray.training.rows import Rows
 from zephyr_ray.training.trainers import PlannedDPOTrainer
@@ -96,14 +95,26 @@ def references_of(model, pairs: list[dict]) -> dict[str, np.ndarray]:
     }
 
 
-def test_reference_logps_are_sums_over_the_completion() -> None:
+@pytest.mark.parametrize("budget", [None, 1, 40, 1000])
+def test_reference_logps_are_sums_over_the_completion(budget: int | None) -> None:
+    """Padded (None), and packed by any budget."""
     model, pairs = make_model(0), make_pairs(6, 0)
     plain = references_of(model, pairs)
     add_fused_lm_head(model)
-    with torch.no_grad():
-        chosen, rejected = pair_logps(model, DataCollatorForPreference(pad_token_id=0)(pairs), ld_alpha=None)
-    np.testing.assert_allclose(chosen.numpy(), plain["ref_chosen_logps"], atol=1e-4)
-    np.testing.assert_allclose(rejected.numpy(), plain["ref_rejected_logps"], atol=1e-4)
+    scorer = PaddedScorer(model, None, 0) if budget is None else PackedScorer(model, None, budget, "sdpa")
+    chosen, rejected = scorer(pairs)
+    np.testing.assert_allclose(chosen, plain["ref_chosen_logps"], atol=1e-4)
+    np.testing.assert_allclose(rejected, plain["ref_rejected_logps"], atol=1e-4)
+
+
+def test_packed_and_padded_agree_on_length_desensitized_sums() -> None:
+    padded, packed = make_model(0), make_model(0)
+    for model in (padded, packed):
+        add_fused_lm_head(model)
+    pairs = make_pairs(6, 0)
+    sides = PaddedScorer(padded, 0.5, 0)(pairs), PackedScorer(packed, 0.5, 50, "sdpa")(pairs)
+    np.testing.assert_allclose(*sides, atol=1e-4)
+    assert not np.allclose(sides[0], PaddedScorer(padded, None, 0)(pairs), atol=1e-2)
 
 
 def test_length_desensitized_weights_by_hand() -> None:

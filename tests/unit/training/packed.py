@@ -1,0 +1,67 @@
+"""Small random models and pairs for the tests of the packed engine."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from transformers import (
+    AutoModelForCausalLM,
+    Gemma3TextConfig,
+    GemmaConfig,
+    LlamaConfig,
+    MistralConfig,
+    MixtralConfig,
+    Qwen2Config,
+    Qwen2MoeConfig,
+    Qwen3Config,
+)
+
+VOCAB = 320
+_SHAPE: dict[str, Any] = {
+    "vocab_size": VOCAB,
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 256,
+    "pad_token_id": 0,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+}
+CONFIGS = {
+    "mistral": lambda: MistralConfig(**_SHAPE, sliding_window=None),
+    "llama": lambda: LlamaConfig(**_SHAPE),
+    "qwen2": lambda: Qwen2Config(**_SHAPE),
+    "qwen3": lambda: Qwen3Config(**_SHAPE, head_dim=8),
+    "gemma": lambda: GemmaConfig(**_SHAPE, head_dim=8),
+    "gemma3": lambda: Gemma3TextConfig(**_SHAPE, head_dim=8, sliding_window=64),
+    "mixtral": lambda: MixtralConfig(**_SHAPE, num_local_experts=4),
+    "qwen2_moe": lambda: Qwen2MoeConfig(
+        **_SHAPE, num_experts=4, moe_intermediate_size=16, shared_expert_intermediate_size=16
+    ),
+}
+
+
+def make_model(family: str, seed: int = 0, attention: str = "sdpa") -> Any:
+    """A model whose weights are large enough that what a token sees shows in its log-probs."""
+    torch.manual_seed(seed)
+    config = CONFIGS[family]()
+    config.initializer_range = 0.2
+    return AutoModelForCausalLM.from_config(config, attn_implementation=attention).eval()
+
+
+def make_pairs(count: int, seed: int, longest: int = 24) -> list[dict[str, list[int]]]:
+    """Pairs of random lengths. Among them one-token prompts and completions, and equal prompts."""
+    rng = np.random.default_rng(seed)
+    names = ("prompt_ids", "chosen_ids", "rejected_ids")
+    pairs = [
+        {name: rng.integers(3, VOCAB, size=rng.integers(1, longest)).tolist() for name in names} for _ in range(count)
+    ]
+    pairs[0]["prompt_ids"] = [5]
+    pairs[1 % count]["chosen_ids"] = [6]
+    pairs[2 % count]["rejected_ids"] = [7]
+    pairs[-1]["prompt_ids"] = list(pairs[-2 % count]["prompt_ids"])
+    return pairs

@@ -1,0 +1,110 @@
+"""Models that cannot be packed are refused by name, with the way out."""
+
+import copy
+
+import pytest
+import torch
+from transformers import (
+    AutoModelForCausalLM,
+    BloomConfig,
+    Gemma2Config,
+    GptOssConfig,
+    MambaConfig,
+    MistralConfig,
+    MptConfig,
+    PreTrainedConfig,
+)
+from trl.trainer.utils import add_fused_lm_head
+
+from tests.unit.training.packed import CONFIGS, make_model
+from zephyr_ray.errors import UserError
+from zephyr_ray.training.packed_attention import choose_backend
+from zephyr_ray.training.packed_check import check_equals_unpacked, check_packable
+from zephyr_ray.training.packed_layout import pack
+from zephyr_ray.training.packed_logps import add_packed_forward
+
+SHAPE = {
+    "vocab_size": 97,
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "pad_token_id": 0,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+}
+REFUSED = [
+    (BloomConfig(vocab_size=97, hidden_size=32, n_layer=2, n_head=4), "type bloom: .*attention interface"),
+    (MptConfig(vocab_size=97, d_model=32, n_layers=2, n_heads=4, expansion_ratio=2), "type mpt: .*attention interface"),
+    (MambaConfig(vocab_size=97, hidden_size=32, num_hidden_layers=2, state_size=4), "type mamba: .*linear_attention"),
+    (Gemma2Config(**SHAPE, head_dim=8), "type gemma2: .*attn_logit_softcapping"),
+    (MistralConfig(**SHAPE, sliding_window=8), "type mistral: .*sliding window of 8 tokens .* sequence of 9"),
+    (MistralConfig(**SHAPE, attention_dropout=0.1), "type mistral: attention_dropout is 0.1"),
+]
+
+
+def from_config(config: PreTrainedConfig):
+    torch.manual_seed(0)
+    model = AutoModelForCausalLM.from_config(config).eval()
+    add_fused_lm_head(model)
+    return model
+
+
+@pytest.mark.parametrize(("config", "reason"), REFUSED, ids=[config.model_type for config, _ in REFUSED])
+def test_what_cannot_be_packed_is_refused(config: PreTrainedConfig, reason: str) -> None:
+    with pytest.raises(UserError, match=rf"{reason}.*; training\.engine=padded works"):
+        check_packable(from_config(config), longest=9)
+
+
+@pytest.mark.parametrize("family", CONFIGS)
+def test_what_can_be_packed_passes_both_checks(family: str) -> None:
+    model = make_model(family)
+    check_packable(model, longest=64)
+    add_fused_lm_head(model)
+    add_packed_forward(model, "sdpa")
+    check_equals_unpacked(model)
+
+
+def test_a_model_that_reads_its_neighbours_is_found_by_numbers() -> None:
+    """Mamba's state runs through all branches, whatever its configuration says."""
+    config = MambaConfig(vocab_size=97, hidden_size=32, num_hidden_layers=2, state_size=4)
+    model = from_config(config)
+    with torch.no_grad():
+        for weight in model.parameters():
+            weight.mul_(2)
+    add_packed_forward(model, "sdpa")
+    with pytest.raises(UserError, match="type mamba: packed and plain log-probs differ by"):
+        check_equals_unpacked(model)
+
+
+def test_attention_with_learned_sinks_is_refused_at_its_first_call() -> None:
+    model = from_config(GptOssConfig(**SHAPE, head_dim=8, num_local_experts=4))
+    add_packed_forward(model, "sdpa")
+    with pytest.raises(UserError, match=r"GptOssAttention: s_aux: .*padded works"):
+        model(packed_row=pack([[1, 2]], [[[3], [4]]]))
+
+
+def test_other_calls_and_the_stored_configuration_are_as_before() -> None:
+    plain = make_model("mistral")
+    model = copy.deepcopy(plain)
+    add_fused_lm_head(model)
+    add_packed_forward(model, "sdpa")
+    ids, mask = torch.randint(3, 97, (2, 9)), torch.ones(2, 9, dtype=torch.int64)
+    mask[1, 6:] = 0
+    with torch.no_grad():
+        torch.testing.assert_close(
+            model(input_ids=ids, attention_mask=mask).logits[mask.bool()],
+            plain(input_ids=ids, attention_mask=mask).logits[mask.bool()],
+        )
+    assert model.config.to_dict() == plain.config.to_dict()
+
+
+def test_backends_are_chosen_by_what_is_there() -> None:
+    assert choose_backend("auto", "cpu") == "sdpa"
+    assert choose_backend("auto", "cuda") in ("flex", "flash")
+    assert choose_backend("flex", "cuda") == "flex"
+    with pytest.raises(UserError, match="flex needs a GPU"):
+        choose_backend("flex", "cpu")
+    with pytest.raises(UserError, match="flash needs a GPU"):
+        choose_backend("flash", "cpu")

@@ -1,0 +1,80 @@
+"""The layout of a packed row: who sees whom, what predicts what, which positions."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from zephyr_ray.training.packed_blocks import BLOCK, visible_blocks
+from zephyr_ray.training.packed_layout import pack, visible
+
+tokens = st.lists(st.integers(3, 99), min_size=1, max_size=9)
+groups = st.lists(
+    st.tuples(tokens, st.lists(st.lists(st.integers(3, 99), max_size=7), max_size=4)), min_size=1, max_size=4
+)
+
+
+def test_a_row_by_hand() -> None:
+    row = pack([[1, 2], [8]], [[[3, 4], [5]], [[9, 9]]])
+    assert row.tokens.tolist() == [[1, 2, 3, 4, 5, 8, 9, 9]]
+    assert row.positions.tolist() == [[0, 1, 2, 3, 2, 0, 1, 2]]
+    assert row.predictors.tolist() == [1, 2, 1, 5, 6]
+    assert row.targets.tolist() == [[3, 4, 5, 9, 9]]
+    assert (row.branch.tolist(), row.offset.tolist()) == ([0, 0, 1, 2, 2], [0, 1, 0, 0, 1])
+    assert row.longest == 4
+    assert visible(row.segments).int().tolist() == [
+        [1, 0, 0, 0, 0, 0, 0, 0],
+        [1, 1, 0, 0, 0, 0, 0, 0],
+        [1, 1, 1, 0, 0, 0, 0, 0],
+        [1, 1, 1, 1, 0, 0, 0, 0],
+        [1, 1, 0, 0, 1, 0, 0, 0],
+        [0, 0, 0, 0, 0, 1, 0, 0],
+        [0, 0, 0, 0, 0, 1, 1, 0],
+        [0, 0, 0, 0, 0, 1, 1, 1],
+    ]
+
+
+@given(groups)
+def test_every_token_sees_its_prompt_and_its_own_branch(parts: list) -> None:
+    """Read off the visible tokens, in order of positions, every completion token has its sequence before it."""
+    row = pack([prompt for prompt, _ in parts], [branches for _, branches in parts])
+    seen, ids, places = visible(row.segments), row.tokens[0], row.positions[0]
+    sequences = [prompt + branch for prompt, branches in parts for branch in branches]
+    prompts = [prompt for prompt, branches in parts for _ in branches]
+    for predictor, target, branch, offset in zip(row.predictors, row.targets[0], row.branch, row.offset, strict=True):
+        sequence, length = sequences[branch], len(prompts[branch]) + int(offset)
+        assert ids[seen[predictor]].tolist() == sequence[:length]
+        assert places[seen[predictor]].tolist() == list(range(length))
+        assert int(target) == sequence[length]
+    assert len(row.predictors) == sum(len(branch) for _, branches in parts for branch in branches)
+
+
+@given(groups, st.integers(1, 20))
+def test_a_row_is_filled_up_to_a_multiple(parts: list, multiple: int) -> None:
+    prompts, branches = [prompt for prompt, _ in parts], [group for _, group in parts]
+    plain, filled = pack(prompts, branches), pack(prompts, branches, multiple)
+    length = plain.tokens.shape[1]
+    assert filled.tokens.shape[1] % multiple == 0
+    assert filled.tokens.shape[1] - length < multiple
+    assert torch.equal(visible(filled.segments)[:length, :length], visible(plain.segments))
+    assert not visible(filled.segments)[:length, length:].any()
+    assert torch.equal(filled.predictors, plain.predictors)
+    assert filled.branch_lengths[: len(plain.branch_lengths)] == plain.branch_lengths
+
+
+def test_an_empty_prompt_is_an_error() -> None:
+    with pytest.raises(ValueError, match="empty prompt"):
+        pack([[]], [[[1]]])
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.lists(st.tuples(st.integers(1, 300), st.lists(st.integers(0, 300), max_size=3)), min_size=1, max_size=4))
+def test_blocks_are_those_of_the_dense_rule(lengths: list) -> None:
+    """No visible token pair lies in a skipped block, and every pair of a full block is visible."""
+    row = pack([[1] * prompt for prompt, _ in lengths], [[[2] * n for n in group] for _, group in lengths], BLOCK)
+    dense = visible(row.segments)
+    count = len(dense) // BLOCK
+    blocks = dense.view(count, BLOCK, count, BLOCK).transpose(1, 2).flatten(2)
+    some, every = visible_blocks(row.segments)
+    assert not (blocks.any(-1).numpy() & ~some).any()
+    assert not (every & ~blocks.all(-1).numpy()).any()

@@ -1,0 +1,157 @@
+"""Reads prompts with their branches (completions) -> one row of tokens, and which token may see which.
+
+A prompt lies once before all of its branches: `prompt | branch 1 | ... | branch N`, and such segments follow each other
+in a row without padding. A token sees its own prompt and its own branch up to itself. Positions of every branch start
+where its prompt ends, so that a branch cannot tell that others lie before it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+import torch
+
+
+class Segment(NamedTuple):
+    """A prompt and its branches: where it starts in the row, and how many tokens each part has."""
+
+    start: int
+    prompt: int
+    branches: tuple[int, ...]
+
+    @property
+    def end(self) -> int:
+        return self.start + self.prompt + sum(self.branches)
+
+
+class Piece(NamedTuple):
+    """A prompt or a branch: its tokens are start .. end - 1, those of its prompt prompt_start .. prompt_end - 1."""
+
+    start: int
+    end: int
+    prompt_start: int
+    prompt_end: int
+
+
+@dataclass(frozen=True)
+class PackedRow:
+    """One row of tokens.
+
+    Attributes:
+        tokens: int64 [1, T].
+        positions: int64 [1, T].
+        segments: In order; together they are the whole row.
+        predictors: int64 [C], for each completion token the index in the row of the token that predicts it: the one
+            before it, and for the first token of any branch the last one of the prompt.
+        targets: int64 [1, C], the completion tokens, branch after branch.
+        branch: int64 [C], the number in the row of each completion token's branch.
+        offset: int64 [C], its place in the branch, from 0.
+    """
+
+    tokens: torch.Tensor
+    positions: torch.Tensor
+    segments: tuple[Segment, ...]
+    predictors: torch.Tensor
+    targets: torch.Tensor
+    branch: torch.Tensor
+    offset: torch.Tensor
+
+    def to(self, device: torch.device | str) -> PackedRow:
+        names = ("tokens", "positions", "predictors", "targets", "branch", "offset")
+        return replace(self, **{name: getattr(self, name).to(device, non_blocking=True) for name in names})
+
+    @property
+    def longest(self) -> int:
+        """Tokens of the longest sequence, a prompt with one branch."""
+        return max(segment.prompt + max(segment.branches, default=0) for segment in self.segments)
+
+    @property
+    def branch_lengths(self) -> list[int]:
+        return [length for segment in self.segments for length in segment.branches]
+
+
+def pack(prompts: Sequence[Sequence[int]], branches: Sequence[Sequence[Sequence[int]]], multiple: int = 1) -> PackedRow:
+    """Lays prompts with their branches out in one row.
+
+    Args:
+        prompts: Token ids of each prompt, at least one token: something has to predict a branch's first token.
+        branches: For each prompt the token ids of its branches, any number of them.
+        multiple: The row's length is filled up to a multiple of this by one more prompt, without branches.
+
+    Raises:
+        ValueError: A prompt is empty.
+    """
+    if not all(len(prompt) for prompt in prompts):
+        raise ValueError("an empty prompt: nothing predicts the first token of its completions")
+    parts = [
+        (list(prompt), [list(branch) for branch in group]) for prompt, group in zip(prompts, branches, strict=True)
+    ]
+    rest = -sum(len(prompt) + sum(map(len, group)) for prompt, group in parts) % multiple
+    if rest:
+        parts.append(([0] * rest, []))
+    segments = _segments([(len(prompt), tuple(map(len, group))) for prompt, group in parts])
+    completions = [branch for _, group in parts for branch in group]
+    lengths = [len(branch) for branch in completions]
+    return PackedRow(
+        tokens=_int64([token for prompt, group in parts for piece in (prompt, *group) for token in piece])[None],
+        positions=torch.cat([_positions(segment) for segment in segments])[None],
+        segments=segments,
+        predictors=torch.cat([torch.empty(0, dtype=torch.int64), *(p for s in segments for p in _predictors(s))]),
+        targets=_int64([token for branch in completions for token in branch])[None],
+        branch=torch.arange(len(lengths)).repeat_interleave(_int64(lengths)),
+        offset=torch.cat([torch.empty(0, dtype=torch.int64), *(torch.arange(length) for length in lengths)]),
+    )
+
+
+def pieces(segments: Sequence[Segment]) -> list[Piece]:
+    """The prompts and branches of a row in order. A prompt is a piece that has no prompt before it."""
+    found = []
+    for segment in segments:
+        prompt_end = segment.start + segment.prompt
+        found.append(Piece(segment.start, prompt_end, segment.start, segment.start))
+        for start, length in zip(_branch_starts(segment), segment.branches, strict=True):
+            found.append(Piece(start, start + length, segment.start, prompt_end))
+    return found
+
+
+def visible(segments: Sequence[Segment]) -> torch.Tensor:
+    """Which token (row) sees which (column), as one dense bool matrix [T, T]: the rule that the backends must equal."""
+    seen = torch.zeros(segments[-1].end, segments[-1].end, dtype=torch.bool)
+    for piece in pieces(segments):
+        own = slice(piece.start, piece.end)
+        seen[own, own] = torch.ones(piece.end - piece.start, piece.end - piece.start).tril().bool()
+        seen[own, piece.prompt_start : piece.prompt_end] = True
+    return seen
+
+
+def _segments(lengths: list[tuple[int, tuple[int, ...]]]) -> tuple[Segment, ...]:
+    segments, start = [], 0
+    for prompt, branches in lengths:
+        segments.append(Segment(start, prompt, branches))
+        start = segments[-1].end
+    return tuple(segments)
+
+
+def _branch_starts(segment: Segment) -> list[int]:
+    before = [sum(segment.branches[:number]) for number in range(len(segment.branches))]
+    return [segment.start + segment.prompt + tokens for tokens in before]
+
+
+def _positions(segment: Segment) -> torch.Tensor:
+    branches = [torch.arange(segment.prompt, segment.prompt + length) for length in segment.branches]
+    return torch.cat([torch.arange(segment.prompt), *branches])
+
+
+def _predictors(segment: Segment) -> list[torch.Tensor]:
+    last_of_prompt = segment.start + segment.prompt - 1
+    found = []
+    for start, length in zip(_branch_starts(segment), segment.branches, strict=True):
+        found.append(torch.arange(start - 1, start - 1 + length))
+        found[-1][:1] = last_of_prompt
+    return found
+
+
+def _int64(values: list[int]) -> torch.Tensor:
+    return torch.tensor(values, dtype=torch.int64)

@@ -1,0 +1,97 @@
+"""Reads a model and a packed row -> log-probabilities of the completion tokens, without the vocabulary's logits.
+
+TRL's fused head runs in chunks over hidden states; a hook leaves it only the ones that predict a completion token. So
+its kernel, and all it knows of soft caps, scales, biases and sharded weights, is TRL's own.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import types
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from trl.trainer.utils import FusedCausalLMOutput
+
+from zephyr_ray.training.packed_attention import IMPLEMENTATION, Backend, active_row, attending
+from zephyr_ray.training.packed_layout import PackedRow
+
+
+def add_packed_forward(model: Any, backend: Backend) -> None:
+    """Adds `model(packed_row=row)` to a model with TRL's fused head: its fields, each [1, C], for the row's targets.
+
+    Other calls are as before. Wrappers (PEFT, DDP, DeepSpeed) that come later pass the argument through, so that what
+    is called is always the wrapper.
+    """
+    model.set_attn_implementation(IMPLEMENTATION)
+    model.base_model.register_forward_hook(_keep_predictors)
+    plain_forward = model.forward
+
+    def forward(self: Any, *args: Any, packed_row: PackedRow | None = None, **kwargs: Any) -> Any:
+        if packed_row is None:
+            return plain_forward(*args, **kwargs)
+        with attending(packed_row, backend):
+            return plain_forward(
+                input_ids=packed_row.tokens,
+                position_ids=packed_row.positions,
+                shift_labels=packed_row.targets,
+                use_cache=False,
+                fused_lm_head=True,
+                **{name: kwargs[name] for name in ("output_router_logits",) if name in kwargs},
+            )
+
+    model.forward = types.MethodType(forward, model)
+
+
+def _keep_predictors(backbone: Any, args: Any, output: Any) -> Any:
+    row = active_row()
+    if row is not None:
+        output.last_hidden_state = output.last_hidden_state[:, row.predictors]
+    return output
+
+
+@dataclass(frozen=True)
+class PairGrid:
+    """Where the tokens of a row of pairs lie in TRL's batch: [2 B, L], the chosen completions first.
+
+    L is one more than the longest completion: TRL drops the first column, which nothing predicts.
+    """
+
+    row: PackedRow
+
+    @property
+    def _lengths(self) -> torch.Tensor:
+        """Tokens of each completion [2 B], the chosen ones first; in the row a pair's two follow each other.
+
+        On the CPU: a GPU would be waited for at each look at a number.
+        """
+        return torch.tensor(self.row.branch_lengths).view(-1, 2).T.flatten()
+
+    def batch(self) -> dict[str, torch.Tensor]:
+        """`completion_mask`, and stand-ins for what TRL only counts or masks."""
+        lengths = self._lengths
+        place = torch.arange(int(lengths.max()) + 1)
+        mask = ((place > 0) & (place <= lengths[:, None])).long().to(self.row.tokens.device)
+        prompts = 2 * sum(segment.prompt for segment in self.row.segments if segment.branches)
+        # TRL counts tokens by summing the attention mask, a pair's prompt twice
+        return {
+            "input_ids": torch.zeros_like(mask),
+            "completion_mask": mask,
+            "attention_mask": lengths.sum()[None] + prompts,
+        }
+
+    def scatter(self, output: FusedCausalLMOutput) -> FusedCausalLMOutput:
+        """The fields [1, C] of a packed forward as TRL expects them, [2 B, L - 1], zero where there is no token."""
+        lengths = self._lengths
+        pair, side = self.row.branch // 2, self.row.branch % 2
+        place = (pair + side * (len(lengths) // 2), self.row.offset)
+        shape = (len(lengths), int(lengths.max()))
+        names = ("log_probs", "entropy", "log_sum_sq_probs", "mean_logits", "is_top1")
+        fields = {name: getattr(output, name) for name in names}
+        grids = {
+            name: values.new_zeros(shape).index_put(place, values[0])
+            for name, values in fields.items()
+            if values is not None
+        }
+        return dataclasses.replace(output, **grids)
