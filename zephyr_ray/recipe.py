@@ -88,17 +88,16 @@ class Training(Section):
     labels: dict[str, str] = compute({})
     """Ray node labels that the workers' nodes must carry."""
     engine: Literal["packed", "padded"] = compute("packed")
-    """How DPO computes log-probs. packed: each prompt once, no padding (docs/engine.md); padded: TRL's own way.
-    SFT is padded either way; joining its dialogues is `sft.packing`."""
+    """packed: rows without padding, in DPO each prompt once (docs/engine.md); padded: TRL's own way."""
     tokens_per_micro_batch: int = compute(4096, ge=1)
-    """Packed: most tokens per forward pass of one worker, a pair's prompt counted once."""
-    oversized_pair: Literal["alone", "refuse"] = compute("alone")
-    """Packed: a pair that is larger than `tokens_per_micro_batch` is a forward pass alone, or is refused."""
+    """Packed: most tokens per forward pass of one worker, in DPO a pair's prompt counted once."""
+    oversized: Literal["alone", "refuse"] = compute("alone")
+    """Packed: a pair or dialogue of more than `tokens_per_micro_batch` is a forward pass alone, or is refused."""
     packed_attention: Literal["auto", "sdpa", "flex", "flash"] = compute("auto")
     """Packed: sdpa (torch, a call per completion), flex (FlexAttention), flash (the package flash-attn).
     auto: sdpa on a CPU; on a GPU flash where it is installed, else flex."""
     micro_batch: int = compute(8, ge=1)
-    """Padded and SFT: rows (pairs in DPO) per forward pass of one worker; the rest of the batch is accumulated."""
+    """Padded: rows (pairs in DPO) per forward pass of one worker; the rest of the global batch is accumulated."""
     zero_stage: Literal[0, 1, 2, 3] = compute(0)
     """DeepSpeed ZeRO stage; 0 is plain data parallelism."""
     gradient_checkpointing: bool = compute(False)
@@ -160,7 +159,8 @@ class SFT(Optimisation):
     max_length: int = Field(2048, ge=8)
     """Tokens per row; a longer dialogue loses its tail."""
     packing: bool = False
-    """Join dialogues and cut the stream into rows of exactly max_length (the handbook's way)."""
+    """Join dialogues and cut the stream into rows of exactly max_length, in which they see each other (the handbook's
+    way). Without it, the packed engine lets dialogues share a row unseen by each other."""
     loss_on: Literal["all", "assistant"] = "all"
     """Which tokens are learnt: all of the dialogue, or the assistant's only."""
 

@@ -30,6 +30,7 @@ from zephyr_ray.training.export import write_checkpoint
 from zephyr_ray.training.job import TrainJob
 from zephyr_ray.training.model import compute_dtype, load_model, lora_config, whole_weights
 from zephyr_ray.training.packed_attention import choose_backend
+from zephyr_ray.training.packed_sft import PackedSFTTrainer
 from zephyr_ray.training.packed_trainer import PackedDPOTrainer
 from zephyr_ray.training.packing import PackedRankPlan
 from zephyr_ray.training.plan import Plan, RankPlan
@@ -74,9 +75,10 @@ def _build_trainer(job: TrainJob, device: str, folder: str) -> Any:
         assert job.reference_logps is not None
         table = training_rows.load_pairs(job.tokenized, job.reference_logps)
     plan = Plan(len(table), section.global_batch, section.epochs, job.recipe.run.seed, section.max_steps)
-    packed = job.stage == "dpo" and training.engine == "packed"
+    # Joined dialogues see each other and fill their rows: nothing is left to pack.
+    packed = training.engine == "packed" and not (isinstance(section, SFT) and section.packing)
     rank_plan = (
-        _packed_plan(plan, rank, world_size, table, training)
+        _packed_plan(plan, rank, world_size, table, training, job.stage)
         if packed
         else RankPlan(plan, rank, world_size, training.micro_batch)
     )
@@ -96,8 +98,7 @@ def _build_trainer(job: TrainJob, device: str, folder: str) -> Any:
         dtype if narrow else torch.float32,
         quantize=lora is not None and lora.load_in_4bit,
     )
-    trainer_class: Any = PackedDPOTrainer if packed else PlannedSFTTrainer if job.stage == "sft" else PlannedDPOTrainer
-    trainer = trainer_class(
+    trainer = _trainer_class(job.stage, packed)(
         model=model,
         args=args,
         train_dataset=table.table,
@@ -117,15 +118,22 @@ def _build_trainer(job: TrainJob, device: str, folder: str) -> Any:
     return trainer
 
 
+def _trainer_class(stage: str, packed: bool) -> Any:
+    if stage == "sft":
+        return PackedSFTTrainer if packed else PlannedSFTTrainer
+    return PackedDPOTrainer if packed else PlannedDPOTrainer
+
+
 def _packed_plan(
-    plan: Plan, rank: int, world_size: int, pairs: training_rows.Rows, training: Training
+    plan: Plan, rank: int, world_size: int, rows: training_rows.Rows, training: Training, stage: str
 ) -> PackedRankPlan:
-    lengths, budget = pairs.packed_lengths(), training.tokens_per_micro_batch
+    lengths, budget = rows.packed_lengths(), training.tokens_per_micro_batch
     larger = int((lengths > budget).sum())
-    if larger and training.oversized_pair == "refuse":
+    if larger and training.oversized == "refuse":
+        shorter = "tokenized.max_length" if stage == "dpo" else "sft.max_length"
         raise UserError(
-            f"{larger} pairs are larger than dpo.training.tokens_per_micro_batch={budget} (the largest has "
-            f"{lengths.max()} tokens); raise it, lower tokenized.max_length, or set oversized_pair=alone"
+            f"{larger} rows are larger than {stage}.training.tokens_per_micro_batch={budget} (the largest has "
+            f"{lengths.max()} tokens); raise it, lower {shorter}, or set {stage}.training.oversized=alone"
         )
     return PackedRankPlan(plan, rank, world_size, lengths, budget)
 

@@ -24,7 +24,7 @@ _MEAN_OF = {
 }
 
 
-def weights(row: PackedRow, counts: bool) -> dict[str, int]:
+def pair_weights(row: PackedRow, counts: bool) -> dict[str, int]:
     """How many pairs and completion tokens a micro-batch has; none where it is a filler that does not count."""
     chosen, rejected = sum(row.branch_lengths[::2]), sum(row.branch_lengths[1::2])
     found = {
@@ -34,6 +34,11 @@ def weights(row: PackedRow, counts: bool) -> dict[str, int]:
         "rejected_tokens": rejected,
     }
     return {name: value * counts for name, value in found.items()}
+
+
+def token_weights(tokens: int) -> dict[str, int]:
+    """The same where every metric is a mean over learnt tokens, as in SFT."""
+    return dict.fromkeys(("pairs", "tokens", "chosen_tokens", "rejected_tokens"), tokens)
 
 
 class StepMeans:

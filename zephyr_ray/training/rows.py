@@ -53,11 +53,15 @@ class Rows(torch.utils.data.Dataset):
         return counts.astype(np.int64)[self.order]
 
     def packed_lengths(self) -> np.ndarray:
-        """Tokens of each pair where its prompt lies once (int64, by row number)."""
+        """Tokens of each dialogue, or of each pair where its prompt lies once (int64, by row number)."""
+        if "input_ids" in self.table.column_names:
+            return self.token_counts("input_ids")
         return self.token_counts("prompt_ids") + self.token_counts("chosen_ids") + self.token_counts("rejected_ids")
 
     def longest_sequence(self) -> int:
-        """Tokens of the longest prompt with one of its completions."""
+        """Tokens of the longest dialogue, or of the longest prompt with one of its completions."""
+        if "input_ids" in self.table.column_names:
+            return int(self.token_counts("input_ids").max())
         longer = np.maximum(self.token_counts("chosen_ids"), self.token_counts("rejected_ids"))
         return int((self.token_counts("prompt_ids") + longer).max())
 

@@ -65,3 +65,16 @@ def make_pairs(count: int, seed: int, longest: int = 24) -> list[dict[str, list[
     pairs[2 % count]["rejected_ids"] = [7]
     pairs[-1]["prompt_ids"] = list(pairs[-2 % count]["prompt_ids"])
     return pairs
+
+
+def make_dialogues(count: int) -> list[dict[str, Any]]:
+    """Dialogues of random lengths; the assistant wrote a random part of each."""
+    rng = np.random.default_rng(3)
+    dialogues = []
+    for number in range(count):
+        length = int(rng.integers(2, 40))
+        mask = rng.random(length) < 0.6
+        mask[-1] = True
+        ids = rng.integers(3, VOCAB, size=length).tolist()
+        dialogues.append({"dialogue_id": f"{number:02d}", "input_ids": ids, "assistant_mask": mask.tolist()})
+    return dialogues

@@ -1,65 +1,75 @@
-"""What each process of `test_packed_workers.py` does: packed training on its share of the plan, once per ZeRO stage."""
+"""What each process of `test_packed_workers.py` does: packed training on its share of the plan, in several ways."""
 
 from __future__ import annotations
 
 import json
 import os
 import tempfile
-from typing import Any
+from typing import Any, Literal
 
 import datasets
 import numpy as np
 import torch
 from accelerate.state import AcceleratorState, GradientState, PartialState
 from transformers.integrations import unset_hf_deepspeed_config
-from trl import DPOConfig
+from trl import DPOConfig, SFTConfig
 
-from tests.unit.training.packed import VOCAB, make_model, make_pairs
+from tests.unit.training.packed import VOCAB, make_dialogues, make_model, make_pairs
 from zephyr_ray import recipe as recipes
 from zephyr_ray.chat_template import load_tokenizer
 from zephyr_ray.tiny.model import train_tokenizer
 from zephyr_ray.training.deepspeed_config import deepspeed_config
 from zephyr_ray.training.loop import _init_deepspeed_on_cpu
+from zephyr_ray.training.packed_sft import PackedSFTTrainer
 from zephyr_ray.training.packed_trainer import PackedDPOTrainer
 from zephyr_ray.training.packing import PackedRankPlan
 from zephyr_ray.training.plan import Plan
 from zephyr_ray.training.rows import Rows
 
-PAIRS = make_pairs(17, 4)
-PLAN = Plan(len(PAIRS), global_batch=8, epochs=2, seed=0)  # steps of 8, 8 and 1 pairs: the last one has fillers
+PAIRS, DIALOGUES = make_pairs(17, 4), make_dialogues(17)
+PLAN = Plan(len(PAIRS), global_batch=8, epochs=2, seed=0)  # steps of 8, 8 and 1 rows: the last one has fillers
 BUDGET = 100
+Way = tuple[Literal["dpo", "sft"], int]
+"""What is trained, and under which ZeRO stage."""
 CLIP = 0.1
 
 
-def train(rank: int, world_size: int, zero_stage: int, folder: str) -> dict[str, Any]:
+def train(rank: int, world_size: int, way: Way, folder: str) -> dict[str, Any]:
     """A run's logged losses and gradient norms, and which rows this rank trained on in each step."""
+    kind, zero_stage = way
     with tempfile.TemporaryDirectory() as tokens:
         train_tokenizer(recipes.Tiny(vocab_size=VOCAB), seed=0).save_pretrained(tokens)
         tokenizer = load_tokenizer(tokens, recipes.Chat())
-    table = datasets.Dataset.from_list(PAIRS)
+    table = datasets.Dataset.from_list(PAIRS if kind == "dpo" else DIALOGUES)
     model = make_model("mistral")  # before the arguments: after them, ZeRO-3 would draw its weights in shards
-    args = DPOConfig(
-        output_dir=folder,
-        use_cpu=True,
-        bf16=False,
-        report_to=[],
-        max_length=None,
-        precompute_ref_log_probs=True,
-        remove_unused_columns=False,
-        gradient_checkpointing=False,
-        learning_rate=3e-3,
-        max_grad_norm=CLIP,  # smaller than every norm here: clipping sees the whole step's gradient or the test fails
-        lr_scheduler_type="constant",
-        save_strategy="no",
-        logging_steps=1,
-        disable_tqdm=True,
-        max_steps=PLAN.steps,
-        ddp_find_unused_parameters=False,
-        deepspeed=deepspeed_config(zero_stage, "cpu"),
-    )
-    trainer = PackedDPOTrainer(model=model, args=args, train_dataset=table, processing_class=tokenizer)
-    references = {f"ref_{side}_logps": -50 + np.sin(np.arange(len(PAIRS))) for side in ("chosen", "rejected")}
-    rows = Rows(table, np.arange(len(PAIRS)), references)
+    shared: dict[str, Any] = {
+        "output_dir": folder,
+        "use_cpu": True,
+        "bf16": False,
+        "report_to": [],
+        "max_length": None,
+        "remove_unused_columns": False,
+        "gradient_checkpointing": False,
+        "learning_rate": 3e-3,
+        "max_grad_norm": CLIP,  # smaller than every norm here: clipping has to see the whole step's gradient
+        "lr_scheduler_type": "constant",
+        "save_strategy": "no",
+        "logging_steps": 1,
+        "disable_tqdm": True,
+        "max_steps": PLAN.steps,
+        "ddp_find_unused_parameters": False,
+        "deepspeed": deepspeed_config(zero_stage, "cpu"),
+    }
+    trainer: Any
+    if kind == "dpo":
+        args: Any = DPOConfig(precompute_ref_log_probs=True, **shared)
+        trainer = PackedDPOTrainer(model=model, args=args, train_dataset=table, processing_class=tokenizer)
+        references = {f"ref_{side}_logps": -50 + np.sin(np.arange(len(PAIRS))) for side in ("chosen", "rejected")}
+        rows = Rows(table, np.arange(len(table)), references)
+    else:
+        args = SFTConfig(packing=False, dataset_kwargs={"skip_prepare_dataset": True}, **shared)
+        trainer = PackedSFTTrainer(model=model, args=args, train_dataset=table, processing_class=tokenizer)
+        rows = Rows(table, np.arange(len(table)), loss_on="assistant")
     plan = PackedRankPlan(PLAN, rank, world_size, rows.packed_lengths(), BUDGET)
     trainer.follow(rows, plan)
     trainer.train()
@@ -70,17 +80,17 @@ def train(rank: int, world_size: int, zero_stage: int, folder: str) -> dict[str,
     }
 
 
-def worker(rank: int, world_size: int, port: int, stages: tuple[int, ...], folder: str) -> None:
-    """One process of a gloo group; writes `<stage>-<rank>.json`."""
+def worker(rank: int, world_size: int, port: int, ways: tuple[Way, ...], folder: str) -> None:
+    """One process of a gloo group; writes `<kind>-<stage>-<rank>.json`."""
     torch.set_num_threads(1)
     os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(world_size)}
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "LOCAL_WORLD_SIZE": str(world_size)}
     torch.distributed.init_process_group("gloo", rank=rank, world_size=world_size)
-    for stage in stages:
+    for kind, stage in ways:
         if stage > 0:
             _init_deepspeed_on_cpu()
-        result = train(rank, world_size, stage, os.path.join(folder, f"out-{stage}"))
-        with open(os.path.join(folder, f"{stage}-{rank}.json"), "w", encoding="utf-8") as stream:
+        result = train(rank, world_size, (kind, stage), os.path.join(folder, f"out-{kind}-{stage}"))
+        with open(os.path.join(folder, f"{kind}-{stage}-{rank}.json"), "w", encoding="utf-8") as stream:
             json.dump(result, stream)
         _forget_state()
     torch.distributed.destroy_process_group()
