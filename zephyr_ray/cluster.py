@@ -35,6 +35,8 @@ def set_environment() -> None:
     for name, value in _QUIET.items():
         os.environ.setdefault(name, value)
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # warns of a CPU kernel that it could not look up
+    # That this machine has no GPU: the driver's often has none.
+    logging.getLogger("DeepSpeed").addFilter(lambda record: "Setting accelerator to CPU" not in record.getMessage())
 
 
 def connect() -> None:

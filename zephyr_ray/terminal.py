@@ -116,7 +116,11 @@ class Terminal:
     def _draw(self, name: str, unit: str, progress: Progress, stop: threading.Event) -> None:
         """The running stage and those after it, drawn anew until it is done."""
         started = time.monotonic()
-        with Live(console=self.console, transient=True, auto_refresh=False) as live:
+        # What is printed belongs in the log: Live would put it on the screen, above the table.
+        live = Live(
+            console=self.console, transient=True, auto_refresh=False, redirect_stdout=False, redirect_stderr=False
+        )
+        with live:
             live.update(self._way(name, "starting", None, 0.0), refresh=True)
             for line, state in self._states(unit, progress, stop, interval=0.5):
                 live.update(self._way(name, line, state, time.monotonic() - started), refresh=True)
