@@ -105,7 +105,7 @@ def _build_trainer(job: TrainJob, device: str, folder: str) -> Any:
     plan = Plan(len(table), section.global_batch, section.epochs, job.recipe.run.seed, section.max_steps)
     packed = job.stage == "dpo" and training.engine == "packed"
     rank_plan = (
-        _packed_plan(plan, rank, world_size, table, training)
+        packed_plan(plan, rank, world_size, table, training)
         if packed
         else RankPlan(plan, rank, world_size, training.micro_batch)
     )
@@ -146,9 +146,14 @@ def _build_trainer(job: TrainJob, device: str, folder: str) -> Any:
     return trainer
 
 
-def _packed_plan(
+def packed_plan(
     plan: Plan, rank: int, world_size: int, pairs: training_rows.Rows, training: Training
 ) -> PackedRankPlan:
+    """The plan of a rank by the lengths of all pairs.
+
+    Raises:
+        UserError: A pair is larger than the budget, and the recipe refuses that.
+    """
     lengths, budget = pairs.packed_lengths(), training.tokens_per_micro_batch
     larger = int((lengths > budget).sum())
     if larger and training.oversized_pair == "refuse":
