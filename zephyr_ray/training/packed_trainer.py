@@ -35,7 +35,7 @@ class PackedDPOTrainer(PlannedDPOTrainer):
         self.backend = backend
         model: Any = self.model
         model = model.get_base_model() if is_peft_model(model) else model
-        check_packable(model, rows.longest_sequence())
+        check_packable(model.config, type(model), rows.longest_sequence())
         add_packed_forward(model, backend)
 
     def get_train_dataloader(self) -> torch.utils.data.DataLoader:
