@@ -84,7 +84,12 @@ def make_reference_logps(
 
     Raises:
         RuntimeError: The files do not hold every pair exactly once.
+        UserError: The model cannot be packed.
     """
+    from zephyr_ray.training.packed_check import check_folder
+
+    if recipe.dpo.training.engine == "packed":
+        check_folder(model_path, revision)
     section = recipe.reference_logps
     filesystem = artifact.run.filesystem
     count = count_rows(tokenized)

@@ -13,7 +13,7 @@ import torch
 from trl.trainer.dpo_trainer import DataCollatorForPreference
 
 from zephyr_ray.training.packed_attention import Backend, row_multiple
-from zephyr_ray.training.packed_check import check_equals_unpacked, check_packable
+from zephyr_ray.training.packed_check import check_equals_unpacked
 from zephyr_ray.training.packed_logps import PairGrid, add_packed_forward
 from zephyr_ray.training.packed_trainer import pack_pairs
 from zephyr_ray.training.packing import partition
@@ -29,12 +29,11 @@ class PackedScorer:
         ld_alpha: As in `completion_sums`.
 
     Raises:
-        UserError: The model cannot be packed; found by its configuration and by a comparison with plain sequences.
+        UserError: Packed log-probs are not those of plain sequences.
     """
 
     def __init__(self, model: Any, ld_alpha: float | None, budget: int, backend: Backend):
         self.model, self.ld_alpha, self.budget, self.backend = model, ld_alpha, budget, backend
-        check_packable(model, longest=1)
         add_packed_forward(model, backend)
         check_equals_unpacked(model, row_multiple(backend))
 

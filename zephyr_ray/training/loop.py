@@ -78,7 +78,7 @@ def _build_trainer(job: TrainJob, device: str, folder: str) -> Any:
     # Joined dialogues see each other and fill their rows: nothing is left to pack.
     packed = training.engine == "packed" and not (isinstance(section, SFT) and section.packing)
     rank_plan = (
-        _packed_plan(plan, rank, world_size, table, training, job.stage)
+        packed_plan(plan, rank, world_size, table, training, job.stage)
         if packed
         else RankPlan(plan, rank, world_size, training.micro_batch)
     )
@@ -124,9 +124,14 @@ def _trainer_class(stage: str, packed: bool) -> Any:
     return PackedDPOTrainer if packed else PlannedDPOTrainer
 
 
-def _packed_plan(
+def packed_plan(
     plan: Plan, rank: int, world_size: int, rows: training_rows.Rows, training: Training, stage: str
 ) -> PackedRankPlan:
+    """The plan of a rank by the lengths of all rows.
+
+    Raises:
+        UserError: A row is larger than the budget, and the recipe refuses that.
+    """
     lengths, budget = rows.packed_lengths(), training.tokens_per_micro_batch
     larger = int((lengths > budget).sum())
     if larger and training.oversized == "refuse":

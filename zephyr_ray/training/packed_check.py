@@ -7,25 +7,38 @@ from typing import Any
 import torch
 
 from zephyr_ray.errors import UserError
+from zephyr_ray.training.model import adapter_base, is_adapter
 from zephyr_ray.training.packed_layout import pack
 
 _PLAIN_LAYERS = {"full_attention", "sliding_attention"}
 
 
-def check_packable(model: Any, longest: int) -> None:
+def check_folder(path: str, revision: str | None) -> None:
+    """`check_packable` by the configuration of a folder or hub id alone, adapter or not, before anything is loaded."""
+    from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, AutoConfig
+
+    if is_adapter(path):
+        path, revision = adapter_base(path), None
+    config = AutoConfig.from_pretrained(path, revision=revision)
+    if type(config) in MODEL_FOR_CAUSAL_LM_MAPPING:
+        check_packable(config, MODEL_FOR_CAUSAL_LM_MAPPING[type(config)])
+
+
+def check_packable(config: Any, model_class: Any, longest: int = 1) -> None:
     """Refuses models whose attention is not an exact function of what each token may see.
 
     Args:
-        model: A causal language model.
+        config: A causal language model's configuration.
+        model_class: Its class.
         longest: Tokens of the longest sequence, a prompt with one completion.
 
     Raises:
         UserError: Naming the model's type and what is in the way.
     """
-    config = model.config.get_text_config()
+    config = config.get_text_config()
     layers = set(getattr(config, "layer_types", None) or _PLAIN_LAYERS)
     window = getattr(config, "sliding_window", None) if "sliding_attention" in layers else None
-    if not model._can_set_attn_implementation():
+    if not model_class._can_set_attn_implementation():
         raise _refusal(config, "its attention does not use transformers' attention interface (ALiBi, for example)")
     if layers - _PLAIN_LAYERS:
         raise _refusal(config, f"it has layers of type {', '.join(sorted(layers - _PLAIN_LAYERS))}")

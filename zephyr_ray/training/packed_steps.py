@@ -45,7 +45,7 @@ class PackedSteps:
         super().follow(rows, rank_plan)  # type: ignore[misc]
         self.backend = backend
         model = self.model.get_base_model() if is_peft_model(self.model) else self.model
-        check_packable(model, rows.longest_sequence())
+        check_packable(model.config, type(model), rows.longest_sequence())
         add_packed_forward(model, backend)
 
     def get_train_dataloader(self) -> torch.utils.data.DataLoader:

@@ -1,11 +1,17 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
 from zephyr_ray.artifacts import Run
+from zephyr_ray.errors import UserError
+from zephyr_ray.recipe import Training
 from zephyr_ray.training.fit import STATE_FOLDER, drop_unreadable_state
+from zephyr_ray.training.loop import packed_plan
+from zephyr_ray.training.plan import Plan
 
 
 @pytest.mark.parametrize(("text", "kept"), [('{"current_report_index": 2}', True), ("", False), ('{"current', False)])
@@ -22,3 +28,11 @@ def test_a_list_of_checkpoints_that_a_kill_cut_short_is_dropped_with_the_state(
 def test_a_training_that_never_began_has_nothing_to_drop(tmp_path: Path) -> None:
     drop_unreadable_state(Run(str(tmp_path)).artifact("dpo"))
     assert not list(tmp_path.iterdir())
+
+
+def test_a_pair_over_the_budget_is_alone_or_refused_as_the_recipe_says() -> None:
+    pairs, plan = SimpleNamespace(packed_lengths=lambda: np.array([30, 90, 40])), Plan(3, 3, 1, 0)
+    alone = packed_plan(plan, 0, 1, pairs, Training(tokens_per_micro_batch=80), "dpo")
+    assert [[slot.row for slot in part] for part in alone.step(0)] == [[1], [2, 0]]
+    with pytest.raises(UserError, match=r"1 pairs are larger than .*=80 \(the largest has 90 tokens\).*alone"):
+        packed_plan(plan, 0, 1, pairs, Training(tokens_per_micro_batch=80, oversized="refuse"), "dpo")

@@ -1,6 +1,8 @@
 """Models that cannot be packed are refused by name, with the way out."""
 
 import copy
+import json
+from pathlib import Path
 
 import pytest
 import torch
@@ -19,7 +21,7 @@ from trl.trainer.utils import add_fused_lm_head
 from tests.unit.training.packed import CONFIGS, make_model
 from zephyr_ray.errors import UserError
 from zephyr_ray.training.packed_attention import choose_backend
-from zephyr_ray.training.packed_check import check_equals_unpacked, check_packable
+from zephyr_ray.training.packed_check import check_equals_unpacked, check_folder, check_packable
 from zephyr_ray.training.packed_layout import pack
 from zephyr_ray.training.packed_logps import add_packed_forward
 
@@ -54,13 +56,25 @@ def from_config(config: PreTrainedConfig):
 @pytest.mark.parametrize(("config", "reason"), REFUSED, ids=[config.model_type for config, _ in REFUSED])
 def test_what_cannot_be_packed_is_refused(config: PreTrainedConfig, reason: str) -> None:
     with pytest.raises(UserError, match=rf"{reason}.*; training\.engine=padded works"):
-        check_packable(from_config(config), longest=9)
+        check_packable(config, type(from_config(config)), longest=9)
+
+
+def test_a_folder_is_refused_by_its_configuration_an_adapters_by_its_bases(tmp_path: Path) -> None:
+    base, adapter, good = (tmp_path / name for name in ("base", "adapter", "good"))
+    BloomConfig(vocab_size=97, hidden_size=32, n_layer=2, n_head=4).save_pretrained(base)
+    MistralConfig(**SHAPE, sliding_window=None).save_pretrained(good)
+    adapter.mkdir()
+    (adapter / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": str(base)}))
+    for folder in (base, adapter):
+        with pytest.raises(UserError, match="type bloom"):
+            check_folder(str(folder), None)
+    check_folder(str(good), None)
 
 
 @pytest.mark.parametrize("family", CONFIGS)
 def test_what_can_be_packed_passes_both_checks(family: str) -> None:
     model = make_model(family)
-    check_packable(model, longest=64)
+    check_packable(model.config, type(model), longest=64)
     add_fused_lm_head(model)
     add_packed_forward(model, "sdpa")
     check_equals_unpacked(model)

@@ -49,6 +49,17 @@ def test_row_numbers_follow_the_ids(tmp_path: Path, cut: list[str]) -> None:
     assert (row["ref_chosen_logps"], row["row"], row["loss_scale"]) == (-float(ord("c")), 2, 0.5)
 
 
+def test_lengths_of_a_pair_by_hand(tmp_path: Path) -> None:
+    """Numbers as those of the rows, not of the files: b is row 1 and lies first."""
+    long = pair("b") | {"prompt_ids": [7] * 5, "rejected_ids": [7] * 3}
+    tokenized = write(tmp_path, "tokenized", TOKENIZED, [[long], [pair("c"), pair("a")]])
+    references = write(tmp_path, "reference_logps", REFERENCE_LOGPS, [[logps(name) for name in "abc"]])
+    rows = training_rows.load_pairs(tokenized, references)
+    assert rows.token_counts("rejected_ids").tolist() == [2, 3, 2]
+    assert rows.packed_lengths().tolist() == [1 + 2 + 2, 5 + 2 + 3, 1 + 2 + 2]
+    assert rows.longest_sequence() == 5 + 3
+
+
 @pytest.mark.parametrize("others", ["abc", "abcde", "abce"])
 def test_references_of_other_pairs_are_refused(tmp_path: Path, others: str) -> None:
     tokenized = write(tmp_path, "tokenized", TOKENIZED, [[pair(name) for name in "abcd"]])
