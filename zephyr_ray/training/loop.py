@@ -53,8 +53,9 @@ def train(job: TrainJob) -> None:
             with checkpoint.as_directory() as path:
                 rank = ray.train.get_context().get_world_rank()
                 trainer.seen = restore_seen(path, rank, len(trainer.rows))
-                with for_these_workers(path, job.section.training.zero_stage, job.recipe.run.seed) as folder_now:
-                    trainer.train(resume_from_checkpoint=folder_now)
+                zero_stage, seed = job.section.training.zero_stage, job.recipe.run.seed
+                with for_these_workers(path, job.stage, zero_stage, seed) as ours:
+                    trainer.train(resume_from_checkpoint=ours)
         counts = _check_every_row_was_seen(trainer)
         write_checkpoint(trainer, job, folder)
         if trainer.is_world_process_zero():

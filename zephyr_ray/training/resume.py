@@ -22,8 +22,8 @@ _RANDOM_STATE = "rng_state"
 
 
 @contextmanager
-def for_these_workers(checkpoint: str, zero_stage: int, seed: int) -> Iterator[str]:
-    """The checkpoint itself, where as many workers wrote it as there are; else a folder beside it, gone afterwards.
+def for_these_workers(checkpoint: str, stage: str, zero_stage: int, seed: int) -> Iterator[str]:
+    """The checkpoint itself, where as many workers wrote it as there are; else a folder made from it, gone afterwards.
 
     All workers take part. Those of a machine share the folder: links to what is the same for any number of workers,
     and ZeRO's shards cut anew.
@@ -31,7 +31,7 @@ def for_these_workers(checkpoint: str, zero_stage: int, seed: int) -> Iterator[s
     Raises:
         UserError: The checkpoint's shards are not of this ZeRO stage, or cannot be cut anew.
     """
-    check_zero_stage(checkpoint, zero_stage)
+    check_zero_stage(checkpoint, stage, zero_stage)
     context = ray.train.get_context()
     rank, workers = context.get_world_rank(), context.get_world_size()
     if written_by(checkpoint) == workers:
@@ -64,7 +64,7 @@ def prepare(checkpoint: str, folder: str, rank: int, workers: int, *, first_of_m
     reshard.write_optimizer(shards, target, rank, workers)
 
 
-def check_zero_stage(checkpoint: str, zero_stage: int) -> None:
+def check_zero_stage(checkpoint: str, stage: str, zero_stage: int) -> None:
     """Stages 1 and 2 write alike; all others have files of their own.
 
     Raises:
@@ -74,8 +74,8 @@ def check_zero_stage(checkpoint: str, zero_stage: int) -> None:
     written = "0" if shards is None else "3" if reshard.cuts_each_weight(shards) else "1 or 2"
     if str(zero_stage) not in written:
         raise UserError(
-            f"training.zero_stage={zero_stage}: this training was begun with {written} and goes on with that only; "
-            "set it back, or delete the stage's training_state folder to begin anew"
+            f"{stage}.training.zero_stage={zero_stage}: this training was begun with {written} and goes on with that "
+            f"only; set it back, or delete {stage}/training_state to begin anew"
         )
 
 

@@ -54,7 +54,7 @@ def test_state_that_is_not_one_number_per_weight_is_refused(trained: Path, tmp_p
             for values in state["optimizer_state_dict"]["base_optimizer_state"]["state"].values():
                 values["absmax1"] = torch.ones(2)
         torch.save(state, tmp_path / path.name)
-    with pytest.raises(UserError, match="absmax1.*is not one number per weight"):
+    with pytest.raises(UserError, match=r"absmax1.*is not one number per weight"):
         write_optimizer(str(tmp_path), str(tmp_path), 0, 1)
 
 
