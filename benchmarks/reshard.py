@@ -47,9 +47,11 @@ def main() -> None:
         shards = Path(work) / "shards"
         shards.mkdir()
         write_shards(shards, args.weights)
-        figures = [measure(way, shards, workers, args.repeats) for workers in (1, 4) for way in WAYS]
-    print("| workers now | way | seconds | longest worker, s | written MiB | read MiB | peak MiB of a process |")
-    print("| --- | --- | --- | --- | --- | --- | --- |")
+        contenders = [(workers, way) for workers in (1, 4) for way in WAYS]
+        runs = [[measure(way, shards, workers) for workers, way in contenders] for _ in range(args.repeats)]
+    figures = [summary(*contender, each) for contender, each in zip(contenders, zip(*runs, strict=True), strict=True)]
+    print("| workers now | way | seconds | longest worker, s | written MiB | peak MiB of a process |")
+    print("| --- | --- | --- | --- | --- | --- |")
     for row in figures:
         print("| " + " | ".join(str(value) for value in row.values()) + " |")
     if args.json:
@@ -83,26 +85,25 @@ def write_shards(folder: Path, millions: int) -> None:
         torch.save(model, folder / f"{prefix}_model_states.pt")
 
 
-def measure(way: str, shards: Path, workers: int, repeats: int) -> dict[str, Any]:
-    """Medians over the repeats; every step is a process of its own."""
-    runs = []
-    for _ in range(repeats):
-        with tempfile.TemporaryDirectory(dir=shards.parent) as folder:
-            once = [_child("join", way, str(shards), folder, "0", str(workers))] if way != "ours" else []
-            each = [_child("load", way, str(shards), folder, str(rank), str(workers)) for rank in range(workers)]
-            runs.append(once + each)
-    total = statistics.median(sum(step["seconds"] for step in run) for run in runs)
-    longest = statistics.median(
-        max(step["seconds"] for step in run[-workers:]) + sum(step["seconds"] for step in run[:-workers])
-        for run in runs
-    )
+def measure(way: str, shards: Path, workers: int) -> list[dict[str, float]]:
+    """Figures of every step, each a process of its own: first of the joint ones, then of each worker."""
+    with tempfile.TemporaryDirectory(dir=shards.parent) as folder:
+        once = [_child("join", way, str(shards), folder, "0", str(workers))] if way != "ours" else []
+        return once + [_child("load", way, str(shards), folder, str(rank), str(workers)) for rank in range(workers)]
+
+
+def summary(workers: int, way: str, runs: tuple[list[dict[str, float]], ...]) -> dict[str, Any]:
+    """Medians over the repeats."""
+
+    def longest(run: list[dict[str, float]]) -> float:
+        return sum(step["seconds"] for step in run[:-workers]) + max(step["seconds"] for step in run[-workers:])
+
     return {
         "workers": workers,
         "way": way,
-        "seconds": round(total, 2),
-        "longest": round(longest, 2),
+        "seconds": round(statistics.median(sum(step["seconds"] for step in run) for run in runs), 2),
+        "longest": round(statistics.median(longest(run) for run in runs), 2),
         "written": round(sum(step["written"] for step in runs[0]) / MIB),
-        "read": round(sum(step["read"] for step in runs[0]) / MIB),
         "peak": round(max(step["peak"] for run in runs for step in run) / MIB),
     }
 
@@ -116,9 +117,11 @@ def _child(*step: str) -> dict[str, float]:
 
 
 def _step(name: str, way: str, shards: str, folder: str, rank: str, workers: str) -> None:
+    import deepspeed.checkpoint.ds_to_universal  # noqa: F401  (what is imported is no part of the figures)
+
     from zephyr_ray.training import reshard
 
-    base, before = _peak(), _io()
+    base, before = _peak(), _written()
     begun = time.perf_counter()
     target = os.path.join(folder, f"worker-{rank}")
     if name == "join" and way == "consolidated":
@@ -136,14 +139,8 @@ def _step(name: str, way: str, shards: str, folder: str, rank: str, workers: str
         reshard.write_optimizer(source, target, int(rank), int(workers))
         torch.load(next(Path(target).glob("*_optim_states.pt")), weights_only=False)
         shutil.rmtree(target)
-    seconds, after = time.perf_counter() - begun, _io()
-    figures = {
-        "seconds": seconds,
-        "read": after[0] - before[0],
-        "written": after[1] - before[1],
-        "peak": _peak() - base,
-    }
-    print(json.dumps(figures))
+    seconds = time.perf_counter() - begun
+    print(json.dumps({"seconds": seconds, "written": _written() - before, "peak": _peak() - base}))
 
 
 def _to_universal(shards: str, target: str) -> None:
@@ -162,14 +159,12 @@ def _read_universal(folder: Path, rank: int, workers: int) -> None:
     slices = []
     for path in sorted(folder.rglob("*.pt")):
         if path.stem in ("fp32", "exp_avg", "exp_avg_sq"):
-            whole = torch.load(path, weights_only=False)["param"].view(-1)
-            slices.append(whole.chunk(workers)[rank].clone())
+            slices.append(torch.load(path, weights_only=False).view(-1).chunk(workers)[rank].clone())
 
 
-def _io() -> tuple[int, int]:
-    """Bytes that this process has asked to read and to write, the page cache's included."""
+def _written() -> int:
     fields = dict(line.split(": ") for line in Path("/proc/self/io").read_text().splitlines())
-    return int(fields["rchar"]), int(fields["wchar"])
+    return int(fields["wchar"])
 
 
 def _peak() -> int:
