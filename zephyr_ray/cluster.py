@@ -72,7 +72,7 @@ def check_resources(recipe: Recipe, stages: tuple[str, ...]) -> None:
         section = training.get(stage)
         if section is not None:
             wanted = section.training
-            _check(f"{stage}.training", wanted.workers, wanted.cpus_per_worker, wanted.gpus_per_worker, have)
+            _check(f"{stage}.training", wanted.fewest_workers, wanted.cpus_per_worker, wanted.gpus_per_worker, have)
     if "candidates" in stages and recipe.sampling is not None:
         _check_asking("sampling", recipe.sampling, have)
     if "judgments" in stages and recipe.judging is not None:

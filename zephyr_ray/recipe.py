@@ -6,6 +6,7 @@ fingerprints: changing the hardware never changes the experiment.
 
 from __future__ import annotations
 
+import json
 from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
@@ -79,8 +80,9 @@ class Tiny(Section):
 
 
 class Training(Section):
-    workers: int = compute(1, ge=1)
-    """Ray Train workers. Their number divides the global batch."""
+    workers: int | tuple[int, int] = compute(1)
+    """Ray Train workers. Two numbers, [fewest, most], for as many as the cluster has room for: training goes on with
+    fewer when a node is lost, and with more when one joins."""
     cpus_per_worker: float = compute(1, gt=0)
     """Logical CPUs that each worker asks Ray for."""
     gpus_per_worker: float = compute(0, ge=0)
@@ -115,6 +117,20 @@ class Training(Section):
     trl: dict[str, Any] = Field(default_factory=dict)
     """Any other option of TRL's SFTConfig or DPOConfig, by its own name (weight_decay, optim, ld_alpha ...)."""
 
+    @property
+    def fewest_workers(self) -> int:
+        return self.workers if isinstance(self.workers, int) else self.workers[0]
+
+    @property
+    def most_workers(self) -> int:
+        return self.workers if isinstance(self.workers, int) else self.workers[1]
+
+    @model_validator(mode="after")
+    def _fewest_first(self) -> Training:
+        if not 1 <= self.fewest_workers <= self.most_workers:
+            raise ValueError(f"workers={json.dumps(self.workers)}: write a number, or [fewest, most], of at least 1")
+        return self
+
 
 class Optimisation(Section):
     learning_rate: float = Field(gt=0)
@@ -132,11 +148,11 @@ class Optimisation(Section):
     training: Training = Training()
 
     @model_validator(mode="after")
-    def _workers_divide_global_batch(self) -> Optimisation:
-        if self.global_batch % self.training.workers:
+    def _a_row_for_each_worker(self) -> Optimisation:
+        if self.training.most_workers > self.global_batch:
             raise ValueError(
-                f"training.workers={self.training.workers} does not divide global_batch={self.global_batch}; "
-                f"choose a divisor, for example {_largest_divisor(self.global_batch, self.training.workers)}"
+                f"training.workers={self.training.most_workers} for global_batch={self.global_batch}: a worker without "
+                "a row would only wait for the others"
             )
         return self
 
@@ -284,7 +300,3 @@ class Recipe(Section):
         if self.model.path is None and self.sft is None:
             raise ValueError("nothing to start DPO from: set model.path, or give the recipe an sft section")
         return self
-
-
-def _largest_divisor(number: int, at_most: int) -> int:
-    return next(d for d in range(min(number, at_most), 0, -1) if number % d == 0)

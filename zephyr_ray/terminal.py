@@ -15,6 +15,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import ray
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from rich.console import Console
 from rich.live import Live
 from rich.progress_bar import ProgressBar
@@ -51,10 +52,14 @@ class _Board:
 
 
 class Progress:
-    """A handle for reporting from anywhere in the cluster; reports do not wait for an answer."""
+    """A handle for reporting from anywhere in the cluster; reports do not wait for an answer.
+
+    What is reported lies on the command's own machine, so that the loss of another one loses none of it.
+    """
 
     def __init__(self) -> None:
-        self.board: Any = ray.remote(_Board).options(num_cpus=0, max_concurrency=4).remote()
+        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+        self.board: Any = ray.remote(_Board).options(num_cpus=0, max_concurrency=4, scheduling_strategy=here).remote()
 
     def add(self, rows: int) -> None:
         self.board.add.remote(rows)

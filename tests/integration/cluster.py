@@ -42,8 +42,8 @@ def free_port() -> int:
 
 
 @contextmanager
-def head(folder: Path, variables: dict[str, str] | None = None) -> Iterator[Head]:
-    """Starts a head node with four logical CPUs, and ends it with everything it started."""
+def head(folder: Path, variables: dict[str, str] | None = None, cpus: int = 4) -> Iterator[Head]:
+    """Starts a head node with so many logical CPUs, and ends it with everything it started."""
     token = folder / "token"
     token.write_text("0123456789abcdef0123456789abcdef")
     environment = {
@@ -57,7 +57,14 @@ def head(folder: Path, variables: dict[str, str] | None = None) -> Iterator[Head
     environment["PATH"] = f"{BIN}{os.pathsep}{environment['PATH']}"  # as in an activated venv
     environment.pop("RAY_ADDRESS", None)
     gcs, dashboard, agent, metrics = (free_port() for _ in range(4))
-    start = [str(BIN / "ray"), "start", "--head", f"--port={gcs}", f"--dashboard-port={dashboard}", "--num-cpus=4"]
+    start = [
+        str(BIN / "ray"),
+        "start",
+        "--head",
+        f"--port={gcs}",
+        f"--dashboard-port={dashboard}",
+        f"--num-cpus={cpus}",
+    ]
     start += ["--node-ip-address=127.0.0.1", "--dashboard-host=127.0.0.1", "--object-store-memory=536870912", "--block"]
     # The agent's port is fixed by default, and the suite's own cluster holds it.
     start += [f"--dashboard-agent-listen-port={agent}", f"--metrics-export-port={metrics}"]
@@ -75,8 +82,27 @@ def head(folder: Path, variables: dict[str, str] | None = None) -> Iterator[Head
             _end(process)
 
 
+@contextmanager
+def node(joins: Head, folder: Path, cpus: int) -> Iterator[None]:
+    """Adds a node, and kills it with everything that runs on it."""
+    start = [str(BIN / "ray"), "start", f"--address={joins.gcs}", f"--num-cpus={cpus}", "--node-ip-address=127.0.0.1"]
+    start += ["--object-store-memory=134217728", f"--dashboard-agent-listen-port={free_port()}"]
+    start += [f"--metrics-export-port={free_port()}", "--block"]
+    with (folder / "node.log").open("w") as log:
+        process = subprocess.Popen(start, env=joins.environment, cwd=REPO, stdout=log, stderr=subprocess.STDOUT)
+        deadline = time.monotonic() + 60
+        try:
+            while "Ray runtime started" not in (folder / "node.log").read_text():
+                assert process.poll() is None, (folder / "node.log").read_text()
+                assert time.monotonic() < deadline, (folder / "node.log").read_text()
+                time.sleep(0.1)
+            yield
+        finally:
+            _end(process)
+
+
 def _end(process: subprocess.Popen[bytes]) -> None:
-    """Ends a head node at once: told to stop, it would wait half a minute for its workers."""
+    """Ends a node at once: told to stop, it would wait half a minute for its workers."""
     started = [*psutil.Process(process.pid).children(recursive=True), psutil.Process(process.pid)]
     for each in started:
         try:

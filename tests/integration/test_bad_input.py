@@ -59,7 +59,7 @@ def _dry(recipe: str, tmp_path: Path) -> str:
         (("dpo.betta=1",), ("dpo.betta", "did you mean beta")),
         (("dpo.beta=strong",), ("dpo.beta", "'strong'")),
         (("dop.beta=1",), ("dop", "did you mean dpo")),
-        (("dpo.training.workers=3",), ("workers=3", "global_batch", "choose a divisor")),
+        (("dpo.training.workers=33",), ("workers=33", "global_batch")),
         (("model.path=/nowhere/model",), ("model.path=/nowhere/model", "not a folder")),
         (("chat.template=missing.jinja",), ("chat.template=missing.jinja",)),
         (("dpo.training.trl.wieght_decay=0.1",), ("wieght_decay", "did you mean weight_decay")),

@@ -49,7 +49,9 @@ def test_an_unknown_stage_is_an_unknown_key() -> None:
         ("dpo.beta=strong", r"dpo\.beta: Input should be a valid number.*'strong'"),
         ("dpo.beta=-1", r"dpo\.beta: Input should be greater than 0"),
         ("dpo.training.zero_stage=4", r"dpo\.training\.zero_stage: Input should be 0, 1, 2 or 3"),
-        ("dpo.training.workers=3", r"workers=3 does not divide global_batch=32; choose a divisor, for example 2"),
+        ("dpo.training.workers=33", r"workers=33 for global_batch=32: a worker without a row"),
+        ("dpo.training.workers=[2, 1]", r"workers=\[2, 1\]: write a number, or \[fewest, most\]"),
+        ("dpo.training.workers=0", r"workers=0: write a number, or \[fewest, most\], of at least 1"),
         ("tokenized.max_prompt_length=1024", r"leaves no room for a completion"),
         ("dpo.loss_weights=[1, 2]", r"2 entries for 1 loss types"),
         ("dpo", r"write section\.field=value"),
@@ -90,8 +92,14 @@ def test_compute_fields_are_no_part_of_what_the_experiment_is() -> None:
     assert semantic(small.dpo) != semantic(load("dpo.training.trl.weight_decay=0.1").dpo)
 
 
+@pytest.mark.parametrize(("written", "fewest", "most"), [("3", 3, 3), ("[1, 4]", 1, 4), ("[2, 2]", 2, 2)])
+def test_workers_are_a_number_or_the_fewest_and_the_most(written: str, fewest: int, most: int) -> None:
+    training = load(f"dpo.training.workers={written}").dpo.training
+    assert (training.fewest_workers, training.most_workers) == (fewest, most)
+
+
 def test_the_resolved_recipe_reads_back_equal(tmp_path: Path) -> None:
-    resolved = load("dpo.beta=0.3", "model.lora.r=4")
+    resolved = load("dpo.beta=0.3", "model.lora.r=4", "dpo.training.workers=[1, 2]")
     path = tmp_path / "recipe.yaml"
     path.write_text(recipe_file.to_yaml(resolved))
     assert recipe_file.load([str(path)]) == resolved

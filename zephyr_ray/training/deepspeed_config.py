@@ -2,6 +2,9 @@
 
 from typing import Any
 
+SUB_GROUP_SIZE = 1_000_000_000
+"""Weights that ZeRO-3 updates at once: a worker's shard is divided into groups of about so many (DeepSpeed's value)."""
+
 
 def deepspeed_config(zero_stage: int, device: str) -> dict[str, Any] | None:
     """DeepSpeed's configuration, or None for stage 0 (plain data parallelism).
@@ -20,6 +23,7 @@ def deepspeed_config(zero_stage: int, device: str) -> dict[str, Any] | None:
     }
     if zero_stage == 3:
         zero |= {
+            "sub_group_size": SUB_GROUP_SIZE,
             "stage3_prefetch_bucket_size": "auto",
             "stage3_param_persistence_threshold": "auto",
             "stage3_gather_16bit_weights_on_model_save": True,

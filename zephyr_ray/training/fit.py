@@ -93,7 +93,7 @@ def remove_state(job: TrainJob) -> None:
 
 
 def scaling(section: SFT | DPO) -> ScalingConfig:
-    """The workers that the recipe asks Ray for."""
+    """The workers that the recipe asks Ray for: a number, or as many as there is room for."""
     training = section.training
     resources = {"CPU": training.cpus_per_worker}
     if training.gpus_per_worker:

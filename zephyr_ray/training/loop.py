@@ -34,6 +34,7 @@ from zephyr_ray.training.packed_sft import PackedSFTTrainer
 from zephyr_ray.training.packed_trainer import PackedDPOTrainer
 from zephyr_ray.training.packing import PackedRankPlan
 from zephyr_ray.training.plan import Plan, RankPlan
+from zephyr_ray.training.resume import for_these_workers
 from zephyr_ray.training.trainers import PlannedDPOTrainer, PlannedMixin, PlannedSFTTrainer
 
 
@@ -52,7 +53,9 @@ def train(job: TrainJob) -> None:
             with checkpoint.as_directory() as path:
                 rank = ray.train.get_context().get_world_rank()
                 trainer.seen = restore_seen(path, rank, len(trainer.rows))
-                trainer.train(resume_from_checkpoint=path)
+                zero_stage, seed = job.section.training.zero_stage, job.recipe.run.seed
+                with for_these_workers(path, job.stage, zero_stage, seed) as ours:
+                    trainer.train(resume_from_checkpoint=ours)
         counts = _check_every_row_was_seen(trainer)
         write_checkpoint(trainer, job, folder)
         if trainer.is_world_process_zero():

@@ -8,8 +8,8 @@ import pytest
 
 from zephyr_ray.artifacts import Run
 from zephyr_ray.errors import UserError
-from zephyr_ray.recipe import Training
-from zephyr_ray.training.fit import STATE_FOLDER, drop_unreadable_state
+from zephyr_ray.recipe import DPO, Training
+from zephyr_ray.training.fit import STATE_FOLDER, drop_unreadable_state, scaling
 from zephyr_ray.training.loop import packed_plan
 from zephyr_ray.training.plan import Plan
 
@@ -34,5 +34,12 @@ def test_a_pair_over_the_budget_is_alone_or_refused_as_the_recipe_says() -> None
     pairs, plan = SimpleNamespace(packed_lengths=lambda: np.array([30, 90, 40])), Plan(3, 3, 1, 0)
     alone = packed_plan(plan, 0, 1, pairs, Training(tokens_per_micro_batch=80), "dpo")
     assert [[slot.row for slot in part] for part in alone.step(0)] == [[1], [2, 0]]
-    with pytest.raises(UserError, match=r"1 pairs are larger than .*=80 \(the largest has 90 tokens\).*alone"):
+    with pytest.raises(UserError, match=r"1 rows are larger than .*=80 \(the largest has 90 tokens\).*alone"):
         packed_plan(plan, 0, 1, pairs, Training(tokens_per_micro_batch=80, oversized="refuse"), "dpo")
+
+
+@pytest.mark.parametrize(("workers", "elastic"), [(2, False), ((1, 4), True)])
+def test_a_range_of_workers_is_ray_trains_elastic_scaling(workers: int | tuple[int, int], elastic: bool) -> None:
+    asked = scaling(DPO(training=Training(workers=workers, cpus_per_worker=2)))
+    assert asked.elasticity_enabled == elastic
+    assert asked.num_workers == workers
