@@ -192,7 +192,7 @@ def _bring_up_to_date(
             "seconds": round(time.time() - started, 2),
         }
     )
-    for line in made.get("lines", ()):
+    for line in made.get("lines", ()) if stage.name != "held_out" else ():  # whose table stands at the end
         terminal.say(f"  {line}")
 
 
@@ -201,7 +201,17 @@ def _tell_result(run: Run, order: list[Stage], terminal: Terminal, seconds: floa
     for stage in order:
         folder = "checkpoint" if stage.name in ("base", "sft", "dpo") else ""
         terminal.say(f"{stage.name:<22} {run.root}/{stage.name}/{folder}".rstrip("/"))
+    _tell_outcome(run, [stage.name for stage in order], terminal)
     terminal.say(f"finished in {round(seconds)} s; log: {terminal.log_path}")
+
+
+def _tell_outcome(run: Run, names: list[str], terminal: Terminal) -> None:
+    """The table of the check at the end, and how to talk to the model."""
+    if "held_out" in names:
+        for line in (run.artifact("held_out").manifest() or {})["lines"]:
+            terminal.say(f"  {line}")
+    if "dpo" in names or "sft" in names:
+        terminal.say(f"chat with it: python serve/app.py --run {run.root} --open")
 
 
 def _table(recipe: Recipe, run: Run, order: list[Stage]) -> str:
