@@ -7,8 +7,9 @@ Contenders: TRL's `DPOTrainer` as it comes (the reference model runs live), TRL 
 ours (the reference stage's scorer, then training). Each run is a process of its own, contenders take turns, figures are
 medians and ratios are medians of the rounds' ratios. TRL runs at the batch size that was fastest for it in a trial on
 the first two optimizer steps' pairs. A run trains one epoch with the same global batch; loading and tokenizing are not
-counted. Reference log-probs are counted once over one epoch, over three, and not. CPU seconds stand beside wall ones:
-other load on the machine changes them less. Memory is the process's peak above what it held when the model was made.
+counted. Reference log-probs are counted once over one epoch, over three, and not. CPU seconds stand beside wall
+seconds: other load on the machine changes them less. Memory is the process's peak, and its peak above the one it had
+when the model was made.
 
 Pairs: real ones (UltraFeedback, binarized) where `--data` is there, tokenized by a byte-level BPE of 4,096 entries
 trained on them, prompts cut to 512 tokens and sequences to 1,024. Else lengths are drawn: prompts from exp(N(4.8,
