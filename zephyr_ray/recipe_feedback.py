@@ -88,6 +88,12 @@ class Deployment(Section):
     retries: int = compute(5, ge=0)
     """How often a request is sent again."""
 
+    @model_validator(mode="after")
+    def _most_is_not_below_fewest(self) -> Deployment:
+        if self.max_replicas < self.min_replicas:
+            raise ValueError(f"{self.name}: max_replicas={self.max_replicas} is below min_replicas={self.min_replicas}")
+        return self
+
 
 class OfflineModel(Section):
     name: str = Field(min_length=1)

@@ -79,7 +79,7 @@ def test_one_engine_of_two_is_killed(tmp_path: Path, way: tuple[str, ...], base_
     root, prompts = tmp_path / "run", 400
     engines = (
         f"sampling.deployments=[{{name: random, model: {base_model}, accelerator: cpu, dtype: float32, "
-        "max_model_len: 128, max_in_flight: 16, min_replicas: 2, engine: {max_num_seqs: 16}}]"
+        "max_model_len: 128, max_in_flight: 16, min_replicas: 2, max_replicas: 2, engine: {max_num_seqs: 16}}]"
     )
     few = (*way, engines, f"tiny.preference_prompts={prompts}", "sampling.max_tokens=48")
     replies = root / "candidates" / "replies"

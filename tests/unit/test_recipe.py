@@ -185,6 +185,7 @@ ENDPOINT = "{name: a, base_url: 'http://host/v1', model: m}"
         (f"{{endpoints: [{ENDPOINT}], workers: 65}}", "a: max_in_flight=64 for 65 workers"),
         ("{endpoints: [{name: a, base_url: 'host:1', model: m}]}", r"sampling\.endpoints\.0\.base_url: not a URL"),
         ("{endpoints: [{name: a, base_url: 'http://u:p@host', model: m}]}", "no user or password"),
+        ("{deployments: [{name: a, model: m, min_replicas: 2}]}", "max_replicas=1 is below min_replicas=2"),
         ("{endpoints: [{nam: a}]}", r"unknown key sampling\.endpoints\.0\.nam; did you mean name\?"),
     ],
 )
