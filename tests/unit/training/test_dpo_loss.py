@@ -14,9 +14,6 @@ from trl import DPOConfig
 from trl.trainer.utils import add_fused_lm_head
 
 from tests.oracles.dpo import dpo_loss, sequence_logp
-from zephyr_ray import recipe as recipes
-from zephyr_ray.chat_template import load_tokenizer
-from zephyr_ray.tiny.model import train_tokenizer
 from zephyr_ray.training.callbacks import loss_at_reference
 from zephyr_ray.training.logps import PackedScorer, PaddedScorer, length_desensitized
 from zephyr_ray.training.plan import Plan, RankPlan
@@ -54,13 +51,6 @@ def make_pairs(count: int, seed: int) -> list[dict]:
         }
         for _ in range(count)
     ]
-
-
-@pytest.fixture(scope="module")
-def tokenizer(tmp_path_factory: pytest.TempPathFactory):
-    folder = tmp_path_factory.mktemp("tokenizer")
-    train_tokenizer(recipes.Tiny(vocab_size=VOCAB), seed=0).save_pretrained(folder)
-    return load_tokenizer(str(folder), recipes.Chat())
 
 
 def make_trainer(folder: Path, model, tokenizer, pairs: list[dict], references: dict, **options) -> PlannedDPOTrainer:

@@ -9,15 +9,14 @@ import pytest
 import torch
 from trl import SFTConfig
 
-from tests.unit.training.packed import VOCAB, make_dialogues, make_model
-from zephyr_ray import recipe as recipes
-from zephyr_ray.chat_template import load_tokenizer
-from zephyr_ray.tiny.model import train_tokenizer
+from tests.unit.training.packed import make_dialogues, make_model
 from zephyr_ray.training.packed_sft import PackedSFTTrainer, collate_dialogues, pack_dialogues
 from zephyr_ray.training.packing import PackedRankPlan
 from zephyr_ray.training.plan import Plan, RankPlan
 from zephyr_ray.training.rows import IGNORED, Rows
 from zephyr_ray.training.trainers import PlannedSFTTrainer
+
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 BATCH, STEPS = 6, 12
 LEARNT_IN_BOTH = ("loss", "grad_norm", "entropy", "mean_token_accuracy", "num_tokens", "learning_rate")
@@ -25,22 +24,6 @@ LEARNT_IN_BOTH = ("loss", "grad_norm", "entropy", "mean_token_accuracy", "num_to
 
 DIALOGUES = make_dialogues(20)  # an epoch of four steps, the last one of two dialogues
 PLAN = Plan(len(DIALOGUES), BATCH, epochs=1, seed=0, max_steps=STEPS)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    """Matrices are so small that threads only wait for each other."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
-@pytest.fixture(scope="module")
-def tokenizer(tmp_path_factory: pytest.TempPathFactory):
-    folder = tmp_path_factory.mktemp("tokenizer")
-    train_tokenizer(recipes.Tiny(vocab_size=VOCAB), seed=0).save_pretrained(folder)
-    return load_tokenizer(str(folder), recipes.Chat())
 
 
 def train(folder: Path, tokenizer: Any, loss_on: Any, budget: int | None) -> list[dict[str, float]]:

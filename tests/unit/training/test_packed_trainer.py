@@ -13,35 +13,18 @@ from trl import DPOConfig, DPOTrainer
 from trl.trainer.dpo_trainer import DataCollatorForPreference
 
 from tests.oracles.dpo import sequence_logp
-from tests.unit.training.packed import VOCAB, make_model, make_pairs
-from zephyr_ray import recipe as recipes
-from zephyr_ray.chat_template import load_tokenizer
-from zephyr_ray.tiny.model import train_tokenizer
+from tests.unit.training.packed import make_model, make_pairs
 from zephyr_ray.training.packed_trainer import PackedDPOTrainer, collate_packed
 from zephyr_ray.training.packing import PackedRankPlan
 from zephyr_ray.training.plan import Plan, Slot
 from zephyr_ray.training.rows import Rows
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 BATCH = 6
 STEPS = 50
 PAIRS = make_pairs(20, 1)  # an epoch of four steps, the last one of two pairs
 PLAN = Plan(len(PAIRS), BATCH, epochs=1, seed=0, max_steps=STEPS)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    """Matrices are so small that threads only wait for each other."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
-@pytest.fixture(scope="module")
-def tokenizer(tmp_path_factory: pytest.TempPathFactory):
-    folder = tmp_path_factory.mktemp("tokenizer")
-    train_tokenizer(recipes.Tiny(vocab_size=VOCAB), seed=0).save_pretrained(folder)
-    return load_tokenizer(str(folder), recipes.Chat())
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,29 @@
+"""What the trainers' tests share."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import torch
+
+from tests.unit.training.packed import VOCAB
+from zephyr_ray import recipe as recipes
+from zephyr_ray.chat_template import load_tokenizer
+from zephyr_ray.tiny.model import train_tokenizer
+
+
+@pytest.fixture(scope="module")
+def one_thread() -> Iterator[None]:
+    """For matrices so small that threads only wait for each other."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="package")
+def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """A tokenizer with `VOCAB` entries."""
+    folder = tmp_path_factory.mktemp("tokenizer")
+    train_tokenizer(recipes.Tiny(vocab_size=VOCAB), seed=0).save_pretrained(folder)
+    return load_tokenizer(str(folder), recipes.Chat())
