@@ -99,7 +99,7 @@ def _serve(options: argparse.Namespace) -> None:
     cluster.set_environment()
     if not os.environ.get("RAY_ADDRESS"):
         for name in ("RAY_SERVE_HAPROXY_STATS_PORT", "RAY_SERVE_HAPROXY_METRICS_PORT"):
-            os.environ.setdefault(name, str(_free_port()))
+            os.environ.setdefault(name, str(free_port()))
         # A model that cannot start here will not at the third time either.
         os.environ.setdefault("RAY_SERVE_MAX_PER_REPLICA_RETRY_COUNT", "1")
         os.environ.setdefault("RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S", "30")  # of 5, too few for a busy machine
@@ -297,7 +297,7 @@ def _start_ray() -> None:
         )
 
 
-def _free_port() -> int:
+def free_port() -> int:
     """A port below those that Linux gives to outgoing connections, which Ray opens many of before this one is used."""
     while True:
         port = random.randint(20_000, 30_000)

@@ -208,7 +208,9 @@ def _tell_result(run: Run, order: list[Stage], terminal: Terminal, seconds: floa
 def _tell_outcome(run: Run, names: list[str], terminal: Terminal) -> None:
     """The table of the check at the end, and how to talk to the model."""
     if "held_out" in names:
-        for line in (run.artifact("held_out").manifest() or {})["lines"]:
+        manifest = run.artifact("held_out").manifest()
+        assert manifest is not None
+        for line in manifest["lines"]:
             terminal.say(f"  {line}")
     if "dpo" in names or "sft" in names:
         terminal.say(f"chat with it: python serve/app.py --run {run.root} --open")

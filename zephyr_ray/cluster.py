@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import logging
 import os
+from typing import TYPE_CHECKING
 
 from zephyr_ray.errors import UserError
 from zephyr_ray.recipe import Recipe
 from zephyr_ray.recipe_feedback import Judging, Sampling
+
+if TYPE_CHECKING:
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 _QUIET = {
     # Usage reports of Ray, the Hugging Face hub (TRL's too), and vLLM: off.
@@ -37,6 +41,14 @@ def set_environment() -> None:
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # warns of a CPU kernel that it could not look up
     # That this machine has no GPU: the driver's often has none.
     logging.getLogger("DeepSpeed").addFilter(lambda record: "Setting accelerator to CPU" not in record.getMessage())
+
+
+def this_node() -> NodeAffinitySchedulingStrategy:
+    """For an actor that has to lie where the command runs: the loss of another node must not take it along."""
+    import ray
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    return NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
 
 
 def connect() -> None:

@@ -15,12 +15,13 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import ray
-from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from rich.console import Console
 from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
+
+from zephyr_ray import cluster
 
 _PLAIN_INTERVAL_S = 10.0  # between two lines where the screen is a file
 
@@ -58,7 +59,7 @@ class Progress:
     """
 
     def __init__(self) -> None:
-        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+        here = cluster.this_node()
         self.board: Any = ray.remote(_Board).options(num_cpus=0, max_concurrency=4, scheduling_strategy=here).remote()
 
     def add(self, rows: int) -> None:

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
-import random
-import socket
 import subprocess
 import sys
 import time
@@ -17,6 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
+
+from serve.command_line import free_port
 
 BIN = Path(sys.executable).parent
 REPO = Path(__file__).resolve().parents[2]
@@ -30,15 +29,6 @@ class Head:
     gcs: str
     metrics: str
     environment: dict[str, str]
-
-
-def free_port() -> int:
-    """A port below those that Linux gives to outgoing connections: nobody else takes it before it is used."""
-    while True:
-        port = random.randint(20_000, 30_000)
-        with socket.socket() as probe, contextlib.suppress(OSError):
-            probe.bind(("0.0.0.0", port))
-            return port
 
 
 @contextmanager

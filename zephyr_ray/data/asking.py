@@ -19,8 +19,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import ray
 import ray.data
-from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from zephyr_ray import cluster
 from zephyr_ray.artifacts import Artifact
 from zephyr_ray.data import sink, sources
 from zephyr_ray.data.messages import Reason
@@ -70,7 +70,7 @@ def asking(section: Sampling | Judging, source: Artifact, artifact: Artifact, pr
         .options(
             num_cpus=0,
             max_concurrency=10_000,
-            scheduling_strategy=NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False),
+            scheduling_strategy=cluster.this_node(),
         )
         .remote(artifact, section.budget_usd, done.to_pylist())
     )

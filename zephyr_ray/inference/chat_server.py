@@ -6,13 +6,12 @@ straight at the replica's port (Ray Serve's direct ingress), so a token crosses 
 
 from __future__ import annotations
 
-import asyncio
 from typing import TYPE_CHECKING, Any
 
 from ray.serve.llm import LLMServer
 
 from zephyr_ray.inference import keys
-from zephyr_ray.inference.engine_watch import end_with
+from zephyr_ray.inference.engine_watch import watch
 from zephyr_ray.inference.guard import Guard
 
 if TYPE_CHECKING:
@@ -37,8 +36,7 @@ class ChatServer(LLMServer):
         if options.get("lora_modules"):
             options["lora_modules"] = [LoRAModulePath(**module) for module in options["lora_modules"]]
         await super().__init__(llm_config)
-        engine: Any = self.engine
-        self._watch = asyncio.create_task(end_with(engine._engine_client))
+        self._watch = watch(self)
 
     async def describe(self) -> dict[str, Any]:
         """What the gateway tells clients of this model."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from typing import Protocol
+from typing import Any, Protocol
 
 _LOOK_S = 0.1
 
@@ -19,6 +19,11 @@ class Engine(Protocol):
 
     @property
     def errored(self) -> bool: ...
+
+
+def watch(server: Any) -> asyncio.Task[None]:
+    """Has this process end with the engine of a Ray Serve LLM server; keep what it returns."""
+    return asyncio.create_task(end_with(server.engine._engine_client))
 
 
 async def end_with(engine: Engine) -> None:

@@ -84,8 +84,10 @@ class Ledger:
         return True
 
     async def release(self, usd: float) -> None:
-        """Gives back what was held for a request that got no reply."""
-        await self._give_back(usd)
+        """Gives back what was held for requests that are over."""
+        self._held -= usd
+        async with self._changed:
+            self._changed.notify_all()
 
     async def record(self, records: list[dict[str, Any]], reserved: float) -> None:
         """Writes replies: {prompt_id, key, answer, prompt_tokens, usd}. They are safe when this returns.
@@ -101,7 +103,7 @@ class Ledger:
         try:
             await written
         finally:
-            await self._give_back(reserved)
+            await self.release(reserved)
 
     async def totals(self) -> dict[str, float]:
         """Requests that were answered, tokens and US dollars, of all tries."""
@@ -115,11 +117,6 @@ class Ledger:
             except TimeoutError:
                 return False
         return True
-
-    async def _give_back(self, usd: float) -> None:
-        self._held -= usd
-        async with self._changed:
-            self._changed.notify_all()
 
     async def _commit(self) -> None:
         """Writes what has gathered, in one go."""

@@ -27,12 +27,8 @@ _sleep = asyncio.sleep
 _backoff = tenacity.wait_random_exponential(multiplier=0.5, max=30)
 
 
-class _Stopped(Exception):  # noqa: N818
-    """A request that is not sent at all."""
-
-    def __init__(self, failure: Failure):
-        super().__init__(failure.reason)
-        self.failure = failure
+class _GivenUp(Exception):  # noqa: N818
+    """The member is not asked any more."""
 
 
 class Member:
@@ -109,8 +105,8 @@ class Member:
             return Failure(str(error), "failed")
         except Refused as error:
             return Failure(str(error), "refused")
-        except _Stopped as stopped:
-            return stopped.failure
+        except _GivenUp as given_up:
+            return Failure(str(given_up), "given_up")
         except Unusable as error:
             self._given_up = f"cannot be used: {error}"
             return Failure(self._given_up, "given_up")
@@ -119,7 +115,7 @@ class Member:
         """Sends once, in its turn; a request that waits to be sent again does not stand in the way of others."""
         async with self._limit:
             if self._given_up:
-                raise _Stopped(Failure(self._given_up, "given_up"))
+                raise _GivenUp(self._given_up)
             asked_at = asyncio.get_running_loop().time()
             try:
                 reply = await self._server.send(body)

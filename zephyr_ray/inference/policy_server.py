@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import TYPE_CHECKING, Any
 
 from ray.serve.llm import LLMServer
 
-from zephyr_ray.inference.engine_watch import end_with
+from zephyr_ray.inference.engine_watch import watch
 
 if TYPE_CHECKING:
     from ray.serve.llm import LLMConfig
@@ -23,8 +22,7 @@ class PolicyServer(LLMServer):
 
         RENDERER_REGISTRY.renderers["hf"] = ("zephyr_ray.inference.renderer", "TrainingRenderer")
         await super().__init__(llm_config)
-        engine: Any = self.engine
-        self._watch = asyncio.create_task(end_with(engine._engine_client))
+        self._watch = watch(self)
 
     async def answer(self, body: dict[str, Any]) -> tuple[int, Any]:
         """The HTTP status that a server would give, and the fields of a `servers.Reply` or a line on what is wrong.

@@ -38,10 +38,15 @@ def add_packed_forward(model: Any, backend: Backend) -> None:
                 shift_labels=packed_row.targets,
                 use_cache=False,
                 fused_lm_head=True,
-                **{name: kwargs[name] for name in ("output_router_logits",) if name in kwargs},
+                **routing(kwargs),
             )
 
     model.forward = types.MethodType(forward, model)
+
+
+def routing(arguments: dict[str, Any]) -> dict[str, Any]:
+    """What of a call of the model a packed one takes over: whether a mixture of experts tells how it routed."""
+    return {name: value for name, value in arguments.items() if name == "output_router_logits"}
 
 
 def _keep_predictors(backbone: Any, args: Any, output: Any) -> Any:

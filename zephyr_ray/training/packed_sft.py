@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from zephyr_ray.training.packed_layout import PackedRow, pack
+from zephyr_ray.training.packed_logps import routing
 from zephyr_ray.training.packed_metrics import of_this_rank, token_weights
 from zephyr_ray.training.packed_steps import PackedSteps, counts
 from zephyr_ray.training.rows import IGNORED
@@ -45,7 +46,8 @@ class PackedSFTTrainer(PackedSteps, PlannedSFTTrainer):
     loss_is_scaled_for_ga = True  # type: ignore[assignment]
     collate = staticmethod(collate_dialogues)
 
-    def weights(self, batch: dict[str, Any]) -> dict[str, int]:
+    @staticmethod
+    def weights(batch: dict[str, Any]) -> dict[str, int]:
         return token_weights(learnt(batch))
 
     def items_in_step(self, micro_batches: list[dict[str, Any]]) -> int | None:
@@ -60,8 +62,7 @@ class PackedSFTTrainer(PackedSteps, PlannedSFTTrainer):
         tokens = torch.tensor([sum(row.branch_lengths) + len(row.branch_lengths)]) * counts(inputs)
 
         def packed_model(**padded: Any) -> Any:
-            routing = {name: padded[name] for name in ("output_router_logits",) if name in padded}
-            return model(packed_row=row, **routing)
+            return model(packed_row=row, **routing(padded))
 
         with of_this_rank(self.accelerator):
             batch = {**inputs, "attention_mask": tokens.to(row.tokens.device)}

@@ -22,6 +22,7 @@ from zephyr_ray.training.packing import PackedRankPlan
 from zephyr_ray.training.plan import RankPlan, Slot
 from zephyr_ray.training.rows import Rows
 
+Weigh = Callable[[dict[str, Any]], dict[str, int]]
 Collate = Callable[[list[dict[str, Any]], int], dict[str, Any]]
 
 
@@ -40,6 +41,8 @@ class PackedSteps:
     backend: Backend
     collate: Collate
     """Rows and what the length of the packed row is filled up to -> a micro-batch. A static method."""
+    weights: Weigh
+    """A micro-batch -> what its metrics count, by what they are means of (`packed_metrics`). A static method."""
 
     def follow(self, rows: Rows, rank_plan: RankPlan | PackedRankPlan, backend: Backend = "sdpa") -> None:
         super().follow(rows, rank_plan)  # type: ignore[misc]
@@ -56,10 +59,6 @@ class PackedSteps:
             batch_sampler=self.rank_plan,
             collate_fn=lambda step: {"micro_batches": [self.collate(rows, multiple) for rows in step]},
         )
-
-    def weights(self, batch: dict[str, Any]) -> dict[str, int]:
-        """What a micro-batch's metrics count, by what they are means of (`packed_metrics`)."""
-        raise NotImplementedError
 
     def items_in_step(self, micro_batches: list[dict[str, Any]]) -> int | None:
         """What the loss of a step is divided by, over all ranks, where it is not a mean over micro-batches."""

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from zephyr_ray.training.packed_layout import PackedRow, pack
-from zephyr_ray.training.packed_logps import PairGrid
+from zephyr_ray.training.packed_logps import PairGrid, routing
 from zephyr_ray.training.packed_metrics import of_this_rank, pair_weights
 from zephyr_ray.training.packed_steps import PackedSteps, counts
 from zephyr_ray.training.trainers import PlannedDPOTrainer
@@ -36,7 +36,8 @@ class PackedDPOTrainer(PackedSteps, PlannedDPOTrainer):
 
     collate = staticmethod(collate_packed)
 
-    def weights(self, batch: dict[str, Any]) -> dict[str, int]:
+    @staticmethod
+    def weights(batch: dict[str, Any]) -> dict[str, int]:
         return pair_weights(batch["packed_row"], counts(batch))
 
     def compute_loss(
@@ -48,8 +49,7 @@ class PackedDPOTrainer(PackedSteps, PlannedDPOTrainer):
         batch["attention_mask"] = batch["attention_mask"] * counts(inputs)  # TRL only sums it: a filler adds no tokens
 
         def packed_model(**padded: Any) -> Any:
-            routing = {name: padded[name] for name in ("output_router_logits",) if name in padded}
-            return grid.scatter(model(packed_row=row, **routing))
+            return grid.scatter(model(packed_row=row, **routing(padded)))
 
         with of_this_rank(self.accelerator):
             return super().compute_loss(packed_model, {**inputs, **batch})

@@ -14,7 +14,16 @@ from typing import Any
 import pytest
 
 from serve import app
-from serve.command_line import _application, _cause, _check_door, _gateway_settings, _models, _name_of_run, _parse
+from serve.command_line import (
+    _application,
+    _cause,
+    _check_door,
+    _gateway_settings,
+    _models,
+    _name_of_run,
+    _parse,
+    free_port,
+)
 from serve.gateway import GatewaySettings
 from serve.keys import add
 from zephyr_ray.errors import UserError
@@ -36,12 +45,6 @@ def run(*arguments: str) -> subprocess.CompletedProcess[str]:
     environment = {name: value for name, value in os.environ.items() if name != keys.VARIABLE}
     command = [sys.executable, str(ROOT / "serve/app.py"), *arguments]
     return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=120, check=False)
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 # --- the models
