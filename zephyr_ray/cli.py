@@ -92,6 +92,7 @@ def _run(options: argparse.Namespace, targets: tuple[str, ...], order: Sequence[
     if order is not None:
         wanted.sort(key=lambda stage: order.index(stage.name))
     run = Run(recipe.run.root)
+    run.check_readable()
     if options.dry_run:
         sys.stdout.write(recipe_file.to_yaml(recipe))
         sys.stdout.write("\n" + _table(recipe, run, wanted))
@@ -240,7 +241,7 @@ def _status(recipe: Recipe, run: Run, stage: Stage, known: Known) -> Status:
 
 
 def _log_path(run: Run) -> str:
-    from zephyr_ray.artifacts import cache_root
+    from zephyr_ray.storage import cache_root
 
     folder = os.path.join(run.path if run.is_local else cache_root(), "logs")
     return os.path.join(folder, f"{Path(sys.argv[0]).stem}-{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}.log")

@@ -15,8 +15,8 @@ import pyarrow as pa
 import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 
-from zephyr_ray.artifacts import open_filesystem
 from zephyr_ray.errors import UserError
+from zephyr_ray.storage import open_filesystem
 
 CHUNK = pa.schema([("file", pa.string()), ("first", pa.int64()), ("lines", pa.large_binary())])
 """JSON lines of one file, the first of which has the number `first`."""

@@ -19,6 +19,7 @@ from ray.data.checkpoint import CheckpointConfig
 
 from zephyr_ray.artifacts import Artifact
 from zephyr_ray.data.sources import count_rows
+from zephyr_ray.models import ModelSource
 from zephyr_ray.recipe import Recipe
 
 _DONE_IDS = "done_ids"
@@ -27,7 +28,7 @@ _DONE_IDS = "done_ids"
 class ReferenceModel:
     """Holds the frozen model in one actor and answers batches of pairs with their log-probs."""
 
-    def __init__(self, recipe: Recipe, model_path: str, revision: str | None, progress: Any):
+    def __init__(self, recipe: Recipe, source: ModelSource, progress: Any):
         import torch
         from trl.trainer.utils import add_fused_lm_head
 
@@ -42,7 +43,7 @@ class ReferenceModel:
             torch.set_num_threads(max(1, int(section.cpus_per_worker)))
         lora = recipe.model.lora
         model: Any = load_model(
-            whole_weights(model_path, revision),
+            whole_weights(source.local(), source.revision),
             recipe.model,
             compute_dtype(recipe.model, self.device),
             quantize=lora is not None and lora.load_in_4bit,
@@ -54,7 +55,7 @@ class ReferenceModel:
             backend = choose_backend(training.packed_attention, self.device)
             self.scorer: Any = PackedScorer(self.model, ld_alpha, training.tokens_per_micro_batch, backend)
         else:
-            pad = load_tokenizer(model_path, recipe.chat, revision).pad_token_id
+            pad = load_tokenizer(source.local(), recipe.chat, source.revision).pad_token_id
             self.scorer = PaddedScorer(self.model, ld_alpha, pad)
         self.progress = progress
 
@@ -75,8 +76,7 @@ def make_reference_logps(
     recipe: Recipe,
     tokenized: Artifact,
     artifact: Artifact,
-    model_path: str,
-    revision: str | None = None,
+    model: ModelSource,
     *,
     progress: Any = None,
 ) -> tuple[int, list[str]]:
@@ -89,7 +89,7 @@ def make_reference_logps(
     from zephyr_ray.training.packed_check import check_folder
 
     if recipe.dpo.training.engine == "packed":
-        check_folder(model_path, revision)
+        check_folder(model.without_weights(), model.revision)
     section = recipe.reference_logps
     filesystem = artifact.run.filesystem
     count = count_rows(tokenized)
@@ -109,7 +109,7 @@ def make_reference_logps(
             progress.set(0, total=count)
         pairs.repartition(target_num_rows_per_block=section.batch_size * 4).map_batches(
             ReferenceModel,
-            fn_constructor_args=(recipe, model_path, revision, progress),
+            fn_constructor_args=(recipe, model, progress),
             batch_size=section.batch_size,
             compute=ray.data.ActorPoolStrategy(size=section.workers),
             **resources,

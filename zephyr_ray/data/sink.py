@@ -23,6 +23,7 @@ from zephyr_ray.artifacts import Artifact
 from zephyr_ray.data.histogram import Histogram
 from zephyr_ray.errors import UserError
 from zephyr_ray.schemas import DROPPED
+from zephyr_ray.storage import write_bytes
 
 _FILE_BYTES = 64 << 20  # in memory, before compression; a task with more writes another file
 
@@ -255,16 +256,9 @@ class RowSink(Datasink[_Written]):
             written.histograms.setdefault(key, Histogram()).count(values)
 
     def _put(self, table: pa.Table, name: str) -> str:
-        """Writes a file whole or not at all: by rename on a local disk, by one upload to an object store."""
         buffer = io.BytesIO()
         pq.write_table(table, buffer, compression="zstd")
-        path = posixpath.join(self.path, name)
-        is_local = isinstance(self.filesystem, pafs.LocalFileSystem)
-        partial = f"{path}.partial" if is_local else path
-        with self.filesystem.open_output_stream(partial) as stream:
-            stream.write(buffer.getbuffer())
-        if is_local:
-            self.filesystem.move(partial, path)
+        write_bytes(self.filesystem, posixpath.join(self.path, name), buffer.getbuffer())
         return name
 
 

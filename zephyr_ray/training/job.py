@@ -7,6 +7,7 @@ from typing import Any
 
 from zephyr_ray.artifacts import Artifact
 from zephyr_ray.errors import UserError
+from zephyr_ray.models import ModelSource
 from zephyr_ray.recipe import DPO, SFT, Recipe
 
 
@@ -16,8 +17,7 @@ class TrainJob:
 
     stage: str
     recipe: Recipe
-    model_path: str
-    model_revision: str | None
+    model: ModelSource
     tokenized: Artifact
     reference_logps: Artifact | None
     output: Artifact
