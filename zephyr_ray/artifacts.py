@@ -78,6 +78,8 @@ class Artifact:
     def __init__(self, run: Run, stage: str):
         self.run, self.stage = run, stage
         self.path = posixpath.join(run.path, stage)
+        self.begun: str | None = None
+        """The fingerprint of what the driver is making here. Travels with the artifact to workers."""
 
     @property
     def uri(self) -> str:
@@ -100,6 +102,7 @@ class Artifact:
         Raises:
             UserError: There is something in the folder that no stage made.
         """
+        self.begun = fingerprint
         filesystem = self.run.filesystem
         unfinished = _read_json(filesystem, self._unfinished)
         if unfinished is not None and unfinished["fingerprint"] == fingerprint:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from zephyr_ray import __version__, recipe_file
-from zephyr_ray.errors import UserError
+from zephyr_ray.errors import UserError, raised_by_user
 
 if TYPE_CHECKING:
     from zephyr_ray.artifacts import Run
@@ -136,7 +136,7 @@ def _check_trl_options(recipe: Recipe, names: tuple[str, ...]) -> None:
 
 
 def _execute(recipe: Recipe, run: Run, order: list[Stage], known: Known) -> int:
-    from zephyr_ray import cluster
+    from zephyr_ray import cluster, shared_files
     from zephyr_ray.terminal import Terminal
 
     terminal = Terminal(_log_path(run))
@@ -145,6 +145,8 @@ def _execute(recipe: Recipe, run: Run, order: list[Stage], known: Known) -> int:
         cluster.connect()
         todo = tuple(stage.name for stage in order if not run.artifact(stage.name).is_finished(known[stage.name][0]))
         cluster.check_resources(recipe, todo)
+        if os.environ.get("RAY_ADDRESS"):
+            shared_files.check_nodes(recipe, run, todo)
         terminal.plan([stage.name for stage in order])
         for stage in order:
             fingerprint, inputs = known[stage.name]
@@ -158,6 +160,10 @@ def _execute(recipe: Recipe, run: Run, order: list[Stage], known: Known) -> int:
         return 130
     except Exception as error:
         traceback.print_exc()
+        if found := raised_by_user(error):
+            terminal.say(f"error: {found}", style="red")
+            terminal.say(f"log: {terminal.log_path}")
+            return 2
         terminal.say(
             f"failed: {type(error).__name__}: {_first_line(error)}; the same command goes on from here", style="red"
         )

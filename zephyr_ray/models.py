@@ -13,6 +13,7 @@ from zephyr_ray.artifacts import Artifact, Run, content_id, fingerprint_files
 from zephyr_ray.errors import UserError
 from zephyr_ray.recipe import Recipe
 from zephyr_ray.recipe_feedback import Judging
+from zephyr_ray.shared_files import not_here
 from zephyr_ray.storage import check_there, is_uri, local_copy, open_filesystem, refusal
 
 
@@ -29,13 +30,18 @@ class ModelSource:
         """The folder on this machine, or the hub id. What lies at a URI is copied into the machine's cache, once.
 
         Raises:
-            UserError: The URI's folder is gone, or its store refuses.
+            UserError: The URI's folder is gone or its store refuses, or this machine has no such folder.
         """
-        return local_copy(self.path, self._key()) if is_uri(self.path) else self.path
+        return local_copy(self.path, self._key()) if is_uri(self.path) else self._shared()
 
     def without_weights(self) -> str:
         """The same, good for the tokenizer and the configuration alone."""
-        return local_copy(self.path, self._key(), weights=False) if is_uri(self.path) else self.path
+        return local_copy(self.path, self._key(), weights=False) if is_uri(self.path) else self._shared()
+
+    def _shared(self) -> str:
+        if os.path.isabs(self.path) and not os.path.isdir(self.path):
+            raise not_here(self.path)
+        return self.path
 
     def _key(self) -> str:
         return content_id(self.path, self.fingerprint)

@@ -7,6 +7,7 @@ Computed once per (reference model, tokenized rows) and shared by every epoch an
 from __future__ import annotations
 
 import contextlib
+import functools
 import posixpath
 from collections.abc import Iterator
 from typing import Any
@@ -21,6 +22,7 @@ from zephyr_ray.artifacts import Artifact
 from zephyr_ray.data.sources import count_rows
 from zephyr_ray.models import ModelSource
 from zephyr_ray.recipe import Recipe
+from zephyr_ray.shared_files import check_visible
 
 _DONE_IDS = "done_ids"
 
@@ -113,11 +115,17 @@ def make_reference_logps(
             batch_size=section.batch_size,
             compute=ray.data.ActorPoolStrategy(size=section.workers),
             **resources,
-        ).write_parquet(data, filesystem=filesystem)
+        ).write_parquet(data, filesystem=filesystem, arrow_parquet_args_fn=functools.partial(_where_visible, artifact))
     files = _parquet_files(filesystem, data)
     _check_exactly_once(tokenized, filesystem, files)
     filesystem.delete_dir(posixpath.join(artifact.path, _DONE_IDS))
     return count, [posixpath.relpath(name, artifact.path) for name in files]
+
+
+def _where_visible(artifact: Artifact) -> dict[str, Any]:
+    """No options for the Parquet writer, which asks for them before it writes, on the machine that writes."""
+    check_visible(artifact)
+    return {}
 
 
 @contextlib.contextmanager

@@ -27,16 +27,14 @@ async def bring_weights(config: LLMConfig) -> None:
     checkpoint it held.
 
     Raises:
-        UserError: The folder is gone, or its store refuses.
+        UserError: The folder is not there, or its store refuses.
     """
     loading: Any = config.model_loading_config
-    uri = loading.model_source
-    if not isinstance(uri, str) or not is_uri(uri):
-        return
-    source = ModelSource(uri, fingerprint=config.engine_kwargs["fingerprint_value"])
+    source = ModelSource(loading.model_source, fingerprint=config.engine_kwargs["fingerprint_value"])
     folder, *_ = await asyncio.gather(asyncio.to_thread(source.local), *(_fetch_on(node, source) for node in _others()))
-    engine: Any = config.get_engine_config()
-    engine.hf_model_id, engine.mirror_config = folder, None
+    if is_uri(source.path):
+        engine: Any = config.get_engine_config()
+        engine.hf_model_id, engine.mirror_config = folder, None
 
 
 def _others() -> set[str]:
