@@ -102,8 +102,10 @@ def not_here(path: str) -> UserError:
     """That a worker's machine lacks a path."""
     import ray
 
-    node = ray.get_runtime_context().get_node_id() if ray.is_initialized() else None
-    where = _name(ray.util.get_node_ip_address(), node) if node else "this machine"
+    where = "this machine"
+    if ray.is_initialized():
+        here = ray.get_runtime_context().get_node_id()
+        where = next((_name(node) for node in ray.nodes() if node["NodeID"] == here), where)
     return UserError(f"{path} is not there on {where}; {_ADVICE}")
 
 
@@ -113,9 +115,13 @@ def _is_local(path: str) -> bool:
 
 def _files(recipe: Recipe) -> Iterator[tuple[str, str, set[str]]]:
     """(field, path, the stages whose workers read it)."""
-    sections = {"dialogues": recipe.dialogues, "prompts": recipe.prompts, "preferences": recipe.preferences}
-    for stage, section in sections.items():
-        for path in (section.train,) if isinstance(section.train, str) else section.train:
+    trains = (
+        ("dialogues", recipe.dialogues.train),
+        ("prompts", recipe.prompts.train),
+        ("preferences", recipe.preferences.train),
+    )
+    for stage, train in trains:
+        for path in (train,) if isinstance(train, str) else train:
             yield f"{stage}.train", path, {stage}
     for path in recipe.preferences.decontaminate:
         yield "preferences.decontaminate", path, {"preferences"}
@@ -160,8 +166,7 @@ def _ask(nodes: list[dict[str, Any]], seen: list[Seen]) -> None:
         except ray.exceptions.RayError:  # the node has gone meanwhile
             continue
         if unseen is not None:
-            where = _name(asked[answer]["NodeManagerAddress"], asked[answer]["NodeID"])
-            raise UserError(f"{unseen.field}={unseen.path} is not there on {where}; {_ADVICE}")
+            raise UserError(f"{unseen.field}={unseen.path} is not there on {_name(asked[answer])}; {_ADVICE}")
     if silent:
         logging.getLogger(__name__).warning("%d nodes have not said whether they see the run", len(silent))
 
@@ -172,5 +177,5 @@ def _first_unseen(seen: list[Seen]) -> Seen | None:
     )
 
 
-def _name(address: str, node: str) -> str:
-    return f"node {address} ({node[:12]})"
+def _name(node: dict[str, Any]) -> str:
+    return f"node {node['NodeManagerAddress']} ({node['NodeID'][:12]})"
