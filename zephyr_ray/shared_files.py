@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from zephyr_ray.errors import UserError
+from zephyr_ray.recipe_feedback import OWN_MODELS
 from zephyr_ray.storage import is_uri, write_bytes
 
 if TYPE_CHECKING:
@@ -22,8 +23,6 @@ if TYPE_CHECKING:
     from zephyr_ray.recipe import Recipe
 
 _ANSWER_S = 60.0  # a node may have to fetch the job's working directory and start a process first
-_NO_PATHS = {"tiny", "judgments", "zephyr", "model", "base", "sft"}
-"""What recipes name in the place of a path."""
 _OF_BASE = {"tokenized_dialogues", "sft"}
 _OF_MODEL = {"tokenized", "reference_logps", "dpo"}
 _ADVICE = "mount a volume that all nodes share at the same path, or use s3://"
@@ -110,7 +109,7 @@ def not_here(path: str) -> UserError:
 
 
 def _is_local(path: str) -> bool:
-    return path not in _NO_PATHS and not is_uri(path) and os.path.exists(os.path.expanduser(path))
+    return not is_uri(path) and os.path.exists(os.path.expanduser(path))
 
 
 def _files(recipe: Recipe) -> Iterator[tuple[str, str, set[str]]]:
@@ -121,26 +120,31 @@ def _files(recipe: Recipe) -> Iterator[tuple[str, str, set[str]]]:
         ("preferences", recipe.preferences.train),
     )
     for stage, train in trains:
-        for path in (train,) if isinstance(train, str) else train:
-            yield f"{stage}.train", path, {stage}
+        if train not in ("tiny", "judgments"):
+            for path in (train,) if isinstance(train, str) else train:
+                yield f"{stage}.train", path, {stage}
     for path in recipe.preferences.decontaminate:
         yield "preferences.decontaminate", path, {"preferences"}
-    yield "chat.template", recipe.chat.template, {*_OF_BASE, *_OF_MODEL, "candidates"}
+    if recipe.chat.template not in ("zephyr", "model"):
+        yield "chat.template", recipe.chat.template, {*_OF_BASE, *_OF_MODEL, "candidates"}
 
 
 def _models(recipe: Recipe) -> Iterator[tuple[str, str | None, set[str]]]:
     """(field, folder or hub id, the stages whose workers load it)."""
     yield "model.path", recipe.model.path, _OF_MODEL
-    yield "sft.base", recipe.sft.base if recipe.sft else None, _OF_BASE
+    if recipe.sft is not None and recipe.sft.base != "tiny":
+        yield "sft.base", recipe.sft.base, _OF_BASE
     if recipe.sampling is not None:
-        for deployment in recipe.sampling.deployments:
-            yield f"sampling.deployments {deployment.name}", deployment.model, {"candidates"}
+        for each in recipe.sampling.deployments:
+            if each.model not in OWN_MODELS:
+                yield f"sampling.deployments {each.name}", each.model, {"candidates"}
         for member in recipe.sampling.offline:
             yield f"sampling.offline {member.name}", member.model, {"candidates"}
     if recipe.judging is not None:
         yield "judging.reward_model", recipe.judging.reward_model, {"judgments"}
-        for deployment in recipe.judging.deployments:
-            yield f"judging.deployments {deployment.name}", deployment.model, {"judgments"}
+        for each in recipe.judging.deployments:
+            if each.model not in OWN_MODELS:
+                yield f"judging.deployments {each.name}", each.model, {"judgments"}
 
 
 def _works(node: dict[str, Any]) -> bool:

@@ -1,4 +1,4 @@
-"""A run in a bucket: moto's S3 server on loopback, and jobs and endpoint that know nothing of it but the environment."""
+"""A run in a bucket: moto's S3 server on loopback, and jobs and endpoint that know it from their environment."""
 
 from __future__ import annotations
 
@@ -19,17 +19,18 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow.fs as pafs
+import pyarrow.parquet as pq
 import pytest
 
 from tests.integration.cluster import REPO, free_port
 from zephyr_ray.artifacts import Run
-from zephyr_ray.chat_template import Message
 
 pytestmark = pytest.mark.timeout(900)
 
 ROOT = "s3://bucket/run"
 KEY, SECRET = "a-key-of-the-tests", "a-secret-of-the-tests"
-STAGES = "base dialogues tokenized_dialogues sft prompts candidates judgments preferences tokenized reference_logps dpo held_out"
+STAGES = ("base", "dialogues", "tokenized_dialogues", "sft", "prompts", "candidates", "judgments", "preferences")
+STAGES += ("tokenized", "reference_logps", "dpo", "held_out")
 SMALL = (
     "tiny.hidden_size=64",
     "tiny.layers=2",
@@ -82,9 +83,9 @@ class Machine:
             command, cwd=self.place / "cwd", env=environment, stdout=out, stderr=subprocess.STDOUT, text=True
         )
 
-    def run(self, script: str, *arguments: str, expect: int = 0, **variables: str) -> str:
+    def run(self, script: str, *arguments: str, expect: int = 0, timeout: float = 600, **variables: str) -> str:
         process = self.start(script, *arguments, **variables)
-        seen, _ = process.communicate(timeout=600)
+        seen, _ = process.communicate(timeout=timeout)
         assert process.returncode == expect, seen + self.last_log()
         return seen
 
@@ -138,10 +139,10 @@ def test_the_whole_way_in_a_bucket_killed_in_mid_training(here: Machine) -> None
 
     seen = here.run("jobs/pipeline.py", *way)
     assert re.search(r"^dpo +resuming$", seen, re.MULTILINE)
-    assert _done(seen) == STAGES.split()[:-2]
-    assert _done(here.run("jobs/pipeline.py", *way)) == STAGES.split()
+    assert _done(seen) == list(STAGES[:-2])
+    assert _done(here.run("jobs/pipeline.py", *way)) == list(STAGES)
 
-    for stage in STAGES.split():
+    for stage in STAGES:
         manifest = Run(ROOT).artifact(stage).manifest()
         assert manifest is not None
         assert set(manifest["files"]) <= {name.removeprefix(f"{stage}/") for name in names()}
@@ -151,3 +152,158 @@ def test_the_whole_way_in_a_bucket_killed_in_mid_training(here: Machine) -> None
     assert sum("loss" in row for row in steps) >= 1
     assert left_behind(here) == []
     assert [text for text in texts() if KEY in text or SECRET in text or str(here.place) in text] == []
+
+
+def test_the_endpoint_serves_from_the_bucket_and_keeps_feedback_in_it(here: Machine) -> None:
+    """Reads what the test before made."""
+    port = free_port()
+    log = here.place / "serve.log"
+    server = here.start("serve/app.py", "--run", ROOT, "--open", "--port", str(port), "--max-model-len", "192", log=log)
+    url = f"http://127.0.0.1:{port}"
+    try:
+        _wait(lambda: "OpenAI API" in log.read_text(), server, log, 300)
+        question = [{"role": "user", "content": "Say one word."}]
+        body = {"model": "run", "messages": question, "max_tokens": 4}
+        answer = _post(f"{url}/v1/chat/completions", body)["choices"][0]["message"]["content"]
+        choice = {
+            "id": str(uuid.UUID(int=1)),
+            "kind": "compare",
+            "messages": question,
+            "answers": [{"model": "run", "content": answer}, {"model": "run", "content": f"not {answer}"}],
+            "choice": 1,
+        }
+        assert [_post(f"{url}/feedback", choice)["stored"] for _ in range(2)] == [True, False]
+    finally:
+        server.send_signal(signal.SIGINT)
+        server.wait(60)
+    assert [name for name in names() if name.startswith("feedback/")] == [f"feedback/{uuid.UUID(int=1)}.jsonl"]
+    assert left_behind(here) == []
+
+    second = "s3://bucket/second"
+    here.run("jobs/preferences.py", *settings(second, f"preferences.train={ROOT}/feedback"))
+    (row,) = Run(second).artifact("preferences").files()
+    (pair,) = pq.read_table(row, filesystem=Run(second).filesystem).to_pylist()
+    assert (pair["chosen"][0]["content"], pair["prompt"]) == (f"not {answer}", question)
+
+
+@pytest.mark.parametrize(
+    ("script", "arguments", "says"),
+    [
+        ("dpo", settings("s3://nowhere/run"), "s3://nowhere/run: there is no bucket nowhere at http://127.0.0.1:"),
+        ("dpo", settings("s3://a:b@bucket/run"), "s3://***@bucket/run: credentials do not belong in a URI"),
+        ("dpo", settings("s3://bucket/run?scheme=http"), "s3://bucket/run?...: a URI takes no options"),
+        (
+            "dpo",
+            settings("s3://bucket/x", "model.path=s3://bucket/none"),
+            "model.path=s3://bucket/none holds no config",
+        ),
+        ("dpo", settings("s3://bucket/x", "preferences.train=s3://nowhere/a"), "s3://nowhere/a: there is no bucket"),
+        ("dpo", settings("s3://bucket/x", "preferences.train=s3://bucket/a"), "s3://bucket/a is not there"),
+        ("serve", ["--run", "s3://nowhere/run", "--open"], "s3://nowhere/run: there is no bucket nowhere"),
+        ("serve", ["--run", "s3://bucket/none", "--open"], "s3://bucket/none has no finished checkpoint"),
+    ],
+)
+def test_what_is_not_there_is_one_line(here: Machine, script: str, arguments: list[str], says: str) -> None:
+    before = names("bucket")
+    assert one_line(here, script, arguments).startswith(f"error: {says}")
+    assert names("bucket") == before
+
+
+@pytest.mark.parametrize(
+    ("script", "arguments"),
+    [
+        ("dpo", settings("s3://bucket/x")),
+        ("dpo", [*settings("s3://bucket/x"), "--dry-run"]),
+        ("preferences", settings("LOCAL", "preferences.train=s3://bucket/rows")),
+        ("serve", ["--run", ROOT, "--open"]),
+    ],
+)
+def test_a_bucket_that_refuses_is_one_line(here: Machine, script: str, arguments: list[str]) -> None:
+    arguments = [each.replace("LOCAL", str(here.place / "cwd" / "run")) for each in arguments]
+    with refusing(here):
+        line = one_line(here, script, arguments)
+    assert re.match(
+        r"error: s3://bucket/\w+: access is refused \(\w+\); check the credentials in the environment", line
+    )
+    assert not list((here.place / "cwd").iterdir())
+
+
+def test_a_store_that_does_not_answer_is_one_line(here: Machine) -> None:
+    line = one_line(here, "dpo", settings(ROOT), AWS_ENDPOINT_URL="http://127.0.0.1:9")
+    assert line.startswith(f"error: {ROOT}: http://127.0.0.1:9 does not answer (")
+
+
+def one_line(machine: Machine, script: str, arguments: list[str], **variables: str) -> str:
+    """What is said of input that is refused within 30 s, before any work."""
+    path = "serve/app.py" if script == "serve" else f"jobs/{script}.py"
+    seen = machine.run(path, *arguments, expect=2, timeout=30, **variables)
+    assert "Traceback" not in seen
+    (line,) = seen.splitlines()
+    return line
+
+
+@contextmanager
+def refusing(machine: Machine) -> Iterator[None]:
+    """The server knows nobody's key meanwhile."""
+    set_auth = f"{machine.url}/moto-api/reset-auth"
+    try:
+        _post(set_auth, b"0")
+        yield
+    finally:
+        _post(set_auth, b"inf")
+
+
+def names(path: str = "bucket/run") -> list[str]:
+    """The objects below a path of the store."""
+    found = Run(ROOT).filesystem.get_file_info(pafs.FileSelector(path, recursive=True))
+    return sorted(info.path.removeprefix(f"{path}/") for info in found if info.type == pafs.FileType.File)
+
+
+def texts() -> list[str]:
+    """The run's small text files."""
+    kinds = (".json", ".jsonl", ".yaml", ".md", ".html")
+    return [_read(f"run/{name}") for name in names() if name.endswith(kinds) and "tokenizer" not in name]
+
+
+def left_behind(machine: Machine) -> list[str]:
+    """Files of a run on the machine's own disk, outside of its cache."""
+    kinds = re.compile(
+        r"manifest\.json|recipe\.yaml|\.(parquet|safetensors|jsonl|html)$|tfevents|/checkpoint|zephyr-ray-"
+    )
+    places = [machine.place / name for name in ("home", "tmp", "cwd")]
+    found = [str(path) for place in places for path in place.rglob("*") if path.is_file()]
+    return [path for path in found if kinds.search(path) and "/ray/session_" not in path]
+
+
+def _read(path: str) -> str:
+    with Run(ROOT).filesystem.open_input_stream(f"bucket/{path}") as stream:
+        return stream.read().decode()
+
+
+def _done(seen: str) -> list[str]:
+    return [line.split()[0] for line in seen.splitlines() if line.endswith("already done")]
+
+
+def _post(url: str, body: Any) -> Any:
+    data = body if isinstance(body, bytes) else json.dumps(body).encode()
+    request = urllib.request.Request(url, data, {"Content-Type": "application/json"})
+    with urllib.request.urlopen(request, timeout=60) as answer:
+        return json.load(answer)
+
+
+def _answers(url: str) -> bool:
+    try:
+        urllib.request.urlopen(url, timeout=2)
+    except urllib.error.HTTPError:
+        return True
+    except OSError:
+        return False
+    return True
+
+
+def _wait(holds: Callable[[], bool], process: subprocess.Popen[Any], log: Path, seconds: float) -> None:
+    deadline = time.monotonic() + seconds
+    while not holds():
+        assert process.poll() is None, log.read_text()[-6000:]
+        assert time.monotonic() < deadline, log.read_text()[-6000:]
+        time.sleep(0.1)
