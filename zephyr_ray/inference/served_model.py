@@ -43,7 +43,7 @@ class ServedModel(BaseModel):
     stage: Literal["base", "sft", "dpo"] | None = None
     """Which of the run's checkpoints."""
     path: str | None = None
-    """A Hugging Face folder or hub id, in place of a run."""
+    """A Hugging Face folder, its URI or a hub id, in place of a run."""
     revision: str | None = None
     """Branch, tag or commit, where the path is a hub id."""
     adapters: dict[str, str] = Field(default_factory=dict)
