@@ -35,6 +35,8 @@ class Seen:
     field: str
     path: str
     look: str
+    told: str = ""
+    """What a person is told in the place of the path."""
 
 
 def check_nodes(recipe: Recipe, run: Run, stages: Collection[str]) -> None:
@@ -43,7 +45,8 @@ def check_nodes(recipe: Recipe, run: Run, stages: Collection[str]) -> None:
     Nodes that join later find out by `check_visible`.
 
     Raises:
-        UserError: Naming the first path that a node does not see as the driver does, and the node.
+        UserError: Naming the first path that a node does not see as the driver does, and the node; or what the store
+            of `run.root` says to it.
     """
     import ray
 
@@ -53,12 +56,12 @@ def check_nodes(recipe: Recipe, run: Run, stages: Collection[str]) -> None:
         return
     seen = [Seen(field, path, look(path)) for field, path in local_inputs(recipe, stages)]
     if not run.is_local:
-        _ask(others, seen)
+        _ask(others, run.root, seen)
         return
     probe = posixpath.join(run.path, f".seen-{uuid.uuid4().hex}")
     write_bytes(run.filesystem, probe, uuid.uuid4().bytes)
     try:
-        _ask(others, [Seen("run.root", run.path, ""), Seen("run.root", probe, look(probe)), *seen])
+        _ask(others, run.root, [Seen("run.root", probe, look(probe), run.path), *seen])
     finally:
         run.filesystem.delete_file(probe)
 
@@ -99,13 +102,7 @@ def check_visible(artifact: Artifact) -> None:
 
 def not_here(path: str) -> UserError:
     """That a worker's machine lacks a path."""
-    import ray
-
-    where = "this machine"
-    if ray.is_initialized():
-        here = ray.get_runtime_context().get_node_id()
-        where = next((_name(node) for node in ray.nodes() if node["NodeID"] == here), where)
-    return UserError(f"{path} is not there on {where}; {_ADVICE}")
+    return UserError(f"{path} is not there on {_this_node()}; {_ADVICE}")
 
 
 def _is_local(path: str) -> bool:
@@ -152,34 +149,46 @@ def _works(node: dict[str, Any]) -> bool:
     return any(node["Resources"].get(kind) for kind in ("CPU", "GPU"))
 
 
-def _ask(nodes: list[dict[str, Any]], seen: list[Seen]) -> None:
+def _ask(nodes: list[dict[str, Any]], root: str, seen: list[Seen]) -> None:
     import ray
+    from ray.exceptions import NodeDiedError, TaskUnschedulableError, WorkerCrashedError
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-    ask: Any = ray.remote(_first_unseen)
-    asked = {
-        ask.options(
-            num_cpus=0, max_retries=0, scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
-        ).remote(seen): node
-        for node in nodes
-    }
-    answered, silent = ray.wait(list(asked), num_returns=len(asked), timeout=_ANSWER_S)
+    ask: Any = ray.remote(_complaint)
+    there = [NodeAffinitySchedulingStrategy(node["NodeID"], soft=False) for node in nodes]
+    asked = [ask.options(num_cpus=0, max_retries=0, scheduling_strategy=each).remote(root, seen) for each in there]
+    answered, silent = ray.wait(asked, num_returns=len(asked), timeout=_ANSWER_S)
     for answer in answered:
         try:
-            unseen = ray.get(answer)
-        except ray.exceptions.RayError:  # the node has gone meanwhile
+            complaint = ray.get(answer)
+        except (NodeDiedError, TaskUnschedulableError, WorkerCrashedError):  # the node has gone meanwhile
             continue
-        if unseen is not None:
-            raise UserError(f"{unseen.field}={unseen.path} is not there on {_name(asked[answer])}; {_ADVICE}")
+        if complaint is not None:
+            raise UserError(complaint)
     if silent:
         logging.getLogger(__name__).warning("%d nodes have not said whether they see the run", len(silent))
 
 
-def _first_unseen(seen: list[Seen]) -> Seen | None:
-    return next(
-        (each for each in seen if not os.path.exists(each.path) or (each.look and look(each.path) != each.look)), None
-    )
+def _complaint(root: str, seen: list[Seen]) -> str | None:
+    """What is wrong on this node."""
+    from zephyr_ray.artifacts import Run
+
+    if is_uri(root):
+        try:
+            Run(root).check_readable()
+        except UserError as error:
+            return f"on {_this_node()}: {error}"
+    for each in seen:
+        if not os.path.exists(os.path.expanduser(each.path)) or look(each.path) != each.look:
+            return str(not_here(f"{each.field}={each.told or each.path}"))
+    return None
 
 
-def _name(node: dict[str, Any]) -> str:
-    return f"node {node['NodeManagerAddress']} ({node['NodeID'][:12]})"
+def _this_node() -> str:
+    import ray
+
+    if not ray.is_initialized():
+        return "this machine"
+    here = ray.get_runtime_context().get_node_id()
+    address = next((node["NodeManagerAddress"] for node in ray.nodes() if node["NodeID"] == here), "")
+    return f"node {address} ({here[:12]})"

@@ -22,7 +22,7 @@ import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 import pytest
 
-from tests.integration.cluster import REPO, free_port
+from tests.integration.cluster import REPO, free_port, head, node
 from zephyr_ray.artifacts import Run
 
 pytestmark = pytest.mark.timeout(900)
@@ -231,6 +231,15 @@ def test_a_bucket_that_refuses_is_one_line(here: Machine, script: str, arguments
 def test_a_store_that_does_not_answer_is_one_line(here: Machine) -> None:
     line = one_line(here, "dpo", settings(ROOT), AWS_ENDPOINT_URL="http://127.0.0.1:9")
     assert line.startswith(f"error: {ROOT}: http://127.0.0.1:9 does not answer (")
+
+
+def test_a_node_that_cannot_reach_the_bucket_is_named(here: Machine, tmp_path: Path) -> None:
+    within = ("env", "AWS_ENDPOINT_URL=http://127.0.0.1:9")
+    with head(tmp_path, here.environment, cpus=1) as started, node(started, tmp_path, 1, within):
+        variables = {**started.environment, "RAY_ADDRESS": started.gcs}
+        seen = here.run("jobs/preferences.py", *settings("s3://bucket/x"), expect=2, timeout=120, **variables)
+    (line,) = [line for line in seen.splitlines() if line.startswith("error: ")]
+    assert re.match(r"error: on node [\d.]+ \(\w+\): s3://bucket/x: http://127\.0\.0\.1:9 does not answer", line)
 
 
 def one_line(machine: Machine, script: str, arguments: list[str], **variables: str) -> str:

@@ -11,6 +11,7 @@ import os
 import posixpath
 import re
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Literal, TypedDict
 
 import pyarrow as pa
@@ -28,6 +29,7 @@ RAW_ROW = pa.schema([("source", pa.string()), ("line", pa.large_binary())])
 
 _BLOCK_BYTES = 2 << 20  # of raw rows for one task: enough to hide Ray's overhead, small enough to keep memory flat
 _IN_FLIGHT_BYTES = 256 << 20  # of blocks between the operators: a reader that is faster than its consumer waits
+_AT_ONCE = 16  # files that the driver looks at, where each may be some way off
 _READER_CPUS = 0.25  # reading waits on the disk; and operators that ask for different resources are not fused
 _SUFFIXES = re.compile(r"\.(jsonl|json|ndjson)(\.gz)?$|\.parquet$", re.IGNORECASE)
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+(@[\w./-]+)?")
@@ -128,7 +130,8 @@ def _names(spec: str | Sequence[str]) -> list[str]:
 def _pieces(name: str, split: str) -> list[Piece]:
     if _is_hub_id(name):
         return hub_pieces(name, split)
-    return [piece for uri in _files(name) for piece in _file_pieces(uri)]
+    with ThreadPoolExecutor(_AT_ONCE) as pool:
+        return [piece for pieces in pool.map(_file_pieces, _files(name)) for piece in pieces]
 
 
 def _is_hub_id(name: str) -> bool:
@@ -229,7 +232,8 @@ def _describe(name: str) -> Any:
             return [[os.path.relpath(file, path), fingerprint_files([file])] for file in local]
         except OSError as error:
             raise _unreadable(name, error) from None
-    infos = [_file_info(filesystem, chunks.open_uri(uri)[1], uri) for uri in files]
+    with ThreadPoolExecutor(_AT_ONCE) as pool:
+        infos = list(pool.map(lambda uri: _file_info(filesystem, chunks.open_uri(uri)[1], uri), files))
     return [[uri, info.size, info.mtime_ns] for uri, info in zip(files, infos, strict=True)]
 
 
