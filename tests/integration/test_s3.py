@@ -100,8 +100,8 @@ def settings(root: str, *overrides: str) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def machine() -> Iterator[Machine]:
-    """A machine beside an S3 server with one bucket."""
+def here() -> Iterator[Machine]:
+    """A machine beside an S3 server with one bucket, which this process's own environment names too."""
     port = free_port()
     with tempfile.TemporaryDirectory(prefix="s3-", dir="/tmp") as short:  # sockets lie in it: names of 107 characters
         place, url = Path(short), f"http://127.0.0.1:{port}"
@@ -111,22 +111,20 @@ def machine() -> Iterator[Machine]:
         try:
             _wait(lambda: _answers(url), server, place / "moto.log", 60)
             urllib.request.urlopen(urllib.request.Request(f"{url}/bucket", method="PUT"), timeout=10)
-            yield Machine(place, url)
+            machine = Machine(place, url)
+            with pytest.MonkeyPatch.context() as patch:
+                for name, value in machine.environment.items():
+                    if name.startswith("AWS_"):
+                        patch.setenv(name, value)
+                yield machine
         finally:
             server.terminate()
             server.wait(30)
 
 
-@pytest.fixture
-def here(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> Machine:
-    """The machine's bucket in this process's own environment."""
-    for name, value in machine.environment.items():
-        if name.startswith("AWS_"):
-            monkeypatch.setenv(name, value)
-    return machine
-
-
-def test_the_whole_way_in_a_bucket_killed_in_mid_training(here: Machine) -> None:
+@pytest.fixture(scope="module")
+def whole(here: Machine) -> list[str]:
+    """The whole way into the bucket, the driver killed in mid-training, and run twice more; what the two said."""
     way = settings(ROOT, *SMALL)
     killed = here.start("jobs/pipeline.py", *way, log=here.place / "killed.log")
     output = Run(ROOT).artifact("dpo")
@@ -136,11 +134,14 @@ def test_the_whole_way_in_a_bucket_killed_in_mid_training(here: Machine) -> None
     killed.wait(30)
     assert output.manifest() is None
     assert [name for name in names() if name.startswith("dpo/tensorboard/")]
+    return [here.run("jobs/pipeline.py", *way) for _ in range(2)]
 
-    seen = here.run("jobs/pipeline.py", *way)
-    assert re.search(r"^dpo +resuming$", seen, re.MULTILINE)
-    assert _done(seen) == list(STAGES[:-2])
-    assert _done(here.run("jobs/pipeline.py", *way)) == list(STAGES)
+
+def test_the_whole_way_in_a_bucket_killed_in_mid_training(here: Machine, whole: list[str]) -> None:
+    resumed, again = whole
+    assert re.search(r"^dpo +resuming$", resumed, re.MULTILINE)
+    assert _done(resumed) == list(STAGES[:-2])
+    assert _done(again) == list(STAGES)
 
     for stage in STAGES:
         manifest = Run(ROOT).artifact(stage).manifest()
@@ -151,11 +152,12 @@ def test_the_whole_way_in_a_bucket_killed_in_mid_training(here: Machine) -> None
     steps = [json.loads(line) for line in _read("run/dpo/metrics.jsonl").splitlines()]
     assert sum("loss" in row for row in steps) >= 1
     assert left_behind(here) == []
+    assert len(list((here.place / "tmp").glob("zephyr-ray-*"))) <= 1  # the killed worker's; all others are gone
     assert [text for text in texts() if KEY in text or SECRET in text or str(here.place) in text] == []
 
 
+@pytest.mark.usefixtures("whole")
 def test_the_endpoint_serves_from_the_bucket_and_keeps_feedback_in_it(here: Machine) -> None:
-    """Reads what the test before made."""
     port = free_port()
     log = here.place / "serve.log"
     server = here.start("serve/app.py", "--run", ROOT, "--open", "--port", str(port), "--max-model-len", "192", log=log)
@@ -275,13 +277,11 @@ def texts() -> list[str]:
 
 
 def left_behind(machine: Machine) -> list[str]:
-    """Files of a run on the machine's own disk, outside of its cache."""
-    kinds = re.compile(
-        r"manifest\.json|recipe\.yaml|\.(parquet|safetensors|jsonl|html)$|tfevents|/checkpoint|zephyr-ray-"
-    )
+    """Files of a run on the machine's own disk, outside of its cache and of the killed worker's scratch."""
+    kinds = re.compile(r"manifest\.json|recipe\.yaml|\.(parquet|safetensors|jsonl|html)$|tfevents|/checkpoint")
     places = [machine.place / name for name in ("home", "tmp", "cwd")]
     found = [str(path) for place in places for path in place.rglob("*") if path.is_file()]
-    return [path for path in found if kinds.search(path) and "/ray/session_" not in path]
+    return [path for path in found if kinds.search(path) and not re.search("/ray/session_|/tmp/zephyr-ray-dpo-", path)]
 
 
 def _read(path: str) -> str:
