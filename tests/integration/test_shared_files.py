@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -30,15 +31,32 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("shared")
 
 
+HOLD = """
+import ray, time
+ray.init()
+holder = ray.remote(num_cpus=2)(type("Holder", (), {"is_up": lambda self: True})).remote()
+print(ray.get(holder.is_up.remote()), flush=True)
+time.sleep(3600)
+"""
+
+
 @pytest.fixture(scope="module")
 def started(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Head]:
-    with head(tmp_path_factory.mktemp("head"), cpus=0) as started:
-        yield started
+    """A head whose two CPUs are taken, so that all work goes to the node that joins."""
+    with head(tmp_path_factory.mktemp("head"), cpus=2) as started:
+        variables = {**started.environment, "RAY_ADDRESS": started.gcs}
+        with subprocess.Popen([sys.executable, "-c", HOLD], env=variables, stdout=subprocess.PIPE, text=True) as holder:
+            try:
+                assert holder.stdout is not None
+                assert "True" in holder.stdout.readline()
+                yield started
+            finally:
+                holder.kill()
 
 
 @pytest.fixture
 def busy_head(started: Head, monkeypatch: pytest.MonkeyPatch) -> Head:
-    """A head that takes no work, so that all of it goes to the node that joins; this test's jobs run on its cluster."""
+    """That head; this test's jobs run on its cluster."""
     for name, value in {**started.environment, "RAY_ADDRESS": started.gcs}.items():
         monkeypatch.setenv(name, value)
     return started
