@@ -104,7 +104,8 @@ def _status() -> Any:
 
     reply: Any = autoscaler_pb2.GetClusterStatusReply()  # type: ignore[attr-defined]
     address = ray.get_runtime_context().gcs_address
-    reply.ParseFromString(ray._raylet.GcsClient(address).get_cluster_status(timeout_s=10))
+    client: Any = ray._raylet.GcsClient(address)  # type: ignore[attr-defined]
+    reply.ParseFromString(client.get_cluster_status(timeout_s=10))
     return reply
 
 
