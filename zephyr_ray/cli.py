@@ -136,7 +136,7 @@ def _check_trl_options(recipe: Recipe, names: tuple[str, ...]) -> None:
 
 
 def _execute(recipe: Recipe, run: Run, order: list[Stage], known: Known) -> int:
-    from zephyr_ray import cluster, shared_files
+    from zephyr_ray import cluster, room, shared_files
     from zephyr_ray.terminal import Terminal
 
     terminal = Terminal(_log_path(run))
@@ -144,7 +144,7 @@ def _execute(recipe: Recipe, run: Run, order: list[Stage], known: Known) -> int:
     try:
         cluster.connect()
         todo = tuple(stage.name for stage in order if not run.artifact(stage.name).is_finished(known[stage.name][0]))
-        cluster.check_resources(recipe, todo)
+        room.check_job(recipe, todo)
         if os.environ.get("RAY_ADDRESS"):
             shared_files.check_nodes(recipe, run, todo)
         terminal.plan([stage.name for stage in order])
@@ -176,6 +176,7 @@ def _execute(recipe: Recipe, run: Run, order: list[Stage], known: Known) -> int:
 def _bring_up_to_date(
     recipe: Recipe, run: Run, stage: Stage, fingerprint: str, inputs: dict[str, str], terminal: Terminal
 ) -> None:
+    from zephyr_ray import room
     from zephyr_ray.makers import Context
     from zephyr_ray.manifest import environment
 
@@ -183,6 +184,7 @@ def _bring_up_to_date(
     if artifact.is_finished(fingerprint):
         terminal.say(f"{stage.name:<22} already done")
         return
+    room.check_stage(recipe, stage.name)
     if artifact.begin(fingerprint):
         terminal.say(f"{stage.name:<22} resuming")
     started = time.time()

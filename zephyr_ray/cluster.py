@@ -1,14 +1,11 @@
-"""Connects to the Ray cluster of this command, or starts one on this machine; checks that it can hold the recipe."""
+"""Connects to the Ray cluster of this command, or starts one on this machine."""
 
 from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
-
-from zephyr_ray.errors import UserError
-from zephyr_ray.recipe import Recipe
-from zephyr_ray.recipe_feedback import Judging, Sampling
 
 if TYPE_CHECKING:
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
@@ -66,51 +63,6 @@ def connect() -> None:
     context.enable_progress_bars = False
 
 
-def check_resources(recipe: Recipe, stages: tuple[str, ...]) -> None:
-    """Fails before any work where the cluster can never hold the workers of a stage.
-
-    An autoscaling cluster is trusted to grow: only a cluster whose nodes are all there is judged.
-
-    Raises:
-        UserError: Naming the field and what the cluster has.
-    """
-    import ray
-
-    if os.environ.get("RAY_ADDRESS"):
-        return
-    have = ray.cluster_resources()
-    training = {"sft": recipe.sft, "dpo": recipe.dpo}
-    for stage in stages:
-        section = training.get(stage)
-        if section is not None:
-            wanted = section.training
-            _check(f"{stage}.training", wanted.fewest_workers, wanted.cpus_per_worker, wanted.gpus_per_worker, have)
-    if "candidates" in stages and recipe.sampling is not None:
-        _check_asking("sampling", recipe.sampling, have)
-    if "judgments" in stages and recipe.judging is not None:
-        _check_asking("judging", recipe.judging, have)
-    if "reference_logps" in stages:
-        pool = recipe.reference_logps
-        _check("reference_logps", pool.workers, pool.cpus_per_worker, pool.gpus_per_worker, have)
-
-
-def _check_asking(field: str, section: Sampling | Judging, have: dict[str, float]) -> None:
-    """The workers that ask, and the deployments that answer them at the same time."""
-    wanted = {"CPU": section.workers * section.cpus_per_worker, "GPU": 0.0}
-    for each in section.deployments:
-        wanted[each.accelerator.upper()] += each.min_replicas
-    for kind, count in wanted.items():
-        if count > have.get(kind, 0):
-            raise UserError(
-                f"{field}: its workers and deployments need {count:g} {kind}s together, and this machine has "
-                f"{have.get(kind, 0):g}; lower {field}.workers or a deployment's min_replicas, or use a larger cluster"
-            )
-
-
-def _check(field: str, workers: int, cpus: float, gpus: float, have: dict[str, float]) -> None:
-    for kind, key, each in (("CPU", "cpus", cpus), ("GPU", "gpus", gpus)):
-        if workers * each > have.get(kind, 0):
-            raise UserError(
-                f"{field}: {workers} workers with {each:g} {kind} each need {workers * each:g}, and this machine has "
-                f"{have.get(kind, 0):g}; lower {field}.workers or {field}.{key}_per_worker, or use a larger cluster"
-            )
+def selector(labels: Mapping[str, str]) -> dict[str, str]:
+    """The node labels to ask Ray for: none where this command started the cluster, whose one node is every group."""
+    return dict(labels) if os.environ.get("RAY_ADDRESS") else {}

@@ -81,6 +81,8 @@ class Deployment(Section):
     """Replicas that Ray Serve starts with."""
     max_replicas: int = compute(1, ge=1)
     """Replicas at most."""
+    labels: dict[str, str] = compute({})
+    """Ray node labels that the engines' nodes must carry."""
     max_in_flight: int = compute(64, ge=1)
     """Requests that all workers together may have open; fewer while the server says that it is too busy."""
     timeout_s: float = compute(300.0, gt=0)
@@ -141,6 +143,8 @@ class Sampling(Section):
     """Ray actors that hold the connections to the endpoints; one keeps hundreds of requests open."""
     cpus_per_worker: float = compute(1, gt=0)
     """Logical CPUs for each of them."""
+    labels: dict[str, str] = compute({})
+    """Ray node labels that their nodes must carry."""
     budget_usd: float | None = compute(None, gt=0)
     """The stage stops before it spends more than this, at the members' prices."""
     max_failed: float = compute(0.01, ge=0, le=1)
@@ -212,6 +216,8 @@ class Judging(Section):
     """Logical CPUs for each of them."""
     gpus_per_worker: float = compute(0, ge=0)
     """GPUs for each of them (reward model)."""
+    labels: dict[str, str] = compute({})
+    """Ray node labels that their nodes must carry."""
     batch_size: int = compute(16, ge=1)
     """Answers per forward pass of the reward model."""
     budget_usd: float | None = compute(None, gt=0)

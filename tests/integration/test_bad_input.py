@@ -64,7 +64,7 @@ def _dry(recipe: str, tmp_path: Path) -> str:
         (("chat.template=missing.jinja",), ("chat.template=missing.jinja",)),
         (("dpo.training.trl.wieght_decay=0.1",), ("wieght_decay", "did you mean weight_decay")),
         (("dpo.training.trl.max_steps=1",), ("dpo.training.trl.max_steps", "the recipe's own fields")),
-        (("dpo.training.gpus_per_worker=1",), ("dpo.training", "GPU", "this machine has 0")),
+        (("dpo.training.gpus_per_worker=1",), ("dpo.training: 2 x 1 CPU + 1 GPU", "this machine has 4 CPU, 0 GPU")),
     ],
 )
 def test_refused(tmp_path: Path, overrides: tuple[str, ...], names: tuple[str, ...]) -> None:

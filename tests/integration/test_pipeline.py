@@ -123,7 +123,7 @@ def test_what_would_run_and_why(whole: Path, way: tuple[str, ...]) -> None:
         (
             ("--until", "candidates"),
             "sampling.workers=9",
-            "sampling: its workers and deployments need 10 CPUs together, and this machine has 4",
+            "for sampling there is no room: this machine has 4 CPU",
         ),
     ],
 )

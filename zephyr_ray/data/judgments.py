@@ -13,6 +13,7 @@ import ray
 import ray.data
 from ray.data import ActorPoolStrategy
 
+from zephyr_ray import cluster
 from zephyr_ray.artifacts import Artifact
 from zephyr_ray.data import measures, sink, sources
 from zephyr_ray.data.asking import REASONS, Asking, asking, settle, totals_line
@@ -127,6 +128,7 @@ def _judged(
             batch_size=_ROWS_PER_BATCH,
             compute=ActorPoolStrategy(size=section.workers),
             num_cpus=section.cpus_per_worker,
+            label_selector=cluster.selector(section.labels),
             num_gpus=section.gpus_per_worker or None,
         )
     return _by_language_models(recipe, section, asked, left)
@@ -151,6 +153,7 @@ def _by_language_models(
             size=section.workers, max_tasks_in_flight_per_actor=2 * CALLS, max_concurrent_calls_per_actor=CALLS
         ),
         num_cpus=section.cpus_per_worker,
+        label_selector=cluster.selector(section.labels),
     )
 
 

@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 import ray.data
 from ray.data.checkpoint import CheckpointConfig
 
+from zephyr_ray import cluster
 from zephyr_ray.artifacts import Artifact
 from zephyr_ray.data.sources import count_rows
 from zephyr_ray.models import ModelSource
@@ -99,8 +100,8 @@ def make_reference_logps(
     resources: dict[str, Any] = {"num_cpus": section.cpus_per_worker}
     if section.gpus_per_worker:
         resources["num_gpus"] = section.gpus_per_worker
-    if section.labels:
-        resources["label_selector"] = section.labels
+    if labels := cluster.selector(section.labels):
+        resources["label_selector"] = labels
     with _resumable(artifact):
         pairs = ray.data.read_parquet(
             tokenized.files(),

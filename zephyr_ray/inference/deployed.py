@@ -9,6 +9,7 @@ import contextlib
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
+from zephyr_ray import cluster
 from zephyr_ray.artifacts import Run, content_id
 from zephyr_ray.errors import UserError
 from zephyr_ray.recipe_feedback import OWN_MODELS, Deployment
@@ -57,6 +58,7 @@ def served_model(deployment: Deployment, run: Run) -> ServedModel:
     place = {"run": run.root, "stage": deployment.model} if is_own else {"path": deployment.model}
     same = ("name", "dtype", "max_model_len", "accelerator", "kv_cache_gib", "min_replicas", "max_replicas")
     fields = {name: getattr(deployment, name) for name in same} | {"engine": _ENGINE | deployment.engine}
+    fields["labels"] = cluster.selector(deployment.labels)
     revision = None if is_own else deployment.revision
     return ServedModel.model_validate({**place, **fields, "revision": revision, "drain_s": 10})
 

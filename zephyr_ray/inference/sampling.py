@@ -8,6 +8,7 @@ from typing import Any
 import ray.data
 from ray.data import ActorPoolStrategy
 
+from zephyr_ray import cluster
 from zephyr_ray.inference.pool import CALLS, CandidatePool, in_flight_share, rows_per_batch
 from zephyr_ray.recipe import Recipe
 from zephyr_ray.recipe_feedback import Sampling
@@ -64,4 +65,5 @@ def answer(
             max_concurrent_calls_per_actor=CALLS,
         ),
         num_cpus=sampling.cpus_per_worker,
+        label_selector=cluster.selector(sampling.labels),
     )

@@ -54,6 +54,8 @@ class ServedModel(BaseModel):
     """Type of the weights. auto: as they were saved."""
     max_model_len: int | None = Field(None, ge=16)
     """Longest prompt and answer together, in tokens. None: what the model's config allows."""
+    labels: dict[str, str] = Field(default_factory=dict)
+    """Ray node labels that the engines' nodes must carry."""
     kv_cache_gib: int = Field(1, ge=1)
     """Memory for keys and values on a CPU. On a GPU: engine.gpu_memory_utilization."""
     engine: dict[str, Any] = Field(default_factory=dict)
@@ -151,6 +153,7 @@ def llm_config(model: ServedModel) -> LLMConfig:
             "health_check_period_s": 2,
             # The engine has a process of its own; this one only feeds it.
             "ray_actor_options": {"num_cpus": 0},
+            **({"placement_group_bundle_label_selector": [model.labels]} if model.labels else {}),
         },
     )
 

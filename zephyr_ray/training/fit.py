@@ -9,6 +9,7 @@ from ray.train import CheckpointConfig, FailureConfig, RunConfig
 from ray.train.torch import TorchConfig, TorchTrainer
 from ray.train.v2.api.config import ScalingConfig
 
+from zephyr_ray import cluster
 from zephyr_ray.artifacts import Artifact
 from zephyr_ray.errors import UserError
 from zephyr_ray.models import ModelSource
@@ -102,5 +103,5 @@ def scaling(section: SFT | DPO) -> ScalingConfig:
         num_workers=training.workers,
         use_gpu=training.gpus_per_worker > 0,
         resources_per_worker=resources,
-        label_selector=training.labels or None,
+        label_selector=cluster.selector(training.labels) or None,
     )
