@@ -204,7 +204,7 @@ def test_the_embedded_world(byte_tokenizer: str, tmp_path: Path) -> None:
 
 def test_a_missing_tokenizer_fails_before_any_work(tmp_path: Path) -> None:
     run = Run(str(tmp_path))
-    with pytest.raises(UserError, match="nowhere has no tokenizer"):
+    with pytest.raises(UserError, match="nowhere is not there on "):
         make_tokenized(
             Recipe(sft=SFT()), run.artifact("preferences"), run.artifact("t"), ModelSource(str(tmp_path / "nowhere"))
         )
