@@ -110,7 +110,7 @@ def _is_local(path: str) -> bool:
 
 
 def _files(recipe: Recipe) -> Iterator[tuple[str, str, set[str]]]:
-    """(field, path, the stages whose workers read it)."""
+    """(field, path, the stages whose workers read it). Benchmarks to decontaminate against are read by the driver."""
     trains = (
         ("dialogues", recipe.dialogues.train),
         ("prompts", recipe.prompts.train),
@@ -120,8 +120,6 @@ def _files(recipe: Recipe) -> Iterator[tuple[str, str, set[str]]]:
         if train not in ("tiny", "judgments"):
             for path in (train,) if isinstance(train, str) else train:
                 yield f"{stage}.train", path, {stage}
-    for path in recipe.preferences.decontaminate:
-        yield "preferences.decontaminate", path, {"preferences"}
     if recipe.chat.template not in ("zephyr", "model"):
         yield "chat.template", recipe.chat.template, {*_OF_BASE, *_OF_MODEL, "candidates"}
 

@@ -28,10 +28,7 @@ def test_the_local_paths_of_the_stages_that_run(tmp_path: Path, monkeypatch: pyt
 
     assert seen("dpo") == {"chat.template": "chat.jinja", "model.path": str(tmp_path / "model")}
     assert seen("sft", "dialogues") == {"chat.template": "chat.jinja"}
-    assert seen("preferences") == {
-        "preferences.train": "rows.jsonl",
-        "preferences.decontaminate": "mt_bench.txt",
-    }
+    assert seen("preferences") == {"preferences.train": "rows.jsonl"}  # the driver alone reads the benchmarks
     assert seen("judgments") == {"judging.deployments judge": str(tmp_path / "judge")}
     assert seen("held_out") == {}
 
