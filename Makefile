@@ -5,9 +5,10 @@ VENV ?= .venv
 KIND ?= $(shell nvidia-smi -L >/dev/null 2>&1 && echo cuda || echo cpu)
 PY := $(VENV)/bin/python
 INSTALLED := $(VENV)/.installed-$(KIND)
+JOB ?= python jobs/pipeline.py --recipe recipes/tiny.yaml --set run.root=$(CURDIR)/runs/tiny
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo chat test lint lock clean
+.PHONY: help setup demo chat up submit down test lint lock clean
 
 help: ## Show what there is
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
@@ -24,6 +25,15 @@ demo: $(INSTALLED) ## Make an aligned model from scratch in the embedded world: 
 
 chat: $(INSTALLED) ## Serve the demo's model with a chat page on http://127.0.0.1:8000 (after make demo)
 	@$(PY) serve/app.py --run runs/tiny --open
+
+up: $(INSTALLED) ## Start a Ray cluster on this machine, with token authentication, to try the cluster way on
+	@$(PY) -m jobs.local_cluster up
+
+submit: $(INSTALLED) ## Submit the demo to it, or JOB='python jobs/dpo.py --recipe FILE --set run.root=/a/folder'
+	@$(PY) -m jobs.local_cluster submit -- $(JOB)
+
+down: $(INSTALLED) ## End it, and no other Ray cluster
+	@$(PY) -m jobs.local_cluster down
 
 test: $(INSTALLED) ## Run all tests
 	@$(PY) -m pytest

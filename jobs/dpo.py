@@ -2,7 +2,7 @@
 
     python jobs/dpo.py
     python jobs/dpo.py --recipe recipes/tiny.yaml --set preferences.train=FILE --set model.path=DIR_OR_HUB_ID
-    ray job submit --working-dir . -- python jobs/dpo.py
+    ray job submit --address http://HEAD:8265 --working-dir . -- python jobs/dpo.py --set run.root=s3://BUCKET/RUN
 
 What is missing before it (the supervised model of an `sft` section, preferences, tokenized rows, reference log-probs)
 is made first; what is finished is skipped. With the embedded world it ends with the held-out check.

@@ -4,7 +4,7 @@
     python jobs/pipeline.py --recipe RECIPE --until judgments
     python jobs/pipeline.py --recipe RECIPE --from preferences --set preferences.rejected=lowest
     python jobs/pipeline.py --recipe RECIPE --dry-run
-    ray job submit --working-dir . -- python jobs/pipeline.py --recipe RECIPE
+    ray job submit --address http://HEAD:8265 --working-dir . -- python jobs/pipeline.py --set run.root=s3://BUCKET/RUN
 
 A finished stage is skipped, an unfinished one goes on where it stopped, a stale one is made anew.
 """

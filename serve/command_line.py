@@ -89,7 +89,10 @@ def _parse(description: str, arguments: list[str] | None = None) -> argparse.Nam
 
 
 def _serve(options: argparse.Namespace) -> None:
+    from zephyr_ray import address
+
     _check_door(options)
+    address.check_driver()
     found = _models(options)
     applications = [_application(options, each) for each in found]
     settings = _gateway_settings(options, found)

@@ -76,7 +76,7 @@ def _parse(doc: str, argv: Sequence[str] | None, order: Sequence[str] | None) ->
 def _run(options: argparse.Namespace, targets: tuple[str, ...], order: Sequence[str] | None) -> int:
     recipe = recipe_file.load(options.recipe or [str(_DEFAULT_RECIPE)], options.set)
 
-    from zephyr_ray import cluster
+    from zephyr_ray import address, cluster
 
     cluster.set_environment()
 
@@ -97,6 +97,8 @@ def _run(options: argparse.Namespace, targets: tuple[str, ...], order: Sequence[
         sys.stdout.write(recipe_file.to_yaml(recipe))
         sys.stdout.write("\n" + _table(recipe, run, wanted))
         return 0
+    cluster.check_root(recipe.run.root)
+    address.check_driver()
     known = stages.fingerprints(recipe, wanted)
     _check_trl_options(recipe, tuple(stage.name for stage in wanted))
     if options.begin:

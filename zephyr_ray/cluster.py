@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
+
+from zephyr_ray.errors import UserError
 
 if TYPE_CHECKING:
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
@@ -28,6 +31,7 @@ _LOCAL = {
     # Between two looks of Ray Train at its workers, which wait for it at every checkpoint; 2 by default.
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.25",
 }
+_SUBMITTED = "RAY_JOB_CONFIG_JSON_ENV_VAR"  # what Ray tells the command of a submitted job of itself
 _LOCAL_CPUS = 4  # logical: stages wait on each other's I/O, and fewer would starve a pipeline of Ray Data operators
 
 
@@ -48,15 +52,35 @@ def this_node() -> NodeAffinitySchedulingStrategy:
     return NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
 
 
+def local_cpus() -> int:
+    """The logical CPUs of a cluster on this machine."""
+    return max(_LOCAL_CPUS, os.cpu_count() or 1)
+
+
+def check_root(root: str) -> None:
+    """A submitted job runs in Ray's copy of the working directory, which goes when the job has ended.
+
+    Raises:
+        UserError: The run's root lies in there.
+    """
+    if _SUBMITTED in os.environ and "://" not in root and not os.path.isabs(os.path.expanduser(root)):
+        raise UserError(
+            f"run.root={root} lies in the job's own copy of the repository, which goes with the job; "
+            "give a path that every node sees, or a URI: --set run.root=s3://..."
+        )
+
+
 def connect() -> None:
     """Joins the cluster of RAY_ADDRESS (set for every `ray job submit`), or starts one on this machine."""
     import ray
 
     variables = {name: os.environ[name] for name in _QUIET}
     if os.environ.get("RAY_ADDRESS"):
-        ray.init(runtime_env={"env_vars": variables})
+        job = json.loads(os.environ.get(_SUBMITTED, "{}")).get("runtime_env", {})
+        given = job.get("env_vars", {})  # which Ray takes no second time
+        ray.init(runtime_env={"env_vars": {name: variables[name] for name in variables if name not in given}})
     else:
-        cpus = max(_LOCAL_CPUS, os.cpu_count() or 1)
+        cpus = local_cpus()
         runtime_env = {"env_vars": variables | _LOCAL, "worker_process_setup_hook": "zephyr_ray.worker_log.quiet"}
         ray.init(address="local", num_cpus=cpus, include_dashboard=False, runtime_env=runtime_env)
     context = ray.data.DataContext.get_current()

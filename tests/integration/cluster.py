@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
-import sys
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-import psutil
-
+from jobs import local_cluster
+from jobs.local_cluster import BIN
 from serve.command_line import free_port
 
-BIN = Path(sys.executable).parent
 REPO = Path(__file__).resolve().parents[2]
 
 
@@ -34,42 +29,13 @@ class Head:
 @contextmanager
 def head(folder: Path, variables: dict[str, str] | None = None, cpus: int = 4) -> Iterator[Head]:
     """Starts a head node with so many logical CPUs, and ends it with everything it started."""
-    token = folder / "token"
-    token.write_text("0123456789abcdef0123456789abcdef")
-    environment = {
-        **os.environ,
-        "RAY_AUTH_MODE": "token",
-        "RAY_AUTH_TOKEN_PATH": str(token),
-        "RAY_USAGE_STATS_ENABLED": "0",
-        "RAY_metrics_report_interval_ms": "1000",
-        **(variables or {}),
-    }
-    environment["PATH"] = f"{BIN}{os.pathsep}{environment['PATH']}"  # as in an activated venv
-    environment.pop("RAY_ADDRESS", None)
-    gcs, dashboard, agent, metrics = (free_port() for _ in range(4))
-    start = [
-        str(BIN / "ray"),
-        "start",
-        "--head",
-        f"--port={gcs}",
-        f"--dashboard-port={dashboard}",
-        f"--num-cpus={cpus}",
-    ]
-    start += ["--node-ip-address=127.0.0.1", "--dashboard-host=127.0.0.1", "--object-store-memory=536870912", "--block"]
-    # The agent's port is fixed by default, and the suite's own cluster holds it.
-    start += [f"--dashboard-agent-listen-port={agent}", f"--metrics-export-port={metrics}"]
-    with (folder / "head.log").open("w") as log:
-        process = subprocess.Popen(start, env=environment, cwd=REPO, stdout=log, stderr=subprocess.STDOUT)
-        api = f"http://127.0.0.1:{dashboard}"
-        deadline = time.monotonic() + 120
-        try:
-            while not _answers(api):
-                assert process.poll() is None, (folder / "head.log").read_text()
-                assert time.monotonic() < deadline, (folder / "head.log").read_text()
-                time.sleep(0.5)
-            yield Head(api, f"127.0.0.1:{gcs}", f"http://127.0.0.1:{metrics}/metrics", environment)
-        finally:
-            _end(process)
+    variables = {"RAY_metrics_report_interval_ms": "1000", **(variables or {})}
+    ports = {name: free_port() for name in local_cluster.PORTS}  # the suite's other clusters have the usual ones
+    started = local_cluster.start(folder, cpus, ports, variables, "--object-store-memory=536870912")
+    try:
+        yield Head(started.api, started.gcs, started.metrics, local_cluster.environment(folder, variables))
+    finally:
+        local_cluster.end(started)
 
 
 @contextmanager
@@ -102,25 +68,5 @@ def node(joins: Head, folder: Path, cpus: int, within: tuple[str, ...] = ()) -> 
                 time.sleep(0.1)
             yield
         finally:
-            _end(process)
-
-
-def _end(process: subprocess.Popen[bytes]) -> None:
-    """Ends a node at once: told to stop, it would wait half a minute for its workers."""
-    started = [*psutil.Process(process.pid).children(recursive=True), psutil.Process(process.pid)]
-    for each in started:
-        try:
-            each.kill()
-        except psutil.NoSuchProcess:  # ended by itself meanwhile
-            continue
-    process.wait(timeout=30)
-
-
-def _answers(address: str) -> bool:
-    try:
-        urllib.request.urlopen(f"{address}/api/version", timeout=2)
-    except urllib.error.HTTPError:  # it is there and asks for the token
-        return True
-    except OSError:
-        return False
-    return True
+            local_cluster.end_node(process.pid)
+            process.wait(timeout=30)

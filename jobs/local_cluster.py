@@ -1,0 +1,286 @@
+"""Starts a Ray cluster on this machine as `ray start` does, submits jobs to it, and ends it.
+
+    python -m jobs.local_cluster up
+    python -m jobs.local_cluster submit -- python jobs/dpo.py --recipe FILE --set run.root=/a/folder
+    python -m jobs.local_cluster down
+
+It is the cluster way in small: token authentication, dashboard, jobs API; on 127.0.0.1 only, and on Ray's own ports
+where they are free. Other Ray clusters of this machine are neither joined nor ended. Its token, address and log lie in
+~/.cache/zephyr_ray/cluster (or under ZEPHYR_RAY_CACHE).
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import secrets
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import psutil
+
+from serve.command_line import FAST_PATH, free_port
+from zephyr_ray.cluster import local_cpus
+from zephyr_ray.errors import UserError
+from zephyr_ray.storage import cache_root
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+BIN = Path(sys.executable).parent
+_STARTED = "Ray runtime started"
+_UP_S = 120
+_DOWN_S = 10
+LOOPBACK = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
+"""With it every process of a head node listens on 127.0.0.1 alone, as Ray has it on other systems than Linux."""
+PORTS: dict[str, int | None] = {
+    "port": 6379,
+    "dashboard-port": 8265,
+    "ray-client-server-port": 10001,
+    "dashboard-agent-listen-port": 52365,
+    "metrics-export-port": None,
+}
+"""What `ray start --head` listens on, by the names of its options, and its usual ports (None: any)."""
+
+
+@dataclass(frozen=True)
+class Head:
+    """A head node that runs.
+
+    Attributes:
+        pid: Its `ray start --block`, which started everything else of it.
+        born: When that began, as the system tells it: pids come again.
+        api: Its API server and dashboard.
+        gcs: RAY_ADDRESS for a driver on this machine.
+        metrics: What Prometheus reads.
+        sessions: Folder of its sockets, logs and spilled objects.
+    """
+
+    pid: int
+    born: float
+    api: str
+    gcs: str
+    metrics: str
+    sessions: str
+
+
+def main(arguments: list[str]) -> int:
+    """The exit status."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=("up", "submit", "down"))
+    parser.add_argument("job", nargs=argparse.REMAINDER, help="what jobs/submit.py takes")
+    options = parser.parse_args(arguments)
+    folder = Path(cache_root()) / "cluster"
+    try:
+        if options.what == "up":
+            _up(folder)
+        elif options.what == "submit":
+            _submit(folder, arguments[1:])
+        else:
+            _down(folder)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def _up(folder: Path) -> None:
+    head = running(folder)
+    if head is None:
+        _forget(folder)
+        ports = {name: _port(usual) for name, usual in PORTS.items()}
+        head = start(folder, local_cpus(), ports, LOOPBACK | _serving())
+        (folder / "head.json").write_text(json.dumps(asdict(head)))
+        print("a Ray cluster is up on this machine")
+    else:
+        print("the Ray cluster is up already")
+    print(_directions(head, folder / "token"))
+
+
+def _directions(head: Head, token: Path) -> str:
+    loopback = " ".join(f"{name}={value}" for name, value in LOOPBACK.items())
+    return f"""\
+dashboard  {head.api}; it asks for the token in {token}
+submit     make submit JOB='python jobs/dpo.py --recipe FILE --set run.root=/a/folder', or
+           export RAY_AUTH_MODE=token RAY_AUTH_TOKEN_PATH={token}
+           ray job submit --address {head.api} --working-dir . -- python jobs/dpo.py ...
+join       with the same two variables: RAY_ADDRESS={head.gcs} {loopback} python jobs/dpo.py ...
+stop       make down"""
+
+
+def _submit(folder: Path, arguments: list[str]) -> None:
+    """Goes on as jobs/submit.py."""
+    head = running(folder)
+    if head is None:
+        raise UserError("no cluster to submit to is up; start it with make up")
+    script = str(REPOSITORY / "jobs" / "submit.py")
+    os.execve(
+        sys.executable, [sys.executable, script, "--address", head.api, *arguments], environment(folder, LOOPBACK)
+    )
+
+
+def _down(folder: Path) -> None:
+    head = running(folder)
+    if head is not None:
+        end(head)
+    _forget(folder)
+    print("the Ray cluster is down" if head else "no Ray cluster of make up is running")
+
+
+def running(folder: Path) -> Head | None:
+    """The head node that this folder tells of, if it runs."""
+    try:
+        head = Head(**json.loads((folder / "head.json").read_text()))
+        process = psutil.Process(head.pid)
+        runs = process.create_time() == head.born and process.status() != psutil.STATUS_ZOMBIE
+        return head if runs else None
+    except (FileNotFoundError, psutil.NoSuchProcess):
+        return None
+
+
+def start(folder: Path, cpus: int, ports: dict[str, int], variables: dict[str, str], *options: str) -> Head:
+    """Starts a head node on loopback and waits until its API server answers.
+
+    Args:
+        folder: Keeps its token and its log.
+        cpus: Its logical CPUs.
+        ports: By the names in `_PORTS`.
+        variables: Environment of its processes, beside what reaches it.
+        options: More of `ray start`.
+
+    Raises:
+        UserError: It did not come up; with the end of its log.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    _make_token(folder / "token")
+    # Of its own: in a shared one the cluster that was started last is everybody's `auto`, and its jobs'. And short, as
+    # sockets lie in it.
+    sessions = tempfile.mkdtemp(prefix="ray-")
+    command = [str(BIN / "ray"), "start", "--head", "--block", f"--num-cpus={cpus}", f"--temp-dir={sessions}"]
+    command += ["--node-ip-address=127.0.0.1", "--dashboard-host=127.0.0.1"]
+    command += ["--min-worker-port=0", "--max-worker-port=0"]  # any: those in Ray's own range may be another cluster's
+    command += [f"--{name}={port}" for name, port in ports.items()]
+    with (folder / "head.log").open("w") as log:
+        process = subprocess.Popen(
+            [*command, *options],
+            env=environment(folder, variables),
+            cwd=REPOSITORY,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    head = Head(
+        pid=process.pid,
+        born=psutil.Process(process.pid).create_time(),
+        api=f"http://127.0.0.1:{ports['dashboard-port']}",
+        gcs=f"127.0.0.1:{ports['port']}",
+        metrics=f"http://127.0.0.1:{ports['metrics-export-port']}/metrics",
+        sessions=sessions,
+    )
+    try:
+        _wait(process, head.api, folder / "head.log")
+    except BaseException:
+        end(head)
+        raise
+    return head
+
+
+def end(head: Head) -> None:
+    """Kills a head node, and removes its sessions."""
+    end_node(head.pid)
+    shutil.rmtree(head.sessions, ignore_errors=True)
+
+
+def end_node(pid: int) -> None:
+    """Kills a `ray start --block` and everything that came from it, and nothing else.
+
+    At once: told to stop, it would wait half a minute for a worker that is busy, and then kill it.
+    """
+    with contextlib.suppress(psutil.NoSuchProcess):  # it has ended, and what it started with it
+        root = psutil.Process(pid)
+        processes = [root, *root.children(recursive=True)]
+        for process in processes:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
+        psutil.wait_procs(processes, timeout=_DOWN_S)
+
+
+def environment(folder: Path, variables: dict[str, str]) -> dict[str, str]:
+    """This process's environment, made to reach the cluster whose token lies in the folder."""
+    others = ("RAY_ADDRESS", "RAY_API_SERVER_ADDRESS", "RAY_AUTH_TOKEN")
+    inherited = {name: value for name, value in os.environ.items() if name not in others}
+    return {
+        **inherited,
+        "PATH": f"{BIN}{os.pathsep}{inherited.get('PATH', '')}",  # as in an activated venv
+        "RAY_AUTH_MODE": "token",
+        "RAY_AUTH_TOKEN_PATH": str(folder / "token"),
+        "RAY_USAGE_STATS_ENABLED": "0",
+        **variables,
+    }
+
+
+def _serving() -> dict[str, str]:
+    """What the chat endpoint wants of the nodes it runs on."""
+    haproxy = ("RAY_SERVE_HAPROXY_STATS_PORT", "RAY_SERVE_HAPROXY_METRICS_PORT")
+    return FAST_PATH | {name: str(free_port()) for name in haproxy}
+
+
+def _wait(process: subprocess.Popen[bytes], api: str, log: Path) -> None:
+    deadline = time.monotonic() + _UP_S
+    while not (_STARTED in log.read_text(errors="replace") and _answers(api)):
+        if process.poll() is not None or time.monotonic() > deadline:
+            said = "\n".join(log.read_text(errors="replace").splitlines()[-20:])
+            raise UserError(f"Ray did not start; the end of {log}:\n{said}")
+        time.sleep(0.5)
+
+
+def _answers(api: str) -> bool:
+    direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    try:
+        direct.open(f"{api}/api/version", timeout=2)
+    except urllib.error.HTTPError:  # it is there and asks for the token
+        return True
+    except OSError:
+        return False
+    return True
+
+
+def _make_token(path: Path) -> None:
+    """Once, and for its owner only."""
+    with contextlib.suppress(FileExistsError):
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(descriptor, "w") as stream:
+            stream.write(secrets.token_hex(32))
+
+
+def _port(usual: int | None) -> int:
+    """This port, or a free one where it is taken."""
+    if usual is None:
+        return free_port()
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("0.0.0.0", usual))
+        except OSError:
+            return free_port()
+    return usual
+
+
+def _forget(folder: Path) -> None:
+    """Removes what a cluster that does not run any more has left."""
+    path = folder / "head.json"
+    if path.exists():
+        shutil.rmtree(json.loads(path.read_text())["sessions"], ignore_errors=True)
+        path.unlink()
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
