@@ -68,10 +68,11 @@ def main() -> None:
 def run_ours(work: Path, args: argparse.Namespace) -> None:
     from zephyr_ray.artifacts import Run
     from zephyr_ray.data.tokenized import make_tokenized
+    from zephyr_ray.models import ModelSource
 
     start_ray(args)
     run = Run(str(work / "run"))
-    tokenize = functools.partial(make_tokenized, recipe(), tokenizer_path=str(work / "tokenizer"))
+    tokenize = functools.partial(make_tokenized, recipe(), model=ModelSource(str(work / "tokenizer")))
     tokenize(run.artifact("preferences"), run.artifact("warmed"))  # every worker process up, its tokenizer loaded
     called = time.time()
     report = tokenize(run.artifact("preferences"), run.artifact("tokenized"), progress=Log(work / "progress"))
@@ -144,6 +145,7 @@ def run_memory(work: Path, args: argparse.Namespace) -> None:
     from zephyr_ray.artifacts import Run
     from zephyr_ray.data.preferences import make_preferences
     from zephyr_ray.data.tokenized import make_tokenized
+    from zephyr_ray.models import ModelSource
 
     start_ray(args)
     run = Run(str(work / "run"))
@@ -155,7 +157,7 @@ def run_memory(work: Path, args: argparse.Namespace) -> None:
         chosen,
         run.artifact("preferences"),
         run.artifact("tokenized"),
-        str(work / "tokenizer"),
+        ModelSource(str(work / "tokenizer")),
         progress=Log(work / "tokenized.progress"),
     )
     (work / "result.json").write_text(json.dumps({"preferences": report.rows_out, "tokenized": made.rows_out}))
@@ -185,9 +187,10 @@ def recipe(train: str = "tiny") -> Any:
 
 def source(path: str) -> Any:
     from zephyr_ray.data.tokenizer import TokenizerSource
+    from zephyr_ray.models import ModelSource
     from zephyr_ray.recipe import Chat
 
-    return TokenizerSource(path, Chat())
+    return TokenizerSource(ModelSource(path), Chat())
 
 
 class Log:

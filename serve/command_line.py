@@ -78,7 +78,9 @@ def _parse(description: str, arguments: list[str] | None = None) -> argparse.Nam
     parser.add_argument("--port", type=int, default=8000, help="port to listen on (default: 8000)")
     parser.add_argument("--keys", metavar="FILE", help="API keys' hashes, written by serve/keys.py")
     parser.add_argument("--open", action="store_true", help="ask for no API key; only with a host on loopback")
-    parser.add_argument("--feedback", metavar="FOLDER", help="where people's choices go (default: ROOT/feedback)")
+    parser.add_argument(
+        "--feedback", metavar="PLACE", help="folder or URI of people's choices (default: ROOT/feedback)"
+    )
     parser.add_argument("--replicas", type=int, default=1, help="replicas of each model at most (default: 1)")
     parser.add_argument("--max-model-len", type=int, help="longest prompt and answer together, in tokens")
     parser.add_argument("--requests-per-minute", type=int, default=0, help="per key; 0 for no limit (default)")
@@ -192,6 +194,7 @@ def _check_door(options: argparse.Namespace) -> None:
 
 def _models(options: argparse.Namespace) -> list[dict[str, Any]]:
     """What the command line asks for, one dictionary of ServedModel's fields each; checked before Ray starts."""
+    from zephyr_ray.artifacts import Run
     from zephyr_ray.inference.served_model import checkpoint_of_run
 
     found: list[dict[str, Any]] = []
@@ -199,7 +202,7 @@ def _models(options: argparse.Namespace) -> list[dict[str, Any]]:
         raise UserError(f"--stage {options.stage} goes with --run")
     if options.run:
         checkpoint_of_run(options.run, options.stage)
-        found.append({"name": _name_of_run(options.run), "run": os.path.abspath(options.run), "stage": options.stage})
+        found.append({"name": _name_of_run(options.run), "run": Run(options.run).root, "stage": options.stage})
     for given in options.model:
         name, equals, path = given.partition("=")
         if not equals or not name or not path:
@@ -261,18 +264,11 @@ def _gateway_settings(options: argparse.Namespace, found: list[dict[str, Any]]) 
 
     from serve.gateway import GatewaySettings
 
-    folder = options.feedback or (os.path.join(options.run, "feedback") if options.run else None)
-    if folder is not None:
-        from serve.feedback import Feedback
-
-        try:
-            Feedback(os.path.abspath(folder)).check_writable()
-        except OSError as error:
-            raise UserError(f"feedback cannot be kept in {folder}: {error.strerror}; choose --feedback") from None
+    feedback = _feedback_place(options)
     try:
         return GatewaySettings(
             models={each["name"]: list(each.get("adapters", {})) for each in found},
-            feedback=os.path.abspath(folder) if folder else None,
+            feedback=feedback,
             keys=os.path.abspath(options.keys) if options.keys else None,
             open=options.open,
             limits={"requests_per_minute": options.requests_per_minute},
@@ -280,6 +276,23 @@ def _gateway_settings(options: argparse.Namespace, found: list[dict[str, Any]]) 
         )
     except ValidationError as error:
         raise _wrong(error) from None
+
+
+def _feedback_place(options: argparse.Namespace) -> str | None:
+    """The folder or URI of people's choices, which can be written."""
+    from serve.feedback import open_feedback
+    from zephyr_ray.storage import is_uri, refusal
+
+    place = options.feedback or (os.path.join(options.run, "feedback") if options.run else None)
+    if place is None:
+        return None
+    try:
+        open_feedback(place).check_writable()
+    except OSError as error:
+        if is_uri(place):
+            raise refusal(f"--feedback {place}", error) from None
+        raise UserError(f"feedback cannot be kept in {place}: {error.strerror}; choose --feedback") from None
+    return place if is_uri(place) else os.path.abspath(place)
 
 
 def _start_ray() -> None:

@@ -2,14 +2,17 @@
 
 import json
 import os
+import posixpath
 import threading
 import time
 import uuid
 from typing import Annotated, Any, Literal
 
+import pyarrow.fs as pafs
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from serve.bodies import Text, load_json, refusal
+from zephyr_ray.storage import is_uri, open_filesystem, write_bytes
 
 
 class _Part(BaseModel):
@@ -99,6 +102,44 @@ def row(body: FeedbackBody) -> dict[str, Any]:
 
 def _turn(answer: _Answer | None) -> list[dict[str, str]] | None:
     return None if answer is None else [{"role": "assistant", "content": answer.content}]
+
+
+def open_feedback(place: str) -> "Feedback | FeedbackObjects":
+    """Where choices are kept: a folder, or a URI.
+
+    Raises:
+        UserError: The URI cannot be opened.
+    """
+    if not is_uri(place):
+        return Feedback(os.path.abspath(place))
+    filesystem, path = open_filesystem(place)
+    return Feedback(path) if isinstance(filesystem, pafs.LocalFileSystem) else FeedbackObjects(filesystem, path)
+
+
+class FeedbackObjects:
+    """A folder of an object store, where nothing can be appended to: one object for each choice, named for its id.
+
+    So a choice that is sent twice counts once, whatever gateway it reaches. An object is there whole or not at all, and
+    is there before the client is told so.
+    """
+
+    def __init__(self, filesystem: pafs.FileSystem, folder: str):
+        self._filesystem, self._folder = filesystem, folder
+
+    def check_writable(self) -> None:
+        """Raises OSError where the folder cannot be written."""
+        probe = posixpath.join(self._folder, ".writable")
+        self._filesystem.create_dir(self._folder, recursive=True)
+        write_bytes(self._filesystem, probe, b"")
+        self._filesystem.delete_file(probe)
+
+    def store(self, body: FeedbackBody) -> bool:
+        """Writes the choice, durably. False where this id is already there."""
+        name = posixpath.join(self._folder, f"{body.id}.jsonl")
+        if self._filesystem.get_file_info(name).type == pafs.FileType.File:
+            return False
+        write_bytes(self._filesystem, name, (json.dumps(row(body), ensure_ascii=False) + "\n").encode())
+        return True
 
 
 class Feedback:

@@ -52,7 +52,7 @@ class GatewaySettings(BaseModel):
     models: dict[str, list[str]] = Field(min_length=1)
     """The model applications by name, each with the names of its adapters."""
     feedback: str | None = None
-    """Folder of people's choices; None refuses them."""
+    """Folder or URI of people's choices; None refuses them."""
     keys: str | None = None
     """File of API keys' hashes (serve/keys.py), besides those in ZEPHYR_API_KEYS."""
     open: bool = False
@@ -82,7 +82,7 @@ class Gateway:
         self._settings = settings
         self._keys = None if settings.open else keys.read(settings.keys)
         self._relay, self._telemetry = Relay(), Telemetry()
-        self._feedback = feedback.Feedback(settings.feedback) if settings.feedback else None
+        self._feedback = feedback.open_feedback(settings.feedback) if settings.feedback else None
         self._app_of = {name: app for app, adapters in settings.models.items() for name in (app, *adapters)}
         self._described: dict[str, dict[str, Any]] = {}
         self._rate = MovingWindowRateLimiter(MemoryStorage())

@@ -18,6 +18,7 @@ from typing import Any
 import pyarrow.fs as pafs
 
 from zephyr_ray.errors import UserError
+from zephyr_ray.storage import check_there, open_filesystem, refusal, write_bytes
 
 _CHUNK = 1 << 22
 
@@ -28,32 +29,25 @@ def content_id(*parts: Any) -> str:
     return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
 
 
-def open_filesystem(uri: str) -> tuple[pafs.FileSystem, str]:
-    """The pyarrow filesystem and the path in it, for a local path or a URI.
-
-    Raises:
-        UserError: The URI's scheme is unknown, or its filesystem cannot be opened.
-    """
-    if "://" not in uri:
-        return pafs.LocalFileSystem(), os.path.abspath(os.path.expanduser(uri))
-    try:
-        return pafs.FileSystem.from_uri(uri)
-    except (ValueError, OSError, ImportError) as error:
-        raise UserError(
-            f"run.root={uri}: {error}; give a local path or a URI that pyarrow opens (s3://, gs://)"
-        ) from None
-
-
 class Run:
     """The root of a run and the artifacts under it."""
 
     def __init__(self, root: str):
         self.filesystem, self.path = open_filesystem(root)
-        self.root = root if "://" in root else self.path
         self.is_local = isinstance(self.filesystem, pafs.LocalFileSystem)
+        self.root = self.path if self.is_local else root.rstrip("/")
 
     def artifact(self, stage: str) -> Artifact:
         return Artifact(self, stage)
+
+    def check_readable(self) -> None:
+        """Fails where the root is in a bucket that cannot be asked. A root that is not there yet is none.
+
+        Raises:
+            UserError: Naming the root and what is wrong.
+        """
+        if not self.is_local:
+            check_there(self.root, self.filesystem, self.path)
 
     def check_writable(self) -> None:
         """Fails before any work where the root cannot be written.
@@ -64,10 +58,11 @@ class Run:
         probe = posixpath.join(self.path, ".writable")
         try:
             self.filesystem.create_dir(self.path, recursive=True)
-            with self.filesystem.open_output_stream(probe) as stream:
-                stream.write(b"")
+            write_bytes(self.filesystem, probe, b"")
             self.filesystem.delete_file(probe)
         except OSError as error:
+            if not self.is_local:
+                raise refusal(f"run.root={self.root}", error) from None
             reason = error.strerror or str(error)
             raise UserError(
                 f"run.root={self.root} cannot be written: {reason}; choose another with --set run.root="
@@ -83,6 +78,8 @@ class Artifact:
     def __init__(self, run: Run, stage: str):
         self.run, self.stage = run, stage
         self.path = posixpath.join(run.path, stage)
+        self.begun: str | None = None
+        """The fingerprint of what the driver is making here. Travels with the artifact to workers."""
 
     @property
     def uri(self) -> str:
@@ -99,22 +96,33 @@ class Artifact:
     def begin(self, fingerprint: str) -> bool:
         """Makes the folder ready for this fingerprint, and says whether an earlier try left work to resume.
 
-        Work of another fingerprint is deleted first.
+        Work of another fingerprint is deleted first: its manifest before all else, and `unfinished.json` never, so that
+        a kill in the middle leaves neither a manifest of what is no more nor a folder that is nobody's.
 
         Raises:
             UserError: There is something in the folder that no stage made.
         """
+        self.begun = fingerprint
         filesystem = self.run.filesystem
         unfinished = _read_json(filesystem, self._unfinished)
         if unfinished is not None and unfinished["fingerprint"] == fingerprint:
             return True
         if unfinished is None and self.manifest() is None and _has_files(filesystem, self.path):
             raise UserError(f"{self.uri} is not empty and not a stage of a run; choose another --set run.root=")
-        if filesystem.get_file_info(self.path).type == pafs.FileType.Directory:
-            filesystem.delete_dir(self.path)
         filesystem.create_dir(self.path, recursive=True)
+        _write_text(filesystem, self._unfinished, json.dumps({"fingerprint": None}))
+        self._clear()
         _write_text(filesystem, self._unfinished, json.dumps({"fingerprint": fingerprint}))
         return False
+
+    def _clear(self) -> None:
+        filesystem = self.run.filesystem
+        inside = filesystem.get_file_info(pafs.FileSelector(self.path))
+        for info in sorted(inside, key=lambda each: each.base_name != "manifest.json"):
+            if info.type == pafs.FileType.Directory:
+                filesystem.delete_dir(info.path)
+            elif info.base_name != "unfinished.json":
+                filesystem.delete_file(info.path)
 
     def finish(self, manifest: dict[str, Any]) -> None:
         """Writes the manifest, which makes the artifact exist."""
@@ -128,7 +136,7 @@ class Artifact:
 
     def write_bytes(self, name: str, content: bytes) -> None:
         """The same for a file that is no text."""
-        _write_bytes(self.run.filesystem, posixpath.join(self.path, name), content)
+        write_bytes(self.run.filesystem, posixpath.join(self.path, name), content)
 
     def read_json(self, name: str) -> Any:
         """A JSON file of the artifact, or None where there is none."""
@@ -145,32 +153,9 @@ class Artifact:
             raise UserError(f"{self.uri} is not there or not finished; run jobs/{self.stage}.py on the same run.root")
         return [posixpath.join(self.path, name) for name in manifest["files"] if name.startswith(folder + "/")]
 
-    def local_folder(self, folder: str = "checkpoint") -> str:
-        """The folder as a local path: itself on a local root, else a copy in this machine's cache."""
-        source = posixpath.join(self.path, folder)
-        if self.run.is_local:
-            return source
-        fingerprint = (self.manifest() or {}).get("fingerprint", "unfinished")
-        target = os.path.join(cache_root(), "artifacts", f"{self.stage}-{fingerprint}", folder)
-        if not os.path.isdir(target):
-            partial = f"{target}.{os.getpid()}"
-            os.makedirs(partial, exist_ok=True)
-            pafs.copy_files(source, partial, source_filesystem=self.run.filesystem)
-            try:
-                os.rename(partial, target)
-            except OSError:  # another process of this machine was first; its copy is the same
-                if not os.path.isdir(target):
-                    raise
-        return target
-
     @property
     def _unfinished(self) -> str:
         return posixpath.join(self.path, "unfinished.json")
-
-
-def cache_root() -> str:
-    """This machine's cache of things that can be made again."""
-    return os.environ.get("ZEPHYR_RAY_CACHE") or os.path.join(os.path.expanduser("~"), ".cache", "zephyr_ray")
 
 
 def fingerprint(stage: str, config: Any, inputs: dict[str, str]) -> str:
@@ -211,13 +196,4 @@ def _read_json(filesystem: pafs.FileSystem, path: str) -> dict[str, Any] | None:
 
 
 def _write_text(filesystem: pafs.FileSystem, path: str, text: str) -> None:
-    _write_bytes(filesystem, path, text.encode())
-
-
-def _write_bytes(filesystem: pafs.FileSystem, path: str, content: bytes) -> None:
-    """Writes a whole file or none: by rename on a local disk, by one upload to an object store."""
-    partial = f"{path}.partial" if isinstance(filesystem, pafs.LocalFileSystem) else path
-    with filesystem.open_output_stream(partial) as stream:
-        stream.write(content)
-    if partial != path:
-        filesystem.move(partial, path)
+    write_bytes(filesystem, path, text.encode())

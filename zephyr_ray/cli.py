@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from zephyr_ray import __version__, recipe_file
-from zephyr_ray.errors import UserError
+from zephyr_ray.errors import UserError, raised_by_user
 
 if TYPE_CHECKING:
     from zephyr_ray.artifacts import Run
@@ -92,6 +92,7 @@ def _run(options: argparse.Namespace, targets: tuple[str, ...], order: Sequence[
     if order is not None:
         wanted.sort(key=lambda stage: order.index(stage.name))
     run = Run(recipe.run.root)
+    run.check_readable()
     if options.dry_run:
         sys.stdout.write(recipe_file.to_yaml(recipe))
         sys.stdout.write("\n" + _table(recipe, run, wanted))
@@ -137,7 +138,7 @@ def _check_trl_options(recipe: Recipe, names: tuple[str, ...]) -> None:
 
 
 def _execute(recipe: Recipe, run: Run, order: list[Stage], known: Known) -> int:
-    from zephyr_ray import cluster, room
+    from zephyr_ray import cluster, room, shared_files
     from zephyr_ray.terminal import Terminal
 
     terminal = Terminal(_log_path(run))
@@ -146,6 +147,8 @@ def _execute(recipe: Recipe, run: Run, order: list[Stage], known: Known) -> int:
         cluster.connect()
         todo = tuple(stage.name for stage in order if not run.artifact(stage.name).is_finished(known[stage.name][0]))
         room.check_job(recipe, todo)
+        if os.environ.get("RAY_ADDRESS"):
+            shared_files.check_nodes(recipe, run, todo)
         terminal.plan([stage.name for stage in order])
         for stage in order:
             fingerprint, inputs = known[stage.name]
@@ -159,6 +162,10 @@ def _execute(recipe: Recipe, run: Run, order: list[Stage], known: Known) -> int:
         return 130
     except Exception as error:
         traceback.print_exc()
+        if found := raised_by_user(error):
+            terminal.say(f"error: {found}", style="red")
+            terminal.say(f"log: {terminal.log_path}")
+            return 2
         terminal.say(
             f"failed: {type(error).__name__}: {_first_line(error)}; the same command goes on from here", style="red"
         )
@@ -244,7 +251,7 @@ def _status(recipe: Recipe, run: Run, stage: Stage, known: Known) -> Status:
 
 
 def _log_path(run: Run) -> str:
-    from zephyr_ray.artifacts import cache_root
+    from zephyr_ray.storage import cache_root
 
     folder = os.path.join(run.path if run.is_local else cache_root(), "logs")
     return os.path.join(folder, f"{Path(sys.argv[0]).stem}-{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}.log")

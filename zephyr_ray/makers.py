@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from zephyr_ray.artifacts import Artifact, Run
-from zephyr_ray.models import ModelSource, model_source
+from zephyr_ray.models import ModelSource, model_source, stage_source
 from zephyr_ray.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -72,13 +72,11 @@ def dialogues(context: Context) -> Manifest:
 def tokenized_dialogues(context: Context) -> Manifest:
     from zephyr_ray.data.tokenized_dialogues import make_tokenized_dialogues
 
-    base = _base_model(context)
     report = make_tokenized_dialogues(
         context.recipe,
         context.input("dialogues"),
         context.artifact,
-        base.path,
-        revision=base.revision,
+        _base_model(context),
         progress=context.progress,
     )
     return _examined(report, context.recipe.dialogues.max_dropped, context.artifact)
@@ -142,13 +140,11 @@ def preferences(context: Context) -> Manifest:
 def tokenized(context: Context) -> Manifest:
     from zephyr_ray.data.tokenized import make_tokenized
 
-    model = context.model()
     report = make_tokenized(
         context.recipe,
         context.input("preferences"),
         context.artifact,
-        model.path,
-        revision=model.revision,
+        context.model(),
         progress=context.progress,
     )
     return _examined(report, context.recipe.preferences.max_dropped, context.artifact)
@@ -162,8 +158,7 @@ def reference_logps(context: Context) -> Manifest:
         context.recipe,
         context.input("tokenized"),
         context.artifact,
-        model.path,
-        model.revision,
+        model,
         progress=context.progress,
     )
     return {"files": files, "counts": {"in": rows, "out": rows, "dropped": {}}, "reference": model.fingerprint}
@@ -186,7 +181,7 @@ def dpo(context: Context) -> Manifest:
 def held_out(context: Context) -> Manifest:
     from zephyr_ray.evaluation.held_out_stage import make_held_out
 
-    checkpoints = {stage: context.input(stage) for stage in ("base", "sft", "dpo")}
+    checkpoints = {stage: stage_source(context.input(stage)) for stage in ("base", "sft", "dpo")}
     return make_held_out(context.recipe, checkpoints, context.artifact, progress=context.progress)
 
 

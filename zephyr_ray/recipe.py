@@ -39,7 +39,7 @@ class Lora(Section):
 
 class ModelSection(Section):
     path: str | None = None
-    """The supervised model that DPO starts from, which is also its frozen reference: a folder or hub id.
+    """The supervised model that DPO starts from, which is also its frozen reference: a folder, URI or hub id.
     None: the checkpoint that this run's `sft` stage makes."""
     revision: str | None = None
     """Branch, tag or commit, where the path is a hub id."""
@@ -168,7 +168,7 @@ class Dialogues(Section):
 
 class SFT(Optimisation):
     base: str = "tiny"
-    """The raw model: a folder, a hub id, or `tiny` (made from scratch by the embedded world)."""
+    """The raw model: a folder, a URI, a hub id, or `tiny` (made from scratch by the embedded world)."""
     revision: str | None = None
     """Branch, tag or commit, where the base is a hub id."""
     learning_rate: float = Field(2e-5, gt=0)

@@ -64,7 +64,7 @@ class Deployment(Section):
     name: str = Field(min_length=1, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,95}$")
     """What the rows call this member; unique in the pool, and part of its seeds."""
     model: str = Field(min_length=1)
-    """A stage of this run whose checkpoint it is (`base`, `sft`), a folder (the same on every node) or a hub id."""
+    """A stage of this run whose checkpoint it is (`base`, `sft`), a folder that every node sees, a URI or a hub id."""
     revision: str | None = None
     """Branch, tag or commit, where the model is a hub id."""
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
@@ -187,7 +187,7 @@ class Judging(Section):
     function: str | None = None
     """A program as judge, `module:function`: (messages, answer) -> overall score or None. Not together with others."""
     reward_model: str | None = None
-    """A reward model as judge: folder or hub id of a sequence classifier with one output. Not together with others."""
+    """A reward model as judge: folder, URI or hub id of a sequence classifier with one output. Not with others."""
     revision: str | None = None
     """Branch, tag or commit of the reward model, where it is a hub id."""
     aspects: tuple[Aspect, ...] = Field(

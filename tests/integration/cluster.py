@@ -39,9 +39,23 @@ def head(folder: Path, variables: dict[str, str] | None = None, cpus: int = 4) -
 
 
 @contextmanager
-def node(joins: Head, folder: Path, cpus: int) -> Iterator[None]:
-    """Adds a node, and kills it with everything that runs on it."""
-    start = [str(BIN / "ray"), "start", f"--address={joins.gcs}", f"--num-cpus={cpus}", "--node-ip-address=127.0.0.1"]
+def node(joins: Head, folder: Path, cpus: int, within: tuple[str, ...] = ()) -> Iterator[None]:
+    """Adds a node, and kills it with everything that runs on it.
+
+    Args:
+        joins: The head.
+        folder: Of its log.
+        cpus: Logical CPUs.
+        within: A command that runs the node as its own (`unshare -m ...`).
+    """
+    start = [
+        *within,
+        str(BIN / "ray"),
+        "start",
+        f"--address={joins.gcs}",
+        f"--num-cpus={cpus}",
+        "--node-ip-address=127.0.0.1",
+    ]
     start += ["--object-store-memory=134217728", f"--dashboard-agent-listen-port={free_port()}"]
     start += [f"--metrics-export-port={free_port()}", "--block"]
     with (folder / "node.log").open("w") as log:

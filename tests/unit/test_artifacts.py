@@ -1,7 +1,9 @@
 """Complete or absent; the same content is the same id."""
 
 from pathlib import Path
+from typing import Any
 
+import pyarrow.fs as pafs
 import pytest
 
 from zephyr_ray.artifacts import Run, content_id, fingerprint, fingerprint_files
@@ -40,6 +42,31 @@ def test_a_changed_artifact_is_made_anew(tmp_path: Path) -> None:
     assert artifact.manifest() is None
 
 
+def test_a_kill_amid_the_clearing_leaves_neither_a_manifest_nor_a_folder_that_is_nobodys(tmp_path: Path) -> None:
+    artifact = Run(str(tmp_path)).artifact("dpo")
+    artifact.begin("one")
+    (tmp_path / "dpo" / "checkpoint").mkdir()
+    artifact.finish({"fingerprint": "one", "files": []})
+
+    class KilledError(Exception):
+        pass
+
+    class KilledAtAFolder:
+        def __getattr__(self, name: str) -> Any:
+            return getattr(pafs.LocalFileSystem(), name)
+
+        def delete_dir(self, path: str) -> None:
+            raise KilledError
+
+    artifact.run.filesystem = KilledAtAFolder()
+    with pytest.raises(KilledError):
+        artifact.begin("two")
+    after = Run(str(tmp_path)).artifact("dpo")
+    assert after.manifest() is None
+    assert after.begin("two") is False
+    assert [path.name for path in (tmp_path / "dpo").iterdir()] == ["unfinished.json"]
+
+
 def test_a_folder_that_no_stage_made_is_not_touched(tmp_path: Path) -> None:
     (tmp_path / "dpo").mkdir()
     (tmp_path / "dpo" / "thesis.txt").write_text("years of work")
@@ -55,7 +82,7 @@ def test_a_root_that_cannot_be_written_is_named(tmp_path: Path) -> None:
 
 
 def test_an_unknown_kind_of_root_is_named() -> None:
-    with pytest.raises(UserError, match=r"run\.root=nowhere://bucket"):
+    with pytest.raises(UserError, match=r"^nowhere://bucket: .*give a local path"):
         Run("nowhere://bucket")
 
 

@@ -15,8 +15,9 @@ import pyarrow as pa
 import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 
-from zephyr_ray.artifacts import open_filesystem
 from zephyr_ray.errors import UserError
+from zephyr_ray.shared_files import not_here
+from zephyr_ray.storage import open_filesystem
 
 CHUNK = pa.schema([("file", pa.string()), ("first", pa.int64()), ("lines", pa.large_binary())])
 """JSON lines of one file, the first of which has the number `first`."""
@@ -65,7 +66,7 @@ def split_lines(chunks: pa.Table) -> pa.Table:
 def read_table(batch: pa.Table, *, filesystem: pafs.FileSystem) -> Iterator[pa.Table]:
     """The file that `path` names, some hundred rows at a time."""
     (path,) = batch["path"].to_pylist()
-    with pq.ParquetFile(path, filesystem=filesystem) as file:
+    with _parquet(path, filesystem) as file:
         for rows in file.iter_batches(batch_size=_ROWS_PER_BATCH):
             yield pa.Table.from_batches([rows])
 
@@ -110,7 +111,10 @@ def open_hub(repo: str, split: str, revision: str) -> Any:
 def _open(uri: str) -> BinaryIO:
     filesystem, path = open_uri(uri)
     # Not pyarrow's own decompression: it stops at the end of the first member of a gzip file and says nothing.
-    stream = filesystem.open_input_stream(path, compression=None)
+    try:
+        stream = filesystem.open_input_stream(path, compression=None)
+    except FileNotFoundError:  # which the driver has found
+        raise not_here(path) from None
     return cast(BinaryIO, gzip.open(stream) if uri.lower().endswith(".gz") else stream)
 
 
@@ -176,9 +180,17 @@ def _skip(text: str, at: int) -> int:
 
 def _read_parquet(uri: str, row_group: int) -> Iterator[Any]:
     filesystem, path = open_uri(uri)
-    with pq.ParquetFile(path, filesystem=filesystem) as file:
+    with _parquet(path, filesystem) as file:
         for rows in file.iter_batches(batch_size=_ROWS_PER_BATCH, row_groups=[row_group]):
             yield from rows.to_pylist()
+
+
+def _parquet(path: str, filesystem: pafs.FileSystem) -> pq.ParquetFile:
+    """A file that the driver has found: where it is not there, this machine does not see the driver's."""
+    try:
+        return pq.ParquetFile(path, filesystem=filesystem)
+    except FileNotFoundError:
+        raise not_here(path) from None
 
 
 def _read_hub(piece: dict[str, Any]) -> Iterator[Any]:

@@ -123,7 +123,7 @@ def _judged(
     if reward_model is not None:
         return left.map_batches(
             _RewardModelWorker,
-            fn_constructor_args=(recipe, reward_model.path, reward_model.revision),
+            fn_constructor_args=(recipe, reward_model),
             batch_format="pyarrow",
             batch_size=_ROWS_PER_BATCH,
             compute=ActorPoolStrategy(size=section.workers),
@@ -160,7 +160,7 @@ def _by_language_models(
 class _RewardModelWorker:
     """Holds the reward model in one actor."""
 
-    def __init__(self, recipe: Recipe, path: str, revision: str | None):
+    def __init__(self, recipe: Recipe, model: ModelSource):
         from zephyr_ray.judging.reward_model import RewardModel
 
         section = recipe.judging
@@ -168,7 +168,9 @@ class _RewardModelWorker:
         device = "cuda" if section.gpus_per_worker else "cpu"
         # The template that came with it: under another one its scores mean nothing.
         chat = recipe.chat.model_copy(update={"template": "model"})
-        self._model = RewardModel(path, chat, revision=revision, batch_size=section.batch_size, device=device)
+        self._model = RewardModel(
+            model.local(), chat, revision=model.revision, batch_size=section.batch_size, device=device
+        )
 
     def __call__(self, batch: pa.Table) -> pa.Table:
         return _without_failures(self._model.judge(batch.to_pylist()))

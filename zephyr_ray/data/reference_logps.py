@@ -7,6 +7,7 @@ Computed once per (reference model, tokenized rows) and shared by every epoch an
 from __future__ import annotations
 
 import contextlib
+import functools
 import posixpath
 from collections.abc import Iterator
 from typing import Any
@@ -20,7 +21,9 @@ from ray.data.checkpoint import CheckpointConfig
 from zephyr_ray import cluster
 from zephyr_ray.artifacts import Artifact
 from zephyr_ray.data.sources import count_rows
+from zephyr_ray.models import ModelSource
 from zephyr_ray.recipe import Recipe
+from zephyr_ray.shared_files import check_visible
 
 _DONE_IDS = "done_ids"
 
@@ -28,7 +31,7 @@ _DONE_IDS = "done_ids"
 class ReferenceModel:
     """Holds the frozen model in one actor and answers batches of pairs with their log-probs."""
 
-    def __init__(self, recipe: Recipe, model_path: str, revision: str | None, progress: Any):
+    def __init__(self, recipe: Recipe, source: ModelSource, progress: Any):
         import torch
         from trl.trainer.utils import add_fused_lm_head
 
@@ -43,7 +46,7 @@ class ReferenceModel:
             torch.set_num_threads(max(1, int(section.cpus_per_worker)))
         lora = recipe.model.lora
         model: Any = load_model(
-            whole_weights(model_path, revision),
+            whole_weights(source.local(), source.revision),
             recipe.model,
             compute_dtype(recipe.model, self.device),
             quantize=lora is not None and lora.load_in_4bit,
@@ -55,7 +58,7 @@ class ReferenceModel:
             backend = choose_backend(training.packed_attention, self.device)
             self.scorer: Any = PackedScorer(self.model, ld_alpha, training.tokens_per_micro_batch, backend)
         else:
-            pad = load_tokenizer(model_path, recipe.chat, revision).pad_token_id
+            pad = load_tokenizer(source.local(), recipe.chat, source.revision).pad_token_id
             self.scorer = PaddedScorer(self.model, ld_alpha, pad)
         self.progress = progress
 
@@ -76,8 +79,7 @@ def make_reference_logps(
     recipe: Recipe,
     tokenized: Artifact,
     artifact: Artifact,
-    model_path: str,
-    revision: str | None = None,
+    model: ModelSource,
     *,
     progress: Any = None,
 ) -> tuple[int, list[str]]:
@@ -90,7 +92,7 @@ def make_reference_logps(
     from zephyr_ray.training.packed_check import check_folder
 
     if recipe.dpo.training.engine == "packed":
-        check_folder(model_path, revision)
+        check_folder(model.without_weights(), model.revision)
     section = recipe.reference_logps
     filesystem = artifact.run.filesystem
     count = count_rows(tokenized)
@@ -110,15 +112,21 @@ def make_reference_logps(
             progress.set(0, total=count)
         pairs.repartition(target_num_rows_per_block=section.batch_size * 4).map_batches(
             ReferenceModel,
-            fn_constructor_args=(recipe, model_path, revision, progress),
+            fn_constructor_args=(recipe, model, progress),
             batch_size=section.batch_size,
             compute=ray.data.ActorPoolStrategy(size=section.workers),
             **resources,
-        ).write_parquet(data, filesystem=filesystem)
+        ).write_parquet(data, filesystem=filesystem, arrow_parquet_args_fn=functools.partial(_where_visible, artifact))
     files = _parquet_files(filesystem, data)
     _check_exactly_once(tokenized, filesystem, files)
     filesystem.delete_dir(posixpath.join(artifact.path, _DONE_IDS))
     return count, [posixpath.relpath(name, artifact.path) for name in files]
+
+
+def _where_visible(artifact: Artifact) -> dict[str, Any]:
+    """No options for the Parquet writer, which asks for them before it writes, on the machine that writes."""
+    check_visible(artifact)
+    return {}
 
 
 @contextlib.contextmanager

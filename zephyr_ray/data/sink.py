@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import io
 import posixpath
-import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -21,12 +21,12 @@ from ray.data.datasource import Datasink, WriteResult
 
 from zephyr_ray.artifacts import Artifact
 from zephyr_ray.data.histogram import Histogram
-from zephyr_ray.errors import UserError
+from zephyr_ray.errors import raised_by_user
 from zephyr_ray.schemas import DROPPED
+from zephyr_ray.shared_files import check_visible
+from zephyr_ray.storage import write_bytes
 
 _FILE_BYTES = 64 << 20  # in memory, before compression; a task with more writes another file
-
-_USER_ERROR = re.compile(rf"^{re.escape(UserError.__module__)}\.\w+: (.+)$", re.MULTILINE)
 
 Measure = Callable[[pa.Table], Mapping[str, np.ndarray]]
 """Kept rows -> integers to keep a histogram of (lengths, tokens cut off), one for each row."""
@@ -138,12 +138,13 @@ def write(
     earlier = _written(artifact) if keep else []
     prefix = _next_prefix(earlier) if keep else ""
     sink = RowSink(filesystem, artifact.path, schema, measure, progress, observe=observe, prefix=prefix)
+    sink.check = functools.partial(check_visible, artifact)
     sink.rows_per_file = rows_per_file
     sink.count_earlier(earlier)
     try:
         dataset.write_datasink(sink)
     except Exception as error:
-        raise _user_error(error) or error from None
+        raise raised_by_user(error) or error from None
     assert sink.report is not None
     return sink.report
 
@@ -191,6 +192,7 @@ class RowSink(Datasink[_Written]):
         self.measure, self.progress, self.observe, self.prefix = measure, progress, observe, prefix
         self.report: Report | None = None
         self.rows_per_file: int | None = None
+        self.check: Callable[[], None] = lambda: None
         self._earlier = _Written()
 
     @property
@@ -207,6 +209,7 @@ class RowSink(Datasink[_Written]):
             self._earlier.files.append(posixpath.relpath(path, self.path))
 
     def write(self, blocks: Iterable[Block], ctx: Any) -> _Written:
+        self.check()
         written = _Written()
         tables = self._count(blocks, written)
         for number, table in enumerate(_gather(tables)):
@@ -255,16 +258,9 @@ class RowSink(Datasink[_Written]):
             written.histograms.setdefault(key, Histogram()).count(values)
 
     def _put(self, table: pa.Table, name: str) -> str:
-        """Writes a file whole or not at all: by rename on a local disk, by one upload to an object store."""
         buffer = io.BytesIO()
         pq.write_table(table, buffer, compression="zstd")
-        path = posixpath.join(self.path, name)
-        is_local = isinstance(self.filesystem, pafs.LocalFileSystem)
-        partial = f"{path}.partial" if is_local else path
-        with self.filesystem.open_output_stream(partial) as stream:
-            stream.write(buffer.getbuffer())
-        if is_local:
-            self.filesystem.move(partial, path)
+        write_bytes(self.filesystem, posixpath.join(self.path, name), buffer.getbuffer())
         return name
 
 
@@ -298,9 +294,3 @@ def _check_counts(report: Report, seen_by_ray: int) -> None:
             f"rows in {report.rows_in}, added {report.added}, written {report.rows_out}, "
             f"dropped {sum(report.dropped.values())}, seen by Ray {seen_by_ray}: rows were lost or counted twice"
         )
-
-
-def _user_error(error: Exception) -> UserError | None:
-    """The `UserError` that a task raised: Ray brings back only the text of the errors that led to a task's error."""
-    found = _USER_ERROR.search(str(error))
-    return UserError(found[1]) if found else None

@@ -11,6 +11,7 @@ import os
 import posixpath
 import re
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Literal, TypedDict
 
 import pyarrow as pa
@@ -21,12 +22,14 @@ import ray.data
 from zephyr_ray.artifacts import Artifact, content_id, fingerprint_files
 from zephyr_ray.data import chunks
 from zephyr_ray.errors import UserError
+from zephyr_ray.storage import check_there, is_uri, refusal
 
 RAW_ROW = pa.schema([("source", pa.string()), ("line", pa.large_binary())])
 """A row as it was read: `file:number` (line, array element or row, from 1), and its JSON."""
 
 _BLOCK_BYTES = 2 << 20  # of raw rows for one task: enough to hide Ray's overhead, small enough to keep memory flat
 _IN_FLIGHT_BYTES = 256 << 20  # of blocks between the operators: a reader that is faster than its consumer waits
+_AT_ONCE = 16  # files that the driver looks at, where each may be some way off
 _READER_CPUS = 0.25  # reading waits on the disk; and operators that ask for different resources are not fused
 _SUFFIXES = re.compile(r"\.(jsonl|json|ndjson)(\.gz)?$|\.parquet$", re.IGNORECASE)
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+(@[\w./-]+)?")
@@ -127,7 +130,8 @@ def _names(spec: str | Sequence[str]) -> list[str]:
 def _pieces(name: str, split: str) -> list[Piece]:
     if _is_hub_id(name):
         return hub_pieces(name, split)
-    return [piece for uri in _files(name) for piece in _file_pieces(uri)]
+    with ThreadPoolExecutor(_AT_ONCE) as pool:
+        return [piece for pieces in pool.map(_file_pieces, _files(name)) for piece in pieces]
 
 
 def _is_hub_id(name: str) -> bool:
@@ -140,6 +144,8 @@ def _files(name: str) -> list[str]:
     filesystem, path = chunks.open_uri(name)
     info = _file_info(filesystem, path, name)
     if info.type == pafs.FileType.NotFound:
+        if is_uri(name):
+            check_there(name, filesystem, path)  # is it the bucket that is not there?
         raise UserError(f"{name} is not there; give the path of a file or folder, a URI or a Hugging Face dataset id")
     if info.type == pafs.FileType.File:
         if not _SUFFIXES.search(name):
@@ -148,7 +154,7 @@ def _files(name: str) -> list[str]:
     try:
         found = filesystem.get_file_info(pafs.FileSelector(path, recursive=True))
     except OSError as error:
-        raise UserError(f"{name} cannot be listed: {_why(error)}") from None
+        raise _unreadable(name, error) from None
     files = [info for info in found if info.type == pafs.FileType.File and _SUFFIXES.search(info.path)]
     # A file without a byte is one that its writer was killed over: it has no rows, and takes none from the others.
     inside = sorted(info.path for info in files if info.size != 0) or sorted(info.path for info in files)
@@ -161,7 +167,7 @@ def _file_info(filesystem: pafs.FileSystem, path: str, name: str) -> pafs.FileIn
     try:
         return filesystem.get_file_info(path)
     except OSError as error:
-        raise UserError(f"{name} cannot be read: {_why(error)}") from None
+        raise _unreadable(name, error) from None
 
 
 def _file_pieces(uri: str) -> list[Piece]:
@@ -171,7 +177,7 @@ def _file_pieces(uri: str) -> list[Piece]:
             return _parquet_pieces(uri)
         start = chunks.first_byte(uri)
     except (OSError, EOFError, pa.ArrowException) as error:
-        raise UserError(f"{uri} cannot be read: {_why(error)}; check the file and its permissions") from None
+        raise _unreadable(uri, error) from None
     if not start:
         raise UserError(f"{uri} is empty; give a file with at least one row")
     return [_piece("array" if start == b"[" else "lines", uri)]
@@ -225,8 +231,9 @@ def _describe(name: str) -> Any:
             local = [chunks.open_uri(uri)[1] for uri in files]
             return [[os.path.relpath(file, path), fingerprint_files([file])] for file in local]
         except OSError as error:
-            raise UserError(f"{name} cannot be read: {_why(error)}; check the file and its permissions") from None
-    infos = [_file_info(filesystem, chunks.open_uri(uri)[1], uri) for uri in files]
+            raise _unreadable(name, error) from None
+    with ThreadPoolExecutor(_AT_ONCE) as pool:
+        infos = list(pool.map(lambda uri: _file_info(filesystem, chunks.open_uri(uri)[1], uri), files))
     return [[uri, info.size, info.mtime_ns] for uri, info in zip(files, infos, strict=True)]
 
 
@@ -244,6 +251,8 @@ def _describe_hub(name: str) -> str:
         ) from None
 
 
-def _why(error: Exception) -> str:
+def _unreadable(name: str, error: Exception) -> UserError:
+    if is_uri(name) and isinstance(error, OSError):
+        return refusal(name, error)
     reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-    return " ".join(reason.split())[:200]
+    return UserError(f"{name} cannot be read: {' '.join(reason.split())[:200]}; check the file and its permissions")

@@ -19,6 +19,7 @@ from zephyr_ray.data.layouts import Dropped, Reason
 from zephyr_ray.data.rows import dropped_row, mixed_schema
 from zephyr_ray.data.sink import Progress, Report
 from zephyr_ray.data.tokenizer import TokenizerSource
+from zephyr_ray.models import ModelSource
 from zephyr_ray.recipe import Recipe
 from zephyr_ray.schemas import TOKENIZED
 
@@ -38,9 +39,8 @@ def make_tokenized(
     recipe: Recipe,
     preferences: Artifact,
     artifact: Artifact,
-    tokenizer_path: str,
+    model: ModelSource,
     *,
-    revision: str | None = None,
     progress: Progress | None = None,
 ) -> Report:
     """Writes the token ids of every preference pair.
@@ -49,15 +49,14 @@ def make_tokenized(
         recipe: Its `chat` and `tokenized` sections count.
         preferences: What is read.
         artifact: What is written.
-        tokenizer_path: Folder or hub id of the model whose tokenizer it is.
-        revision: Of a hub id.
+        model: Whose tokenizer it is.
         progress: Told of rows as they are done.
 
     Raises:
         UserError: No preferences, or no tokenizer that loads.
         RuntimeError: Not every row arrived.
     """
-    source = TokenizerSource(tokenizer_path, recipe.chat, revision)
+    source = TokenizerSource(model, recipe.chat)
     source.load()  # a wrong path fails here, before any Ray work
     section = recipe.tokenized
     tokenize = functools.partial(

@@ -19,6 +19,7 @@ from zephyr_ray.data.layouts import Dropped, Reason
 from zephyr_ray.data.rows import dropped_row, mixed_schema
 from zephyr_ray.data.sink import Progress, Report
 from zephyr_ray.data.tokenizer import TokenizerSource
+from zephyr_ray.models import ModelSource
 from zephyr_ray.recipe import Recipe
 from zephyr_ray.schemas import TOKENIZED_DIALOGUES
 
@@ -29,9 +30,8 @@ def make_tokenized_dialogues(
     recipe: Recipe,
     dialogues: Artifact,
     artifact: Artifact,
-    tokenizer_path: str,
+    model: ModelSource,
     *,
-    revision: str | None = None,
     progress: Progress | None = None,
 ) -> Report:
     """Writes the token ids of every dialogue and which of them the assistant wrote.
@@ -41,7 +41,7 @@ def make_tokenized_dialogues(
         RuntimeError: Not every row arrived.
     """
     assert recipe.sft is not None
-    source = TokenizerSource(tokenizer_path, recipe.chat, revision)
+    source = TokenizerSource(model, recipe.chat)
     source.load()  # a wrong path fails here, before any Ray work
     max_length = None if recipe.sft.packing else recipe.sft.max_length
     tokenize = functools.partial(tokenize_rows, source=source, max_length=max_length)

@@ -1,4 +1,4 @@
-"""Reads a tokenizer's path -> the tokenizer, once per Ray worker process, and what it makes of rows of messages."""
+"""Reads a model's tokenizer -> the tokenizer, once per Ray worker process, and what it makes of rows of messages."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import jinja2
 
 from zephyr_ray.chat_template import load_tokenizer
 from zephyr_ray.data.layouts import Dropped, Reason
+from zephyr_ray.models import ModelSource
 from zephyr_ray.recipe import Chat
 
 if TYPE_CHECKING:
@@ -22,9 +23,8 @@ if TYPE_CHECKING:
 class TokenizerSource:
     """Where a tokenizer comes from; small enough to go with every task."""
 
-    path: str
+    model: ModelSource
     chat: Chat
-    revision: str | None = None
 
     def load(self) -> PreTrainedTokenizerBase:
         """The tokenizer; a process loads it once.
@@ -32,7 +32,7 @@ class TokenizerSource:
         Raises:
             UserError: There is no tokenizer, or none that goes with the recipe.
         """
-        return _load(self.path, self.chat.model_dump_json(), self.revision)
+        return _load(self.model, self.chat.model_dump_json())
 
     def encode_each(self, encode: Callable[..., Sequence[Any]], rows: Sequence[Any]) -> list[Any]:
         """`encode(tokenizer, rows, tokenization)`; a row whose messages the template refuses is a `Dropped`."""
@@ -52,7 +52,7 @@ def _encode_one(encode: Callable[..., Sequence[Any]], tokenizer: Any, row: Any, 
 
 
 @functools.lru_cache(maxsize=2)
-def _load(path: str, chat: str, revision: str | None) -> PreTrainedTokenizerBase:
+def _load(model: ModelSource, chat: str) -> PreTrainedTokenizerBase:
     # A Ray task has one CPU: the tokenizer's own threads would take those of other tasks.
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
-    return load_tokenizer(path, Chat.model_validate_json(chat), revision)
+    return load_tokenizer(model.without_weights(), Chat.model_validate_json(chat), model.revision)

@@ -16,19 +16,21 @@ import ray.data
 
 from zephyr_ray.artifacts import Artifact
 from zephyr_ray.evaluation.held_out import Rate, difference, pass_rate
+from zephyr_ray.models import ModelSource
 from zephyr_ray.recipe import Recipe
 
 
 class Sampler:
     """Holds one checkpoint in an actor and answers batches of instructions."""
 
-    def __init__(self, recipe: Recipe, folder: str, progress: Any):
+    def __init__(self, recipe: Recipe, checkpoint: ModelSource, progress: Any):
         import torch
 
         from zephyr_ray.chat_template import load_tokenizer
         from zephyr_ray.training.model import load_model
 
         torch.set_num_threads(1)
+        folder = checkpoint.local()
         self.recipe, self.progress = recipe, progress
         self.model = load_model(folder, recipe.model, torch.float32)
         self.tokenizer = load_tokenizer(folder, recipe.chat)
@@ -56,7 +58,7 @@ class Sampler:
 
 
 def make_held_out(
-    recipe: Recipe, checkpoints: dict[str, Artifact], artifact: Artifact, *, progress: Any
+    recipe: Recipe, checkpoints: dict[str, ModelSource], artifact: Artifact, *, progress: Any
 ) -> dict[str, Any]:
     """Answers with every checkpoint and writes `data/<stage>.parquet`; returns the manifest's part with the table."""
     from zephyr_ray.tiny.world import prompts
@@ -75,7 +77,7 @@ def make_held_out(
             .repartition(target_num_rows_per_block=section.batch_size)
             .map_batches(
                 Sampler,
-                fn_constructor_args=(recipe, checkpoint.local_folder(), progress),
+                fn_constructor_args=(recipe, checkpoint, progress),
                 batch_size=section.batch_size,
                 compute=ray.data.ActorPoolStrategy(size=section.workers),
                 num_cpus=1,

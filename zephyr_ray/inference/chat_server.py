@@ -13,6 +13,7 @@ from ray.serve.llm import LLMServer
 from zephyr_ray.inference import keys
 from zephyr_ray.inference.engine_watch import watch
 from zephyr_ray.inference.guard import Guard
+from zephyr_ray.inference.weights import bring_weights
 
 if TYPE_CHECKING:
     from ray.serve.llm import LLMConfig
@@ -35,6 +36,7 @@ class ChatServer(LLMServer):
         options = llm_config.engine_kwargs
         if options.get("lora_modules"):
             options["lora_modules"] = [LoRAModulePath(**module) for module in options["lora_modules"]]
+        await bring_weights(llm_config)
         await super().__init__(llm_config)
         self._watch = watch(self)
 

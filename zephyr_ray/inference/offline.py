@@ -18,6 +18,7 @@ from zephyr_ray import chat_template
 from zephyr_ray.data.messages import Dropped
 from zephyr_ray.data.tokenizer import TokenizerSource
 from zephyr_ray.inference.answers import Answer, Failure, Request, candidates_row, plan
+from zephyr_ray.models import ModelSource
 from zephyr_ray.recipe import Recipe
 from zephyr_ray.recipe_feedback import OfflineModel, Sampling
 from zephyr_ray.schemas import CANDIDATES, IDS, MESSAGES
@@ -52,7 +53,7 @@ def sample_offline(recipe: Recipe, sampling: Sampling, prompts: ray.data.Dataset
     parts = []
     for member in sampling.offline:
         path = os.path.abspath(member.model) if os.path.isdir(member.model) else member.model
-        source = TokenizerSource(path, recipe.chat, member.engine.get("revision"))
+        source = TokenizerSource(ModelSource(path, member.engine.get("revision")), recipe.chat)
         ask = functools.partial(_requests, member=member.name, source=source, sampling=sampling, seed=recipe.run.seed)
         parts.append(_generate(prompts.map_batches(ask, batch_format="pyarrow"), member, sampling, source))
     done = parts[0].union(*parts[1:]) if len(parts) > 1 else parts[0]
@@ -68,7 +69,7 @@ def _generate(
 
     bundle = {"CPU": member.cpus_per_worker, "GPU": member.gpus_per_worker}
     config = vLLMEngineProcessorConfig(
-        model_source=source.path,
+        model_source=source.model.path,
         engine_kwargs=_engine_defaults(member) | member.engine,
         log_engine_metrics=False,
         batch_size=member.batch_size,
@@ -173,7 +174,7 @@ def _end_tokens(source: TokenizerSource, sampling: Sampling) -> frozenset[int]:
     if sampling.extra.get("ignore_eos"):
         return asked
     try:
-        ids = GenerationConfig.from_pretrained(source.path, revision=source.revision or "main").eos_token_id
+        ids = GenerationConfig.from_pretrained(source.model.path, revision=source.model.revision or "main").eos_token_id
     except OSError:  # a model without one
         ids = None
     more = [ids] if isinstance(ids, int) else ids or []

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from ray.serve.llm import LLMServer
 
 from zephyr_ray.inference.engine_watch import watch
+from zephyr_ray.inference.weights import bring_weights
 
 if TYPE_CHECKING:
     from ray.serve.llm import LLMConfig
@@ -21,6 +22,7 @@ class PolicyServer(LLMServer):
         from vllm.renderers.registry import RENDERER_REGISTRY
 
         RENDERER_REGISTRY.renderers["hf"] = ("zephyr_ray.inference.renderer", "TrainingRenderer")
+        await bring_weights(llm_config)
         await super().__init__(llm_config)
         self._watch = watch(self)
 

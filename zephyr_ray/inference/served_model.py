@@ -12,6 +12,8 @@ from zephyr_ray.errors import UserError
 if TYPE_CHECKING:
     from ray.serve.llm import LLMConfig
 
+    from zephyr_ray.models import ModelSource
+
 _REFUSED = {
     "trust_remote_code": "code that comes with a model is never run",
     "load_format": "weights are read from safetensors only",
@@ -41,7 +43,7 @@ class ServedModel(BaseModel):
     stage: Literal["base", "sft", "dpo"] | None = None
     """Which of the run's checkpoints."""
     path: str | None = None
-    """A Hugging Face folder or hub id, in place of a run."""
+    """A Hugging Face folder, its URI or a hub id, in place of a run."""
     revision: str | None = None
     """Branch, tag or commit, where the path is a hub id."""
     adapters: dict[str, str] = Field(default_factory=dict)
@@ -112,12 +114,12 @@ def llm_config(model: ServedModel) -> LLMConfig:
 
     from zephyr_ray.inference.chat_server import ChatServer
 
-    folder, fingerprint = _locate(model)
+    source = _locate(model)
     engine = {
         "load_format": "safetensors",
         "dtype": model.dtype,
         "fingerprint_mode": "custom",
-        "fingerprint_value": fingerprint,
+        "fingerprint_value": source.fingerprint,
         **({} if model.max_model_len is None else {"max_model_len": model.max_model_len}),
         **({} if model.revision is None else {"revision": model.revision}),
         **_lora(model),
@@ -135,7 +137,7 @@ def llm_config(model: ServedModel) -> LLMConfig:
         metrics_interval_s=2,
     )
     return LLMConfig(
-        model_loading_config={"model_id": model.name, "model_source": folder},
+        model_loading_config={"model_id": model.name, "model_source": source.path},
         accelerator_config={"kind": model.accelerator},
         engine_kwargs=engine,
         server_cls=ChatServer,
@@ -163,31 +165,30 @@ def _runtime_env(model: ServedModel) -> dict[str, Any]:
     return {"env_vars": variables}
 
 
-def _locate(model: ServedModel) -> tuple[str, str]:
-    """The folder or hub id of the weights, and their fingerprint."""
-    from zephyr_ray.models import external_fingerprint
+def _locate(model: ServedModel) -> ModelSource:
+    from zephyr_ray.models import external_source
 
     if model.path is not None:
-        fingerprint = external_fingerprint("path", model.path, model.revision)
-        return (os.path.abspath(model.path) if os.path.isdir(model.path) else model.path), fingerprint
+        return external_source("path", model.path, model.revision)
     assert model.run is not None
     return checkpoint_of_run(model.run, model.stage)
 
 
-def checkpoint_of_run(root: str, stage: str | None = None) -> tuple[str, str]:
-    """The folder and the fingerprint of a run's checkpoint: of `stage`, or of the last stage that is finished.
+def checkpoint_of_run(root: str, stage: str | None = None) -> ModelSource:
+    """A run's checkpoint: of `stage`, or of the last stage that is finished.
 
     Raises:
-        UserError: The run has no such finished stage.
+        UserError: The run has no such finished stage, or is in a bucket that cannot be read.
     """
     from zephyr_ray.artifacts import Run
+    from zephyr_ray.models import stage_source
 
     run = Run(root)
+    run.check_readable()
     for name in (stage,) if stage else ("dpo", "sft"):
         artifact = run.artifact(name)
-        manifest = artifact.manifest()
-        if manifest is not None:
-            return artifact.local_folder(), manifest["fingerprint"]
+        if artifact.manifest() is not None:
+            return stage_source(artifact)
     wanted = f"finished {stage} stage" if stage else "finished checkpoint"
     raise UserError(f"{root} has no {wanted}; run `python jobs/dpo.py --set run.root={root}` to its end first")
 

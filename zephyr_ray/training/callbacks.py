@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import math
 import os
+import posixpath
 import shutil
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pyarrow.fs as pafs
 import ray.train
 import torch
 from transformers import TrainerCallback
 
 from zephyr_ray.errors import GuardError
 from zephyr_ray.training.trainers import PlannedMixin
+
+if TYPE_CHECKING:
+    from zephyr_ray.artifacts import Artifact
+    from zephyr_ray.training.job import TrainJob
 
 
 class ReportCheckpoint(TrainerCallback):
@@ -38,6 +44,25 @@ def restore_seen(folder: str, rank: int, rows: int) -> np.ndarray:
             if name.startswith("seen_"):
                 total += np.load(os.path.join(folder, name))
     return total
+
+
+def tracker_folder(job: TrainJob, scratch: str) -> str:
+    """Where TensorBoard's files are written, a file at a time appended to: in the artifact where it lies on a disk."""
+    return os.path.join(job.output.path if job.output.run.is_local else scratch, "tensorboard")
+
+
+class KeepTensorBoard(TrainerCallback):
+    """Copies TensorBoard's files to an artifact in an object store, as far as they are at a checkpoint or the end."""
+
+    def __init__(self, output: Artifact, folder: str):
+        self.output, self.folder = output, folder
+
+    def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if os.path.isdir(self.folder):
+            target = posixpath.join(self.output.path, "tensorboard")
+            pafs.copy_files(self.folder, target, destination_filesystem=self.output.run.filesystem)
+
+    on_train_end = on_save
 
 
 class ReportProgress(TrainerCallback):

@@ -30,7 +30,7 @@ def write_checkpoint(trainer: Any, job: TrainJob, scratch: str) -> None:
     trainer.save_model(folder)
     if trainer.is_world_process_zero():
         if job.recipe.model.lora is not None:
-            base = whole_weights(job.model_path, job.model_revision)
+            base = whole_weights(job.model.local(), job.model.revision)
             folder = _merge(folder, base, os.path.join(scratch, "merged"))
         tokenizer = trainer.processing_class
         tokenizer.save_pretrained(folder)
@@ -60,15 +60,15 @@ def write_generation_config(folder: str, tokenizer: Any) -> None:
 
 def model_card(trainer: Any, job: TrainJob) -> str:
     """The README.md of a checkpoint: where it comes from, how it was trained, its last metrics."""
-    section, lora = job.section, job.recipe.model.lora
+    section, lora, model = job.section, job.recipe.model.lora, job.model
     last: dict[str, Any] = next((row for row in reversed(trainer.state.log_history) if "loss" in row), {})
-    start = f"{job.model_path}@{job.model_revision}" if job.model_revision else job.model_path
-    if is_adapter(job.model_path):
-        start = f"the adapter {start}, merged into its base model {adapter_base(job.model_path)}"
+    start = f"{model.path}@{model.revision}" if model.revision else model.path
+    if is_adapter(model.local()):
+        start = f"the adapter {start}, merged into its base model {adapter_base(model.local())}"
     lines = [
         "---",
         "library_name: transformers",
-        f"base_model: {json.dumps(job.model_path)}",
+        f"base_model: {json.dumps(model.path)}",
         f"tags: [zephyr_ray, {job.stage}]",
         "---",
         "",

@@ -5,9 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+import ray.train
+import ray.train.collective
+
 from zephyr_ray.artifacts import Artifact
 from zephyr_ray.errors import UserError
+from zephyr_ray.models import ModelSource
 from zephyr_ray.recipe import DPO, SFT, Recipe
+from zephyr_ray.shared_files import check_visible
 
 
 @dataclass(frozen=True)
@@ -16,8 +21,7 @@ class TrainJob:
 
     stage: str
     recipe: Recipe
-    model_path: str
-    model_revision: str | None
+    model: ModelSource
     tokenized: Artifact
     reference_logps: Artifact | None
     output: Artifact
@@ -32,10 +36,22 @@ class TrainJob:
 
 def train_worker(config: dict[str, TrainJob]) -> None:
     """One Ray Train worker. What a user can mend ends the job with one line instead of being retried."""
+    job = config["job"]
+    if not _all_see(job):
+        return
     from zephyr_ray.training.loop import train
 
-    job = config["job"]
     try:
         train(job)
     except UserError as error:
         job.progress.fail(str(error))
+
+
+def _all_see(job: TrainJob) -> bool:
+    """Whether the machines of all workers see the stage: none of them starts alone, to wait for the others in vain."""
+    try:
+        check_visible(job.output)
+    except UserError as error:
+        job.progress.fail(str(error))
+    ray.train.collective.barrier()
+    return job.progress.read()["failure"] is None

@@ -20,11 +20,13 @@ from zephyr_ray.training import rows as training_rows
 from zephyr_ray.training.arguments import training_arguments
 from zephyr_ray.training.callbacks import (
     FirstStepGuard,
+    KeepTensorBoard,
     ReportCheckpoint,
     ReportProgress,
     loss_at_reference,
     restore_seen,
     threads_for,
+    tracker_folder,
 )
 from zephyr_ray.training.export import write_checkpoint
 from zephyr_ray.training.job import TrainJob
@@ -43,7 +45,7 @@ def train(job: TrainJob) -> None:
     if device == "cpu":
         threads_for(job.section.training.cpus_per_worker)
     folder = tempfile.mkdtemp(prefix=f"zephyr-ray-{job.stage}-")
-    os.environ["TENSORBOARD_LOGGING_DIR"] = _tracker_folder(job)
+    os.environ["TENSORBOARD_LOGGING_DIR"] = tracker_folder(job, folder)
     try:
         trainer = _build_trainer(job, device, folder)
         checkpoint = ray.train.get_checkpoint()
@@ -96,7 +98,7 @@ def _build_trainer(job: TrainJob, device: str, folder: str) -> Any:
     # neither, and small updates would be lost in 16-bit weights.
     narrow = lora is not None or sharded
     model = load_model(
-        whole_weights(job.model_path, job.model_revision),
+        whole_weights(job.model.local(), job.model.revision),
         job.recipe.model,
         dtype if narrow else torch.float32,
         quantize=lora is not None and lora.load_in_4bit,
@@ -105,7 +107,7 @@ def _build_trainer(job: TrainJob, device: str, folder: str) -> Any:
         model=model,
         args=args,
         train_dataset=table.table,
-        processing_class=load_tokenizer(job.model_path, job.recipe.chat, job.model_revision),
+        processing_class=load_tokenizer(job.model.local(), job.recipe.chat, job.model.revision),
         peft_config=lora_config(lora) if lora else None,
     )
     if packed:
@@ -113,6 +115,8 @@ def _build_trainer(job: TrainJob, device: str, folder: str) -> Any:
     else:
         trainer.follow(table, rank_plan)
     trainer.add_callback(ReportCheckpoint(trainer))
+    if rank == 0 and not job.output.run.is_local:
+        trainer.add_callback(KeepTensorBoard(job.output, tracker_folder(job, folder)))
     if rank == 0:
         trainer.add_callback(ReportProgress(job.progress))
     if isinstance(section, DPO):
@@ -156,12 +160,6 @@ def _init_deepspeed_on_cpu() -> None:
 
     deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
     deepspeed.init_distributed(dist_backend="gloo")
-
-
-def _tracker_folder(job: TrainJob) -> str:
-    """TensorBoard's files go to the artifact where it is on a disk, else to the worker's."""
-    base = job.output.path if job.output.run.is_local else tempfile.gettempdir()
-    return os.path.join(base, "tensorboard")
 
 
 def _check_every_row_was_seen(trainer: PlannedMixin) -> np.ndarray:

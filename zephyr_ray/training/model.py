@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 from filelock import FileLock
 
-from zephyr_ray.artifacts import cache_root, fingerprint_files
+from zephyr_ray.artifacts import fingerprint_files
 from zephyr_ray.errors import UserError
 from zephyr_ray.recipe import Lora, ModelSection
+from zephyr_ray.storage import cache_root
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

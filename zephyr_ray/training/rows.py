@@ -17,8 +17,9 @@ import pyarrow.parquet as pq
 import torch
 from filelock import FileLock
 
-from zephyr_ray.artifacts import Artifact, cache_root, content_id
+from zephyr_ray.artifacts import Artifact, content_id
 from zephyr_ray.errors import UserError
+from zephyr_ray.storage import cache_root
 from zephyr_ray.training.plan import Slot
 
 IGNORED = -100  # torch's label of a token that is not learnt

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
@@ -226,3 +227,15 @@ def test_streamed_by_ray(tmp_path: Path) -> None:
     rows = read_rows([str(path), str(path)]).take_all()
     assert sorted(json.loads(row["line"])["n"] for row in rows) == sorted([*range(1000)] * 2)
     assert {row["source"] for row in rows} == {f"{path}:{number}" for number in range(1, 1001)}
+
+
+@pytest.mark.parametrize("kind", ["lines", "array", "parquet"])
+def test_a_file_that_only_the_drivers_machine_has_is_named(tmp_path: Path, kind: str) -> None:
+    gone = str(tmp_path / "gone.parquet")
+    piece = {"kind": kind, "uri": gone, "unit": 0, "units": 1, "first": 1, "split": "", "revision": ""}
+    for read in (
+        chunks.read_piece(pa.Table.from_pylist([piece])),
+        chunks.read_table(pa.table({"path": [gone]}), filesystem=pafs.LocalFileSystem()),
+    ):
+        with pytest.raises(UserError, match=r"gone\.parquet is not there on .*; mount a volume"):
+            list(read)

@@ -23,6 +23,7 @@ from zephyr_ray.data.tokenized import make_tokenized, tokenize_rows, truncate
 from zephyr_ray.data.tokenized_dialogues import make_tokenized_dialogues
 from zephyr_ray.data.tokenizer import TokenizerSource
 from zephyr_ray.errors import UserError
+from zephyr_ray.models import ModelSource
 from zephyr_ray.recipe import SFT, Chat, Dialogues, Preferences, Recipe, RunSection, Tiny, Tokenized
 
 EOS = 2
@@ -86,7 +87,7 @@ def preference_rows(rows: list[tuple[str, str, str]]) -> pa.Table:
 
 def test_rows_equal_the_row_function(byte_tokenizer: str) -> None:
     table = preference_rows([("Hi", "Yes", "No"), ("Hi", "</s>", "é" * 40), ("x" * 40, "a", "b")])
-    source = TokenizerSource(byte_tokenizer, Chat())
+    source = TokenizerSource(ModelSource(byte_tokenizer), Chat())
     made = tokenize_rows(table, source=source, max_length=60, max_prompt_length=30)
     assert made.schema == mixed_schema(schemas.TOKENIZED)
     tokenizer = load_tokenizer(byte_tokenizer, Chat())
@@ -104,7 +105,7 @@ def test_messages_that_the_template_refuses_are_dropped(byte_tokenizer: str, tmp
         "{% for m in messages %}{% if 'bad' in m.content %}{{ raise_exception('no bad ones') }}{% endif %}"
         "{{ m.role + m.content + eos_token }}{% endfor %}{% if add_generation_prompt %}assistant{% endif %}"
     )
-    source = TokenizerSource(byte_tokenizer, Chat(template=str(template)))
+    source = TokenizerSource(ModelSource(byte_tokenizer), Chat(template=str(template)))
     table = preference_rows([("Hi", "Yes", "No"), ("bad", "Yes", "No"), ("Hi", "Yes", "No")])
     made = tokenize_rows(table, source=source, max_length=60, max_prompt_length=30).to_pylist()
     assert [row["reason"] for row in made] == [None, "wrong_roles", None]
@@ -153,7 +154,9 @@ def test_from_files_to_tokens_whatever_the_partitioning(byte_tokenizer: str, tmp
         assert (report.rows_in, report.rows_out) == (300, 298)
         assert report.dropped == {"identical_pair": 1, "undecodable_line": 1}
         finish(run.artifact("preferences"), report.files)
-        made = make_tokenized(recipe, run.artifact("preferences"), run.artifact("tokenized"), byte_tokenizer)
+        made = make_tokenized(
+            recipe, run.artifact("preferences"), run.artifact("tokenized"), ModelSource(byte_tokenizer)
+        )
         assert (made.rows_in, made.rows_out, made.dropped) == (298, 298, {})
         finish(run.artifact("tokenized"), made.files)
         rows = sorted(table_of(run.artifact("tokenized")), key=lambda row: row["pair_id"])
@@ -184,7 +187,9 @@ def test_the_embedded_world(byte_tokenizer: str, tmp_path: Path) -> None:
     report = make_dialogues(recipe, run.artifact("dialogues"))
     assert (report.rows_in, report.rows_out) == (200, 200)
     finish(run.artifact("dialogues"), report.files)
-    made = make_tokenized_dialogues(recipe, run.artifact("dialogues"), run.artifact("tokenized"), byte_tokenizer)
+    made = make_tokenized_dialogues(
+        recipe, run.artifact("dialogues"), run.artifact("tokenized"), ModelSource(byte_tokenizer)
+    )
     finish(run.artifact("tokenized"), made.files)
     raw = {row["dialogue_id"]: row["messages"] for row in table_of(run.artifact("dialogues"))}
     tokenizer = load_tokenizer(byte_tokenizer, recipe.chat)
@@ -199,9 +204,14 @@ def test_the_embedded_world(byte_tokenizer: str, tmp_path: Path) -> None:
 
 def test_a_missing_tokenizer_fails_before_any_work(tmp_path: Path) -> None:
     run = Run(str(tmp_path))
-    with pytest.raises(UserError, match="nowhere has no tokenizer"):
-        make_tokenized(Recipe(sft=SFT()), run.artifact("preferences"), run.artifact("t"), str(tmp_path / "nowhere"))
+    with pytest.raises(UserError, match="nowhere is not there on "):
+        make_tokenized(
+            Recipe(sft=SFT()), run.artifact("preferences"), run.artifact("t"), ModelSource(str(tmp_path / "nowhere"))
+        )
 
 
 def test_the_process_loads_its_tokenizer_once(byte_tokenizer: str) -> None:
-    assert TokenizerSource(byte_tokenizer, Chat()).load() is TokenizerSource(byte_tokenizer, Chat()).load()
+    assert (
+        TokenizerSource(ModelSource(byte_tokenizer), Chat()).load()
+        is TokenizerSource(ModelSource(byte_tokenizer), Chat()).load()
+    )

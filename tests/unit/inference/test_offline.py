@@ -11,6 +11,7 @@ from zephyr_ray.chat_template import encode
 from zephyr_ray.data.tokenizer import TokenizerSource
 from zephyr_ray.inference import offline
 from zephyr_ray.inference.seeds import request_seed
+from zephyr_ray.models import ModelSource
 from zephyr_ray.recipe import Chat
 from zephyr_ray.recipe_feedback import OfflineModel, Sampling
 from zephyr_ray.schemas import CANDIDATES, PROMPTS
@@ -34,7 +35,7 @@ def ask(table: pa.Table, section: Sampling, member: str, source: TokenizerSource
 
 
 def test_requests_carry_the_ids_of_training_and_the_seeds_of_the_pool(byte_tokenizer: str) -> None:
-    source = TokenizerSource(byte_tokenizer, Chat())
+    source = TokenizerSource(ModelSource(byte_tokenizer), Chat())
     table = prompts("hi", "say </s> twice")  # a control string in a message stays text
     made = ask(table, sampling("a", "b", samples=2), "b", source)
     assert [(row["prompt_id"], row["sample"]) for row in made] == [
@@ -59,7 +60,7 @@ def test_requests_carry_the_ids_of_training_and_the_seeds_of_the_pool(byte_token
 
 def test_messages_that_the_template_refuses_are_the_row_s_error(byte_tokenizer: str, tmp_path: Any) -> None:
     (tmp_path / "strict.jinja").write_text(STRICT)
-    source = TokenizerSource(byte_tokenizer, Chat(template=str(tmp_path / "strict.jinja")))
+    source = TokenizerSource(ModelSource(byte_tokenizer), Chat(template=str(tmp_path / "strict.jinja")))
     (row,) = ask(prompts("hi", role="system"), sampling("a"), "a", source)
     assert row["tokenized_prompt"] == []
     assert "the chat template refuses" in row["reason"]
@@ -118,7 +119,7 @@ def test_a_prompt_that_lost_requests_or_is_there_twice_is_an_error(extra: list[d
     ("extra", "ends"), [({}, {2}), ({"stop_token_ids": [9]}, {2, 9}), ({"ignore_eos": True}, set())]
 )
 def test_tokens_that_end_an_answer(byte_tokenizer: str, extra: dict[str, Any], ends: set[int]) -> None:
-    assert offline._end_tokens(TokenizerSource(byte_tokenizer, Chat()), sampling("a", extra=extra)) == ends
+    assert offline._end_tokens(TokenizerSource(ModelSource(byte_tokenizer), Chat()), sampling("a", extra=extra)) == ends
 
 
 @pytest.mark.parametrize(("gpus", "chunked"), [(0, False), (1, None)])

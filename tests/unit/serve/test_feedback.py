@@ -7,17 +7,19 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.fs as pafs
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from serve.errors import ApiError
-from serve.feedback import Feedback, FeedbackBody, parse, row
+from serve.feedback import Feedback, FeedbackBody, FeedbackObjects, open_feedback, parse, row
 from tests.unit.serve.standin import QUESTION, refused
 from tests.unit.serve.test_bodies import JSON
 from zephyr_ray.data import layouts, sources
 from zephyr_ray.data.chunks import read_piece, split_lines
 from zephyr_ray.data.rows import convert
+from zephyr_ray.errors import UserError
 from zephyr_ray.schemas import PREFERENCES
 
 FIRST = {"model": "new", "fingerprint": "f1", "content": "Yes"}
@@ -213,6 +215,44 @@ def test_a_folder_that_cannot_be_written_is_an_error(tmp_path: Path) -> None:
         Feedback(str(tmp_path / "file")).check_writable()
     Feedback(str(tmp_path / "a/b")).check_writable()
     assert (tmp_path / "a/b").is_dir()
+
+
+# --- an object store
+
+
+def objects(store: pafs.FileSystem) -> dict[str, dict[str, Any]]:
+    found = store.get_file_info(pafs.FileSelector("feedback", recursive=True))
+    return {info.base_name: json.loads(store.open_input_stream(info.path).read()) for info in found}
+
+
+def test_in_an_object_store_a_choice_is_an_object_and_counts_once_at_any_gateway() -> None:
+    store = pafs._MockFileSystem()
+    first, second = FeedbackObjects(store, "feedback"), FeedbackObjects(store, "feedback")
+    first.check_writable()
+    assert objects(store) == {}
+    given = [first.store(choice(1)), second.store(choice(1, choice=1)), second.store(choice(2)), first.store(choice(2))]
+    assert given == [True, False, True, False]
+    names = [f"{uuid.UUID(int=number)}.jsonl" for number in (1, 2)]
+    assert {name: {**found, "time": ""} for name, found in objects(store).items()} == {
+        name: {**row(choice(number)), "time": ""} for number, name in enumerate(names, 1)
+    }
+
+
+def test_an_object_that_cannot_be_written_is_an_error() -> None:
+    nowhere = FeedbackObjects(pafs._MockFileSystem(), "feedback")  # nobody has made the folder
+    with pytest.raises(OSError, match="feedback"):
+        nowhere.store(choice())
+
+
+def test_a_place_is_a_folder_or_a_uri(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for place in ("a", (tmp_path / "b").as_uri()):
+        opened = open_feedback(place)
+        assert isinstance(opened, Feedback)
+        assert opened.store(choice())
+    assert len(lines(tmp_path / "a")) == len(lines(tmp_path / "b")) == 1
+    with pytest.raises(UserError, match="nowhere://bucket"):
+        open_feedback("nowhere://bucket")
 
 
 # --- what training makes of it
