@@ -143,7 +143,7 @@ def _execute(recipe: Recipe, run: Run, order: list[Stage], known: Known) -> int:
     try:
         cluster.connect()
         todo = tuple(stage.name for stage in order if not run.artifact(stage.name).is_finished(known[stage.name][0]))
-        room.check_job(recipe, todo)
+        room.check_job(recipe, todo, terminal.say)
         terminal.plan([stage.name for stage in order])
         for stage in order:
             fingerprint, inputs = known[stage.name]
@@ -177,7 +177,7 @@ def _bring_up_to_date(
     if artifact.is_finished(fingerprint):
         terminal.say(f"{stage.name:<22} already done")
         return
-    room.check_stage(recipe, stage.name)
+    room.make_room(recipe, stage.name, terminal.say)
     if artifact.begin(fingerprint):
         terminal.say(f"{stage.name:<22} resuming")
     started = time.time()

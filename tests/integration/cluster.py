@@ -8,12 +8,14 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import psutil
+import yaml
 
 from serve.command_line import free_port
 
@@ -32,8 +34,20 @@ class Head:
 
 
 @contextmanager
-def head(folder: Path, variables: dict[str, str] | None = None, cpus: int = 4) -> Iterator[Head]:
-    """Starts a head node with so many logical CPUs, and ends it with everything it started."""
+def head(
+    folder: Path,
+    variables: dict[str, str] | None = None,
+    cpus: int = 4,
+    autoscaling: Callable[[str], dict[str, Any]] | None = None,
+) -> Iterator[Head]:
+    """Starts a head node with so many logical CPUs, and ends it with everything it started.
+
+    Args:
+        folder: For its log and its token.
+        variables: Further environment variables.
+        cpus: Logical CPUs.
+        autoscaling: Makes the configuration of Ray's autoscaler from the head's address.
+    """
     token = folder / "token"
     token.write_text("0123456789abcdef0123456789abcdef")
     environment = {
@@ -58,6 +72,9 @@ def head(folder: Path, variables: dict[str, str] | None = None, cpus: int = 4) -
     start += ["--node-ip-address=127.0.0.1", "--dashboard-host=127.0.0.1", "--object-store-memory=536870912", "--block"]
     # The agent's port is fixed by default, and the suite's own cluster holds it.
     start += [f"--dashboard-agent-listen-port={agent}", f"--metrics-export-port={metrics}"]
+    if autoscaling:
+        (folder / "autoscaling.yaml").write_text(yaml.safe_dump(autoscaling(f"127.0.0.1:{gcs}")))
+        start.append(f"--autoscaling-config={folder / 'autoscaling.yaml'}")
     with (folder / "head.log").open("w") as log:
         process = subprocess.Popen(start, env=environment, cwd=REPO, stdout=log, stderr=subprocess.STDOUT)
         api = f"http://127.0.0.1:{dashboard}"
