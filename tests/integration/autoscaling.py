@@ -23,7 +23,7 @@ import yaml
 
 from tests.integration.cluster import REPO, Head, head
 
-IDLE_S = 15
+IDLE_S = 10
 _HEAD_TYPE = "ray.head.default"  # Ray's provider for tests knows no other
 _HEAD_NODE = f"{'f' * 51}00000"
 

@@ -29,6 +29,7 @@ class Service:
     model: dict[str, Any]
     gateway: dict[str, Any]
     key: str = KEY
+    proxies: str = "EveryNode"
 
     @property
     def url(self) -> str:
@@ -47,7 +48,8 @@ class Service:
         ]
         config = self.folder / "serve.yaml"
         options = {"host": "127.0.0.1", "port": self.port}
-        config.write_text(yaml.safe_dump({"http_options": options, "applications": applications}))
+        wanted = {"proxy_location": self.proxies, "http_options": options, "applications": applications}
+        config.write_text(yaml.safe_dump(wanted))
         command = [str(BIN / "serve"), "deploy", str(config), "--address", self.head.api]
         done = subprocess.run(command, env=self.head.environment, cwd=REPO, capture_output=True, text=True, timeout=120)
         assert done.returncode == 0, done.stdout + done.stderr
