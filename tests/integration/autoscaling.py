@@ -65,7 +65,7 @@ def _config(most_nodes: int, gcs: str) -> dict[str, Any]:
         "upscaling_speed": 1000,
         "provider": {
             "type": "external",
-            "module": "ray.autoscaler._private.fake_multi_node.node_provider.FakeMultiNodeProvider",
+            "module": "tests.integration.nodes.Provider",
             "use_node_id_as_ip": True,
             "disable_node_updaters": True,
             "disable_launch_config_check": True,
@@ -93,6 +93,7 @@ def autoscaling_head(folder: Path, most_nodes: int, variables: dict[str, str] | 
     """A cluster of a head without CPUs, which grows by at most so many nodes."""
     variables = {
         "AUTOSCALER_UPDATE_INTERVAL_S": "1",  # of 5
+        "PYTHONPATH": str(REPO),  # for `nodes`
         "RAY_enable_autoscaler_v2": "1",
         "RAY_FAKE_CLUSTER": "1",
         "RAY_CLOUD_INSTANCE_ID": _HEAD_NODE,
