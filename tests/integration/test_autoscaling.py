@@ -164,8 +164,9 @@ def test_a_pipeline_on_a_cluster_too_small_for_it_at_once(autoscaled: Head, tmp_
 def chat(autoscaled: Head, base_model: Path, tmp_path: Path) -> Service:
     """The chat endpoint with engines on nodes for inference; its first one is there when this returns."""
     service = describe(autoscaled, tmp_path, make_run(tmp_path / "run", base_model), {})
-    service.proxies = "HeadOnly"  # nodes on one machine would all listen on its ports
-    service.deploy(labels={"group": "inference"}, min_replicas=0, max_replicas=2)
+    service.proxy_location = "HeadOnly"  # nodes on one machine would all listen on its ports
+    service.host = "0.0.0.0"  # replicas listen there, and worker nodes have the machine's own address
+    service.deploy(labels={"group": "inference"}, min_replicas=0, max_replicas=2, downscale_delay_s=15)
     return service
 
 
