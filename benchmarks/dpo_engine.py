@@ -11,11 +11,10 @@ counted. Reference log-probs are counted once over one epoch, over three, and no
 seconds: other load on the machine changes them less. Memory is the process's peak, and its peak above the one it had
 when the model was made.
 
-Pairs: real ones (UltraFeedback, binarized) where `--data` is there, tokenized by a byte-level BPE of 4,096 entries
-trained on them, prompts cut to 512 tokens and sequences to 1,024. Else lengths are drawn: prompts from exp(N(4.8,
-0.9)), completions from exp(N(5.5, 0.7)), cut to 8 .. 512. A useful token is one of a pair with its prompt once. MFU (on
-a GPU) is 6 x weights outside the embeddings x useful tokens / (training seconds x peak FLOP/s), attention's own
-products left out.
+benchmarks/dpo_pairs.py has the pairs. A useful token is one of a pair with its prompt once. MFU (on a GPU) is 6 x
+weights outside the embeddings x useful tokens / (training seconds x peak FLOP/s), attention's own products left out.
+The floor is what matrix products of the useful tokens cost at the rate that a plain product reaches in the same run: 6
+FLOPs for each weight of the layers and useful token, and for each weight of the head and completion token.
 """
 
 from __future__ import annotations
@@ -33,10 +32,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from dpo_pairs import VOCAB, make_pairs
 
 DATA = Path(__file__).parents[2] / "shared/data/preferences/ultrafeedback_binarized_train.jsonl"
-CONTENDERS = {"trl": "TRL, live reference", "trl_precompute": "TRL, precomputed reference", "ours": "ours, packed"}
-VOCAB, MAX_PROMPT, MAX_LENGTH = 4096, 512, 1024
+CONTENDERS = {
+    "trl_default": "TRL as it comes: live reference, batch of 8",
+    "trl": "TRL, live reference, best batch",
+    "trl_precompute": "TRL, precomputed reference, best batch",
+    "ours": "ours, packed",
+}
+PEERS = ("trl_default", "trl", "trl_precompute")
+TRL_DEFAULT_BATCH = 8
 H100_BF16_FLOPS = 989e12
 
 
@@ -45,7 +51,7 @@ def main() -> None:
     parser.add_argument("--pairs", type=int, default=64)
     parser.add_argument("--global-batch", type=int, default=16)
     parser.add_argument("--budget", type=int, default=2048, help="our tokens_per_micro_batch")
-    parser.add_argument("--trl-batches", type=int, nargs="+", default=[1, 2, 4], help="sizes that TRL chooses of")
+    parser.add_argument("--trl-batches", type=int, nargs="+", default=[1, 2, 4, 8], help="sizes that TRL chooses of")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--data", type=Path, default=DATA)
@@ -73,8 +79,9 @@ def main() -> None:
 
 
 def compare(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
-    (folder / "pairs.json").write_text(json.dumps(make_pairs(args)))
+    (folder / "pairs.json").write_text(json.dumps(make_pairs(args.data, args.pairs)))
     batches = {name: best_batch(name, args, folder) for name in ("trl", "trl_precompute")}
+    batches["trl_default"] = TRL_DEFAULT_BATCH
     runs: dict[str, list[dict[str, float]]] = {name: [] for name in CONTENDERS}
     for number in range(args.repeats):
         for name in CONTENDERS:
@@ -129,7 +136,7 @@ def summarise(runs: dict[str, list[dict[str, float]]]) -> dict[str, Any]:
         for label, epochs in (("1_epoch", 1), ("3_epochs", 3), ("training_alone", None)):
             rates = [pairs_per_second(one, epochs) for one in own]
             row[f"pairs_per_s_{label}"] = statistics.median(rates)
-            for other in ("trl", "trl_precompute"):
+            for other in PEERS:
                 for clock in ("seconds", "cpu_seconds"):
                     ratios = [
                         pairs_per_second(one, epochs, clock) / pairs_per_second(peer, epochs, clock)
@@ -137,8 +144,9 @@ def summarise(runs: dict[str, list[dict[str, float]]]) -> dict[str, Any]:
                     ]
                     row[f"against_{other}_{label}_{clock}"] = statistics.median(ratios)
         row["useful_tokens_per_s"] = row["pairs_per_s_training_alone"] * row["useful_tokens_per_pair"]
-        if "mfu" in last:
-            row["mfu"] = statistics.median(one["mfu"] for one in own)
+        for figure in ("mfu", "over_floor"):
+            if figure in last:
+                row[figure] = statistics.median(one[figure] for one in own)
         summary[name] = row
     return summary
 
@@ -150,41 +158,6 @@ def show(result: dict[str, Any]) -> None:
     print("| --- |" + " --- |" * len(names))
     for figure in result["summary"]["ours"]:
         print(f"| {figure} |", " | ".join(f"{result['summary'][name][figure]:.3g}" for name in names), "|")
-
-
-# --- the pairs
-
-
-def make_pairs(args: argparse.Namespace) -> list[dict[str, list[int]]]:
-    if not args.data.exists():
-        return drawn_pairs(args.pairs)
-    rows = [json.loads(line) for line in args.data.read_text().splitlines()]
-    encode = train_tokenizer([row[name] for row in rows for name in ("prompt", "chosen", "rejected")])
-    pairs = []
-    for row in rows[: args.pairs]:
-        prompt = encode(f"<|user|>\n{row['prompt']}</s>\n<|assistant|>\n")[-MAX_PROMPT:]
-        sides = {side: [*encode(row[side]), 2][: MAX_LENGTH - len(prompt)] for side in ("chosen", "rejected")}
-        pairs.append({"prompt_ids": prompt} | {f"{side}_ids": ids for side, ids in sides.items()})
-    return pairs
-
-
-def drawn_pairs(count: int) -> list[dict[str, list[int]]]:
-    rng = np.random.default_rng(0)
-
-    def tokens(mean: float, deviation: float) -> list[int]:
-        return rng.integers(3, VOCAB, size=int(np.clip(rng.lognormal(mean, deviation), 8, 512))).tolist()
-
-    sides = {"prompt_ids": (4.8, 0.9), "chosen_ids": (5.5, 0.7), "rejected_ids": (5.5, 0.7)}
-    return [{name: tokens(*shape) for name, shape in sides.items()} for _ in range(count)]
-
-
-def train_tokenizer(texts: list[str]) -> Any:
-    from tokenizers import ByteLevelBPETokenizer
-
-    tokenizer = ByteLevelBPETokenizer()
-    special = ["<unk>", "<s>", "</s>", "<|user|>", "<|assistant|>"]
-    tokenizer.train_from_iterator(texts, vocab_size=VOCAB, special_tokens=special, show_progress=False)
-    return lambda text: tokenizer.encode(text).ids
 
 
 # --- one run, in a process of its own
@@ -211,7 +184,33 @@ def run_child(args: argparse.Namespace) -> dict[str, float]:
     if args.device == "cuda":
         weights = sum(weight.numel() for name, weight in model.named_parameters() if "embed_tokens" not in name)
         measured["mfu"] = 6 * weights * useful / (measured["train_seconds"] * args.peak_flops)
+    elif not args.lora:
+        measured["over_floor"] = measured["train_cpu_seconds"] / floor_seconds(model, pairs)
     return measured
+
+
+def floor_seconds(model: Any, pairs: list[dict[str, list[int]]]) -> float:
+    """CPU seconds of one pass, forward and backward, over the useful tokens' matrix products alone."""
+    layers = sum(weight.numel() for weight in model.base_model.layers.parameters() if weight.ndim == 2)
+    head = model.lm_head.weight.numel()
+    tokens = sum(len(ids) for pair in pairs for ids in pair.values())
+    completions = sum(len(pair[side]) for pair in pairs for side in ("chosen_ids", "rejected_ids"))
+    return 6 * (layers * tokens + head * completions) / matmul_rate(model.config)
+
+
+def matmul_rate(config: Any) -> float:
+    """FLOPs per CPU second of the layers' largest product, on a packed row of tokens; the best of several tries."""
+    import torch
+
+    tokens, width, inner = 2048, config.hidden_size, config.intermediate_size
+    left, right = torch.randn(tokens, width), torch.randn(width, inner)
+    best, repeats = 0.0, 20
+    for _ in range(10):
+        with Clock() as clock:
+            for _ in range(repeats):
+                left @ right
+        best = max(best, repeats * 2 * tokens * width * inner / clock.cpu_seconds)
+    return best
 
 
 def peak_mib(args: argparse.Namespace) -> float:
@@ -332,7 +331,7 @@ def run_trl(args: argparse.Namespace, model: Any, pairs: list[dict[str, Any]], c
             with reference:
                 return super()._precompute_ref_logps(*args, **kwargs)
 
-    live = args.child == "trl"
+    live = args.child != "trl_precompute"
     frozen = copy.deepcopy(model) if live and not args.lora else None
     for one in [model] if frozen is None else [model, frozen]:
         count.watch(one)

@@ -78,7 +78,10 @@ def load_tokenizer(path: str, chat: Chat, revision: str | None = None) -> PreTra
     if template is not None:
         tokenizer.chat_template = template
     if not tokenizer.chat_template:
-        raise UserError(f"model {path} has no chat template; set chat.template=zephyr or the path of a Jinja file")
+        raise UserError(
+            f"model {path} has no chat template; save the one that it was trained with into its folder as "
+            "chat_template.jinja, or (not for a reward model) set chat.template=zephyr"
+        )
     if tokenizer.eos_token_id is None:
         raise UserError(f"the tokenizer of model {path} has no end-of-sequence token; set eos_token in its config")
     if tokenizer.bos_token_id is None and chat.tokenization == "zephyr_legacy":

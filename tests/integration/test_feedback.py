@@ -16,7 +16,9 @@ import pytest
 from tests.integration.fault_server import FaultServer
 from zephyr_ray import recipe_file
 from zephyr_ray.artifacts import Artifact, Run
+from zephyr_ray.chat_template import template_text
 from zephyr_ray.errors import UserError
+from zephyr_ray.recipe import Chat
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")
 
@@ -37,7 +39,7 @@ class Stages:
             artifact.begin("fingerprint")
         return artifact
 
-    def prompts(self, count: int) -> Artifact:
+    def prompts(self, count: int, *more: str) -> Artifact:
         import pyarrow as pa
 
         from zephyr_ray.artifacts import content_id
@@ -46,8 +48,8 @@ class Stages:
         from zephyr_ray.schemas import PROMPTS
 
         rows = []
-        for number in range(count):
-            messages = [{"role": "user", "content": f"What is {number} + 1?"}]
+        for number, text in enumerate([*(f"What is {number} + 1?" for number in range(count)), *more]):
+            messages = [{"role": "user", "content": text}]
             rows.append({"prompt_id": content_id(messages), "messages": messages, "source": f"made:{number}"})
         import ray.data
 
@@ -66,8 +68,11 @@ class Stages:
 
     def judgments(self) -> Any:
         from zephyr_ray.data.judgments import make_judgments
+        from zephyr_ray.models import reward_model_source
 
-        made = make_judgments(self.recipe, self.run.artifact("candidates"), self.artifact("judgments"))
+        section = self.recipe.judging
+        reward_model = reward_model_source(section) if section and section.reward_model else None
+        made = make_judgments(self.recipe, self.run.artifact("candidates"), self.artifact("judgments"), reward_model)
         self.run.artifact("judgments").finish({"fingerprint": "fingerprint", "files": made[0].files})
         return made
 
@@ -279,3 +284,48 @@ def test_a_real_engine_judges_under_the_schema(
     assert ratings <= set(range(1, 11))
     assert len(ratings) > 2
     assert agreement["repeats"]["overall"]["pairs"] == 6
+
+
+def test_engines_without_a_server_answer_as_one_and_a_reward_model_judges(
+    tmp_path: Path, vllm_url: str, base_model: Path, byte_tokenizer: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import ray.data
+
+    from tests.unit.judging.test_reward_model import save, score_alone
+
+    model = {
+        "name": "a",
+        "model": str(base_model),
+        # So few tokens a step that the engine would cut prompts into parts, if it were let.
+        "engine": {"enforce_eager": True, "max_model_len": 256, "max_num_batched_tokens": 256, "dtype": "float32"},
+        "env": {"VLLM_CPU_KVCACHE_SPACE": "1", "HF_HUB_OFFLINE": "1"},
+        "batch_size": 8,
+    }
+    limits = ("sampling.samples=3", "sampling.max_tokens=10", "sampling.stop=[e]")
+    reward = save(tmp_path / "reward", byte_tokenizer)
+    (reward / "chat_template.jinja").write_text(template_text(Chat()) or "")
+    monkeypatch.setattr(ray.data.DataContext.get_current(), "default_hash_shuffle_parallelism", 4)
+    stages = Stages(
+        tmp_path / "run", f"sampling.offline={json.dumps([model])}", *limits, f"judging.reward_model={reward}"
+    )
+    stages.prompts(8, "5, 3, " * 200)
+    report = stages.candidates()
+    assert (report.rows_in, report.rows_out, report.dropped) == (9, 8, {"request_refused": 1})
+    (refused,) = stages.rows("candidates", "dropped")
+    assert refused["detail"].startswith("a (samples 0, 1, 2): VLLMValidationError: This model's maximum context length")
+    served = Stages(tmp_path / "served", f"sampling.endpoints={pool(vllm_url, timeout_s=60)}", *limits)
+    served.prompts(8)
+    served.candidates()
+    # Other prompt ids, or another seed, would give other answers at temperature 1.
+    assert by_id(stages.rows("candidates")) == by_id(served.rows("candidates"))
+    report, _, _ = stages.judgments()
+    assert (report.rows_in, report.rows_out) == (8, 8)
+    judged = stages.rows("judgments")[0]
+    assert judged["messages"][0]["content"].startswith("What is")
+    assert len({each["overall_score"] for row in stages.rows("judgments") for each in row["completions"]}) > 8
+    alone = score_alone(reward, judged["completions"][0]["content"], judged["messages"][0]["content"])
+    assert judged["completions"][0]["overall_score"] == pytest.approx(alone, abs=1e-4)
+
+
+def by_id(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return sorted(rows, key=lambda row: row["prompt_id"])

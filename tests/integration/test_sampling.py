@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -120,33 +119,3 @@ def test_members_are_drawn_and_a_key_comes_from_the_workers_environment(proxy: P
     assert all(body["stop"] == ["e"] and body["top_k"] == 5 for body in proxy.bodies)
     with pytest.raises(Exception, match="a needs its key in NO_SUCH_KEY"):
         sample(prompts(1), endpoints=[member("a", proxy.url, api_key_env="NO_SUCH_KEY")])
-
-
-def test_offline_gives_the_answers_of_a_server_with_the_same_seeds(
-    vllm_url: str, base_model: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    import ray.data
-
-    long = {"prompt_id": "long", "messages": [{"role": "user", "content": "5, 3, " * 200}], "source": ""}
-    model = {
-        "name": "a",
-        "model": str(base_model),
-        # So few tokens a step that the engine would cut prompts into parts, if it were let.
-        "engine": {
-            "enforce_eager": True,
-            "max_model_len": 256,
-            "max_num_batched_tokens": 256,
-            "dtype": "float32",
-        },
-        "env": {"VLLM_CPU_KVCACHE_SPACE": "1", "HF_HUB_OFFLINE": "1"},
-        "batch_size": 8,
-    }
-    limits = {"max_tokens": 10, "stop": ["e"]}
-    monkeypatch.setattr(ray.data.DataContext.get_current(), "default_hash_shuffle_parallelism", 4)
-    *rows, refused = sample(prompts(8, blocks=3).union(ray.data.from_items([long])), offline=[model], **limits)
-    assert refused["prompt_id"] == "long"
-    assert refused["completions"] == []
-    assert refused["error"].startswith("a (samples 0, 1, 2): VLLMValidationError: This model's maximum context length")
-    # Other prompt ids, or another seed, would give other answers at temperature 1.
-    assert rows == sample(prompts(8), endpoints=[member("a", vllm_url)], **limits)
-    assert {each["finish_reason"] for row in rows for each in row["completions"]} == {"stop", "length"}

@@ -47,10 +47,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory, byte_tokenizer: str) -> Pat
     return save(tmp_path_factory.mktemp("reward") / "model", byte_tokenizer)
 
 
-def score_alone(folder: Path, text: str) -> float:
+def score_alone(folder: Path, text: str, asked: str = "Name a bird") -> float:
     """The logit at the last token of one conversation, without padding and by no code of ours but the template's."""
     tokenizer = chat_template.load_tokenizer(str(folder), Chat())
-    prompt = f"<|user|>\nName a bird</s>\n<|assistant|>\n{text}</s>\n"
+    prompt = f"<|user|>\n{asked}</s>\n<|assistant|>\n{text}</s>\n"
     ids = tokenizer(prompt, add_special_tokens=False, return_tensors="pt")["input_ids"]
     model = AutoModelForSequenceClassification.from_pretrained(folder, dtype=torch.float32).eval()
     with torch.inference_mode():

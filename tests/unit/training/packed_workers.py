@@ -28,7 +28,8 @@ from zephyr_ray.training.rows import Rows
 
 PAIRS, DIALOGUES = make_pairs(17, 4), make_dialogues(17)
 PLAN = Plan(len(PAIRS), global_batch=8, epochs=2, seed=0)  # steps of 8, 8 and 1 rows: the last one has fillers
-BUDGET = 100
+BUDGET = 200
+"""Tokens that all workers together take at a time: the more there are, the smaller their micro-batches."""
 Way = tuple[Literal["dpo", "sft"], int]
 """What is trained, and under which ZeRO stage."""
 CLIP = 0.1
@@ -70,7 +71,7 @@ def train(rank: int, world_size: int, way: Way, folder: str) -> dict[str, Any]:
         args = SFTConfig(packing=False, dataset_kwargs={"skip_prepare_dataset": True}, **shared)
         trainer = PackedSFTTrainer(model=model, args=args, train_dataset=table, processing_class=tokenizer)
         rows = Rows(table, np.arange(len(table)), loss_on="assistant")
-    plan = PackedRankPlan(PLAN, rank, world_size, rows.packed_lengths(), BUDGET)
+    plan = PackedRankPlan(PLAN, rank, world_size, rows.packed_lengths(), BUDGET // world_size)
     trainer.follow(rows, plan)
     trainer.train()
     return {

@@ -1,4 +1,4 @@
-"""One worker and two, plain and under every ZeRO stage, log the same run, with micro-batches that vary by step."""
+"""One worker, two and four, plain and under ZeRO, log the same run, with micro-batches that vary by step."""
 
 import json
 from pathlib import Path
@@ -10,7 +10,11 @@ from trl.trainer.utils import _find_free_port
 
 from tests.unit.training.packed_workers import CLIP, PLAN, Way, train, worker
 
-WAYS: tuple[Way, ...] = (("dpo", 0), ("dpo", 1), ("dpo", 2), ("dpo", 3), ("sft", 0), ("sft", 3))
+WAYS: dict[int, tuple[Way, ...]] = {
+    2: (("dpo", 0), ("dpo", 1), ("dpo", 2), ("dpo", 3), ("sft", 0), ("sft", 3)),
+    4: (("dpo", 0), ("dpo", 3)),
+}
+"""By the number of workers."""
 NOT_THE_RUNS = {"epoch", "train_runtime"}
 
 
@@ -21,21 +25,27 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict]:
 
 
 @pytest.fixture(scope="module")
-def together(tmp_path_factory: pytest.TempPathFactory) -> dict[Way, list[dict]]:
-    folder = tmp_path_factory.mktemp("together")
-    torch.multiprocessing.spawn(worker, args=(2, _find_free_port(), WAYS, str(folder)), nprocs=2)
-    return {
-        (kind, stage): [json.loads(Path(folder, f"{kind}-{stage}-{rank}.json").read_text()) for rank in (0, 1)]
-        for kind, stage in WAYS
-    }
+def together(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[int, Way], list[dict]]:
+    """What each rank wrote, by the number of workers and the way."""
+    found = {}
+    for workers, ways in WAYS.items():
+        folder = tmp_path_factory.mktemp("together")
+        torch.multiprocessing.spawn(worker, args=(workers, _find_free_port(), ways, str(folder)), nprocs=workers)
+        for kind, stage in ways:
+            files = [Path(folder, f"{kind}-{stage}-{rank}.json") for rank in range(workers)]
+            found[workers, (kind, stage)] = [json.loads(file.read_text()) for file in files]
+    return found
 
 
-@pytest.mark.parametrize("way", WAYS)
-def test_two_workers_log_the_run_of_one(alone: dict[str, dict], together: dict[Way, list[dict]], way: Way) -> None:
-    (first, second), one = together[way], alone[way[0]]
+@pytest.mark.parametrize(("workers", "way"), [(workers, way) for workers, ways in WAYS.items() for way in ways])
+def test_workers_log_the_run_of_one(
+    alone: dict[str, dict], together: dict[tuple[int, Way], list[dict]], workers: int, way: Way
+) -> None:
+    ranks, one = together[workers, way], alone[way[0]]
+    first = ranks[0]
     assert len(set(first["micro_batches"])) > 1  # or this would prove nothing
-    assert first["micro_batches"] == second["micro_batches"]
-    assert np.add(first["seen"], second["seen"]).tolist() == one["seen"] == PLAN.times_seen().tolist()
+    assert all(rank["micro_batches"] == first["micro_batches"] for rank in ranks)
+    assert np.sum([rank["seen"] for rank in ranks], axis=0).tolist() == one["seen"] == PLAN.times_seen().tolist()
     assert set(first["log"][0]) == set(one["log"][0])
     for name in sorted(set(one["log"][0]) - NOT_THE_RUNS):
         ours, theirs = ([row[name] for row in run["log"]] for run in (first, one))
