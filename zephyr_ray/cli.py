@@ -143,7 +143,7 @@ def _execute(recipe: Recipe, run: Run, order: list[Stage], known: Known) -> int:
     try:
         cluster.connect()
         todo = tuple(stage.name for stage in order if not run.artifact(stage.name).is_finished(known[stage.name][0]))
-        room.check_job(recipe, todo, terminal.say)
+        room.check_job(recipe, todo)
         terminal.plan([stage.name for stage in order])
         for stage in order:
             fingerprint, inputs = known[stage.name]

@@ -21,50 +21,46 @@ Say = Callable[[str], None]
 
 _LOOK_S = 0.5
 _AUTOSCALER_START_S = 10.0  # in which the autoscaler of a cluster that has just started shows itself
-_TRUST_S = 15.0  # after which an autoscaler that has not looked yet is trusted to give what is asked
+_CHECK_S = 15.0  # for all that is asked before any work; what is not known then is left to the stages
 _SAME_ANSWER = 2  # of the autoscaler's looks in a row: a node that is just going makes one look wrong
 _HEAD = "node:__internal_head__"  # a resource that Ray gives the head alone
 
 
-def check_job(recipe: Recipe, stages: Sequence[str], say: Say) -> None:
+def check_job(recipe: Recipe, stages: Sequence[str]) -> None:
     """Before any work: whether every stage can be held, as far as that can be known without starting all its nodes.
 
     On an autoscaling cluster one bundle of each kind that no node offers yet is asked for, which starts a node of it.
-
-    Args:
-        recipe: What is run.
-        stages: The names of those that are to be made.
-        say: Tells the person what is waited for.
 
     Raises:
         UserError: Naming the stage, what it asks and what there is.
     """
     wanted = {stage: demands.of_stage(recipe, stage) for stage in stages}
-    misfits = {stage: demands.first_that_does_not_fit(each, _nodes()) for stage, each in wanted.items()}
+    nodes = _nodes()
+    misfits = {stage: demands.first_that_does_not_fit(each, nodes) for stage, each in wanted.items()}
     if not any(misfits.values()):
         return
     if not _autoscales():
         stage, misfit = next((stage, misfit) for stage, misfit in misfits.items() if misfit)
         raise _shortage(stage, wanted[stage], misfit)
+    until = time.monotonic() + _CHECK_S
     for stage, one in _kinds(wanted):
-        if demands.first_that_does_not_fit([one], _nodes()) and not _is_possible([one], _waiting(stage, [one], say)):
+        if demands.first_that_does_not_fit([one], _nodes()) and not _is_granted([one], until):
             raise _refusal(stage, wanted[stage], one.what)
 
 
 def make_room(recipe: Recipe, stage: str, say: Say) -> None:
-    """Right before a stage: waits until an autoscaling cluster has room for all it asks at one time.
+    """Right before a stage: waits until a cluster that others use too has room for all it asks at one time.
 
     Raises:
         UserError: Naming the stage and what it asks, where the cluster can never have that room.
     """
     wanted = demands.of_stage(recipe, stage)
-    if not demands.first_that_does_not_fit(wanted, _nodes(free=True)) or not _autoscales():
+    if not os.environ.get("RAY_ADDRESS") or not demands.first_that_does_not_fit(wanted, _nodes(free=True)):
         return
-    waiting = _waiting(stage, wanted, say)
-    if _comes(wanted, waiting):
-        return
-    alone = (each.what for each in wanted if not _is_possible([each], waiting))
-    raise _refusal(stage, wanted, next(alone, "all of it"))
+    if not _is_granted(wanted, waiting=lambda: say(f"{stage:<22} waiting for nodes: {_listed(wanted)}")):
+        until = time.monotonic() + _CHECK_S
+        alone = (each.what for each in wanted if not _is_granted([each], until))
+        raise _refusal(stage, wanted, next(alone, "all of it"))
 
 
 def _kinds(wanted: dict[str, tuple[Demand, ...]]) -> list[tuple[str, Demand]]:
@@ -80,8 +76,8 @@ def _kinds(wanted: dict[str, tuple[Demand, ...]]) -> list[tuple[str, Demand]]:
     return sorted(kinds.values(), key=lambda kind: (len(kind[1].bundle), len(kind[1].labels)), reverse=True)
 
 
-def _waiting(stage: str, wanted: Sequence[Demand], say: Say) -> Callable[[], None]:
-    return lambda: say(f"{stage:<22} waiting for nodes: {' and '.join(map(str, wanted))}")
+def _listed(wanted: Sequence[Demand]) -> str:
+    return " and ".join(map(str, wanted))
 
 
 def _shortage(stage: str, wanted: Sequence[Demand], misfit: Demand) -> UserError:
@@ -90,14 +86,14 @@ def _shortage(stage: str, wanted: Sequence[Demand], misfit: Demand) -> UserError
     place = "the cluster" if os.environ.get("RAY_ADDRESS") else "this machine"
     where = " on such nodes" if misfit.labels else ""
     return UserError(
-        f"{stage} asks for {' and '.join(map(str, wanted))} at one time; for {misfit.what} there is no room: {place} "
+        f"{stage} asks for {_listed(wanted)} at one time; for {misfit.what} there is no room: {place} "
         f"has {have}{where}; ask for fewer or smaller workers or replicas, or use a larger cluster"
     )
 
 
 def _refusal(stage: str, wanted: Sequence[Demand], what: str) -> UserError:
     return UserError(
-        f"{stage} asks for {' and '.join(map(str, wanted))} at one time; for {what} there is no room, and the "
+        f"{stage} asks for {_listed(wanted)} at one time; for {what} there is no room, and the "
         "autoscaler has no nodes that would make any; ask for fewer or smaller workers or replicas, or for labels of a "
         "node group that can hold them, or add such a group to the cluster"
     )
@@ -149,38 +145,36 @@ def _status() -> Any:
     return reply
 
 
-def _is_possible(wanted: Sequence[Demand], waiting: Callable[[], None]) -> bool:
-    """Whether the autoscaler brings nodes for the demands; waits while others may only be in their way."""
-    return _grants(wanted, waiting, until_there=False)
+def _is_granted(
+    wanted: Sequence[Demand], until: float | None = None, waiting: Callable[[], None] | None = None
+) -> bool:
+    """Whether the cluster gives all of this at one time. No: never, nobody and nothing else is in the way.
 
-
-def _comes(wanted: Sequence[Demand], waiting: Callable[[], None]) -> bool:
-    """Waits until there is room for the demands; whether it came."""
-    return _grants(wanted, waiting, until_there=True)
-
-
-def _grants(wanted: Sequence[Demand], waiting: Callable[[], None], *, until_there: bool) -> bool:
-    """Asks for the demands until the cluster has room, or will never have it; or until it is known that room comes."""
+    Args:
+        wanted: What is asked for.
+        until: When to stop asking, by `time.monotonic`; yes then, and as soon as nodes are coming. None: when there is
+            room.
+        waiting: Called once when there is no room yet.
+    """
     refused: set[int] = set()
     with _asked(wanted) as group:
-        started, said = time.monotonic(), False
         asked_at = _status().cluster_resource_state.cluster_resource_state_version
         while not group.wait(_LOOK_S):
             status = _status()
             state = status.autoscaling_state
-            looked = state.last_seen_cluster_resource_state_version >= asked_at
+            looked = state.last_seen_cluster_resource_state_version
             refuses = any(each.details.startswith(group.id.hex()) for each in state.infeasible_gang_resource_requests)
-            if not until_there and not refuses and (looked or time.monotonic() - started > _TRUST_S):
+            if until and (time.monotonic() > until or (looked >= asked_at and not refuses)):
                 return True
-            if looked and refuses and not _others_are_in_the_way(status, wanted):
-                refused.add(state.last_seen_cluster_resource_state_version)
-                if len(refused) == _SAME_ANSWER:
-                    return False
-                continue
-            refused.clear()
-            if looked and not said:
+            if waiting:
                 waiting()
-                said = True
+                waiting = None
+            if refuses and not _others_are_in_the_way(status, wanted):
+                refused.add(looked)
+            else:
+                refused.clear()
+            if len(refused) == _SAME_ANSWER:
+                return False
     return True
 
 
