@@ -10,9 +10,10 @@ import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
-from zephyr_ray import demands
+from zephyr_ray import cluster, demands
 from zephyr_ray.demands import Demand, NodeGroup
 from zephyr_ray.errors import UserError
 from zephyr_ray.recipe import Recipe
@@ -34,7 +35,7 @@ def check_job(recipe: Recipe, stages: Sequence[str]) -> None:
     Raises:
         UserError: Naming the stage, what it asks and what there is.
     """
-    wanted = {stage: demands.of_stage(recipe, stage) for stage in stages}
+    wanted = {stage: _asks(recipe, stage) for stage in stages}
     nodes = _nodes()
     misfits = {stage: demands.first_that_does_not_fit(each, nodes) for stage, each in wanted.items()}
     if not any(misfits.values()):
@@ -54,13 +55,18 @@ def make_room(recipe: Recipe, stage: str, say: Say) -> None:
     Raises:
         UserError: Naming the stage and what it asks, where the cluster can never have that room.
     """
-    wanted = demands.of_stage(recipe, stage)
+    wanted = _asks(recipe, stage)
     if not os.environ.get("RAY_ADDRESS") or not demands.first_that_does_not_fit(wanted, _nodes(free=True)):
         return
     if not _is_granted(wanted, waiting=lambda: say(f"{stage:<22} waiting for nodes: {_listed(wanted)}")):
         until = time.monotonic() + _CHECK_S
         alone = (each.what for each in wanted if not _is_granted([each], until))
         raise _refusal(stage, wanted, next(alone, "all of it"))
+
+
+def _asks(recipe: Recipe, stage: str) -> tuple[Demand, ...]:
+    """What the stage asks of this cluster."""
+    return tuple(replace(each, labels=cluster.selector(each.labels)) for each in demands.of_stage(recipe, stage))
 
 
 def _kinds(wanted: dict[str, tuple[Demand, ...]]) -> list[tuple[str, Demand]]:
@@ -84,10 +90,10 @@ def _shortage(stage: str, wanted: Sequence[Demand], misfit: Demand) -> UserError
     nodes = [node for node in _nodes() if demands.suits(misfit, node)]
     have = ", ".join(f"{sum(node.resources.get(kind, 0) for node in nodes):g} {kind}" for kind in misfit.bundle)
     place = "the cluster" if os.environ.get("RAY_ADDRESS") else "this machine"
-    where = " on such nodes" if misfit.labels else ""
+    where, what = (" on such nodes", ", or for labels that nodes have") if misfit.labels else ("", "")
     return UserError(
         f"{stage} asks for {_listed(wanted)} at one time; for {misfit.what} there is no room: {place} "
-        f"has {have}{where}; ask for fewer or smaller workers or replicas, or use a larger cluster"
+        f"has {have}{where}; ask for fewer or smaller workers or replicas{what}, or use a larger cluster"
     )
 
 

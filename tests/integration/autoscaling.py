@@ -24,7 +24,7 @@ import yaml
 from tests.integration.cluster import REPO, Head, head
 
 IDLE_S = 10
-_HEAD_TYPE = "ray.head.default"  # Ray's provider for tests knows no other
+HEAD_TYPE = "ray.head.default"  # Ray's provider for tests knows no other
 _HEAD_NODE = f"{'f' * 51}00000"
 
 
@@ -73,9 +73,9 @@ def _config(most_nodes: int, gcs: str) -> dict[str, Any]:
             "gcs_address": gcs,
             "head_node_id": _HEAD_NODE,
         },
-        "head_node_type": _HEAD_TYPE,
+        "head_node_type": HEAD_TYPE,
         "available_node_types": {
-            _HEAD_TYPE: head_type,
+            HEAD_TYPE: head_type,
             **{name: scaled_down(each) for name, each in node_types().items()},
         },
         "auth": {},
@@ -98,6 +98,7 @@ def autoscaling_head(folder: Path, most_nodes: int, variables: dict[str, str] | 
         "RAY_FAKE_CLUSTER": "1",
         "RAY_CLOUD_INSTANCE_ID": _HEAD_NODE,
         "RAY_OVERRIDE_NODE_ID_FOR_TESTING": _HEAD_NODE,
+        "RAY_NODE_TYPE_NAME": HEAD_TYPE,  # Ray's label ray.io/node-group
         **(variables or {}),
     }
     with head(folder, variables, cpus=0, autoscaling=partial(_config, most_nodes)) as started:

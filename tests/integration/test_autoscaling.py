@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from serve.command_line import FAST_PATH
-from tests.integration.autoscaling import IDLE_S, autoscaling_head, groups, node_types, watching
+from tests.integration.autoscaling import HEAD_TYPE, IDLE_S, autoscaling_head, groups, node_types, watching
 from tests.integration.cluster import BIN, REPO, Head, free_port
 from tests.integration.jobs import command, copy_run, metrics
 from tests.integration.load import clients, keeping_busy, until
@@ -166,6 +166,7 @@ def chat(autoscaled: Head, base_model: Path, tmp_path: Path) -> Service:
     service = describe(autoscaled, tmp_path, make_run(tmp_path / "run", base_model), {})
     service.proxy_location = "HeadOnly"  # nodes on one machine would all listen on its ports
     service.host = "0.0.0.0"  # replicas listen there, and worker nodes have the machine's own address
+    service.gateway["labels"] = {"ray.io/node-group": HEAD_TYPE}
     service.deploy(labels={"group": "inference"}, min_replicas=0, max_replicas=2, downscale_delay_s=15)
     return service
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import pytest
 from ray.core.generated import autoscaler_pb2
 
-from zephyr_ray import room
+from zephyr_ray import recipe_file, room
 from zephyr_ray.demands import Demand
 
 TRAIN = {"group": "train"}
@@ -56,6 +56,15 @@ def _status(*nodes: Node, pending: int = 0, going: bool = False) -> autoscaler_p
 def test_what_may_be_in_the_way(nodes: tuple[Node, ...], pending: int, going: bool, in_the_way: bool) -> None:
     status = _status(*nodes, pending=pending, going=going)
     assert room._others_are_in_the_way(status, WANTED) == in_the_way
+
+
+@pytest.mark.parametrize(("address", "labels"), [("", {}), ("127.0.0.1:6379", TRAIN)])
+def test_labels_count_on_a_cluster_that_was_there_before(
+    monkeypatch: pytest.MonkeyPatch, address: str, labels: dict[str, str]
+) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", address)
+    recipe = recipe_file.load([], ["model.path=/m", "dpo.training.labels={group: train}"])
+    assert [each.labels for each in room._asks(recipe, "dpo")] == [labels]
 
 
 def test_kinds_are_asked_for_from_the_rarest_on() -> None:
