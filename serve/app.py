@@ -75,7 +75,7 @@ def chat(args: GatewaySettings) -> Application:
         name="Gateway",
         num_replicas=args.replicas,
         max_ongoing_requests=10_000,  # what waits is bounded at the models
-        ray_actor_options={"num_cpus": 0},
+        ray_actor_options={"num_cpus": 0, "label_selector": args.labels},
         max_surge_percent=100,
         health_check_period_s=2,
         graceful_shutdown_timeout_s=args.limits.timeout_s,

@@ -298,11 +298,13 @@ def _feedback_place(options: argparse.Namespace) -> str | None:
 def _start_ray() -> None:
     import ray
 
+    from zephyr_ray import cluster
+
     runtime_env = {"env_vars": {"PYTHONPATH": _REPOSITORY}}
     if os.environ.get("RAY_ADDRESS"):
         ray.init(runtime_env=runtime_env)
     else:
-        cpus = max(4, os.cpu_count() or 1)
+        cpus = cluster.local_cpus()
         ray.init(
             address="local",
             num_cpus=cpus,

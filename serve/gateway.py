@@ -63,6 +63,9 @@ class GatewaySettings(BaseModel):
     """Write the bodies of requests to the access log. Off: no text of a message is ever logged."""
     replicas: int = Field(1, ge=1)
     """Processes of this gateway."""
+    labels: dict[str, str] = Field(default_factory=dict)
+    """Ray node labels that their nodes must carry. An autoscaler never takes away a node that has one of them, however
+    little it does: on a cluster that goes down to its head, choose the head's."""
 
     @model_validator(mode="after")
     def _check(self) -> "GatewaySettings":

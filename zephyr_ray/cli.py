@@ -186,7 +186,7 @@ def _bring_up_to_date(
     if artifact.is_finished(fingerprint):
         terminal.say(f"{stage.name:<22} already done")
         return
-    room.check_stage(recipe, stage.name)
+    room.make_room(recipe, stage.name, terminal.say)
     if artifact.begin(fingerprint):
         terminal.say(f"{stage.name:<22} resuming")
     started = time.time()

@@ -129,5 +129,10 @@ def suits(demand: Demand, group: NodeGroup) -> bool:
     return all(group.labels.get(key) == value for key, value in demand.labels.items())
 
 
+def holds(demand: Demand, group: NodeGroup) -> bool:
+    """Whether an empty node of the group holds a bundle."""
+    return suits(demand, group) and _has(group.resources, demand.bundle)
+
+
 def _has(left: Bundle, bundle: Bundle) -> bool:
     return all(left.get(kind, 0) >= amount - 1e-9 for kind, amount in bundle.items())

@@ -1,24 +1,30 @@
-"""Reads what stages demand and what the cluster is -> nothing, or why the cluster can never hold them.
+"""Reads what stages demand and what the cluster is -> room for them, or why the cluster can never have it.
 
-Nodes that are there are counted. A cluster that Ray's autoscaler (version 2) makes grow is asked instead: a placement
-group shows within seconds whether it could be given, and is taken back at once.
+Nodes that are there are counted. A cluster that an autoscaler of Ray (version 2) makes grow is asked instead, by a
+placement group that is taken back as soon as the answer is known.
 """
 
 from __future__ import annotations
 
+import os
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
-from zephyr_ray import demands
+from zephyr_ray import cluster, demands
 from zephyr_ray.demands import Demand, NodeGroup
 from zephyr_ray.errors import UserError
 from zephyr_ray.recipe import Recipe
 
-_LOOK_S = 1.0
-_TRUST_S = 30.0  # after which an autoscaler that has not looked yet is trusted to give what is asked
-_SAME_ANSWER = 3  # looks in a row: a node that is just going makes one look wrong
+Say = Callable[[str], None]
+
+_LOOK_S = 0.5
+_AUTOSCALER_START_S = 10.0  # in which the autoscaler of a cluster that has just started shows itself
+_CHECK_S = 15.0  # for all that is asked before any work; what is not known then is left to the stages
+_SAME_ANSWER = 2  # of the autoscaler's looks in a row: a node that is just going makes one look wrong
+_HEAD = "node:__internal_head__"  # a resource that Ray gives the head alone
 
 
 def check_job(recipe: Recipe, stages: Sequence[str]) -> None:
@@ -29,72 +35,108 @@ def check_job(recipe: Recipe, stages: Sequence[str]) -> None:
     Raises:
         UserError: Naming the stage, what it asks and what there is.
     """
-    wanted = {stage: demands.of_stage(recipe, stage) for stage in stages}
-    if not _autoscales():
-        for stage, each in wanted.items():
-            _refuse_misfit(stage, each)
-        return
+    wanted = {stage: _asks(recipe, stage) for stage in stages}
     nodes = _nodes()
-    asked: set[str] = set()
-    for stage, each in wanted.items():
-        for demand in each:
-            one = Demand(demand.what, demand.bundle, 1, demand.labels)
-            kind = f"{sorted(demand.bundle.items())} {sorted(demand.labels.items())}"
-            if kind not in asked and demands.first_that_does_not_fit([one], nodes):
-                asked.add(kind)
-                _refuse_impossible(stage, [one])
+    misfits = {stage: demands.first_that_does_not_fit(each, nodes) for stage, each in wanted.items()}
+    if not any(misfits.values()):
+        return
+    if not _autoscales():
+        stage, misfit = next((stage, misfit) for stage, misfit in misfits.items() if misfit)
+        raise _shortage(stage, wanted[stage], misfit)
+    until = time.monotonic() + _CHECK_S
+    for stage, one in _kinds(wanted):
+        if demands.first_that_does_not_fit([one], _nodes()) and not _is_granted([one], until):
+            raise _refusal(stage, wanted[stage], one.what)
 
 
-def check_stage(recipe: Recipe, stage: str) -> None:
-    """Right before a stage: whether an autoscaling cluster can give all it asks at one time.
+def make_room(recipe: Recipe, stage: str, say: Say) -> None:
+    """Right before a stage: waits until a cluster that others use too has room for all it asks at one time.
 
     Raises:
-        UserError: Naming the stage, what it asks and what there is.
+        UserError: Naming the stage and what it asks, where the cluster can never have that room.
     """
-    if _autoscales():
-        _refuse_impossible(stage, demands.of_stage(recipe, stage))
-
-
-def _refuse_misfit(stage: str, wanted: Sequence[Demand]) -> None:
-    misfit = demands.first_that_does_not_fit(wanted, _nodes())
-    if misfit is not None:
-        raise _shortage(stage, wanted, misfit)
-
-
-def _refuse_impossible(stage: str, wanted: Sequence[Demand]) -> None:
-    if not _impossible(wanted):
+    wanted = _asks(recipe, stage)
+    if not os.environ.get("RAY_ADDRESS") or not demands.first_that_does_not_fit(wanted, _nodes(free=True)):
         return
-    for demand in wanted if len(wanted) > 1 else ():  # which of them is it
-        if _impossible([demand]):
-            raise _shortage(stage, wanted, demand)
-    raise _shortage(stage, wanted, wanted[-1])
+    if not _is_granted(wanted, waiting=lambda: say(f"{stage:<22} waiting for nodes: {_listed(wanted)}")):
+        until = time.monotonic() + _CHECK_S
+        alone = (each.what for each in wanted if not _is_granted([each], until))
+        raise _refusal(stage, wanted, next(alone, "all of it"))
+
+
+def _asks(recipe: Recipe, stage: str) -> tuple[Demand, ...]:
+    """What the stage asks of this cluster."""
+    return tuple(replace(each, labels=cluster.selector(each.labels)) for each in demands.of_stage(recipe, stage))
+
+
+def _kinds(wanted: dict[str, tuple[Demand, ...]]) -> list[tuple[str, Demand]]:
+    """One bundle of each kind, with the first stage that asks for it; first those that fewest nodes can hold.
+
+    An impossible one is found before any node is started for another.
+    """
+    kinds: dict[Any, tuple[str, Demand]] = {}
+    for stage, each in wanted.items():
+        for demand in each:
+            kind = (frozenset(demand.bundle.items()), frozenset(demand.labels.items()))
+            kinds.setdefault(kind, (stage, Demand(demand.what, demand.bundle, 1, demand.labels)))
+    return sorted(kinds.values(), key=lambda kind: (len(kind[1].bundle), len(kind[1].labels)), reverse=True)
+
+
+def _listed(wanted: Sequence[Demand]) -> str:
+    return " and ".join(map(str, wanted))
 
 
 def _shortage(stage: str, wanted: Sequence[Demand], misfit: Demand) -> UserError:
-    import ray
-
     nodes = [node for node in _nodes() if demands.suits(misfit, node)]
     have = ", ".join(f"{sum(node.resources.get(kind, 0) for node in nodes):g} {kind}" for kind in misfit.bundle)
-    place = "this machine" if len(ray.nodes()) == 1 and not _autoscales() else "the cluster"
-    grow = " and cannot get more" if _autoscales() else ""
-    where = " on such nodes" if misfit.labels else ""
+    place = "the cluster" if os.environ.get("RAY_ADDRESS") else "this machine"
+    where, what = (" on such nodes", ", or for labels that nodes have") if misfit.labels else ("", "")
     return UserError(
-        f"{stage} asks for {' and '.join(map(str, wanted))} at one time; for {misfit.what} there is no room: {place} "
-        f"has {have}{where}{grow}; ask for fewer or smaller workers or replicas, or use a larger cluster"
+        f"{stage} asks for {_listed(wanted)} at one time; for {misfit.what} there is no room: {place} "
+        f"has {have}{where}; ask for fewer or smaller workers or replicas{what}, or use a larger cluster"
     )
 
 
-def _nodes() -> list[NodeGroup]:
-    """The nodes that are alive, each a group of its own."""
-    import ray
+def _refusal(stage: str, wanted: Sequence[Demand], what: str) -> UserError:
+    return UserError(
+        f"{stage} asks for {_listed(wanted)} at one time; for {what} there is no room, and the "
+        "autoscaler has no nodes that would make any; ask for fewer or smaller workers or replicas, or for labels of a "
+        "node group that can hold them, or add such a group to the cluster"
+    )
 
-    alive = [node for node in ray.nodes() if node["Alive"]]
-    return [NodeGroup(node["NodeID"], node["Resources"], node["Labels"], 1) for node in alive]
+
+def _nodes(free: bool = False) -> list[NodeGroup]:
+    """The nodes that stay, each a group of its own, with all their resources or with those that nobody has."""
+    return [
+        NodeGroup(node.node_id.hex(), dict(node.available_resources if free else node.total_resources), node.labels, 1)
+        for node in _alive(_status())
+        if not _is_going(node)
+    ]
+
+
+def _alive(status: Any) -> list[Any]:
+    """Ray's `NodeState` of each node that is up."""
+    from ray.core.generated import autoscaler_pb2
+
+    dead = autoscaler_pb2.NodeStatus.Value("DEAD")  # type: ignore[attr-defined]
+    return [node for node in status.cluster_resource_state.node_states if node.status != dead]
+
+
+def _is_going(node: Any) -> bool:
+    """Whether it takes nothing any more and ends when what runs on it is done."""
+    from ray.core.generated import autoscaler_pb2
+
+    return bool(node.status == autoscaler_pb2.NodeStatus.Value("DRAINING"))  # type: ignore[attr-defined]
 
 
 def _autoscales() -> bool:
-    """Whether an autoscaler reports to this cluster."""
-    return _status().autoscaling_state.autoscaler_state_version > 0
+    """Whether an autoscaler reports to this cluster, or does so within seconds."""
+    if not os.environ.get("RAY_ADDRESS"):  # the command's own
+        return False
+    deadline = time.monotonic() + _AUTOSCALER_START_S
+    while not (reports := _status().autoscaling_state.autoscaler_state_version > 0) and time.monotonic() < deadline:
+        time.sleep(_LOOK_S)
+    return bool(reports)
 
 
 def _status() -> Any:
@@ -109,42 +151,58 @@ def _status() -> Any:
     return reply
 
 
-def _impossible(wanted: Sequence[Demand]) -> bool:
-    """Whether the autoscaler says that it cannot place the demands though nothing else is in their way."""
+def _is_granted(
+    wanted: Sequence[Demand], until: float | None = None, waiting: Callable[[], None] | None = None
+) -> bool:
+    """Whether the cluster gives all of this at one time. No: never, nobody and nothing else is in the way.
+
+    Args:
+        wanted: What is asked for.
+        until: When to stop asking, by `time.monotonic`; yes then, and as soon as nodes are coming. None: when there is
+            room.
+        waiting: Called once when there is no room yet.
+    """
+    refused: set[int] = set()
     with _asked(wanted) as group:
-        return _answer(group, wanted)
+        asked_at = _status().cluster_resource_state.cluster_resource_state_version
+        while not group.wait(_LOOK_S):
+            status = _status()
+            state = status.autoscaling_state
+            looked = state.last_seen_cluster_resource_state_version
+            refuses = any(each.details.startswith(group.id.hex()) for each in state.infeasible_gang_resource_requests)
+            if until and (time.monotonic() > until or (looked >= asked_at and not refuses)):
+                return True
+            if waiting:
+                waiting()
+                waiting = None
+            if refuses and not _others_are_in_the_way(status, wanted):
+                refused.add(looked)
+            else:
+                refused.clear()
+            if len(refused) == _SAME_ANSWER:
+                return False
+    return True
 
 
-def _answer(group: Any, wanted: Sequence[Demand]) -> bool:
-    deadline = time.monotonic() + _TRUST_S
-    asked_at, refusals = None, 0
-    while time.monotonic() < deadline and not group.wait(_LOOK_S):
-        status = _status()
-        if asked_at is None:
-            asked_at = status.cluster_resource_state.cluster_resource_state_version
-        if status.autoscaling_state.last_seen_cluster_resource_state_version < asked_at:
-            continue
-        infeasible = status.autoscaling_state.infeasible_gang_resource_requests
-        refusals = refusals + 1 if any(each.details.startswith(group.id.hex()) for each in infeasible) else 0
-        if not refusals or _in_use(wanted):
-            return False  # its nodes are coming, or others have them now
-        if refusals == _SAME_ANSWER:
+def _others_are_in_the_way(status: Any, wanted: Iterable[Demand]) -> bool:
+    """Whether there may be room once others are done, or once idle nodes of other groups have gone.
+
+    The latter where the autoscaler counts all groups' nodes against one maximum; KubeRay's counts each group's alone.
+    """
+    counts_all = not any(node.labels.get("ray.io/node-group") == "headgroup" for node in _alive(status))
+    if counts_all and status.autoscaling_state.pending_instances:
+        return True
+    for node in _alive(status):
+        if _is_going(node):
+            return True
+        group = NodeGroup("", dict(node.total_resources), node.labels, 1)
+        useful = [each for each in wanted if demands.holds(each, group)]
+        if not useful and counts_all and _HEAD not in node.total_resources:
+            return True
+        kinds = {kind for each in useful for kind in each.bundle}
+        if any(node.available_resources.get(kind, 0) < node.total_resources[kind] for kind in kinds):
             return True
     return False
-
-
-def _in_use(wanted: Iterable[Demand]) -> bool:
-    """Whether somebody has resources on nodes that suit a demand."""
-    import ray
-
-    free = ray._private.state.available_resources_per_node()
-    return any(
-        free.get(node.name, {}).get(kind, 0) < node.resources.get(kind, 0)
-        for demand in wanted
-        for node in _nodes()
-        if demands.suits(demand, node)
-        for kind in demand.bundle
-    )
 
 
 @contextmanager

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+import yaml
 
 from jobs import local_cluster
 from jobs.local_cluster import BIN
@@ -27,11 +30,27 @@ class Head:
 
 
 @contextmanager
-def head(folder: Path, variables: dict[str, str] | None = None, cpus: int = 4) -> Iterator[Head]:
-    """Starts a head node with so many logical CPUs, and ends it with everything it started."""
+def head(
+    folder: Path,
+    variables: dict[str, str] | None = None,
+    cpus: int = 4,
+    autoscaling: Callable[[str], dict[str, Any]] | None = None,
+) -> Iterator[Head]:
+    """Starts a head node with so many logical CPUs, and ends it with everything it started.
+
+    Args:
+        folder: For its log and its token.
+        variables: Further environment variables.
+        cpus: Logical CPUs.
+        autoscaling: Makes the configuration of Ray's autoscaler from the head's address.
+    """
     variables = {"RAY_metrics_report_interval_ms": "1000", **(variables or {})}
     ports = {name: free_port() for name in local_cluster.PORTS}  # the suite's other clusters have the usual ones
-    started = local_cluster.start(folder, cpus, ports, variables, "--object-store-memory=536870912")
+    options = ["--object-store-memory=536870912"]
+    if autoscaling:
+        (folder / "autoscaling.yaml").write_text(yaml.safe_dump(autoscaling(f"127.0.0.1:{ports['port']}")))
+        options.append(f"--autoscaling-config={folder / 'autoscaling.yaml'}")
+    started = local_cluster.start(folder, cpus, ports, variables, *options)
     try:
         yield Head(started.api, started.gcs, started.metrics, local_cluster.environment(folder, variables))
     finally:

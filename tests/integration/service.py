@@ -29,6 +29,8 @@ class Service:
     model: dict[str, Any]
     gateway: dict[str, Any]
     key: str = KEY
+    proxy_location: str = "EveryNode"
+    host: str = "127.0.0.1"
 
     @property
     def url(self) -> str:
@@ -46,8 +48,9 @@ class Service:
             {"name": "chat", "route_prefix": "/", "import_path": "serve.app:chat", "args": self.gateway},
         ]
         config = self.folder / "serve.yaml"
-        options = {"host": "127.0.0.1", "port": self.port}
-        config.write_text(yaml.safe_dump({"http_options": options, "applications": applications}))
+        options = {"host": self.host, "port": self.port}
+        wanted = {"proxy_location": self.proxy_location, "http_options": options, "applications": applications}
+        config.write_text(yaml.safe_dump(wanted))
         command = [str(BIN / "serve"), "deploy", str(config), "--address", self.head.api]
         done = subprocess.run(command, env=self.head.environment, cwd=REPO, capture_output=True, text=True, timeout=120)
         assert done.returncode == 0, done.stdout + done.stderr

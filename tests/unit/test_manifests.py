@@ -124,7 +124,7 @@ def test_mounts_are_volumes_and_claims_exist(pod: str) -> None:
     for claim in _values(spec, "claimName"):
         assert claim == _one("PersistentVolumeClaim")["metadata"]["name"]
     paths = [value["value"] for value in container.get("env", ()) if str(value.get("value", "")).startswith("/")]
-    assert all(any(path.startswith(f"{mount}/") for mount in mounts.values()) for path in paths)
+    assert all(any(path == mount or path.startswith(f"{mount}/") for mount in mounts.values()) for path in paths)
 
 
 @pytest.mark.parametrize("pod", RAY_PODS)
