@@ -30,9 +30,9 @@ from pathlib import Path
 import psutil
 
 from serve.command_line import FAST_PATH, free_port
-from zephyr_ray.storage import cache_root
 from zephyr_ray.cluster import local_cpus
 from zephyr_ray.errors import UserError
+from zephyr_ray.storage import cache_root
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 BIN = Path(sys.executable).parent
