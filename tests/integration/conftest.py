@@ -4,21 +4,13 @@ from __future__ import annotations
 
 import json
 import shutil
-import signal
-import subprocess
-import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from serve.command_line import FAST_PATH
-from tests.integration.cluster import REPO, free_port, head
 from tests.integration.jobs import manifest, run_job
 from tests.integration.servers import Proxy, vllm_server
-from tests.integration.service import KEY, Service, describe, make_run
 from zephyr_ray import recipe as recipes
 
 # A model of a few thousand weights: what is tested is the machinery, not what it learns.
@@ -116,57 +108,3 @@ def adapter(tmp_path_factory: pytest.TempPathFactory, base_model: Path) -> Path:
     folder = tmp_path_factory.mktemp("adapter")
     model.save_pretrained(folder)
     return folder
-
-
-@pytest.fixture(scope="session")
-def chat_service(tmp_path_factory: pytest.TempPathFactory, base_model: Path, adapter: Path) -> Iterator[Service]:
-    """The endpoint over the model `tiny` and its adapter `tiny-lora`, with an API key, on a cluster of its own."""
-    folder = tmp_path_factory.mktemp("service")
-    run = make_run(folder / "run", base_model)
-    variables = {**FAST_PATH, "ZEPHYR_API_KEYS": KEY, "PYTHONPATH": str(REPO), "VLLM_NO_USAGE_STATS": "1"}
-    # One thread an engine, on no core of its own: replicas that start while others answer get their share.
-    variables |= {"VLLM_CPU_OMP_THREADS_BIND": "nobind", "OMP_NUM_THREADS": "1"}
-    variables["RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S"] = "5"  # of 30: HAProxy is on this machine
-    for name in ("RAY_SERVE_HAPROXY_STATS_PORT", "RAY_SERVE_HAPROXY_METRICS_PORT"):
-        variables[name] = str(free_port())
-    with head(folder, variables) as started:
-        service = describe(started, folder, run, {"tiny-lora": str(adapter)})
-        service.deploy()
-        yield service
-
-
-@pytest.fixture(scope="session")
-def served_by_command(
-    tmp_path_factory: pytest.TempPathFactory, base_model: Path, other_model: Path
-) -> Iterator[tuple[str, Path]]:
-    """`python serve/app.py` with a run and the model `second` as a process of its own: its address, the run's root."""
-    root = make_run(tmp_path_factory.mktemp("by-command") / "run", base_model)
-    port = free_port()
-    command = [sys.executable, "serve/app.py", "--run", str(root), "--open", "--port", str(port)]
-    command += ["--model", f"second={other_model}", "--max-model-len", "512"]
-    with (root.parent / "log").open("w") as log:
-        process = subprocess.Popen(command, cwd=REPO, stdout=log, stderr=subprocess.STDOUT)
-        deadline = time.monotonic() + 240
-        while "OpenAI API" not in (root.parent / "log").read_text():
-            assert process.poll() is None, (root.parent / "log").read_text()
-            assert time.monotonic() < deadline, (root.parent / "log").read_text()
-            time.sleep(0.5)
-        yield f"http://127.0.0.1:{port}", root
-        process.send_signal(signal.SIGINT)
-        assert process.wait(timeout=60) == 130, (root.parent / "log").read_text()
-
-
-@pytest.fixture(scope="session")
-def chat_page_url(served_by_command: tuple[str, Path]) -> str:
-    return served_by_command[0] + "/"
-
-
-@pytest.fixture(scope="session")
-def feedback_rows(served_by_command: tuple[str, Path]) -> Callable[[], list[dict[str, Any]]]:
-    """The rows that the endpoint stored so far, in the order in which they came."""
-    folder = served_by_command[1] / "feedback"
-
-    def rows() -> list[dict[str, Any]]:
-        return [json.loads(line) for file in sorted(folder.glob("*.jsonl")) for line in file.read_text().splitlines()]
-
-    return rows
