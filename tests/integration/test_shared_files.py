@@ -77,13 +77,13 @@ def refused(seen: str) -> str:
 
 
 @contextmanager
-def begun(job: str, root: Path, *overrides: str, log: Path) -> Iterator[Callable[[], str]]:
-    """A job that has begun its stage and waits for a node; yields what waits for its end and returns the one line."""
+def waiting(job: str, root: Path, *overrides: str, log: Path) -> Iterator[Callable[[], str]]:
+    """A job that waits for a node for its stage; yields what waits for its end and returns the one line."""
     with (log / "seen").open("w") as seen:
         process = subprocess.Popen(command(job, root, *overrides), stdout=seen, stderr=subprocess.STDOUT, cwd=REPO)
     deadline = time.monotonic() + 120
     try:
-        while not (root / job / "unfinished.json").exists():
+        while "waiting for nodes" not in (log / "seen").read_text():
             assert process.poll() is None, (log / "seen").read_text()
             assert time.monotonic() < deadline
             time.sleep(0.1)
@@ -99,7 +99,7 @@ def begun(job: str, root: Path, *overrides: str, log: Path) -> Iterator[Callable
 
 def test_a_node_that_joins_later_does_not_write_beside_the_run(busy_head: Head, folder: Path, tmp_path: Path) -> None:
     root = folder / "run"
-    with begun("preferences", root, *SMALL, log=tmp_path) as end, stranger(busy_head, folder, tmp_path):
+    with waiting("preferences", root, *SMALL, log=tmp_path) as end, stranger(busy_head, folder, tmp_path):
         assert end() == f"error: {root}/preferences is not there on NODE"
         assert not (root / "preferences" / "manifest.json").exists()
 
@@ -117,5 +117,5 @@ def test_a_node_that_joins_later_does_not_train(
     prepared: Path, overrides: tuple[str, ...], busy_head: Head, folder: Path, tmp_path: Path
 ) -> None:
     root = copy_run(prepared, folder / "training")
-    with begun("dpo", root, *overrides, log=tmp_path) as end, stranger(busy_head, folder, tmp_path):
+    with waiting("dpo", root, *overrides, log=tmp_path) as end, stranger(busy_head, folder, tmp_path):
         assert end() == f"error: {root}/dpo is not there on NODE"
