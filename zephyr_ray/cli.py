@@ -44,6 +44,8 @@ def job(
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         status = 2
+    except KeyboardInterrupt:  # before there is a terminal, while libraries are loaded
+        status = 130
     sys.exit(status)
 
 

@@ -16,17 +16,18 @@ from tests.integration.jobs import copy_run, kill_and_finish, manifest, metrics,
 pytestmark = pytest.mark.timeout(900)
 
 
-def has_checkpoints(root: Path, count: int) -> Callable[[], bool]:
-    """Whether Ray Train has registered so many checkpoints (of which it keeps the last)."""
+def checkpoints(root: Path) -> int:
+    """How many checkpoints Ray Train has registered (of which it keeps the last)."""
     state = root / "dpo" / "training_state" / "checkpoint_manager_snapshot.json"
+    try:
+        return int(json.loads(state.read_text())["current_report_index"])
+    except (FileNotFoundError, ValueError):  # not there yet, or being written
+        return 0
 
-    def registered() -> bool:
-        try:
-            return json.loads(state.read_text())["current_report_index"] >= count
-        except (FileNotFoundError, ValueError):  # not there yet, or being written
-            return False
 
-    return registered
+def has_checkpoints(root: Path, count: int) -> Callable[[], bool]:
+    """Whether there are so many of them."""
+    return lambda: checkpoints(root) >= count
 
 
 def largest_difference(a: Path, b: Path) -> float:
@@ -58,7 +59,8 @@ def test_a_lost_driver_resumes(undisturbed: Path, prepared: Path, overrides: tup
     said = "interrupted; the same command goes on from here"
     status, seen = kill_and_finish("dpo", root, *overrides, when=has_checkpoints(root, 2))
     assert (status, said in seen) == (-signal.SIGKILL, False), seen
-    status, seen = kill_and_finish("dpo", root, *overrides, when=has_checkpoints(root, 5), sent=signal.SIGINT)
+    more = has_checkpoints(root, checkpoints(root) + 1)
+    status, seen = kill_and_finish("dpo", root, *overrides, when=more, sent=signal.SIGINT)
     assert (status, said in seen, "resuming" in seen) == (130, True, True), seen
     assert not (root / "dpo" / "manifest.json").exists()
     assert "resuming" in run_job("dpo", root, *overrides)
