@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import signal
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -59,6 +60,7 @@ def test_a_lost_driver_resumes(undisturbed: Path, prepared: Path, overrides: tup
     said = "interrupted; the same command goes on from here"
     status, seen = kill_and_finish("dpo", root, *overrides, when=has_checkpoints(root, 2))
     assert (status, said in seen) == (-signal.SIGKILL, False), seen
+    time.sleep(10)  # the workers of a killed driver go on until their cluster notices
     more = has_checkpoints(root, checkpoints(root) + 1)
     status, seen = kill_and_finish("dpo", root, *overrides, when=more, sent=signal.SIGINT)
     assert (status, said in seen, "resuming" in seen) == (130, True, True), seen
