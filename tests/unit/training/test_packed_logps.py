@@ -5,10 +5,12 @@ import copy
 import numpy as np
 import pytest
 import torch
+from trl.kernels import chunked_logprob
 from trl.trainer.utils import add_fused_lm_head
 
 from tests.oracles.dpo import sequence_logp
 from tests.unit.training.packed import CONFIGS, make_model, make_pairs
+from zephyr_ray.training import packed_logps
 from zephyr_ray.training.packed_attention import FlexAttention, SegmentAttention, flash_sequences, packed_attention
 from zephyr_ray.training.packed_layout import pack, visible
 from zephyr_ray.training.packed_logps import PairGrid, add_packed_forward
@@ -69,6 +71,21 @@ def test_gradients_equal_plain_ones(family: str, checkpointing: bool) -> None:
     assert abs(ours.norm() / theirs.norm() - 1) < 1e-4
 
 
+def test_the_heads_tiles_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tiles far shorter than the row, against one tile."""
+    plain, pairs, found = make_model("mistral"), make_pairs(8, 4), []
+    monkeypatch.setattr(chunked_logprob, "TOKEN_CHUNK_SIZE", chunked_logprob.TOKEN_CHUNK_SIZE)  # put back at the end
+    assert pack_pairs(pairs).targets.numel() > 5 * 7
+    for tokens in (7, 4096):
+        monkeypatch.setattr(packed_logps, "CPU_TILE_TOKENS", tokens)
+        model = packed(copy.deepcopy(plain)).train()
+        assert tokens == chunked_logprob.TOKEN_CHUNK_SIZE
+        logps = sums(model, pairs)
+        found.append((logps.detach(), gradient(model, logps)))
+    for ours, theirs in zip(*found, strict=True):
+        torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-4)
+
+
 @pytest.mark.parametrize("family", ["mistral", "mixtral"])
 def test_every_field_is_trls(family: str) -> None:
     """Each of the fused head's fields, against the same head on every sequence alone."""
@@ -101,7 +118,7 @@ def dense(query, key, value, seen: torch.Tensor, scale: float | None) -> torch.T
 
 def branching_row():
     prompts = [[1] * length for length in (40, 1, 90)]
-    branches = [[[2] * 30, [2] * 17, [2]], [[2] * 200, []], [[2], [2] * 50]]
+    branches = [[[2] * 30, [2] * 17, [2]], [[2] * 200, [], [2] * 90], [[2], [2] * 50]]
     return pack(prompts, branches, multiple=128)
 
 
