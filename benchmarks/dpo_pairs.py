@@ -1,25 +1,28 @@
 """Reads preference pairs, real ones or drawn lengths -> their token ids, for benchmarks/dpo_engine.py.
 
-Real ones (UltraFeedback, binarized) are tokenized by a byte-level BPE of 4,096 entries trained on them, prompts cut to
-512 tokens and sequences to 1,024. Else lengths are drawn: prompts from exp(N(4.8, 0.9)), completions from
-exp(N(5.5, 0.7)), cut to 8 .. 512.
+Real ones are UltraFeedback's, binarized, or with a file *.jsonl.gz hh-rlhf's whole dialogues, whose prompt is all they
+share up to the last answer. They are tokenized by a byte-level BPE of 4,096 entries trained on them, prompts cut to 512
+tokens and sequences to 1,024. Else lengths are drawn: prompts from exp(N(4.8, 0.9)), completions from exp(N(5.5, 0.7)),
+cut to 8 .. 512.
 """
 
 from __future__ import annotations
 
+import gzip
 import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+DATA = Path(__file__).parents[2] / "shared/data/preferences/ultrafeedback_binarized_train.jsonl"
 VOCAB, MAX_PROMPT, MAX_LENGTH = 4096, 512, 1024
 
 
 def make_pairs(data: Path, count: int) -> list[dict[str, list[int]]]:
     if not data.exists():
         return drawn_pairs(count)
-    rows = [json.loads(line) for line in data.read_text().splitlines()]
+    rows = read_rows(data)
     encode = train_tokenizer([row[name] for row in rows for name in ("prompt", "chosen", "rejected")])
     pairs = []
     for row in rows[:count]:
@@ -27,6 +30,17 @@ def make_pairs(data: Path, count: int) -> list[dict[str, list[int]]]:
         sides = {side: [*encode(row[side]), 2][: MAX_LENGTH - len(prompt)] for side in ("chosen", "rejected")}
         pairs.append({"prompt_ids": prompt} | {f"{side}_ids": ids for side, ids in sides.items()})
     return pairs
+
+
+def read_rows(data: Path) -> list[dict[str, str]]:
+    packed = data.suffix == ".gz"
+    raw = data.read_bytes()
+    rows = [json.loads(line) for line in (gzip.decompress(raw) if packed else raw).splitlines()]
+    if not packed:
+        return rows
+    answer = "\n\nAssistant:"
+    cut = [(row["chosen"].rpartition(answer), row["rejected"].rpartition(answer)) for row in rows]
+    return [{"prompt": c[0], "chosen": c[2], "rejected": r[2]} for c, r in cut if c[0] == r[0] and c[2] and r[2]]
 
 
 def drawn_pairs(count: int) -> list[dict[str, list[int]]]:
