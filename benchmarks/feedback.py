@@ -18,29 +18,24 @@ import argparse
 import asyncio
 import json
 import os
-import random
 import shutil
-import socket
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+from feedback_memory import KINDS, summary, watch
+from feedback_rows import SAMPLES, made_rows, write_prompts, write_source
+from feedback_server import ask_server, server
 
 PARTS = ("overhead", "ideal")
 CONTENDERS = {"ours": "ours: Ray Data, ledger", "bare": "bare: asyncio, semaphore, openai client"}
 ASKING = ("candidates", "judgments")
-SAMPLES = 2
-MIB = 1 << 20
 QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
-OF_RAY = ("_StatsActor", "AutoscalingCoordinator", "DashboardAgent", "RuntimeEnvAgent", "DashboardHead", "LoggerHead")
-"""Ray's own actors, which are there whatever runs."""
 
 
 def main() -> None:
@@ -53,14 +48,12 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3, help="runs of each contender in the ideal part")
     parser.add_argument("--cpus", type=int, default=4, help="logical CPUs of the Ray cluster (as `cluster.connect`)")
     parser.add_argument("--json", help="file for the figures")
-    parser.add_argument("--child", choices=[*CHILDREN, "server"], help=argparse.SUPPRESS)
+    parser.add_argument("--child", choices=list(CHILDREN), help=argparse.SUPPRESS)
     parser.add_argument("--work", type=Path, help=argparse.SUPPRESS)
-    parser.add_argument("--stage", choices=ASKING, help=argparse.SUPPRESS)
+    parser.add_argument("--stage", choices=ASKING, help="only one of the ideal part's two")
     parser.add_argument("--port", type=int, default=0, help=argparse.SUPPRESS)
     args = parser.parse_args()
-    if args.child == "server":
-        asyncio.run(serve(args.port, args.latency))
-    elif args.child:
+    if args.child:
         CHILDREN[args.child](args)
     else:
         measure(args)
@@ -82,93 +75,6 @@ def measure(args: argparse.Namespace) -> None:
 SETTINGS = ("rows", "ideal_rows", "latency", "in_flight", "repeats", "cpus")
 
 
-# --- the server
-
-
-async def serve(port: int, latency_s: float) -> None:
-    """Answers chat requests after a fixed time. GET says when the first and the last came, since the last GET."""
-    from aiohttp import web
-
-    seen: dict[str, Any] = {}
-
-    def reset() -> None:
-        seen.update(requests=0, first=None, last=None, open=0, most_open=0)
-
-    async def answer(request: web.BaseRequest) -> web.Response:
-        if request.method == "GET":
-            told = dict(seen)
-            reset()
-            return web.json_response(told)
-        seen["first"] = seen["first"] or time.time()
-        seen["requests"] += 1
-        seen["open"] += 1
-        seen["most_open"] = max(seen["most_open"], seen["open"])
-        body = json.loads(await request.read())
-        if latency_s:
-            await asyncio.sleep(latency_s)
-        seen["open"] -= 1
-        seen["last"] = time.time()
-        return web.Response(body=reply_to(body), content_type="application/json")
-
-    reset()
-    runner = web.ServerRunner(web.Server(answer))
-    await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", port).start()
-    await asyncio.Event().wait()
-
-
-def reply_to(body: dict[str, Any]) -> bytes:
-    """A whole reply: ratings that follow the schema where there is one, drawn by the seed."""
-    seed = body.get("seed") or 0
-    content = f"answer {seed} " + "of some length " * 20
-    if body.get("response_format"):
-        ratings = {}
-        for place, (key, verdict) in enumerate(body["response_format"]["json_schema"]["schema"]["properties"].items()):
-            scale = verdict["properties"]["rating"]["enum"]
-            reason = next(name for name in verdict["properties"] if name != "rating")
-            ratings[key] = {reason: "as it is", "rating": scale[(seed >> (8 * place)) % len(scale)]}
-        content = json.dumps(ratings)
-    reply = {
-        "id": "x",
-        "object": "chat.completion",
-        "created": 0,
-        "model": body["model"],
-        "choices": [{"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": content}}],
-        "usage": {"prompt_tokens": 50, "completion_tokens": 10, "total_tokens": 60},
-    }
-    return json.dumps(reply).encode()
-
-
-@contextmanager
-def server(work: Path, latency_s: float) -> Iterator[int]:
-    """The port of a running server."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = int(probe.getsockname()[1])
-    command = [sys.executable, os.path.abspath(__file__), "--child", "server", "--port", str(port)]
-    with (work / "server.log").open("w") as log:
-        process = subprocess.Popen([*command, "--latency", str(latency_s)], stdout=log, stderr=log)
-    try:
-        deadline = time.monotonic() + 60
-        while ask_server(port) is None:
-            if process.poll() is not None or time.monotonic() > deadline:
-                raise SystemExit(f"the server did not come up:\n{(work / 'server.log').read_text()[-2000:]}")
-            time.sleep(0.2)
-        yield port
-    finally:
-        process.kill()
-        process.wait(30)
-
-
-def ask_server(port: int) -> dict[str, Any] | None:
-    """What the server saw since it was last asked; None while it is not up."""
-    try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=30) as reply:
-            return json.loads(reply.read())
-    except (urllib.error.URLError, ConnectionError):
-        return None
-
-
 # --- what is measured: each run in a process of its own
 
 
@@ -186,7 +92,7 @@ def run_overhead(args: argparse.Namespace) -> None:
 
 def run_ours(args: argparse.Namespace) -> None:
     start_ray(args)
-    write_source(args)
+    write_source(args.work, args.stage, args.ideal_rows)
     called = time.time()
     counts = make(args.stage, args)
     tell(args.work, {"called": called, "ended": time.time(), **counts})
@@ -358,7 +264,7 @@ def measure_ideal(work: Path, args: argparse.Namespace) -> dict[str, Any]:
     result: dict[str, Any] = {}
     ideal = args.ideal_rows * args.latency / args.in_flight
     with server(work, args.latency) as port:
-        for stage in ASKING:
+        for stage in [args.stage] if args.stage else ASKING:
             args.stage = stage
             runs: dict[str, list[dict[str, float]]] = {name: [] for name in CONTENDERS}
             for repeat in range(args.repeats):
@@ -431,134 +337,6 @@ def run_child(
     if child.returncode:
         raise SystemExit(f"{name} failed:\n{(work / 'child.log').read_text()[-3000:]}")
     return samples, json.loads((work / "result.json").read_text())
-
-
-KINDS = {"driver": 8, "ledger": 8, "actor": 8, "tasks": 8, "sum": 8, "a task": 8}
-"""Kinds of processes, and the widths of their columns."""
-
-
-def watch(child: subprocess.Popen[bytes], every_s: float = 0.5) -> Iterator[dict[str, Any]]:
-    """The driver and every Ray worker under it, until it ends: [pid, title, RSS, RSS less shared, CPU seconds]."""
-    import psutil
-
-    top = psutil.Process(child.pid)
-    while child.poll() is None:
-        seen = []
-        try:
-            family = [top, *top.children(recursive=True)]
-        except psutil.NoSuchProcess:
-            break
-        for process in family:
-            try:
-                title = "driver" if process.pid == child.pid else " ".join(process.cmdline()).strip()
-                if title != "driver" and (not title.startswith("ray::") or any(own in title for own in OF_RAY)):
-                    continue
-                memory, cpu = process.memory_info(), process.cpu_times()
-            except psutil.Error:  # it has just ended
-                continue
-            seen.append([process.pid, title, memory.rss, memory.rss - memory.shared, cpu.user + cpu.system])
-        yield {"time": time.time(), "processes": seen}
-        time.sleep(every_s)
-
-
-def summary(samples: list[dict[str, Any]], told: dict[str, Any]) -> dict[str, Any]:
-    """Peaks and CPU time of the processes that worked for one stage. Idle ones that Ray keeps ready do not count."""
-    during = [each for each in samples if told["called"] <= each["time"] <= told["ended"]]
-    busy = {pid for each in during for pid, title, *_ in each["processes"] if title == "driver" or "IDLE" not in title}
-    ledgers = {pid for each in during for pid, title, *_ in each["processes"] if "Ledger" in title}
-    actors = {pid for each in during for pid, title, *_ in each["processes"] if "Pool" in title}
-    peaks = {key: dict.fromkeys(KINDS, 0.0) for key in ("rss_mib", "own_mib")}
-    used: dict[int, list[float]] = {}
-    for each in during:
-        for place, key in ((2, "rss_mib"), (3, "own_mib")):
-            now = dict.fromkeys(KINDS, 0.0)
-            for process in each["processes"]:
-                if process[0] in busy:
-                    kind = "driver" if process[1] == "driver" else "ledger" if process[0] in ledgers else "tasks"
-                    kind = "actor" if process[0] in actors else kind
-                    now[kind] += process[place] / MIB
-                    now["sum"] += process[place] / MIB
-                    if kind == "tasks":
-                        now["a task"] = max(now["a task"], process[place] / MIB)
-            peaks[key] = {kind: max(peaks[key][kind], now[kind]) for kind in KINDS}
-        for pid, _, _, _, cpu in each["processes"]:
-            used.setdefault(pid, []).append(cpu)
-    quarters = []
-    for number in range(4):
-        part = during[len(during) * number // 4 : len(during) * (number + 1) // 4]
-        seen = [memory for each in part for pid, _, _, memory, _ in each["processes"] if pid in actors]
-        quarters.append(statistics.fmean(seen) / MIB if seen else 0.0)
-    seconds = told["ended"] - told["called"]
-    cpu_s = sum(times[-1] - times[0] for pid, times in used.items() if pid in busy)
-    return {
-        **told,
-        "seconds": seconds,
-        "rows_per_s": told["rows"] / seconds,
-        "cpu_ms_per_row": cpu_s * 1e3 / told["rows"],
-        "processes": max(sum(process[0] in busy for process in each["processes"]) for each in during),
-        "actor_own_mib_by_quarter": quarters,
-        **peaks,
-    }
-
-
-# --- what it is measured on
-
-
-def write_source(args: argparse.Namespace) -> None:
-    """What the stage of the ideal part reads."""
-    if args.stage == "candidates":
-        write_prompts(args.work, args.ideal_rows)
-        return
-    import pyarrow as pa
-
-    from zephyr_ray.schemas import CANDIDATES
-
-    rows = [{**row, "error": None} for row in made_rows(args.ideal_rows, with_answers=True)]
-    table = pa.Table.from_pylist([{key: row[key] for key in CANDIDATES.names} for row in rows], schema=CANDIDATES)
-    write_artifact(args.work, "candidates", [table])
-
-
-def write_prompts(work: Path, count: int) -> int:
-    """Prompts in files of 10,000, about what the prompts stage writes; returns how many files."""
-    import pyarrow as pa
-
-    from zephyr_ray.schemas import PROMPTS
-
-    table = pa.Table.from_pylist(list(made_rows(count)), schema=PROMPTS)
-    tables = [table.slice(start, 10_000) for start in range(0, count, 10_000)]
-    write_artifact(work, "prompts", tables)
-    return len(tables)
-
-
-def write_artifact(work: Path, stage: str, tables: list[Any]) -> None:
-    import pyarrow.parquet as pq
-
-    from zephyr_ray.artifacts import Run
-
-    artifact = Run(str(work / "run")).artifact(stage)
-    artifact.begin("benchmark")
-    Path(artifact.path, "data").mkdir(parents=True, exist_ok=True)
-    names = [f"data/{number:06d}-000.parquet" for number in range(len(tables))]
-    for name, table in zip(names, tables, strict=True):
-        pq.write_table(table, Path(artifact.path, name), compression="zstd")
-    artifact.finish({"fingerprint": "benchmark", "files": names})
-
-
-def made_rows(count: int, *, with_answers: bool = False) -> Iterator[dict[str, Any]]:
-    """Prompts of 60 made-up words, no two alike; with answers, two of the length that the server writes."""
-    from zephyr_ray.artifacts import content_id
-
-    rng = random.Random(0)
-    words = ["".join(rng.choices("etaoinshrdlu", k=rng.randint(2, 8))) for _ in range(500)]
-    for number in range(count):
-        messages = [{"role": "user", "content": f"{number} " + " ".join(rng.choices(words, k=60))}]
-        row = {"prompt_id": content_id(messages), "messages": messages, "source": f"made:{number}"}
-        if with_answers:
-            row["completions"] = [
-                {"model": "m", "content": f"answer {number} {each} " + "of some length " * 20, "seed": each}
-                for each in range(SAMPLES)
-            ]
-        yield row
 
 
 if __name__ == "__main__":
