@@ -102,7 +102,7 @@ def _serve(options: argparse.Namespace) -> None:
     from zephyr_ray import cluster
 
     cluster.set_environment()
-    if not os.environ.get("RAY_ADDRESS"):
+    if not cluster.is_joined():
         for name in ("RAY_SERVE_HAPROXY_STATS_PORT", "RAY_SERVE_HAPROXY_METRICS_PORT"):
             os.environ.setdefault(name, str(free_port()))
         # A model that cannot start here will not at the third time either.
@@ -134,7 +134,7 @@ def _serve(options: argparse.Namespace) -> None:
         print(f"OpenAI API  http://{options.host}:{options.port}/v1", flush=True)
         threading.Event().wait()
     finally:
-        if os.environ.get("RAY_ADDRESS"):  # a cluster that stays: what was deployed to it goes, in good order
+        if cluster.is_joined():  # a cluster that stays: what was deployed to it goes, in good order
             for target in targets:
                 serve.delete(target.name)
         ray.shutdown()
@@ -301,7 +301,7 @@ def _start_ray() -> None:
     from zephyr_ray import cluster
 
     runtime_env = {"env_vars": {"PYTHONPATH": _REPOSITORY}}
-    if os.environ.get("RAY_ADDRESS"):
+    if cluster.is_joined():
         ray.init(runtime_env=runtime_env)
     else:
         cpus = cluster.local_cpus()

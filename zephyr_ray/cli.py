@@ -149,32 +149,30 @@ def _execute(recipe: Recipe, run: Run, order: list[Stage], known: Known) -> int:
         cluster.connect()
         todo = tuple(stage.name for stage in order if not run.artifact(stage.name).is_finished(known[stage.name][0]))
         room.check_job(recipe, todo)
-        if os.environ.get("RAY_ADDRESS"):
+        if cluster.is_joined():
             shared_files.check_nodes(recipe, run, todo)
         terminal.plan([stage.name for stage in order])
         for stage in order:
             fingerprint, inputs = known[stage.name]
             _bring_up_to_date(recipe, run, stage, fingerprint, inputs, terminal)
-    except UserError as error:
-        terminal.say(f"error: {error}", style="red")
-        terminal.say(f"log: {terminal.log_path}")
-        return 2
     except (KeyboardInterrupt, SystemExit):  # Ray Train turns Ctrl-C into either
         terminal.say("interrupted; the same command goes on from here")
         return 130
     except Exception as error:
-        traceback.print_exc()
-        if found := raised_by_user(error):
-            terminal.say(f"error: {found}", style="red")
-            terminal.say(f"log: {terminal.log_path}")
-            return 2
-        terminal.say(
-            f"failed: {type(error).__name__}: {_first_line(error)}; the same command goes on from here", style="red"
-        )
-        terminal.say(f"log: {terminal.log_path}")
-        return 1
+        return _tell_failure(error, terminal)
     _tell_result(run, order, terminal, time.monotonic() - started)
     return 0
+
+
+def _tell_failure(error: Exception, terminal: Terminal) -> int:
+    """What ended the command, and its exit status: 2 where the user can mend it, 1 with the traceback else."""
+    if not isinstance(error, UserError):
+        traceback.print_exc()
+    refusal = error if isinstance(error, UserError) else raised_by_user(error)
+    failure = f"failed: {type(error).__name__}: {_first_line(error)}; the same command goes on from here"
+    terminal.say(f"error: {refusal}" if refusal else failure, style="red")
+    terminal.say(f"log: {terminal.log_path}")
+    return 2 if refusal else 1
 
 
 def _bring_up_to_date(

@@ -63,19 +63,26 @@ def check_root(root: str) -> None:
     Raises:
         UserError: The run's root lies in there.
     """
-    if _SUBMITTED in os.environ and "://" not in root and not os.path.isabs(os.path.expanduser(root)):
+    from zephyr_ray.storage import is_uri
+
+    if _SUBMITTED in os.environ and not is_uri(root) and not os.path.isabs(os.path.expanduser(root)):
         raise UserError(
             f"run.root={root} lies in the job's own copy of the repository, which goes with the job; "
             "give a path that every node sees, or a URI: --set run.root=s3://..."
         )
 
 
+def is_joined() -> bool:
+    """Whether commands here join a cluster (RAY_ADDRESS, set for every `ray job submit`) instead of starting one."""
+    return bool(os.environ.get("RAY_ADDRESS"))
+
+
 def connect() -> None:
-    """Joins the cluster of RAY_ADDRESS (set for every `ray job submit`), or starts one on this machine."""
+    """Joins the cluster of RAY_ADDRESS, or starts one on this machine."""
     import ray
 
     variables = {name: os.environ[name] for name in _QUIET}
-    if os.environ.get("RAY_ADDRESS"):
+    if is_joined():
         job = json.loads(os.environ.get(_SUBMITTED, "{}")).get("runtime_env", {})
         given = job.get("env_vars", {})  # which Ray takes no second time
         ray.init(runtime_env={"env_vars": {name: variables[name] for name in variables if name not in given}})
@@ -89,4 +96,4 @@ def connect() -> None:
 
 def selector(labels: Mapping[str, str]) -> dict[str, str]:
     """The node labels to ask Ray for: none where this command started the cluster, whose one node is every group."""
-    return dict(labels) if os.environ.get("RAY_ADDRESS") else {}
+    return dict(labels) if is_joined() else {}

@@ -6,7 +6,6 @@ placement group that is taken back as soon as the answer is known.
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -56,7 +55,7 @@ def make_room(recipe: Recipe, stage: str, say: Say) -> None:
         UserError: Naming the stage and what it asks, where the cluster can never have that room.
     """
     wanted = _asks(recipe, stage)
-    if not os.environ.get("RAY_ADDRESS") or not demands.first_that_does_not_fit(wanted, _nodes(free=True)):
+    if not cluster.is_joined() or not demands.first_that_does_not_fit(wanted, _nodes(free=True)):
         return
     if not _is_granted(wanted, waiting=lambda: say(f"{stage:<22} waiting for nodes: {_listed(wanted)}")):
         until = time.monotonic() + _CHECK_S
@@ -89,7 +88,7 @@ def _listed(wanted: Sequence[Demand]) -> str:
 def _shortage(stage: str, wanted: Sequence[Demand], misfit: Demand) -> UserError:
     nodes = [node for node in _nodes() if demands.suits(misfit, node)]
     have = ", ".join(f"{sum(node.resources.get(kind, 0) for node in nodes):g} {kind}" for kind in misfit.bundle)
-    place = "the cluster" if os.environ.get("RAY_ADDRESS") else "this machine"
+    place = "the cluster" if cluster.is_joined() else "this machine"
     where, what = (" on such nodes", ", or for labels that nodes have") if misfit.labels else ("", "")
     return UserError(
         f"{stage} asks for {_listed(wanted)} at one time; for {misfit.what} there is no room: {place} "
@@ -131,7 +130,7 @@ def _is_going(node: Any) -> bool:
 
 def _autoscales() -> bool:
     """Whether an autoscaler reports to this cluster, or does so within seconds."""
-    if not os.environ.get("RAY_ADDRESS"):  # the command's own
+    if not cluster.is_joined():  # the command's own
         return False
     deadline = time.monotonic() + _AUTOSCALER_START_S
     while not (reports := _status().autoscaling_state.autoscaler_state_version > 0) and time.monotonic() < deadline:

@@ -135,7 +135,7 @@ def _pieces(name: str, split: str) -> list[Piece]:
 
 
 def _is_hub_id(name: str) -> bool:
-    looks_like_file = "://" in name or os.path.exists(name) or _SUFFIXES.search(name) or name.endswith(".gz")
+    looks_like_file = is_uri(name) or os.path.exists(name) or _SUFFIXES.search(name) or name.endswith(".gz")
     return not looks_like_file and _HUB_ID.fullmatch(name) is not None
 
 
