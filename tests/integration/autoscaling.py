@@ -6,10 +6,8 @@ The autoscaler is Ray's own, version 2; its node types are what KubeRay's autosc
 
 from __future__ import annotations
 
-import json
 import threading
 import time
-import urllib.request
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -18,7 +16,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from tests.integration.cluster import REPO, Head, head
+from tests.integration.cluster import REPO, Head, head, worker_nodes
 from tests.kuberay import node_types, read_documents
 
 IDLE_S = 10
@@ -142,10 +140,4 @@ def watching(cluster: Head) -> Iterator[Seen]:
 
 def groups(cluster: Head) -> dict[str, int]:
     """How many worker nodes of each group are alive."""
-    token = Path(cluster.environment["RAY_AUTH_TOKEN_PATH"]).read_text()
-    request = urllib.request.Request(f"{cluster.api}/api/v0/nodes", headers={"Authorization": f"Bearer {token}"})
-    with urllib.request.urlopen(request, timeout=30) as answer:
-        nodes = json.load(answer)["data"]["result"]["result"]
-    return dict(
-        Counter(each["labels"]["group"] for each in nodes if each["state"] == "ALIVE" and not each["is_head_node"])
-    )
+    return dict(Counter(each["labels"]["group"] for each in worker_nodes(cluster)))

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import time
+import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -55,6 +57,23 @@ def head(
         yield Head(started.api, started.gcs, started.metrics, local_cluster.environment(folder, variables))
     finally:
         local_cluster.end(started)
+
+
+def worker_nodes(cluster: Head) -> list[dict[str, Any]]:
+    """The nodes that are alive, the head aside, as Ray's API server tells of them."""
+    token = Path(cluster.environment["RAY_AUTH_TOKEN_PATH"]).read_text()
+    request = urllib.request.Request(f"{cluster.api}/api/v0/nodes", headers={"Authorization": f"Bearer {token}"})
+    with urllib.request.urlopen(request, timeout=30) as answer:
+        nodes = json.load(answer)["data"]["result"]["result"]
+    return [each for each in nodes if each["state"] == "ALIVE" and not each["is_head_node"]]
+
+
+def drain(joins: Head, seconds: int) -> None:
+    """Tells the cluster that its one other node is about to go, with the command of cluster.yaml's preStop hook."""
+    (only,) = worker_nodes(joins)
+    reason = ["--reason=DRAIN_NODE_REASON_PREEMPTION", "--reason-message=the pod ends"]
+    command = [str(BIN / "ray"), "drain-node", f"--address={joins.gcs}", f"--node-id={only['node_id']}", *reason]
+    subprocess.run([*command, f"--deadline-remaining-seconds={seconds}"], env=joins.environment, check=True)
 
 
 @contextmanager

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.cluster import head, node
+from tests.integration.cluster import drain, head, node
 from tests.integration.jobs import REPO, command, copy_run, kill_and_finish, log_tail, manifest, metrics, run_job
 from tests.integration.test_resume import has_checkpoints, largest_difference
 
@@ -46,6 +46,33 @@ def test_a_lost_node_leaves_fewer_workers_that_go_on(
         assert process.wait(timeout=300) == 0, (tmp_path / "seen").read_text() + log_tail(root)
     log = max((root / "logs").glob("dpo-*.log")).read_text(errors="replace")
     assert "worker group of size 2" in log
+    assert "worker group of size 1" in log
+    _is_the_undisturbed_run(root, undisturbed)
+
+
+def test_a_node_that_is_about_to_go_costs_no_step(
+    undisturbed: Path, prepared: Path, overrides: tuple[str, ...], tmp_path: Path
+) -> None:
+    """The node of a worker is drained, as before its pod ends: the only checkpoint is the one that this brings."""
+    root = copy_run(prepared, tmp_path / "run")
+    soon = {"RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "8", "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.25"}
+    soon["RAY_TRAIN_PREEMPTION_POLL_INTERVAL_S"] = "0.25"
+    job = command("dpo", root, *overrides, "dpo.training.workers=[1, 2]", "dpo.training.checkpoint_steps=1000")
+    with head(tmp_path, soon, cpus=1) as started, (tmp_path / "seen").open("w+") as seen:
+        variables = {**os.environ, **started.environment, "RAY_ADDRESS": started.gcs}
+        with node(started, tmp_path, cpus=1):
+            process = subprocess.Popen(job, env=variables, stdout=seen, stderr=subprocess.STDOUT, cwd=REPO)
+            trained, kept = (root / "dpo" / "tensorboard").exists, has_checkpoints(root, 1)
+            while not trained():
+                assert process.poll() is None, (tmp_path / "seen").read_text() + log_tail(root)
+                time.sleep(0.05)
+            drain(started, seconds=20)
+            while not kept():
+                assert process.poll() is None, (tmp_path / "seen").read_text() + log_tail(root)
+                time.sleep(0.05)
+        assert process.wait(timeout=300) == 0, (tmp_path / "seen").read_text() + log_tail(root)
+    log = max((root / "logs").glob("dpo-*.log")).read_text(errors="replace")
+    assert "a node is about to go: checkpoint at step" in log
     assert "worker group of size 1" in log
     _is_the_undisturbed_run(root, undisturbed)
 

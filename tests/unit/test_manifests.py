@@ -12,6 +12,7 @@ import pytest
 import ray
 import yaml
 from ray.autoscaler._private.kuberay.autoscaling_config import _derive_autoscaling_config_from_ray_cr
+from ray.scripts.scripts import drain_node
 
 from serve.command_line import FAST_PATH
 from tests.kuberay import node_groups, read_documents
@@ -170,6 +171,17 @@ def test_replicas_have_time_to_finish_their_answers() -> None:
     drain = ServedModel(name="m", path="/m").drain_s
     for file in RAY_CLUSTERS:
         assert _pods()[f"{file} inference"]["terminationGracePeriodSeconds"] > drain
+
+
+def test_a_training_node_says_in_time_that_it_goes() -> None:
+    pod = _pods()["cluster.yaml train"]
+    script = pod["containers"][0]["lifecycle"]["preStop"]["exec"]["command"][-1]
+    ray_command, command, *arguments = shlex.split(script.partition("&&")[0])
+    assert (ray_command, command) == ("ray", drain_node.name)
+    parsed = drain_node.make_context(command, arguments).params
+    assert parsed["reason"] == "DRAIN_NODE_REASON_PREEMPTION"
+    assert parsed["node_id"] is None  # its own
+    assert 0 < parsed["deadline_remaining_seconds"] < pod["terminationGracePeriodSeconds"]
 
 
 def test_nodes_are_started_for_the_chat_endpoint() -> None:

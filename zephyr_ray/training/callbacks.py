@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import os
 import posixpath
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     from zephyr_ray.artifacts import Artifact
     from zephyr_ray.training.job import TrainJob
 
+logger = logging.getLogger(__name__)
+
 
 class ReportCheckpoint(TrainerCallback):
     """Hands each of the trainer's checkpoints to Ray Train, which registers it once every rank's part is stored."""
@@ -34,6 +37,24 @@ class ReportCheckpoint(TrainerCallback):
         checkpoint = ray.train.Checkpoint.from_directory(folder)
         ray.train.report({"step": state.global_step}, checkpoint=checkpoint)
         shutil.rmtree(folder)
+
+
+class CheckpointBeforeLoss(TrainerCallback):
+    """Asks for a checkpoint once when Ray says that a worker's node is about to go (it is drained), so that the steps
+    since the last one are not lost with it. All ranks get the same answer at the same step: asking is a barrier.
+    """
+
+    def __init__(self) -> None:
+        self.known: set[str] = set()
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        notice = ray.train.get_preemption_info()
+        leaving = set(notice.preempted_node_ids) if notice else set()
+        if leaving - self.known:
+            self.known |= leaving
+            control.should_save = True
+            if state.is_world_process_zero:
+                logger.warning("a node is about to go: checkpoint at step %d", state.global_step)
 
 
 def restore_seen(folder: str, rank: int, rows: int) -> np.ndarray:

@@ -34,7 +34,7 @@ def train(
         UserError: What a worker found that a user can mend.
         KeyboardInterrupt: Training was stopped before its last step.
     """
-    job = TrainJob(stage, recipe, model, tokenized, reference_logps, output, progress)
+    job = TrainJob(stage, recipe, model, tokenized, reference_logps, output, progress, cluster.is_joined())
     fit(job)
     failure = progress.read()["failure"]
     if failure is not None:

@@ -26,6 +26,8 @@ class TrainJob:
     reference_logps: Artifact | None
     output: Artifact
     progress: Any
+    nodes_may_go: bool = False
+    """Whether it runs on a cluster that loses nodes while it goes on."""
 
     @property
     def section(self) -> SFT | DPO:

@@ -19,6 +19,7 @@ from zephyr_ray.recipe import DPO, SFT, Training
 from zephyr_ray.training import rows as training_rows
 from zephyr_ray.training.arguments import training_arguments
 from zephyr_ray.training.callbacks import (
+    CheckpointBeforeLoss,
     FirstStepGuard,
     KeepTensorBoard,
     ReportCheckpoint,
@@ -115,6 +116,8 @@ def _build_trainer(job: TrainJob, device: str, folder: str) -> Any:
     else:
         trainer.follow(table, rank_plan)
     trainer.add_callback(ReportCheckpoint(trainer))
+    if job.nodes_may_go:
+        trainer.add_callback(CheckpointBeforeLoss())
     if rank == 0 and not job.output.run.is_local:
         trainer.add_callback(KeepTensorBoard(job.output, tracker_folder(job, folder)))
     if rank == 0:
