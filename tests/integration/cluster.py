@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
+import sys
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -69,11 +70,9 @@ def worker_nodes(cluster: Head) -> list[dict[str, Any]]:
 
 
 def drain(joins: Head, seconds: int) -> None:
-    """Tells the cluster that its one other node is about to go, with the command of cluster.yaml's preStop hook."""
-    (only,) = worker_nodes(joins)
-    reason = ["--reason=DRAIN_NODE_REASON_PREEMPTION", "--reason-message=the pod ends"]
-    command = [str(BIN / "ray"), "drain-node", f"--address={joins.gcs}", f"--node-id={only['node_id']}", *reason]
-    subprocess.run([*command, f"--deadline-remaining-seconds={seconds}"], env=joins.environment, check=True)
+    """Tells the cluster that its other nodes are about to go, with the command of cluster.yaml's preStop hook."""
+    command = [sys.executable, "-m", "zephyr_ray.leave", "--seconds", str(seconds)]
+    subprocess.run(command, env={**joins.environment, "RAY_ADDRESS": joins.gcs}, cwd=REPO, check=True, timeout=30)
 
 
 @contextmanager

@@ -12,11 +12,10 @@ import pytest
 import ray
 import yaml
 from ray.autoscaler._private.kuberay.autoscaling_config import _derive_autoscaling_config_from_ray_cr
-from ray.scripts.scripts import drain_node
 
 from serve.command_line import FAST_PATH
 from tests.kuberay import node_groups, read_documents
-from zephyr_ray import __version__, cli, demands, recipe_file, stages
+from zephyr_ray import __version__, cli, demands, leave, recipe_file, stages
 from zephyr_ray.inference.served_model import ServedModel
 
 REPO = Path(__file__).resolve().parents[2]
@@ -176,12 +175,9 @@ def test_replicas_have_time_to_finish_their_answers() -> None:
 def test_a_training_node_says_in_time_that_it_goes() -> None:
     pod = _pods()["cluster.yaml train"]
     script = pod["containers"][0]["lifecycle"]["preStop"]["exec"]["command"][-1]
-    ray_command, command, *arguments = shlex.split(script.partition("&&")[0])
-    assert (ray_command, command) == ("ray", drain_node.name)
-    parsed = drain_node.make_context(command, arguments).params
-    assert parsed["reason"] == "DRAIN_NODE_REASON_PREEMPTION"
-    assert parsed["node_id"] is None  # its own
-    assert 0 < parsed["deadline_remaining_seconds"] < pod["terminationGracePeriodSeconds"]
+    *command, option, seconds = shlex.split(script.partition("&&")[0])
+    assert (*command, option) == ("timeout", "30", "python", "-m", leave.__name__, "--seconds")
+    assert 0 < int(seconds) < pod["terminationGracePeriodSeconds"] - 20
 
 
 def test_nodes_are_started_for_the_chat_endpoint() -> None:

@@ -40,8 +40,10 @@ class ReportCheckpoint(TrainerCallback):
 
 
 class CheckpointBeforeLoss(TrainerCallback):
-    """Asks for a checkpoint once when Ray says that a worker's node is about to go (it is drained), so that the steps
-    since the last one are not lost with it. All ranks get the same answer at the same step: asking is a barrier.
+    """Asks for a checkpoint when Ray says that a worker's node is about to go (it is drained), once for each node, so
+    that the steps since the last one are not lost with it.
+
+    All ranks get the same answer at the same step: asking is a barrier.
     """
 
     def __init__(self) -> None:
