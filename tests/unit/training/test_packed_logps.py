@@ -77,10 +77,10 @@ def test_the_heads_tiles_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr(chunked_logprob, "TOKEN_CHUNK_SIZE", chunked_logprob.TOKEN_CHUNK_SIZE)  # put back at the end
     assert pack_pairs(pairs).targets.numel() > 5 * 7
     for tokens in (7, 4096):
-        monkeypatch.setattr(packed_logps, "CPU_TILE_TOKENS", tokens)
+        monkeypatch.setitem(packed_logps.TILE_TOKENS, "cpu", tokens)
         model = packed(copy.deepcopy(plain)).train()
-        assert tokens == chunked_logprob.TOKEN_CHUNK_SIZE
         logps = sums(model, pairs)
+        assert tokens == chunked_logprob.TOKEN_CHUNK_SIZE
         found.append((logps.detach(), gradient(model, logps)))
     for ours, theirs in zip(*found, strict=True):
         torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-4)
