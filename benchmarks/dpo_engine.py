@@ -2,7 +2,7 @@
 
     python benchmarks/dpo_engine.py --json dpo_engine.json
     python benchmarks/dpo_engine.py --device cuda --shape mistral-7b --checkpointing --budget 16384 --pairs 512 \
-        --contenders trl_default trl trl_precompute ours --json dpo_engine.json
+        --contenders trl_default trl trl_precompute ours --trl-batches 1 2 4 8 --json dpo_engine.json
 
 TRL runs as its defaults are (the reference model live, activations recomputed in the backward pass, 8 pairs at a time),
 so at the batch size that is fastest for it, and at that size without recomputing; the last two also with
@@ -17,7 +17,7 @@ peak, and what of it came with the models and the training: the peak above what 
 tiny model on two short pairs. MFU (on a GPU) is 6 x weights outside the embeddings x useful tokens / (training seconds
 x peak FLOP/s), attention's own products left out. The floor is what the useful tokens' matrix products cost at the rate
 that a plain product reaches in the same run: 6 FLOPs for each weight of the layers and useful token, 6 for each weight
-of the head and completion token, 12 for each number of a head's width and pair of a token with one that it sees.
+of the head and completion token, 12 for each layer, pair of a token with one that it sees, and number in their queries.
 """
 
 from __future__ import annotations
@@ -109,11 +109,20 @@ def best_batches(args: argparse.Namespace, folder: Path) -> dict[str, int]:
     for name in ("trl", "trl_precompute"):
         if not {name, f"{name}_fast"} & set(args.contenders):
             continue
-        tried = {size: run(name, size, args, folder, 2 * args.global_batch) for size in args.trl_batches}
-        rates = {size: pairs_per_second(one, 1) for size, one in tried.items()}
+        rates = {size: trial_rate(name, size, args, folder) for size in args.trl_batches}
         print(f"trial {name}: {rates}", file=sys.stderr)
         found[name] = found[f"{name}_fast"] = max(rates, key=lambda size: rates[size])
     return found
+
+
+def trial_rate(name: str, batch: int, args: argparse.Namespace, folder: Path) -> float:
+    """Pairs per second on the first two steps' pairs; 0 where the GPU's memory does not hold the batch."""
+    try:
+        return pairs_per_second(run(name, batch, args, folder, 2 * args.global_batch), 1)
+    except SystemExit as error:
+        if "OutOfMemoryError" in str(error):
+            return 0.0
+        raise
 
 
 def run(name: str, batch: int, args: argparse.Namespace, folder: Path, limit: int | None = None) -> dict[str, float]:

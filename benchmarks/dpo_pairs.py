@@ -2,8 +2,8 @@
 
 Real ones are UltraFeedback's, binarized, or with a file *.jsonl.gz hh-rlhf's whole dialogues, whose prompt is all they
 share up to the last answer. They are tokenized by a byte-level BPE of 4,096 entries trained on them, prompts cut to 512
-tokens and sequences to 1,024. Else lengths are drawn: prompts from exp(N(4.8, 0.9)), completions from exp(N(5.5, 0.7)),
-cut to 8 .. 512.
+tokens and sequences to 1,024. Where there is no file and none was asked for, lengths are drawn: prompts from
+exp(N(4.8, 0.9)), completions from exp(N(5.5, 0.7)), cut to 8 .. 512.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ VOCAB, MAX_PROMPT, MAX_LENGTH = 4096, 512, 1024
 
 
 def make_pairs(data: Path, count: int) -> list[dict[str, list[int]]]:
-    if not data.exists():
+    if data == DATA and not data.exists():
         return drawn_pairs(count)
     rows = read_rows(data)
     encode = train_tokenizer([row[name] for row in rows for name in ("prompt", "chosen", "rejected")])

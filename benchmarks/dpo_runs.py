@@ -33,7 +33,7 @@ def run_contender(args: argparse.Namespace) -> dict[str, float]:
         "pairs": len(pairs),
         "useful_tokens": useful,
         "computed_tokens": count.computed,
-        "padding_share": 1 - count.real / count.computed,
+        "padding_share": 1 - int(count.real) / count.computed,
         "forwards": count.sequences,
         "peak_mib": peak_mib(args),
         "training_mib": peak_mib(args) - held,
@@ -113,7 +113,8 @@ class Counter:
     """Sequences and tokens that go through a model's backbone in forward passes."""
 
     def __init__(self) -> None:
-        self.sequences = self.computed = self.real = 0
+        self.sequences = self.computed = 0
+        self.real: Any = 0  # a tensor where there are masks: to look at it would wait for the GPU
 
     def watch(self, model: Any) -> None:
         model.base_model.register_forward_pre_hook(self._count, with_kwargs=True)
@@ -123,7 +124,7 @@ class Counter:
 
         tokens, mask, row = kwargs["input_ids"], kwargs.get("attention_mask"), active_row()
         self.computed += tokens.numel()
-        self.real += tokens.numel() if mask is None else int(mask.sum())
+        self.real = self.real + (tokens.numel() if mask is None else mask.sum())
         # a packed pair is one sequence, where a padded one is two
         self.sequences += len([s for s in row.segments if s.branches]) if row else len(tokens)
 
@@ -150,7 +151,8 @@ def make_model(args: argparse.Namespace) -> Any:
     import torch
     from transformers import MistralConfig, MistralForCausalLM
 
-    tiny = {"hidden_size": 64, "intermediate_size": 64, "num_hidden_layers": 1, "num_attention_heads": 2}
+    head_dim = 128 if args.device == "cuda" else 64  # a kernel is compiled for it
+    tiny = {"hidden_size": 2 * head_dim, "intermediate_size": 64, "num_hidden_layers": 1, "num_attention_heads": 2}
     tiny |= {"num_key_value_heads": 1, "vocab_size": VOCAB}
     small = {
         "hidden_size": 384,

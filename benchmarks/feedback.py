@@ -53,6 +53,8 @@ def main() -> None:
     parser.add_argument("--stage", choices=ASKING, help="only one of the ideal part's two")
     parser.add_argument("--port", type=int, default=0, help=argparse.SUPPRESS)
     args = parser.parse_args()
+    if args.stage and not args.child and args.part != "ideal":
+        parser.error("--stage goes with --part ideal")
     if args.child:
         CHILDREN[args.child](args)
     else:

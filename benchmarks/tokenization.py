@@ -17,7 +17,6 @@ import argparse
 import functools
 import json
 import os
-import random
 import shutil
 import statistics
 import subprocess
@@ -27,6 +26,8 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+
+from tokenization_rows import finish, make_tokenizer, prepare, synthetic
 
 CONTENDERS = {
     "ours": "ours: Ray Data, streaming",
@@ -220,7 +221,7 @@ def tell(work: Path, called: float, rows: int, tokens: int, ended: float | None 
 
 
 def compare(work: Path, args: argparse.Namespace) -> dict[str, Any]:
-    prepare(work, args)
+    prepare(work, args.data, args.copies, args.rows)
     runs: dict[str, list[dict[str, float]]] = {name: [] for name in CONTENDERS}
     for number in range(args.repeats):
         for name in CONTENDERS:
@@ -368,97 +369,6 @@ def memory_of(log: list[tuple[float, int]], samples: list[dict[str, float]]) -> 
         "slope_per_100k": slope * 1e5,
         "peak": max(memory for _, memory in done),
     }
-
-
-# --- what it is measured on
-
-
-def prepare(work: Path, args: argparse.Namespace) -> None:
-    import pyarrow as pa
-
-    from zephyr_ray.schemas import PREFERENCES
-
-    make_tokenizer(work / "tokenizer")
-    rows = (
-        list(real(args.data)) * args.copies if args.data else [kept(row, "synthetic") for row in synthetic(args.rows)]
-    )
-    write_preferences(work / "run", "preferences", pa.Table.from_pylist(rows, schema=PREFERENCES))
-
-
-def write_preferences(root: Path, stage: str, table: Any, files: int = 4) -> None:
-    import pyarrow.parquet as pq
-
-    from zephyr_ray.artifacts import Run
-
-    artifact = Run(str(root)).artifact(stage)
-    Path(artifact.path, "data").mkdir(parents=True)
-    size = -(-table.num_rows // files)
-    names = [f"data/{number:06d}-000.parquet" for number in range(files)]
-    for number, name in enumerate(names):
-        pq.write_table(table.slice(number * size, size), Path(artifact.path, name))
-    finish(artifact, names)
-
-
-def finish(artifact: Any, files: list[str]) -> None:
-    Path(artifact.path, "unfinished.json").write_text("{}")
-    artifact.finish({"fingerprint": "benchmark", "files": files})
-
-
-def real(path: str) -> Iterator[dict[str, Any]]:
-    import pyarrow as pa
-
-    from zephyr_ray.data import chunks, sources
-    from zephyr_ray.data.layouts import Dropped
-
-    for piece in sources._pieces(path, "train"):
-        for chunk in chunks.read_piece(pa.Table.from_pylist([piece])):
-            for row in chunks.split_lines(chunk).to_pylist():
-                try:
-                    yield kept(json.loads(row["line"]), row["source"])
-                except (Dropped, ValueError):  # rows that the preferences stage drops
-                    continue
-
-
-def kept(raw: dict[str, Any], where: str) -> dict[str, Any]:
-    from zephyr_ray.data.layouts import preference
-
-    return {**preference(raw), "source": where}
-
-
-def synthetic(count: int) -> Iterator[dict[str, Any]]:
-    """Pairs of made-up words, about 60 tokens of prompt and 40 of each answer, no two alike."""
-    rng = random.Random(0)
-    words = ["".join(rng.choices("etaoinshrdlucmfwypvbgk", k=rng.randint(2, 9))) for _ in range(2_000)]
-    for number in range(count):
-        parts = [" ".join(rng.choices(words, k=rng.randint(*size))) for size in ((10, 40), (5, 30), (5, 30))]
-        yield {
-            "prompt": f"{number} {parts[0]}",
-            "chosen": f"{number} {parts[1]}",
-            "rejected": f"not {number} {parts[2]}",
-        }
-
-
-def make_tokenizer(folder: Path) -> None:
-    """A byte-level BPE tokenizer of 8,000 entries, trained on made-up words and this repository's own text."""
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-    from transformers import PreTrainedTokenizerFast
-
-    root = Path(__file__).resolve().parents[1]
-    own = [path.read_text(encoding="utf-8") for path in sorted(root.glob("zephyr_ray/**/*.py"))]
-    texts = [text for row in synthetic(3_000) for text in row.values()] + own
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
-        vocab_size=8_000,
-        special_tokens=["<unk>", "<s>", "</s>"],
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-        show_progress=False,
-    )
-    tokenizer.train_from_iterator(texts, trainer)
-    PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, unk_token="<unk>", bos_token="<s>", eos_token="</s>"
-    ).save_pretrained(folder)
 
 
 if __name__ == "__main__":
