@@ -1,7 +1,7 @@
 """Serves chat models behind an OpenAI-compatible endpoint, with a chat page at /.
 
-    python serve/app.py --run runs/tiny
-    python serve/app.py --model zephyr=HuggingFaceH4/zephyr-7b-beta --model mine=runs/mine/dpo/checkpoint
+    python serve/app.py --run runs/tiny --open
+    python serve/app.py --model zephyr=HuggingFaceH4/zephyr-7b-beta --model mine=runs/mine/dpo/checkpoint --keys FILE
     serve deploy serve/config.yaml
 
 The first two start Ray on this machine (or join the cluster of RAY_ADDRESS) and run until Ctrl-C. The last one deploys
@@ -48,6 +48,7 @@ def model(args: ModelApplication) -> Application:
     from zephyr_ray.inference.served_model import llm_config
 
     _check_cluster()
+    _check_keys(args.open, args.keys)
     served = ServedModel(**args.model_dump(exclude={"keys", "open"}))
     return build_llm_deployment(
         llm_config(served),
@@ -62,14 +63,9 @@ def chat(args: GatewaySettings) -> Application:
     from ray import serve
 
     from serve.gateway import Gateway
-    from zephyr_ray.inference import keys
 
     _check_cluster()
-    if not args.open and keys.read(args.keys) is None:
-        raise UserError(
-            f"the endpoint has no API keys; set {keys.VARIABLE}, give a file of them (serve/keys.py), or say "
-            "open: true with an HTTP host on loopback"
-        )
+    _check_keys(args.open, args.keys)
     deployment = serve.deployment(
         serve.ingress()(Gateway),
         name="Gateway",
@@ -82,6 +78,17 @@ def chat(args: GatewaySettings) -> Application:
     )
     application: Application = deployment.bind(settings=args)  # type: ignore[attr-defined]
     return application
+
+
+def _check_keys(is_open: bool, file: str | None) -> None:
+    """Of the gateway and of every model alike: replicas have ports of their own."""
+    from zephyr_ray.inference import keys
+
+    if not is_open and keys.read(file) is None:
+        raise UserError(
+            f"the endpoint has no API keys; set {keys.VARIABLE}, give the gateway and every model a file of them "
+            "(serve/keys.py), or say open: true to each, with an HTTP host on loopback"
+        )
 
 
 def _check_cluster() -> None:

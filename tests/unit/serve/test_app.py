@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -169,6 +170,24 @@ def test_wrong_settings_of_the_gateway_are_a_users_error(tmp_path: Path) -> None
 def test_ray_serve_finds_the_class_of_the_arguments(builder: Any) -> None:
     (parameter,) = inspect.signature(builder).parameters.values()
     assert isinstance(parameter.annotation, type)
+
+
+@pytest.mark.parametrize(
+    "build",
+    [
+        lambda: app.model(app.ModelApplication(name="m", path="x/y")),
+        lambda: app.chat(GatewaySettings(models={"m": []})),
+    ],
+    ids=["model", "gateway"],
+)
+def test_neither_a_model_nor_the_gateway_goes_without_keys(
+    monkeypatch: pytest.MonkeyPatch, build: Callable[[], Any]
+) -> None:
+    """A replica has a port of its own: without keys it would be a way around the gateway's."""
+    monkeypatch.delenv("ZEPHYR_API_KEYS", raising=False)
+    monkeypatch.setattr(app, "_check_cluster", lambda: None)
+    with pytest.raises(UserError, match="no API keys"):
+        build()
 
 
 # --- a model that does not start
