@@ -9,13 +9,16 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from serve.command_line import FAST_PATH
 from tests.integration.cluster import REPO, free_port, head
 from tests.integration.service import KEY, Service, describe, make_run
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, BrowserContext, Page
 
 
 @pytest.fixture(scope="package")
@@ -70,3 +73,28 @@ def feedback_rows(served_by_command: tuple[str, Path]) -> Callable[[], list[dict
         return [json.loads(line) for file in sorted(folder.glob("*.jsonl")) for line in file.read_text().splitlines()]
 
     return rows
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """Ends with its module: while it runs, Playwright's event loop is this thread's, and `asyncio.run` refuses."""
+    from tests.integration.chat.browser import launched
+
+    with launched() as browser:
+        yield browser
+
+
+@pytest.fixture
+def context(browser: Browser, chat_page_url: str) -> Iterator[BrowserContext]:
+    from tests.integration.chat.browser import profile
+
+    with profile(browser, chat_page_url) as context:
+        yield context
+
+
+@pytest.fixture
+def page(context: BrowserContext, chat_page_url: str) -> Page:
+    """The page, loaded, with short answers that are the same in every run."""
+    from tests.integration.chat.browser import opened
+
+    return opened(context, chat_page_url)
