@@ -4,7 +4,7 @@
     python jobs/candidates.py --recipe RECIPE --set prompts.train=FILE --set sampling.budget_usd=20
 
 What is missing before it (prompts, a supervised model that answers) is made first. An interrupted job goes on where it
-stopped and pays for no answer twice.
+stopped, and no answer that was written is asked for again.
 """
 
 from zephyr_ray.cli import job

@@ -4,8 +4,8 @@
     python jobs/judgments.py --recipe recipes/tiny.yaml
     python jobs/judgments.py --recipe RECIPE --set judging.budget_usd=20
 
-What is missing before it (prompts, candidates) is made first. An interrupted job goes on where it stopped and pays for
-no judgment twice.
+What is missing before it (prompts, candidates) is made first. An interrupted job goes on where it stopped, and no
+judgment that was written is asked for again.
 """
 
 from zephyr_ray.cli import job

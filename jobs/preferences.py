@@ -1,8 +1,9 @@
-"""Reads preference files in any known layout -> preferences, in <run.root>/preferences/data.
+"""Reads judgments, or preference files in any known layout -> preferences, in <run.root>/preferences/data.
 
-    python jobs/preferences.py --recipe recipes/tiny.yaml --set preferences.train=FILE
+    python jobs/preferences.py --recipe RECIPE
+    python jobs/preferences.py --recipe RECIPE --set preferences.train=FILE
 
-Ends with what the dataset doctor found: rows in, kept, and dropped by reason.
+Ends with rows in, kept, and dropped by reason, and with a report of them: report.html and report.png beside the data.
 """
 
 from zephyr_ray.cli import job

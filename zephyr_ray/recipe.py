@@ -99,7 +99,8 @@ class Training(Section):
     """Packed: sdpa (torch, a call per completion), flex (FlexAttention), flash (the package flash-attn).
     auto: sdpa on a CPU; on a GPU flash where it is installed, else flex."""
     micro_batch: int = compute(8, ge=1)
-    """Padded: rows (pairs in DPO) per forward pass of one worker; the rest of the global batch is accumulated."""
+    """Padded, and SFT with `packing`: rows (pairs in DPO) per forward pass of one worker; the rest of the global batch
+    is accumulated."""
     zero_stage: Literal[0, 1, 2, 3] = compute(0)
     """DeepSpeed ZeRO stage; 0 is plain data parallelism."""
     gradient_checkpointing: bool = compute(False)
@@ -236,7 +237,7 @@ class ReferenceLogps(Section):
     labels: dict[str, str] = compute({})
     """Ray node labels that their nodes must carry."""
     batch_size: int = compute(16, ge=1)
-    """Pairs per forward pass."""
+    """Padded: pairs per forward pass. Packed, `dpo.training.tokens_per_micro_batch` bounds it."""
 
 
 class DPO(Optimisation):
