@@ -1,7 +1,7 @@
 """Reads preferences and a supervised model -> a model aligned by dDPO, in <run.root>/dpo/checkpoint.
 
     python jobs/dpo.py
-    python jobs/dpo.py --recipe recipes/tiny.yaml --set preferences.train=FILE --set model.path=DIR_OR_HUB_ID
+    python jobs/dpo.py --recipe RECIPE --set preferences.train=FILE --set model.path=DIR_OR_HUB_ID
     ray job submit --address http://HEAD:8265 --working-dir . -- python jobs/dpo.py --set run.root=s3://BUCKET/RUN
 
 What is missing before it (the supervised model of an `sft` section, preferences, tokenized rows, reference log-probs)
