@@ -1,6 +1,6 @@
 """Reads dialogues and a raw model -> a supervised model (dSFT), in <run.root>/sft/checkpoint.
 
-    python jobs/sft.py --recipe RECIPE --set dialogues.train=FILE --set sft.base=DIR_OR_HUB_ID
+python jobs/sft.py --recipe RECIPE --set dialogues.train=FILE --set sft.base=DIR_OR_HUB_ID
 """
 
 from zephyr_ray.cli import job

@@ -1,6 +1,6 @@
 """Reads preferences and a model's tokenizer -> tokenized pairs, in <run.root>/tokenized/data.
 
-    python jobs/tokenized.py --recipe RECIPE --set preferences.train=FILE --set model.path=DIR_OR_HUB_ID
+python jobs/tokenized.py --recipe RECIPE --set preferences.train=FILE --set model.path=DIR_OR_HUB_ID
 """
 
 from zephyr_ray.cli import job

@@ -41,14 +41,14 @@ class ModelApplication(ServedModel):
 
 def model(args: ModelApplication) -> Application:
     """The application of one model; it has no route of its own (`route_prefix: null`)."""
+    _check_cluster()
+    _check_keys(args.open, args.keys)
     from ray import serve
     from ray.serve.llm import build_llm_deployment
 
     from zephyr_ray.inference.chat_server import ChatServer
     from zephyr_ray.inference.served_model import llm_config
 
-    _check_cluster()
-    _check_keys(args.open, args.keys)
     served = ServedModel(**args.model_dump(exclude={"keys", "open"}))
     return build_llm_deployment(
         llm_config(served),
@@ -60,12 +60,12 @@ def model(args: ModelApplication) -> Application:
 
 def chat(args: GatewaySettings) -> Application:
     """The application that clients reach: page, OpenAI routes, feedback."""
+    _check_cluster()
+    _check_keys(args.open, args.keys)
     from ray import serve
 
     from serve.gateway import Gateway
 
-    _check_cluster()
-    _check_keys(args.open, args.keys)
     deployment = serve.deployment(
         serve.ingress()(Gateway),
         name="Gateway",
