@@ -2,7 +2,8 @@
 
     python -m zephyr_ray.leave --seconds 270
 
-is the preStop hook of cluster.yaml's training pods. An idle node leaves the cluster at once.
+is the preStop hook of cluster.yaml's training pods, whose RAY_ADDRESS names the cluster. An idle node leaves the
+cluster at once.
 """
 
 from __future__ import annotations
@@ -13,24 +14,33 @@ import socket
 import sys
 import time
 
+from zephyr_ray.errors import UserError
+
 _ANSWER_S = 10
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seconds", type=int, required=True, help="until the node goes")
-    parser.add_argument("--address", default=os.environ.get("RAY_ADDRESS"), help="the cluster's GCS (RAY_ADDRESS)")
     options = parser.parse_args()
-    if not options.address:
-        parser.error("give --address host:port of the cluster's GCS, or set RAY_ADDRESS")
-    return _drain(options.address, options.seconds)
+    try:
+        return _drain(options.seconds)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
 
 
-def _drain(address: str, seconds: int) -> int:
+def _drain(seconds: int) -> int:
     """Drains the worker node of this host. Ray's own `drain-node` would join the node as a driver to learn its id."""
     from ray._raylet import GcsClient  # type: ignore[attr-defined]
     from ray.core.generated import autoscaler_pb2, gcs_pb2
 
+    from zephyr_ray.address import check_driver
+
+    address = os.environ.get("RAY_ADDRESS")
+    if not address:
+        raise UserError("RAY_ADDRESS is not set; give host:port of the cluster's GCS in it")
+    check_driver()
     client = GcsClient(address=address)
     alive = gcs_pb2.GcsNodeInfo.GcsNodeState.ALIVE  # type: ignore[attr-defined]
     nodes = client.get_all_node_info(timeout=_ANSWER_S).values()
