@@ -31,11 +31,11 @@ from typing import Any
 from feedback_memory import KINDS, summary, watch
 from feedback_rows import SAMPLES, made_rows, write_prompts, write_source
 from feedback_server import ask_server, server
+from processes import QUIET
 
 PARTS = ("overhead", "ideal")
 CONTENDERS = {"ours": "ours: Ray Data, ledger", "bare": "bare: asyncio, semaphore, openai client"}
 ASKING = ("candidates", "judgments")
-QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
 
 
 def main() -> None:

@@ -8,6 +8,8 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
+from processes import family
+
 MIB = 1 << 20
 OF_RAY = ("_StatsActor", "AutoscalingCoordinator", "DashboardAgent", "RuntimeEnvAgent", "DashboardHead", "LoggerHead")
 """Ray's own actors, which are there whatever runs."""
@@ -19,14 +21,9 @@ def watch(child: subprocess.Popen[bytes], every_s: float = 0.5) -> Iterator[dict
     """The driver and every Ray worker under it, until it ends: [pid, title, RSS, RSS less shared, CPU seconds]."""
     import psutil
 
-    top = psutil.Process(child.pid)
     while child.poll() is None:
         seen = []
-        try:
-            family = [top, *top.children(recursive=True)]
-        except psutil.NoSuchProcess:
-            break
-        for process in family:
+        for process in family(child):
             try:
                 title = "driver" if process.pid == child.pid else " ".join(process.cmdline()).strip()
                 if title != "driver" and (not title.startswith("ray::") or any(own in title for own in OF_RAY)):

@@ -27,6 +27,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from processes import QUIET, family
 from tokenization_rows import finish, make_tokenizer, prepare, synthetic
 
 CONTENDERS = {
@@ -293,24 +294,18 @@ def start_child(work: Path, name: str, args: argparse.Namespace) -> subprocess.P
         "--cpus",
         str(args.cpus),
     ]
-    quiet = {"RAY_USAGE_STATS_ENABLED": "0", "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
     with open(work / "child.log", "ab") as log:
-        return subprocess.Popen(command, env={**os.environ, **quiet}, stdout=log, stderr=log)
+        return subprocess.Popen(command, env={**os.environ, **QUIET}, stdout=log, stderr=log)
 
 
 def watch(child: subprocess.Popen[bytes], every_s: float = 0.5) -> Iterator[dict[str, float]]:
     """Memory of a process and all that come from it, until it ends."""
     import psutil
 
-    top = psutil.Process(child.pid)
     while child.poll() is None:
         total = driver = workers = 0
         cpu = 0.0
-        try:
-            family = [top, *top.children(recursive=True)]
-        except psutil.NoSuchProcess:
-            break
-        for process in family:
+        for process in family(child):
             try:
                 pss, line = process.memory_full_info().pss, process.cmdline()
                 times = process.cpu_times()
