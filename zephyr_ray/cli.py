@@ -166,9 +166,9 @@ def _execute(recipe: Recipe, run: Run, order: list[Stage], known: Known) -> int:
 
 def _tell_failure(error: Exception, terminal: Terminal) -> int:
     """What ended the command, and its exit status: 2 where the user can mend it, 1 with the traceback else."""
-    if not isinstance(error, UserError):
-        traceback.print_exc()
     refusal = error if isinstance(error, UserError) else raised_by_user(error)
+    if refusal is not error:
+        traceback.print_exc()
     failure = f"failed: {type(error).__name__}: {_first_line(error)}; the same command goes on from here"
     terminal.say(f"error: {refusal}" if refusal else failure, style="red")
     terminal.say(f"log: {terminal.log_path}")

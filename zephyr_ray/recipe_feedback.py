@@ -41,7 +41,8 @@ class Endpoint(Section):
     timeout_s: float = compute(300.0, gt=0)
     """Seconds to wait for an answer (for a connection: at most 10) before the request is sent again."""
     retries: int = compute(5, ge=0)
-    """How often a request is sent again after 408, 409, 425, 429, 5xx, a timeout, a lost line or a broken reply."""
+    """How often a request is sent again after 408, 409, 425, 429, 5xx, a timeout, a lost connection or a broken
+    reply."""
     price: Price | None = compute(None)
     """What it costs; None: nothing."""
 
