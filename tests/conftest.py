@@ -10,13 +10,15 @@ import pytest
 from hypothesis import HealthCheck, settings
 from pytest_socket import socket_allow_hosts
 
-# Before anything imports ray or a Hugging Face library: no usage reports, no network.
+# Before anything imports ray or a Hugging Face library: no usage reports, no network. Engines on a CPU get no cores of
+# their own: by vLLM's default each would take the same ones.
 os.environ.update(
     RAY_USAGE_STATS_ENABLED="0",
     RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO="0",
     HF_HUB_OFFLINE="1",
     HF_HUB_DISABLE_TELEMETRY="1",
     TOKENIZERS_PARALLELISM="false",
+    VLLM_CPU_OMP_THREADS_BIND="nobind",
 )
 
 settings.register_profile("zephyr", deadline=None, suppress_health_check=[HealthCheck.too_slow])

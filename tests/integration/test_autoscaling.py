@@ -27,8 +27,7 @@ GONE_S = IDLE_S + 60  # a busy machine ends nodes late
 @pytest.fixture(scope="module")
 def autoscaled(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Head]:
     """A head without CPUs, started for the chat endpoint as `cluster.yaml` starts it."""
-    variables = {**FAST_PATH, "ZEPHYR_API_KEYS": KEY, "VLLM_NO_USAGE_STATS": "1"}
-    variables |= {"VLLM_CPU_OMP_THREADS_BIND": "nobind", "OMP_NUM_THREADS": "1"}
+    variables = {**FAST_PATH, "ZEPHYR_API_KEYS": KEY, "VLLM_NO_USAGE_STATS": "1", "OMP_NUM_THREADS": "1"}
     variables["RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S"] = "5"  # of 30: HAProxy is on this machine
     for name in ("RAY_SERVE_HAPROXY_STATS_PORT", "RAY_SERVE_HAPROXY_METRICS_PORT"):
         variables[name] = str(free_port())

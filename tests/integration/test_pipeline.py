@@ -76,7 +76,7 @@ def test_killed_three_times_it_ends_the_same(whole: Path, tmp_path: Path, way: t
 
 
 def test_one_engine_of_two_is_killed(tmp_path: Path, way: tuple[str, ...], base_model: Path) -> None:
-    root, prompts = tmp_path / "run", 400
+    root, prompts = tmp_path / "run", 200
     engines = (
         f"sampling.deployments=[{{name: random, model: {base_model}, accelerator: cpu, dtype: float32, "
         "max_model_len: 128, max_in_flight: 16, min_replicas: 2, max_replicas: 2, engine: {max_num_seqs: 16}}]"

@@ -83,7 +83,7 @@ def test_one_worker_trains_the_same_run_as_two(
 def test_reference_logps_repeat_only_what_was_in_flight(
     prepared: Path, overrides: tuple[str, ...], tmp_path: Path
 ) -> None:
-    slow = (*overrides, "tiny.preference_prompts=600", "reference_logps.batch_size=1")
+    slow = (*overrides, "tiny.preference_prompts=300", "reference_logps.batch_size=1")
     root = tmp_path / "run"
     run_job("tokenized", root, *slow)
     data = root / "reference_logps" / "data"

@@ -27,8 +27,7 @@ def chat_service(tmp_path_factory: pytest.TempPathFactory, base_model: Path, ada
     folder = tmp_path_factory.mktemp("service")
     run = make_run(folder / "run", base_model)
     variables = {**FAST_PATH, "ZEPHYR_API_KEYS": KEY, "PYTHONPATH": str(REPO), "VLLM_NO_USAGE_STATS": "1"}
-    # One thread an engine, on no core of its own: replicas that start while others answer get their share.
-    variables |= {"VLLM_CPU_OMP_THREADS_BIND": "nobind", "OMP_NUM_THREADS": "1"}
+    variables["OMP_NUM_THREADS"] = "1"  # replicas that start while others answer get their share
     variables["RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S"] = "5"  # of 30: HAProxy is on this machine
     for name in ("RAY_SERVE_HAPROXY_STATS_PORT", "RAY_SERVE_HAPROXY_METRICS_PORT"):
         variables[name] = str(free_port())
