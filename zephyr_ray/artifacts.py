@@ -4,6 +4,7 @@
 <root>/<stage>/dropped/*.parquet                 the rows left out of it, with their reasons
 <root>/<stage>/unfinished.json                   while it is being made: the fingerprint of what is being made
 <root>/<stage>/manifest.json                     written last; an artifact without one does not exist
+<root>/<stage>/replies/                          what servers answered, and were paid for; outlives the artifact
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ import pyarrow.fs as pafs
 from zephyr_ray.errors import UserError
 from zephyr_ray.storage import check_there, open_filesystem, refusal, write_bytes
 
+REPLIES = "replies"
 _CHUNK = 1 << 22
 
 
@@ -97,7 +99,8 @@ class Artifact:
         """Makes the folder ready for this fingerprint, and says whether an earlier try left work to resume.
 
         Work of another fingerprint is deleted first: its manifest before all else, and `unfinished.json` never, so that
-        a kill in the middle leaves neither a manifest of what is no more nor a folder that is nobody's.
+        a kill in the middle leaves neither a manifest of what is no more nor a folder that is nobody's. Replies stay:
+        what is asked again is found among them.
 
         Raises:
             UserError: There is something in the folder that no stage made.
@@ -120,7 +123,8 @@ class Artifact:
         inside = filesystem.get_file_info(pafs.FileSelector(self.path))
         for info in sorted(inside, key=lambda each: each.base_name != "manifest.json"):
             if info.type == pafs.FileType.Directory:
-                filesystem.delete_dir(info.path)
+                if info.base_name != REPLIES:
+                    filesystem.delete_dir(info.path)
             elif info.base_name != "unfinished.json":
                 filesystem.delete_file(info.path)
 

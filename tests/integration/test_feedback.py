@@ -28,15 +28,16 @@ FAULTS = {"429": 0.2, "500": 0.1, "hang": 0.05, "malformed": 0.1, "refuse": 0.05
 class Stages:
     """A run whose stages are made in this process."""
 
-    def __init__(self, root: Path, *overrides: str):
+    def __init__(self, root: Path, *overrides: str, fingerprint: str = "fingerprint"):
+        self.fingerprint = fingerprint
         base = ["sft.base=tiny", f"run.root={root}", *overrides]
         self.recipe = recipe_file.load([], base)
         self.run = Run(str(root))
 
     def artifact(self, stage: str) -> Artifact:
         artifact = self.run.artifact(stage)
-        if artifact.manifest() is None:
-            artifact.begin("fingerprint")
+        if not artifact.is_finished(self.fingerprint):
+            artifact.begin(self.fingerprint)
         return artifact
 
     def prompts(self, count: int, *more: str) -> Artifact:
@@ -56,14 +57,14 @@ class Stages:
         table = pa.Table.from_pylist(rows, schema=mixed_schema(PROMPTS))
         artifact = self.artifact("prompts")
         report = sink.write(ray.data.from_arrow(table), artifact, PROMPTS)
-        artifact.finish({"fingerprint": "fingerprint", "files": report.files})
+        artifact.finish({"fingerprint": self.fingerprint, "files": report.files})
         return artifact
 
     def candidates(self) -> Any:
         from zephyr_ray.data.candidates import make_candidates
 
         report, _ = make_candidates(self.recipe, self.run.artifact("prompts"), self.artifact("candidates"))
-        self.run.artifact("candidates").finish({"fingerprint": "fingerprint", "files": report.files})
+        self.run.artifact("candidates").finish({"fingerprint": self.fingerprint, "files": report.files})
         return report
 
     def judgments(self) -> Any:
@@ -73,7 +74,7 @@ class Stages:
         section = self.recipe.judging
         reward_model = reward_model_source(section) if section and section.reward_model else None
         made = make_judgments(self.recipe, self.run.artifact("candidates"), self.artifact("judgments"), reward_model)
-        self.run.artifact("judgments").finish({"fingerprint": "fingerprint", "files": made[0].files})
+        self.run.artifact("judgments").finish({"fingerprint": self.fingerprint, "files": made[0].files})
         return made
 
     def rows(self, stage: str, folder: str = "data") -> list[dict[str, Any]]:
@@ -135,7 +136,7 @@ def test_rows_that_failed_are_what_the_next_run_asks_for(tmp_path: Path, server:
     assert len({row["prompt_id"] for row in stages.rows("candidates")}) == 60
     assert set(server.billed.values()) == {1}
     assert first.keys() < server.billed.keys()
-    assert not Path(stages.run.path, "candidates", "replies").exists()
+    assert len(list(Path(stages.run.path, "candidates", "replies").iterdir())) == 1
 
 
 def test_a_budget_is_never_passed_and_more_of_it_goes_on(tmp_path: Path, server: FaultServer) -> None:
@@ -223,6 +224,28 @@ def test_judges_rate_every_answer_and_no_judgment_is_paid_for_twice(tmp_path: Pa
         assert all(reply["complaint"] is None and reply["raw"] for reply in row["replies"])
     assert agreement["orders"]["overall"]["pairs"] == 3 * checked
     assert any("two orders" in line for line in lines)
+
+
+def test_a_changed_recipe_pays_for_what_is_new_alone(tmp_path: Path, server: FaultServer) -> None:
+    def paid(fingerprint: str, samples: int, *changed: str, url: str = server.url) -> int:
+        """For how many requests, by now."""
+        models = (f"sampling.endpoints={pool(url)}", f"judging.judges={pool(url)}", "judging.position_check=0")
+        overrides = (*models, f"sampling.samples={samples}", "judging.aspects=[overall]", *changed)
+        stages = Stages(tmp_path / "run", *overrides, fingerprint=fingerprint)
+        if not stages.run.artifact("prompts").manifest():
+            stages.prompts(10)
+        stages.candidates()
+        report, _, _ = stages.judgments()
+        assert (report.rows_in, report.rows_out) == (10, 10)
+        assert all(len(row["completions"]) == samples for row in stages.rows("judgments"))
+        return sum(server.billed.values())
+
+    assert paid("at first", 2) == 10 * (2 + 1)
+    assert paid("one more answer, which is judged beside the others", 3) == 10 * (3 + 2)
+    assert paid("one more aspect", 3, "judging.aspects=[helpfulness, overall]") == 10 * (3 + 3)
+    assert paid("at first, elsewhere", 2, url=server.url.replace("127.0.0.1", "localhost")) == 10 * (3 + 3)
+    assert set(server.billed.values()) == {1}
+    assert paid("another temperature", 2, "judging.temperature=0.5") == 10 * (3 + 4)
 
 
 def test_a_refused_judgment_is_null_and_a_lost_one_is_asked_again(tmp_path: Path, server: FaultServer) -> None:

@@ -21,13 +21,14 @@ import ray
 import ray.data
 
 from zephyr_ray import cluster
-from zephyr_ray.artifacts import Artifact
+from zephyr_ray.artifacts import REPLIES, Artifact
 from zephyr_ray.data import sink, sources
 from zephyr_ray.data.messages import Reason
 from zephyr_ray.data.sink import Report
 from zephyr_ray.errors import UserError
-from zephyr_ray.inference.deployed import deployed
-from zephyr_ray.inference.ledger import FOLDER, Ledger
+from zephyr_ray.inference import segments
+from zephyr_ray.inference.deployed import Application, deployed
+from zephyr_ray.inference.ledger import Ledger
 from zephyr_ray.recipe_feedback import Judging, Sampling
 
 _SHOW_S = 1.0
@@ -47,8 +48,8 @@ class Asking:
 
     ledger: Any
     """Handle of the `Ledger` actor."""
-    applications: dict[str, str]
-    """Serve applications of the deployments, by member."""
+    applications: dict[str, Application]
+    """Of the deployments, by member."""
     done: pa.ChunkedArray
     """Ids of the rows that earlier tries wrote."""
 
@@ -106,12 +107,12 @@ def settle(section: Sampling | Judging, source: Artifact, asked: Asking, artifac
             f"{artifact.stage}: {left:,} of {report.rows_in:,} rows failed, more than {field}.max_failed="
             f"{section.max_failed:g} allows ({_first_detail(artifact, Reason.REQUEST_FAILED)}); {again}"
         )
-    artifact.run.filesystem.delete_dir(posixpath.join(artifact.path, FOLDER))
+    segments.merge(artifact.run.filesystem, posixpath.join(artifact.path, REPLIES))
     return report
 
 
 def totals_line(totals: dict[str, float]) -> str:
-    """What was asked in all tries, for a person."""
+    """What was asked in all tries, those of former recipes too, for a person."""
     line = f"  {totals['requests']:,} replies, {totals['prompt_tokens']:,} + {totals['tokens']:,} tokens"
     return line + (f", {totals['usd']:.2f} US dollars" if totals["usd"] else "")
 

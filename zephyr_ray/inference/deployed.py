@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from zephyr_ray import cluster
@@ -21,8 +22,17 @@ if TYPE_CHECKING:
 _ENGINE = {"structured_outputs_config": {"backend": "xgrammar", "disable_any_whitespace": True}}
 
 
+@dataclass(frozen=True)
+class Application:
+    """A deployment on Ray Serve."""
+
+    name: str
+    fingerprint: str
+    """Of the model's weights and tokenizer."""
+
+
 @contextlib.contextmanager
-def deployed(stage: str, deployments: Sequence[Deployment], run: Run) -> Iterator[dict[str, str]]:
+def deployed(stage: str, deployments: Sequence[Deployment], run: Run) -> Iterator[dict[str, Application]]:
     """Starts the deployments, waits until all of them answer, and yields their applications by name.
 
     Serve itself is started without any HTTP proxy, and shut down if this started it.
@@ -40,9 +50,7 @@ def deployed(stage: str, deployments: Sequence[Deployment], run: Run) -> Iterato
     if not was_running:
         serve.start(proxy_location="Disabled")
     try:
-        for each in deployments:
-            _start(names[each.name], served_model(each, run))
-        yield names
+        yield {each.name: _start(names[each.name], served_model(each, run)) for each in deployments}
     finally:
         for name in names.values():
             serve.delete(name)
@@ -63,19 +71,20 @@ def served_model(deployment: Deployment, run: Run) -> ServedModel:
     return ServedModel.model_validate({**place, **fields, "revision": revision, "drain_s": 10})
 
 
-def _start(application: str, model: ServedModel) -> None:
+def _start(name: str, model: ServedModel) -> Application:
     from ray import serve
     from ray.serve.llm import build_llm_deployment
 
     from zephyr_ray.inference.policy_server import PolicyServer
     from zephyr_ray.inference.served_model import llm_config
 
-    app = build_llm_deployment(llm_config(model), deployment_cls=PolicyServer)
+    config = llm_config(model)
     try:
-        serve.run(app, name=application, route_prefix=None)
+        serve.run(build_llm_deployment(config, deployment_cls=PolicyServer), name=name, route_prefix=None)
     except RuntimeError as error:
         last = [line.strip() for line in str(error).splitlines() if line.strip()][-1:]
         raise UserError(f"{model.name} does not start ({''.join(last)[:300]}); its log is in this job's") from None
+    return Application(name, config.engine_kwargs["fingerprint_value"])
 
 
 def _is_running() -> bool:

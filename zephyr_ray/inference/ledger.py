@@ -1,8 +1,8 @@
-"""Reads replies as they come -> <artifact>/replies/*.jsonl, so that no reply is paid for twice; keeps to a budget.
+"""Reads replies as they come -> <artifact>/replies, so that no reply is paid for twice; keeps to a budget.
 
 One actor for a stage, beside the driver. A reply counts once it is written here: a worker or a whole job that dies
-later finds it again, and only requests that were under way are sent a second time. The replies of a finished stage are
-in its rows; the ledger goes when the stage ends.
+later finds it again, and only requests that were under way are sent a second time. A reply is known by its request, so
+a recipe that is changed later has those that it still asks for; nothing here is ever deleted.
 """
 
 from __future__ import annotations
@@ -10,24 +10,22 @@ from __future__ import annotations
 import asyncio
 import json
 import posixpath
-import re
 import sqlite3
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Collection
 from typing import Any
 
 import pyarrow.fs as pafs
 
-from zephyr_ray.artifacts import Artifact
+from zephyr_ray.artifacts import REPLIES, Artifact
+from zephyr_ray.inference import segments
 
-FOLDER = "replies"
-_NUMBER = re.compile(r"\d+")
 _COMMIT_S = 0.5  # between two objects, where a file cannot be appended to
 _GATHER_S = 0.02  # that a worker's replies wait for each other: little beside an answer's seconds
 _QUIET_S = 600.0  # without a reply to any request, after which held money is nobody's: its worker is dead
 
 
 class Ledger:
-    """The replies of a stage, in this try and those before it, and what they cost.
+    """The replies to a stage, in this try and all before it, whatever the recipe was, and what they cost.
 
     Replies are looked up in a temporary database on disk, so memory stays flat.
     """
@@ -48,22 +46,20 @@ class Ledger:
         self._budget, self._held = budget_usd, 0.0
         self._changed = asyncio.Condition()
         self._totals = {"requests": 0, "prompt_tokens": 0, "tokens": 0, "usd": 0.0}
-        folder = posixpath.join(artifact.path, FOLDER)
-        filesystem = artifact.run.filesystem
-        filesystem.create_dir(folder, recursive=True)
-        names = _segments(filesystem, folder)
-        skip = frozenset(done)
-        for name in names:
-            for record in read_segment(filesystem, name):
+        filesystem, folder = artifact.run.filesystem, posixpath.join(artifact.path, REPLIES)
+        earlier = segments.merge(filesystem, folder)
+        if earlier is not None:
+            skip = frozenset(done)
+            for record in segments.read(filesystem, earlier):
                 self._add(record, look_up=record["prompt_id"] not in skip)
-        number = 1 + max((int(_NUMBER.findall(posixpath.basename(name))[0]) for name in names), default=0)
-        self._write = _writer(filesystem, posixpath.join(folder, f"{number:03d}"))
+        number = segments.number_of(earlier) + 1 if earlier else 1
+        self._write = segments.Writer(filesystem, folder, number)
         self._waiting: list[tuple[list[dict[str, Any]], asyncio.Future[None]]] = []
         self._committer: asyncio.Task[None] | None = None
         self._wait = 0.0 if isinstance(filesystem, pafs.LocalFileSystem) else _COMMIT_S
 
     async def replies(self, prompt_ids: list[str]) -> dict[str, dict[str, dict[str, Any]]]:
-        """For each of the rows, the answers that are there, by key. Rows without one are left out."""
+        """For each of the rows, the answers that are there, by their request's key. Rows without one are left out."""
         found: dict[str, dict[str, dict[str, Any]]] = {}
         for prompt_id in prompt_ids:
             rows = self._index.execute("SELECT key, answer FROM replies WHERE prompt_id = ?", (prompt_id,))
@@ -90,7 +86,8 @@ class Ledger:
             self._changed.notify_all()
 
     async def record(self, records: list[dict[str, Any]], reserved: float) -> None:
-        """Writes replies: {prompt_id, key, answer, prompt_tokens, usd}. They are safe when this returns.
+        """Writes replies: {prompt_id, key (of the request), answer, prompt_tokens, usd}. They are safe when this
+        returns.
 
         Args:
             records: The replies.
@@ -193,42 +190,3 @@ class LedgerLink:
                 recorded.set_result(None)
             else:
                 recorded.set_exception(error)
-
-
-def read_segment(filesystem: pafs.FileSystem, path: str) -> Iterator[dict[str, Any]]:
-    """The records of one file; the last line may have been cut off by a kill."""
-    with filesystem.open_input_stream(path) as stream:
-        text = stream.read()
-    for line in text.split(b"\n")[:-1]:
-        if line:
-            yield json.loads(line)
-
-
-def _segments(filesystem: pafs.FileSystem, folder: str) -> list[str]:
-    infos = filesystem.get_file_info(pafs.FileSelector(folder))
-    return sorted(info.path for info in infos if info.path.endswith(".jsonl"))
-
-
-def _writer(filesystem: pafs.FileSystem, prefix: str) -> Callable[[Iterable[dict[str, Any]]], None]:
-    """Appends records to one file where that can be done, and writes an object for each batch where not."""
-    if isinstance(filesystem, pafs.LocalFileSystem):
-        file = open(f"{prefix}.jsonl", "ab", buffering=0)  # noqa: SIM115 (open until the actor ends)
-        return lambda records: _write_all(file, _lines(records))
-    count = 0
-
-    def write_object(records: Iterable[dict[str, Any]]) -> None:
-        nonlocal count
-        with filesystem.open_output_stream(f"{prefix}-{count:08d}.jsonl") as stream:
-            stream.write(_lines(records))
-        count += 1
-
-    return write_object
-
-
-def _write_all(file: Any, data: bytes) -> None:
-    while data:
-        data = data[file.write(data) :]
-
-
-def _lines(records: Iterable[dict[str, Any]]) -> bytes:
-    return b"".join(json.dumps(record).encode() + b"\n" for record in records)

@@ -1,7 +1,7 @@
 """Reads requests to one member of a pool -> answers or failures: bounded, retried, paid for once.
 
-A reply that the ledger holds is not asked for again. Waits between tries are random up to a doubling bound (tenacity),
-or what the server's Retry-After says.
+A request that the ledger holds a reply to is not sent again. Waits between tries are random up to a doubling bound
+(tenacity), or what the server's Retry-After says.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import Any
 
 import tenacity
 
+from zephyr_ray.artifacts import content_id
 from zephyr_ray.inference.answers import Answer, Failure
 from zephyr_ray.inference.ledger import LedgerLink
 from zephyr_ray.inference.limit import AdaptiveLimit
@@ -40,6 +41,7 @@ class Member:
         *,
         in_flight: int,
         retries: int,
+        identity: str = "",
         ledger: LedgerLink | None = None,
         price: Price | None = None,
     ):
@@ -48,24 +50,25 @@ class Member:
             server: Who answers.
             in_flight: Requests that may be open.
             retries: How often a request is sent again.
+            identity: Who answers, wherever it runs: with the request, what the ledger knows a reply by.
             ledger: Keeps replies. None: nothing is kept, and nothing costs.
             price: What tokens cost.
         """
-        self._server, self._retries = server, retries
+        self._server, self._retries, self._identity = server, retries, identity
         self._ledger, self._price = ledger, price
         self._limit = AdaptiveLimit(in_flight)
         self._failed_in_a_row = 0
         self._given_up: str | None = None
 
-    async def ask(self, prompt_id: str, key: str, body: dict[str, Any], known: Mapping[str, Any]) -> Answer | Failure:
+    async def ask(self, prompt_id: str, body: dict[str, Any], known: Mapping[str, Any]) -> Answer | Failure:
         """One answer.
 
         Args:
             prompt_id: Of the row that the request is for.
-            key: What identifies the request in the ledger.
             body: Of the request, less the model.
             known: The ledger's replies for this row, by key.
         """
+        key = content_id(self._identity, body)
         if key in known:
             return Answer(**known[key])
         usd = self._most_it_costs(body)

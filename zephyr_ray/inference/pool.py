@@ -9,12 +9,15 @@ from typing import Any
 
 import pyarrow as pa
 
+from zephyr_ray.artifacts import content_id
 from zephyr_ray.inference.answers import Answer, Failure, Request, candidates_row, messages_of, plan, worst
+from zephyr_ray.inference.deployed import Application
 from zephyr_ray.inference.ledger import LedgerLink
 from zephyr_ray.inference.member import Member
 from zephyr_ray.inference.servers import DeployedServer, HttpServer
 from zephyr_ray.recipe_feedback import Deployment, Endpoint, Sampling
 from zephyr_ray.schemas import CANDIDATES
+from zephyr_ray.section import semantic
 
 ANSWERED = pa.schema([*CANDIDATES, ("failure", pa.string())])
 """Candidates, and the kind of the worst failure among a row's requests (`answers.worst`), null where none failed."""
@@ -32,14 +35,14 @@ class Pool:
         servers: tuple[Endpoint | Deployment, ...],
         workers: int,
         *,
-        applications: Mapping[str, str],
+        applications: Mapping[str, Application],
         ledger: Any = None,
     ):
         """
         Args:
             servers: The members.
             workers: Pools among which a member's `max_in_flight` is divided.
-            applications: Names of the Serve applications of those that are deployments.
+            applications: Those that are deployments, by name.
             ledger: Handle of the stage's `Ledger` actor, if it keeps one.
         """
         self._ledger = LedgerLink(ledger) if ledger is not None else None
@@ -47,7 +50,8 @@ class Pool:
             each.name: Member(
                 HttpServer(each, in_flight_share(each, workers))
                 if isinstance(each, Endpoint)
-                else DeployedServer(applications[each.name], each),
+                else DeployedServer(applications[each.name].name, each),
+                identity=_identity(each, applications),
                 in_flight=in_flight_share(each, workers),
                 retries=each.retries,
                 ledger=self._ledger,
@@ -64,7 +68,7 @@ class Pool:
 class CandidatePool(Pool):
     """Answers prompts."""
 
-    def __init__(self, sampling: Sampling, run_seed: int, applications: Mapping[str, str], ledger: Any = None):
+    def __init__(self, sampling: Sampling, run_seed: int, applications: Mapping[str, Application], ledger: Any = None):
         super().__init__(sampling.servers, sampling.workers, applications=applications, ledger=ledger)
         self._sampling, self._run_seed = sampling, run_seed
         self._fields: dict[str, Any] = {
@@ -88,8 +92,13 @@ class CandidatePool(Pool):
 
     async def _answer(self, prompt: dict[str, Any], request: Request, known: Mapping[str, Any]) -> Answer | Failure:
         body = {"messages": messages_of(request, prompt["messages"]), "seed": request.seed, **self._fields}
-        member = self.members[request.member]
-        return await member.ask(prompt["prompt_id"], f"{request.member}/{request.sample}", body, known)
+        return await self.members[request.member].ask(prompt["prompt_id"], body, known)
+
+
+def _identity(member: Endpoint | Deployment, applications: Mapping[str, Application]) -> str:
+    """What a member is, wherever it runs: an endpoint by its name and model, a deployment by its weights too."""
+    weights = applications[member.name].fingerprint if isinstance(member, Deployment) else None
+    return content_id(semantic(member), weights)
 
 
 def in_flight_share(member: Endpoint | Deployment, workers: int) -> int:

@@ -9,6 +9,7 @@ import ray.data
 from ray.data import ActorPoolStrategy
 
 from zephyr_ray import cluster
+from zephyr_ray.inference.deployed import Application
 from zephyr_ray.inference.pool import CALLS, CandidatePool, in_flight_share, rows_per_batch
 from zephyr_ray.recipe import Recipe
 from zephyr_ray.recipe_feedback import Sampling
@@ -40,7 +41,7 @@ def answer(
     sampling: Sampling,
     prompts: ray.data.Dataset,
     *,
-    applications: Mapping[str, str],
+    applications: Mapping[str, Application],
     ledger: Any = None,
 ) -> ray.data.Dataset:
     """Rows of `pool.ANSWERED`, by servers.

@@ -9,6 +9,7 @@ from typing import Any
 import pyarrow as pa
 
 from zephyr_ray.inference.answers import Failure, worst
+from zephyr_ray.inference.deployed import Application
 from zephyr_ray.inference.pool import Pool
 from zephyr_ray.judging.llm import CutReply, NoReply, ask
 from zephyr_ray.judging.opinions import Outcome, judged_row
@@ -23,7 +24,7 @@ JUDGED = pa.schema([*JUDGMENTS, ("failure", pa.string())])
 class JudgePool(Pool):
     """Language models as judges."""
 
-    def __init__(self, section: Judging, run_seed: int, applications: Mapping[str, str], ledger: Any = None):
+    def __init__(self, section: Judging, run_seed: int, applications: Mapping[str, Application], ledger: Any = None):
         super().__init__(section.servers, section.workers, applications=applications, ledger=ledger)
         self._section, self._run_seed = section, run_seed
         self._fields: dict[str, Any] = {
@@ -61,7 +62,7 @@ class JudgePool(Pool):
             }
             if response_format is not None:
                 body["response_format"] = response_format
-            answer = await self.members[question.judge].ask(row["prompt_id"], _key(question, attempt), body, known)
+            answer = await self.members[question.judge].ask(row["prompt_id"], body, known)
             if isinstance(answer, Failure):
                 failures.append(answer)
                 raise NoReply(answer.reason)
@@ -70,10 +71,3 @@ class JudgePool(Pool):
             return answer.content
 
         return await ask(question, row, self._section, complete)
-
-
-def _key(question: Question, attempt: int) -> str:
-    """What identifies a request of a row in the ledger."""
-    order = ",".join(map(str, question.order))
-    way = "reversed" if question.is_reversed else "shown"
-    return f"{question.judge}/{question.repeat}/{way} {order}/{question.aspect}/{attempt}"

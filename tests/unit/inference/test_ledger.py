@@ -7,11 +7,10 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import pyarrow.fs as pafs
 import pytest
 
 from zephyr_ray.artifacts import Artifact, Run
-from zephyr_ray.inference.ledger import Ledger, LedgerLink, read_segment
+from zephyr_ray.inference.ledger import Ledger, LedgerLink
 
 
 @pytest.fixture
@@ -49,12 +48,15 @@ def test_a_reply_is_found_as_soon_as_it_is_recorded(artifact: Artifact) -> None:
     assert list(asyncio.run(ledger.replies(["p"]))) == ["p"]
 
 
-def test_a_line_that_a_kill_cut_off_is_left_out(artifact: Artifact) -> None:
-    keep(Ledger(artifact), record("p", "a/0"), record("p", "a/1"))
-    (segment,) = Path(artifact.path, "replies").iterdir()
-    segment.write_bytes(segment.read_bytes()[:-7])
-    assert [each["key"] for each in read_segment(pafs.LocalFileSystem(), str(segment))] == ["a/0"]
-    assert list(asyncio.run(Ledger(artifact).replies(["p"]))["p"]) == ["a/0"]
+def test_replies_outlive_a_change_of_the_recipe(artifact: Artifact) -> None:
+    keep(Ledger(artifact), record("p", "a/0", usd=0.5))
+    Path(artifact.path, "data").mkdir()
+    artifact.finish({"fingerprint": "fingerprint"})
+    assert artifact.begin("another") is False
+    assert [path.name for path in Path(artifact.path).iterdir() if path.is_dir()] == ["replies"]
+    later = Ledger(artifact)
+    assert list(asyncio.run(later.replies(["p"]))) == ["p"]
+    assert asyncio.run(later.totals())["usd"] == 0.5
 
 
 def test_rows_that_are_written_cost_money_but_are_not_looked_up(artifact: Artifact) -> None:
@@ -115,18 +117,6 @@ def test_money_of_a_dead_worker_is_not_waited_for_without_end(
         return [await ledger.reserve(0.75), await ledger.reserve(0.5)]
 
     assert asyncio.run(run()) == [True, False]
-
-
-def test_where_a_file_cannot_be_appended_to_each_batch_is_an_object(tmp_path: Path) -> None:
-    run = Run(str(tmp_path / "run"))
-    run.filesystem = pafs.SubTreeFileSystem("/", pafs.LocalFileSystem())  # not a local file system by its type
-    artifact = run.artifact("candidates")
-    artifact.begin("fingerprint")
-    keep(Ledger(artifact), record("p", "a/0"), record("p", "a/1"))
-    keep(Ledger(artifact), record("q", "a/0"))
-    names = sorted(path.name for path in Path(artifact.path, "replies").iterdir())
-    assert names == ["001-00000000.jsonl", "002-00000000.jsonl"]
-    assert sorted(asyncio.run(Ledger(artifact).replies(["p", "q"]))) == ["p", "q"]
 
 
 def test_replies_of_a_worker_go_to_the_ledger_together_and_an_error_to_each_of_them() -> None:

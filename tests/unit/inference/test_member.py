@@ -64,7 +64,7 @@ def ask(server: Script, times: int = 1, **options: Any) -> list[Answer | Failure
     member = Member(server, **{"in_flight": 4, "retries": 2, **options})
 
     async def run() -> list[Answer | Failure]:
-        return [await member.ask("p", f"a/{number}", BODY, {}) for number in range(times)]
+        return [await member.ask("p", {**BODY, "seed": number}, {}) for number in range(times)]
 
     return asyncio.run(run())
 
@@ -110,7 +110,7 @@ def test_a_reply_is_recorded_with_what_it_cost() -> None:
     ask(Script(), ledger=book, price=Price(input=1.0, output=2.0))
     (record,) = book.records
     assert record["usd"] == pytest.approx((20 * 1 + 10 * 2) / 1e6)
-    assert (record["prompt_id"], record["key"], record["prompt_tokens"]) == ("p", "a/0", 20)
+    assert (record["prompt_id"], record["prompt_tokens"]) == ("p", 20)
     assert record["answer"] == {"content": "hi", "finish_reason": "stop", "tokens": 10}
     assert book.held == pytest.approx(0)
 
@@ -136,9 +136,19 @@ def test_the_most_that_a_request_costs_is_what_is_held_back() -> None:
     assert member._most_it_costs(BODY) == pytest.approx((4 + 16 + 200) / 1e6)
 
 
-def test_a_known_reply_is_not_asked_for() -> None:
-    server = Script()
-    member = Member(server, in_flight=1, retries=0)
-    known = {"a/0": {"content": "old", "finish_reason": "stop", "tokens": 1}}
-    assert asyncio.run(member.ask("p", "a/0", BODY, known)) == Answer("old", "stop", 1)
-    assert server.sent == 0
+def test_a_request_that_has_a_reply_is_not_sent_and_any_other_is() -> None:
+    def sent(identity: str, body: dict[str, Any], known: dict[str, Any]) -> int:
+        server = Script()
+        member = Member(server, in_flight=1, retries=0, identity=identity)
+        answer = asyncio.run(member.ask("p", body, known))
+        assert answer == Answer("hi", "stop", 10)
+        return server.sent
+
+    book = Book()
+    member = Member(Script(), in_flight=1, retries=0, identity="a", ledger=book)
+    asyncio.run(member.ask("p", BODY, {}))
+    known = {each["key"]: each["answer"] for each in book.records}
+    assert sent("a", dict(reversed(BODY.items())), known) == 0
+    assert sent("b", BODY, known) == 1
+    assert sent("a", BODY | {"max_tokens": 99}, known) == 1
+    assert sent("a", BODY | {"messages": [{"role": "user", "content": "12345"}]}, known) == 1
