@@ -113,7 +113,7 @@ def settle(section: Sampling | Judging, source: Artifact, asked: Asking, artifac
 
 def totals_line(totals: dict[str, float]) -> str:
     """What was asked in all tries, those of former recipes too, for a person."""
-    line = f"  {totals['requests']:,} replies, {totals['prompt_tokens']:,} + {totals['tokens']:,} tokens"
+    line = f"  {totals['requests']:,} replies so far, {totals['prompt_tokens']:,} + {totals['tokens']:,} tokens"
     return line + (f", {totals['usd']:.2f} US dollars" if totals["usd"] else "")
 
 
