@@ -147,7 +147,7 @@ class Sampling(Section):
     labels: dict[str, str] = compute({})
     """Ray node labels that their nodes must carry."""
     budget_usd: float | None = compute(None, gt=0)
-    """The stage stops before it spends more than this, at the members' prices."""
+    """What the stage may spend in this run, former recipes included, at the members' prices; it stops before more."""
     max_failed: float = compute(0.01, ge=0, le=1)
     """The stage stays unfinished when a larger share of the rows failed; the next run tries these again."""
 
@@ -222,7 +222,7 @@ class Judging(Section):
     batch_size: int = compute(16, ge=1)
     """Answers per forward pass of the reward model."""
     budget_usd: float | None = compute(None, gt=0)
-    """The stage stops before it spends more than this, at the judges' prices."""
+    """What the stage may spend in this run, former recipes included, at the judges' prices; it stops before more."""
     max_failed: float = compute(0.01, ge=0, le=1)
     """The stage stays unfinished when a larger share of the rows failed; the next run tries these again."""
 

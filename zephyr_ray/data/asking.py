@@ -64,7 +64,10 @@ class Asking:
 
 @contextlib.contextmanager
 def asking(section: Sampling | Judging, source: Artifact, artifact: Artifact, progress: Any) -> Iterator[Asking]:
-    """Everything a try needs, while it runs; shows requests, tokens and cost as they come."""
+    """Everything a try needs, while it runs; shows requests, tokens and cost as they come.
+
+    The replies are put in order when the body is through and the deployments are gone.
+    """
     done = sink.written_ids(artifact, "prompt_id")
     ledger: Any = (
         ray.remote(Ledger)
@@ -80,6 +83,7 @@ def asking(section: Sampling | Judging, source: Artifact, artifact: Artifact, pr
     with deployed(artifact.stage, section.deployments, artifact.run) as applications, _shown(ledger, section, progress):
         yield Asking(ledger, applications, done)
     ray.kill(ledger)  # Ray keeps an actor whose handle was sent to others until the job ends
+    segments.merge(artifact.run.filesystem, posixpath.join(artifact.path, REPLIES))
 
 
 def settle(section: Sampling | Judging, source: Artifact, asked: Asking, artifact: Artifact, report: Report) -> Report:
@@ -107,7 +111,6 @@ def settle(section: Sampling | Judging, source: Artifact, asked: Asking, artifac
             f"{artifact.stage}: {left:,} of {report.rows_in:,} rows failed, more than {field}.max_failed="
             f"{section.max_failed:g} allows ({_first_detail(artifact, Reason.REQUEST_FAILED)}); {again}"
         )
-    segments.merge(artifact.run.filesystem, posixpath.join(artifact.path, REPLIES))
     return report
 
 

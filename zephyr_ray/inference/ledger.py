@@ -2,7 +2,7 @@
 
 One actor for a stage, beside the driver. A reply counts once it is written here: a worker or a whole job that dies
 later finds it again, and only requests that were under way are sent a second time. A reply is known by its request, so
-a recipe that is changed later has those that it still asks for; nothing here is ever deleted.
+a recipe that is changed later has those that it still asks for: no reply is ever deleted.
 """
 
 from __future__ import annotations

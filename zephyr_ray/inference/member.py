@@ -68,7 +68,7 @@ class Member:
             body: Of the request, less the model.
             known: The ledger's replies for this row, by key.
         """
-        key = content_id(self._identity, body)
+        key = content_id(self._identity, {name: value for name, value in body.items() if value is not None})
         if key in known:
             return Answer(**known[key])
         usd = self._most_it_costs(body)

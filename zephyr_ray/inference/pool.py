@@ -17,7 +17,6 @@ from zephyr_ray.inference.member import Member
 from zephyr_ray.inference.servers import DeployedServer, HttpServer
 from zephyr_ray.recipe_feedback import Deployment, Endpoint, Sampling
 from zephyr_ray.schemas import CANDIDATES
-from zephyr_ray.section import semantic
 
 ANSWERED = pa.schema([*CANDIDATES, ("failure", pa.string())])
 """Candidates, and the kind of the worst failure among a row's requests (`answers.worst`), null where none failed."""
@@ -96,9 +95,14 @@ class CandidatePool(Pool):
 
 
 def _identity(member: Endpoint | Deployment, applications: Mapping[str, Application]) -> str:
-    """What a member is, wherever it runs: an endpoint by its name and model, a deployment by its weights too."""
-    weights = applications[member.name].fingerprint if isinstance(member, Deployment) else None
-    return content_id(semantic(member), weights)
+    """What a member is: an endpoint by its name and model, a deployment by its weights and engine.
+
+    Replies that were paid for are known by it: a field more, and they would all be asked for again.
+    """
+    if isinstance(member, Endpoint):
+        return content_id("endpoint", member.name, member.model)
+    weights = applications[member.name].fingerprint
+    return content_id("deployment", member.name, weights, member.dtype, member.max_model_len, member.engine)
 
 
 def in_flight_share(member: Endpoint | Deployment, workers: int) -> int:

@@ -7,6 +7,7 @@ one does not take an old one's place.
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import os
 from typing import TYPE_CHECKING, Any
 
@@ -38,7 +39,7 @@ async def bring_weights(config: LLMConfig) -> None:
         engine: Any = config.get_engine_config()
         engine.hf_model_id, engine.mirror_config = folder, None
     callback: Any = config.get_or_create_callback()
-    callback.ctx.run_init_node = not os.path.isdir(folder)
+    callback.ctx = dataclasses.replace(callback.ctx, run_init_node=not os.path.isdir(folder))
 
 
 def _others() -> set[str]:

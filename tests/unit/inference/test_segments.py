@@ -49,8 +49,8 @@ def test_tries_become_one_file_after_another(filesystem: pafs.FileSystem, folder
     write(filesystem, folder, 2, ["d"])
     assert merged(filesystem, folder) == ["a\n", "\u2028ä", "c", "d"]
     whole = segments.merge(filesystem, folder)
-    assert segments.number_of(str(whole)) == 2
-    write(filesystem, folder, 3, ["e"], ["f"])
+    assert segments.number_of(str(whole)) == 3
+    write(filesystem, folder, 4, ["e"], ["f"])
     assert merged(filesystem, folder) == ["a\n", "\u2028ä", "c", "d", "e", "f"]
     assert merged(filesystem, folder) == ["a\n", "\u2028ä", "c", "d", "e", "f"]
 
@@ -76,11 +76,53 @@ def test_a_kill_before_the_old_files_go_counts_no_reply_twice(folder: str, tmp_p
     before = shutil.copytree(folder, tmp_path / "before")
     assert merged(LOCAL, folder) == ["a", "b"]
     shutil.copytree(before, folder, dirs_exist_ok=True)
-    write(LOCAL, folder, 3, ["c"])
-    assert merged(LOCAL, folder) == ["a", "b", "c"]
+    write(LOCAL, folder, 4, ["c"])
+    assert sorted(merged(LOCAL, folder)) == ["a", "b", "c"]
 
 
-def test_a_kill_while_it_is_written_loses_nothing(folder: str) -> None:
+def test_a_kill_while_it_is_written_loses_nothing_and_leaves_nothing(folder: str) -> None:
     write(LOCAL, folder, 1, ["a"])
-    Path(folder, "001.jsonl.zst.partial").write_bytes(b"half")
+    for number in (2, 7):
+        Path(folder, f"00{number}.jsonl.zst.partial").write_bytes(b"half")
     assert merged(LOCAL, folder) == ["a"]
+
+
+def test_what_another_driver_still_writes_is_read_when_it_comes(folder: str) -> None:
+    other = pafs.SubTreeFileSystem("/", LOCAL)
+    late = segments.Writer(other, folder, 1)
+    late([{"text": "a"}])
+    assert merged(other, folder) == ["a"]
+    late([{"text": "late"}])
+    assert sorted(merged(other, folder)) == ["a", "late"]
+    assert sorted(merged(other, folder)) == ["a", "late"]
+
+
+def test_more_objects_than_are_read_at_once(folder: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(segments, "_OBJECTS", 3)
+    texts = [str(number) for number in range(10)]
+    write(pafs.SubTreeFileSystem("/", LOCAL), folder, 1, *([text] for text in texts))
+    assert merged(LOCAL, folder) == texts
+
+
+def test_after_a_full_disk_the_next_line_is_whole(folder: str) -> None:
+    writer = segments.Writer(LOCAL, folder, 1)
+    writer([{"text": "a"}])
+    file = writer._file
+
+    class Full:
+        """Takes half of what it is given, and then nothing."""
+
+        def write(self, data: bytes) -> int:
+            if len(data) < 10:
+                raise OSError("no space left on device")
+            return int(file.write(data[: len(data) - 5]))
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(file, name)
+
+    writer._file = Full()
+    with pytest.raises(OSError, match="no space"):
+        writer([{"text": "lost"}])
+    writer._file = file
+    writer([{"text": "b"}])
+    assert merged(LOCAL, folder) == ["a", "b"]
