@@ -66,7 +66,7 @@ class Asking:
 def asking(section: Sampling | Judging, source: Artifact, artifact: Artifact, progress: Any) -> Iterator[Asking]:
     """Everything a try needs, while it runs; shows requests, tokens and cost as they come.
 
-    The replies are put in order when the body is through and the deployments are gone.
+    The replies are gathered when the body is through and the deployments are gone.
     """
     done = sink.written_ids(artifact, "prompt_id")
     ledger: Any = (
@@ -83,7 +83,7 @@ def asking(section: Sampling | Judging, source: Artifact, artifact: Artifact, pr
     with deployed(artifact.stage, section.deployments, artifact.run) as applications, _shown(ledger, section, progress):
         yield Asking(ledger, applications, done)
     ray.kill(ledger)  # Ray keeps an actor whose handle was sent to others until the job ends
-    segments.merge(artifact.run.filesystem, posixpath.join(artifact.path, REPLIES))
+    segments.gather(artifact.run.filesystem, posixpath.join(artifact.path, REPLIES))
 
 
 def settle(section: Sampling | Judging, source: Artifact, asked: Asking, artifact: Artifact, report: Report) -> Report:

@@ -28,7 +28,7 @@ class Application:
 
     name: str
     fingerprint: str
-    """Of the model's weights and tokenizer."""
+    """Of what the model is (`models.ModelSource`)."""
 
 
 @contextlib.contextmanager

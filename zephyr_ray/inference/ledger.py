@@ -47,13 +47,10 @@ class Ledger:
         self._changed = asyncio.Condition()
         self._totals = {"requests": 0, "prompt_tokens": 0, "tokens": 0, "usd": 0.0}
         filesystem, folder = artifact.run.filesystem, posixpath.join(artifact.path, REPLIES)
-        earlier = segments.merge(filesystem, folder)
-        if earlier is not None:
-            skip = frozenset(done)
-            for record in segments.read(filesystem, earlier):
-                self._add(record, look_up=record["prompt_id"] not in skip)
-        number = segments.number_of(earlier) + 1 if earlier else 1
-        self._write = segments.Writer(filesystem, folder, number)
+        skip = frozenset(done)
+        for record in segments.read(filesystem, folder):
+            self._add(record, look_up=record["prompt_id"] not in skip)
+        self._write = segments.Writer(filesystem, folder)
         self._waiting: list[tuple[list[dict[str, Any]], asyncio.Future[None]]] = []
         self._committer: asyncio.Task[None] | None = None
         self._wait = 0.0 if isinstance(filesystem, pafs.LocalFileSystem) else _COMMIT_S

@@ -1,8 +1,8 @@
-"""The files of a ledger: a try appends its replies to its own, and the next one finds those of all tries in one.
+"""The files of a ledger: what a try is given is appended to its own, and gathered in a compressed one when its stage is
+done. Names are random, so that two drivers at once never write to one file.
 
-<n>.jsonl, or <n>-<count>.jsonl where a file cannot be appended to     what try n was given, one JSON object a line
-<n>.jsonl.zst                                                          first a line that names the files it is made of,
-                                                                       then all their lines
+<name>.jsonl, or <name>-<count>.jsonl where files cannot be appended to    one JSON object a line
+<name>.jsonl.zst                                 a line that names the files that it is made of, then all their lines
 """
 
 from __future__ import annotations
@@ -11,64 +11,43 @@ import io
 import json
 import os
 import posixpath
-import re
+import secrets
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pyarrow.fs as pafs
 
-_NUMBER = re.compile(r"\d+")
-_WHOLE, _PARTIAL = ".jsonl.zst", ".partial"
+_GATHERED, _PARTIAL = ".jsonl.zst", ".partial"
 _THREADS = 32  # an object takes a store tens of milliseconds, and there are two for each second of a try
 _OBJECTS = 512  # in memory at once
 
 
-def merge(filesystem: pafs.FileSystem, folder: str) -> str | None:
-    """Makes one compressed file of all there are, and returns its path; None where there are none.
+def read(filesystem: pafs.FileSystem, folder: str) -> Iterator[dict[str, Any]]:
+    """The records of all tries, each once."""
+    gathered, loose, _ = _files(filesystem, folder)
+    return map(json.loads, _lines_of(filesystem, folder, [*gathered, *loose]))
 
-    The file is safe before those that it is made of go. What a kill in between leaves of them is named in it, and not
-    read a second time; any other file is, whenever it came.
+
+def gather(filesystem: pafs.FileSystem, folder: str) -> None:
+    """Makes one compressed file of all that are not, for when nothing is written any more.
+
+    It is safe before those that it is made of go. What a kill in between leaves of them is named in it, and not read a
+    second time.
     """
-    names = _names(filesystem, folder)
-    _delete(filesystem, folder, [name for name in names if name.endswith(_PARTIAL)])
-    parts = [name for name in names if name.endswith((".jsonl", _WHOLE))]
-    for whole in [name for name in parts if name.endswith(_WHOLE)]:
-        there_already = _made_of(filesystem, posixpath.join(folder, whole)) & set(parts)
-        _delete(filesystem, folder, sorted(there_already))
-        parts = [name for name in parts if name not in there_already]
-    if not parts:
-        return None
-    if len(parts) == 1 and parts[0].endswith(_WHOLE):
-        return posixpath.join(folder, parts[0])
-    path = posixpath.join(folder, f"{1 + max(map(number_of, parts)):03d}{_WHOLE}")
-    _write_whole(filesystem, folder, parts, path)
-    _delete(filesystem, folder, parts)
-    return path
-
-
-def read(filesystem: pafs.FileSystem, path: str) -> Iterator[dict[str, Any]]:
-    """The records of a file that `merge` made."""
-    lines = _complete_lines(filesystem, path)
-    next(lines)
-    return map(json.loads, lines)
-
-
-def number_of(path: str) -> int:
-    """The file's number: tries and merged files count on together."""
-    (number, *_) = _NUMBER.findall(posixpath.basename(path))
-    return int(number)
+    _, loose, left = _files(filesystem, folder)
+    _delete(filesystem, folder, left)
+    if loose:
+        _write_gathered(filesystem, folder, loose, posixpath.join(folder, secrets.token_hex(8) + _GATHERED))
+        _delete(filesystem, folder, loose)
 
 
 class Writer:
     """Writes what a try is given, so that it is safe when a call returns; nothing before the first one."""
 
-    def __init__(self, filesystem: pafs.FileSystem, folder: str, number: int):
-        """
-        Args:
-            number: Of the try.
-        """
-        self._filesystem, self._folder, self._number = filesystem, folder, number
+    def __init__(self, filesystem: pafs.FileSystem, folder: str):
+        self._filesystem, self._folder = filesystem, folder
+        self._prefix = posixpath.join(folder, secrets.token_hex(8))
         self._file: Any = None
         self._objects = 0
 
@@ -84,7 +63,7 @@ class Writer:
     def _append(self, data: bytes) -> None:
         if self._file is None:
             self._file = open(f"{self._prefix}.jsonl", "ab", buffering=0)  # noqa: SIM115 (open until the actor ends)
-        end = self._file.tell()
+        end = self._file.seek(0, os.SEEK_END)
         try:
             while data:
                 data = data[self._file.write(data) :]
@@ -98,21 +77,28 @@ class Writer:
         with self._filesystem.open_output_stream(path) as stream:
             stream.write(data)
 
-    @property
-    def _prefix(self) -> str:
-        return posixpath.join(self._folder, f"{self._number:03d}")
-
 
 def _names(filesystem: pafs.FileSystem, folder: str) -> list[str]:
     infos = filesystem.get_file_info(pafs.FileSelector(folder, allow_not_found=True))
     return sorted(info.base_name for info in infos)
 
 
-def _made_of(filesystem: pafs.FileSystem, whole: str) -> set[str]:
-    return set(json.loads(next(_complete_lines(filesystem, whole)))["files"])
+def _files(filesystem: pafs.FileSystem, folder: str) -> tuple[list[str], list[str], list[str]]:
+    """Gathered files, files that are in none of these, and what a kill left of files that are."""
+    names = _names(filesystem, folder)
+    gathered = [name for name in names if name.endswith(_GATHERED)]
+    inside = {part for name in gathered for part in _made_of(filesystem, posixpath.join(folder, name))}
+    loose = [name for name in names if name.endswith(".jsonl") and name not in inside]
+    return gathered, loose, [name for name in names if name in inside or name.endswith(_PARTIAL)]
 
 
-def _write_whole(filesystem: pafs.FileSystem, folder: str, parts: list[str], path: str) -> None:
+def _made_of(filesystem: pafs.FileSystem, gathered: str) -> list[str]:
+    lines = _complete_lines(filesystem, gathered)
+    files: list[str] = json.loads(next(lines))["files"]
+    return files
+
+
+def _write_gathered(filesystem: pafs.FileSystem, folder: str, parts: list[str], path: str) -> None:
     is_local = isinstance(filesystem, pafs.LocalFileSystem)
     with filesystem.open_output_stream(path + _PARTIAL, compression="zstd") as stream:
         stream.write(json.dumps({"files": parts}).encode() + b"\n")
@@ -125,12 +111,12 @@ def _write_whole(filesystem: pafs.FileSystem, folder: str, parts: list[str], pat
         _sync(folder)
 
 
-def _lines_of(filesystem: pafs.FileSystem, folder: str, parts: list[str]) -> Iterator[bytes]:
+def _lines_of(filesystem: pafs.FileSystem, folder: str, names: list[str]) -> Iterator[bytes]:
     """Every record's line; files that can be long are streamed, small ones read side by side."""
-    small = [name for name in parts if "-" in name]
-    for name in [name for name in parts if name not in set(small)]:
+    small = [name for name in names if "-" in name]
+    for name in [name for name in names if "-" not in name]:
         lines = _complete_lines(filesystem, posixpath.join(folder, name))
-        if name.endswith(_WHOLE):
+        if name.endswith(_GATHERED):
             next(lines)
         yield from lines
     with ThreadPoolExecutor(_THREADS) as pool:

@@ -12,12 +12,12 @@ import pytest
 from zephyr_ray.inference import segments
 
 LOCAL = pafs.LocalFileSystem()
+BUCKET = pafs.SubTreeFileSystem("/", LOCAL)  # not a local file system by its type
 
 
-@pytest.fixture(params=["appended to", "not appended to"])
+@pytest.fixture(params=[LOCAL, BUCKET], ids=["appended to", "not appended to"])
 def filesystem(request: pytest.FixtureRequest) -> pafs.FileSystem:
-    """A disk, and one that is not a local file system by its type."""
-    return LOCAL if request.param == "appended to" else pafs.SubTreeFileSystem("/", LOCAL)
+    return request.param
 
 
 @pytest.fixture
@@ -25,87 +25,93 @@ def folder(tmp_path: Path) -> str:
     return str(tmp_path / "replies")
 
 
-def write(filesystem: pafs.FileSystem, folder: str, number: int, *batches: list[Any]) -> None:
-    writer = segments.Writer(filesystem, folder, number)
+def write(filesystem: pafs.FileSystem, folder: str, *batches: list[Any]) -> None:
+    """What a try does."""
+    writer = segments.Writer(filesystem, folder)
     for batch in batches:
         writer([{"text": each} for each in batch])
 
 
-def merged(filesystem: pafs.FileSystem, folder: str) -> list[Any]:
-    whole = segments.merge(filesystem, folder)
-    assert whole is not None
-    assert [path.name for path in Path(folder).iterdir()] == [Path(whole).name]
-    return [record["text"] for record in segments.read(filesystem, whole)]
+def texts(filesystem: pafs.FileSystem, folder: str) -> list[Any]:
+    return sorted(record["text"] for record in segments.read(filesystem, folder))
+
+
+def gathered(filesystem: pafs.FileSystem, folder: str) -> list[Any]:
+    """What is there, which gathering does not change; it is in compressed files then, and there is nothing else."""
+    before = texts(filesystem, folder)
+    segments.gather(filesystem, folder)
+    assert texts(filesystem, folder) == before
+    assert {"".join(path.suffixes) for path in Path(folder).iterdir()} == {".jsonl.zst"}
+    return before
 
 
 def test_no_replies_are_no_file(filesystem: pafs.FileSystem, folder: str) -> None:
-    segments.Writer(filesystem, folder, 1)
-    assert segments.merge(filesystem, folder) is None
+    segments.Writer(filesystem, folder)
+    segments.gather(filesystem, folder)
+    assert texts(filesystem, folder) == []
     assert not Path(folder).exists()
 
 
-def test_tries_become_one_file_after_another(filesystem: pafs.FileSystem, folder: str) -> None:
-    write(filesystem, folder, 1, ["a\n", "\u2028ä"], ["c"])
-    write(filesystem, folder, 2, ["d"])
-    assert merged(filesystem, folder) == ["a\n", "\u2028ä", "c", "d"]
-    whole = segments.merge(filesystem, folder)
-    assert segments.number_of(str(whole)) == 3
-    write(filesystem, folder, 4, ["e"], ["f"])
-    assert merged(filesystem, folder) == ["a\n", "\u2028ä", "c", "d", "e", "f"]
-    assert merged(filesystem, folder) == ["a\n", "\u2028ä", "c", "d", "e", "f"]
+def test_every_try_is_read_and_each_stage_gathers_its_own(filesystem: pafs.FileSystem, folder: str) -> None:
+    write(filesystem, folder, ["a\n", "\u2028"], ["c"])
+    write(filesystem, folder, ["d"])
+    assert gathered(filesystem, folder) == ["a\n", "c", "d", "\u2028"]
+    assert len(list(Path(folder).iterdir())) == 1
+    write(filesystem, folder, ["e"], ["f"])
+    assert gathered(filesystem, folder) == ["a\n", "c", "d", "e", "f", "\u2028"]
+    assert len(list(Path(folder).iterdir())) == 2
+    assert gathered(filesystem, folder) == ["a\n", "c", "d", "e", "f", "\u2028"]
 
 
 def test_where_a_file_cannot_be_appended_to_each_batch_is_an_object(folder: str) -> None:
-    write(pafs.SubTreeFileSystem("/", LOCAL), folder, 1, ["a"], ["b"])
-    write(LOCAL, folder, 2, ["c"], ["d"])
-    names = sorted(path.name for path in Path(folder).iterdir())
-    assert names == ["001-00000000.jsonl", "001-00000001.jsonl", "002.jsonl"]
+    write(BUCKET, folder, ["a"], ["b"])
+    write(LOCAL, folder, ["c"], ["d"])
+    assert len(list(Path(folder).glob("*-0000000[01].jsonl"))) == 2
+    assert len(list(Path(folder).iterdir())) == 3
 
 
 def test_a_line_that_a_kill_cut_off_is_left_out(folder: str) -> None:
-    write(LOCAL, folder, 1, ["a", "b"])
-    segment = Path(folder, "001.jsonl")
+    write(LOCAL, folder, ["a", "b"])
+    (segment,) = Path(folder).iterdir()
     segment.write_bytes(segment.read_bytes()[:-7])
-    write(LOCAL, folder, 2, ["c"])
-    assert merged(LOCAL, folder) == ["a", "c"]
+    write(LOCAL, folder, ["c"])
+    assert gathered(LOCAL, folder) == ["a", "c"]
 
 
 def test_a_kill_before_the_old_files_go_counts_no_reply_twice(folder: str, tmp_path: Path) -> None:
-    write(LOCAL, folder, 1, ["a"])
-    write(LOCAL, folder, 2, ["b"])
+    write(LOCAL, folder, ["a"])
+    write(LOCAL, folder, ["b"])
     before = shutil.copytree(folder, tmp_path / "before")
-    assert merged(LOCAL, folder) == ["a", "b"]
+    assert gathered(LOCAL, folder) == ["a", "b"]
     shutil.copytree(before, folder, dirs_exist_ok=True)
-    write(LOCAL, folder, 4, ["c"])
-    assert sorted(merged(LOCAL, folder)) == ["a", "b", "c"]
+    write(LOCAL, folder, ["c"])
+    assert gathered(LOCAL, folder) == ["a", "b", "c"]
 
 
 def test_a_kill_while_it_is_written_loses_nothing_and_leaves_nothing(folder: str) -> None:
-    write(LOCAL, folder, 1, ["a"])
-    for number in (2, 7):
-        Path(folder, f"00{number}.jsonl.zst.partial").write_bytes(b"half")
-    assert merged(LOCAL, folder) == ["a"]
+    write(LOCAL, folder, ["a"])
+    Path(folder, "f00d.jsonl.zst.partial").write_bytes(b"half")
+    assert gathered(LOCAL, folder) == ["a"]
 
 
-def test_what_another_driver_still_writes_is_read_when_it_comes(folder: str) -> None:
-    other = pafs.SubTreeFileSystem("/", LOCAL)
-    late = segments.Writer(other, folder, 1)
-    late([{"text": "a"}])
-    assert merged(other, folder) == ["a"]
-    late([{"text": "late"}])
-    assert sorted(merged(other, folder)) == ["a", "late"]
-    assert sorted(merged(other, folder)) == ["a", "late"]
+def test_two_drivers_at_once_write_over_nothing_and_are_both_read(folder: str) -> None:
+    one, other = segments.Writer(BUCKET, folder), segments.Writer(BUCKET, folder)
+    one([{"text": "a"}])
+    other([{"text": "b"}])
+    assert gathered(BUCKET, folder) == ["a", "b"]
+    one([{"text": "late"}])
+    assert gathered(BUCKET, folder) == ["a", "b", "late"]
 
 
 def test_more_objects_than_are_read_at_once(folder: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(segments, "_OBJECTS", 3)
-    texts = [str(number) for number in range(10)]
-    write(pafs.SubTreeFileSystem("/", LOCAL), folder, 1, *([text] for text in texts))
-    assert merged(LOCAL, folder) == texts
+    numbers = [str(number) for number in range(10)]
+    write(BUCKET, folder, *([text] for text in numbers))
+    assert gathered(LOCAL, folder) == numbers
 
 
 def test_after_a_full_disk_the_next_line_is_whole(folder: str) -> None:
-    writer = segments.Writer(LOCAL, folder, 1)
+    writer = segments.Writer(LOCAL, folder)
     writer([{"text": "a"}])
     file = writer._file
 
@@ -121,8 +127,9 @@ def test_after_a_full_disk_the_next_line_is_whole(folder: str) -> None:
             return getattr(file, name)
 
     writer._file = Full()
-    with pytest.raises(OSError, match="no space"):
-        writer([{"text": "lost"}])
+    for _ in range(2):
+        with pytest.raises(OSError, match="no space"):
+            writer([{"text": "lost"}])
     writer._file = file
     writer([{"text": "b"}])
-    assert merged(LOCAL, folder) == ["a", "b"]
+    assert gathered(LOCAL, folder) == ["a", "b"]
