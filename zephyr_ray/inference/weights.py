@@ -26,8 +26,8 @@ async def bring_weights(config: LLMConfig) -> None:
     """Has the engine load a local folder where `model_source` is a URI.
 
     Ray Serve LLM's own way with a URI needs further packages, and keeps one folder for each model name, whatever
-    checkpoint it held. Its task on each node that looks for what to download is left to hub ids: a worker that loads
-    vLLM to find nothing to do is a fifth of the time in which a replica starts.
+    checkpoint it held. Its task on each node that looks for what to download is left to hub ids: where the folder is
+    here, a worker would load vLLM to find nothing to do, and the replica would wait for it.
 
     Raises:
         UserError: The folder is not there, or its store refuses.
