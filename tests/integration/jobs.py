@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -51,12 +52,15 @@ def kill_and_finish(
     when: Callable[[], bool],
     victim: str | None = None,
     sent: signal.Signals = signal.SIGKILL,
+    with_children: bool = False,
 ) -> tuple[int, str]:
     """Runs a job, sends a signal once `when` holds, and waits for its end.
 
     Args:
         victim: Part of the command line of the process that gets it; the job's own process by default.
         sent: The signal.
+        with_children: The job's own process does not get it alone, but all that came of it too, which else go on for
+            seconds.
 
     Returns:
         The job's exit status and what a person saw.
@@ -73,7 +77,12 @@ def kill_and_finish(
             assert time.monotonic() < deadline, "the moment to kill never came"
             time.sleep(0.05)
         if victim is None:
+            family = psutil.Process(process.pid).children(recursive=True) if with_children else []
             process.send_signal(sent)
+            for child in family:
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    child.send_signal(sent)
+            psutil.wait_procs(family, timeout=30)
         else:
             os.kill(_find(process.pid, victim), sent)
         seen, _ = process.communicate(timeout=_TIMEOUT_S)

@@ -55,7 +55,7 @@ def submit(cluster: Head, job: str, root: Path, *settings: str) -> str:
     ray = [str(BIN / "ray"), "job", "submit", "--address", cluster.api, "--working-dir", ".", "--", "python", *rest]
     deadline = time.monotonic() + 60
     while True:
-        done = subprocess.run(ray, cwd=REPO, env=cluster.environment, capture_output=True, text=True, timeout=400)
+        done = subprocess.run(ray, cwd=REPO, env=cluster.environment, capture_output=True, text=True, timeout=800)
         seen = done.stdout + done.stderr
         if "No available agent to submit job" not in seen or time.monotonic() > deadline:  # it starts after the API
             assert done.returncode == 0, seen[-6000:]

@@ -13,6 +13,8 @@ from safetensors.numpy import load_file
 
 from tests.integration.jobs import REPO, kill_and_finish, manifest, run_job
 
+pytestmark = pytest.mark.timeout(1800)
+
 STAGES = ("prompts", "candidates", "judgments", "preferences", "tokenized", "reference_logps", "dpo")
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import signal
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -58,9 +57,8 @@ def test_a_lost_worker_is_replaced(
 def test_a_lost_driver_resumes(undisturbed: Path, prepared: Path, overrides: tuple[str, ...], tmp_path: Path) -> None:
     root = copy_run(prepared, tmp_path / "run")
     said = "interrupted; the same command goes on from here"
-    status, seen = kill_and_finish("dpo", root, *overrides, when=has_checkpoints(root, 2))
+    status, seen = kill_and_finish("dpo", root, *overrides, when=has_checkpoints(root, 2), with_children=True)
     assert (status, said in seen) == (-signal.SIGKILL, False), seen
-    time.sleep(10)  # the workers of a killed driver go on until their cluster notices
     more = has_checkpoints(root, checkpoints(root) + 1)
     status, seen = kill_and_finish("dpo", root, *overrides, when=more, sent=signal.SIGINT)
     assert (status, said in seen, "resuming" in seen) == (130, True, True), seen

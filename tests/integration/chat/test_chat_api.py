@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -25,8 +26,12 @@ def client(chat_service: Service) -> openai.OpenAI:
 
 
 def test_models_and_health(chat_service: Service, client: openai.OpenAI) -> None:
-    listed = {model.id: model.model_dump() for model in client.models.list()}
-    assert set(listed) == {"tiny", "tiny-lora"}
+    deadline = time.monotonic() + 30
+    while True:
+        listed = {model.id: model.model_dump() for model in client.models.list()}
+        assert set(listed) == {"tiny", "tiny-lora"}
+        if listed["tiny"]["fingerprint"] or time.monotonic() > deadline:  # null until the replica has said it
+            break
     manifest = json.loads((chat_service.folder / "run" / "dpo" / "manifest.json").read_text())
     assert listed["tiny"]["fingerprint"] == manifest["fingerprint"]
     assert listed["tiny-lora"]["parent"] == "tiny"
@@ -43,7 +48,7 @@ def test_an_answer_with_usage_and_fingerprint(chat_service: Service, client: ope
 
 
 def test_a_stream_is_the_answer_in_pieces(client: openai.OpenAI) -> None:
-    options = {"model": "tiny", "messages": USER, "max_tokens": 12, "temperature": 0}
+    options = {"model": "tiny", "messages": USER, "max_tokens": 100, "temperature": 0}
     whole = client.chat.completions.create(**options)
     stream = list(client.chat.completions.create(**options, stream=True, stream_options={"include_usage": True}))
     text = "".join(chunk.choices[0].delta.content or "" for chunk in stream if chunk.choices)
