@@ -12,11 +12,12 @@ from filelock import FileLock
 
 from zephyr_ray.artifacts import fingerprint_files
 from zephyr_ray.errors import UserError
-from zephyr_ray.recipe import Lora, ModelSection
 from zephyr_ray.storage import cache_root
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
+
+    from zephyr_ray.recipe import Lora, ModelSection
 
 ADAPTER_CONFIG = "adapter_config.json"
 _MODEL_FILES = ["*.safetensors", "*.json", "*.model", "*.jinja", "*.txt"]
@@ -115,6 +116,8 @@ def merge_adapter(base: str, adapter: str, target: str) -> None:
     """Writes base + adapter as one folder of whole weights, with the adapter's tokenizer where it has one."""
     from peft import PeftModel
     from transformers import AutoConfig, AutoTokenizer
+
+    from zephyr_ray.recipe import ModelSection
 
     try:
         stored = getattr(AutoConfig.from_pretrained(base), "dtype", None) or torch.float32
