@@ -8,10 +8,10 @@ INSTALLED := $(VENV)/.installed-$(KIND)
 JOB ?= python jobs/pipeline.py --recipe recipes/tiny.yaml --set run.root=$(CURDIR)/runs/tiny
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo chat up submit down test lint lock clean
+.PHONY: help setup demo chat up submit down test lint lock gpu-kit clean
 
 help: ## Show what there is
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
 
 setup: $(INSTALLED) ## Make .venv from the lock (the others do it by themselves)
 
@@ -45,6 +45,9 @@ lint: $(INSTALLED) ## ruff and mypy
 
 lock: ## Resolve both locks anew from pyproject.toml
 	@requirements/lock.sh
+
+gpu-kit: $(INSTALLED) ## Gather what the GPU benchmark needs on a machine without a network; DATA=pairs.jsonl for real pairs
+	@$(PY) benchmarks/gpu_kit.py build/gpu-kit $(if $(DATA),--data $(DATA))
 
 clean: ## Remove the environment and the runs of the demo
 	rm -rf $(VENV) runs
