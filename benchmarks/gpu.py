@@ -36,7 +36,7 @@ import os
 import time
 
 BEGUN = time.monotonic()
-os.environ |= {
+SETTINGS = {
     "HF_HUB_OFFLINE": "1",
     "HF_HUB_DISABLE_TELEMETRY": "1",
     "HF_DATASETS_OFFLINE": "1",
@@ -45,8 +45,9 @@ os.environ |= {
     "TOKENIZERS_PARALLELISM": "false",
     "TRANSFORMERS_VERBOSITY": "error",
     "PYTORCH_ALLOC_CONF": "expandable_segments:True",
-    "CUDA_VISIBLE_DEVICES": os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0],
+    "CUDA_VISIBLE_DEVICES": "0",
 }
+os.environ |= {name: os.environ.get(name, value) for name, value in SETTINGS.items()}
 
 import argparse  # noqa: E402
 import importlib  # noqa: E402
