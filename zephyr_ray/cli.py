@@ -140,21 +140,17 @@ def _check_trl_options(recipe: Recipe, names: tuple[str, ...]) -> None:
 
 
 def _execute(recipe: Recipe, run: Run, order: list[Stage], known: Known) -> int:
-    from zephyr_ray import cluster, room, shared_files
     from zephyr_ray.terminal import Terminal
 
     terminal = Terminal(_log_path(run))
     started = time.monotonic()
+    todo = [stage for stage in order if not run.artifact(stage.name).is_finished(known[stage.name][0])]
     try:
-        cluster.connect()
-        todo = tuple(stage.name for stage in order if not run.artifact(stage.name).is_finished(known[stage.name][0]))
-        room.check_job(recipe, todo)
-        if cluster.is_joined():
-            shared_files.check_nodes(recipe, run, todo)
-        terminal.plan([stage.name for stage in order])
-        for stage in order:
-            fingerprint, inputs = known[stage.name]
-            _bring_up_to_date(recipe, run, stage, fingerprint, inputs, terminal)
+        if todo:
+            _make(recipe, run, order, todo, known, terminal)
+        else:
+            for stage in order:
+                _say_done(stage, terminal)
     except (KeyboardInterrupt, SystemExit):  # Ray Train turns Ctrl-C into either
         terminal.say("interrupted; the same command goes on from here")
         return 130
@@ -162,6 +158,27 @@ def _execute(recipe: Recipe, run: Run, order: list[Stage], known: Known) -> int:
         return _tell_failure(error, terminal)
     _tell_result(run, order, terminal, time.monotonic() - started)
     return 0
+
+
+def _make(recipe: Recipe, run: Run, order: list[Stage], todo: list[Stage], known: Known, terminal: Terminal) -> None:
+    from zephyr_ray import cluster, preload, room, shared_files
+
+    names = tuple(stage.name for stage in todo)
+    with cluster.connected(preload.of_stages(names)):
+        room.check_job(recipe, names)
+        if cluster.is_joined():
+            shared_files.check_nodes(recipe, run, names)
+        terminal.plan([stage.name for stage in order])
+        for stage in order:
+            if stage in todo:
+                fingerprint, inputs = known[stage.name]
+                _bring_up_to_date(recipe, run, stage, fingerprint, inputs, terminal)
+            else:
+                _say_done(stage, terminal)
+
+
+def _say_done(stage: Stage, terminal: Terminal) -> None:
+    terminal.say(f"{stage.name:<22} already done")
 
 
 def _tell_failure(error: Exception, terminal: Terminal) -> int:
@@ -183,9 +200,6 @@ def _bring_up_to_date(
     from zephyr_ray.manifest import environment
 
     artifact = run.artifact(stage.name)
-    if artifact.is_finished(fingerprint):
-        terminal.say(f"{stage.name:<22} already done")
-        return
     room.make_room(recipe, stage.name, terminal.say)
     if artifact.begin(fingerprint):
         terminal.say(f"{stage.name:<22} resuming")

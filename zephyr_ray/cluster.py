@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import os
-from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
 
+from zephyr_ray import forkserver
 from zephyr_ray.errors import UserError
 
 if TYPE_CHECKING:
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    from zephyr_ray.preload import Preload
 
 _QUIET = {
     # Usage reports of Ray, the Hugging Face hub (TRL's too), and vLLM: off.
@@ -77,21 +81,54 @@ def is_joined() -> bool:
     return bool(os.environ.get("RAY_ADDRESS"))
 
 
-def connect() -> None:
-    """Joins the cluster of RAY_ADDRESS, or starts one on this machine."""
+@contextlib.contextmanager
+def connected(preload: Preload | None = None) -> Iterator[None]:
+    """Joins the cluster of RAY_ADDRESS, or starts one on this machine, and leaves it with the block.
+
+    Args:
+        preload: What the workers of a cluster on this machine import; loaded once for all of them.
+    """
+    with contextlib.ExitStack() as stack:
+        if is_joined():
+            _join()
+        else:
+            stack.enter_context(_started(preload))
+        import ray
+        import ray.data
+
+        ray.data.DataContext.get_current().enable_progress_bars = False
+        try:
+            yield
+        finally:
+            ray.shutdown()
+
+
+def _join() -> None:
     import ray
 
-    variables = {name: os.environ[name] for name in _QUIET}
-    if is_joined():
-        job = json.loads(os.environ.get(_SUBMITTED, "{}")).get("runtime_env", {})
-        given = job.get("env_vars", {})  # which Ray takes no second time
-        ray.init(runtime_env={"env_vars": {name: variables[name] for name in variables if name not in given}})
-    else:
-        cpus = local_cpus()
-        runtime_env = {"env_vars": variables | _LOCAL, "worker_process_setup_hook": "zephyr_ray.worker_log.quiet"}
-        ray.init(address="local", num_cpus=cpus, include_dashboard=False, runtime_env=runtime_env)
-    context = ray.data.DataContext.get_current()
-    context.enable_progress_bars = False
+    job = json.loads(os.environ.get(_SUBMITTED, "{}")).get("runtime_env", {})
+    given = job.get("env_vars", {})  # which Ray takes no second time
+    ray.init(runtime_env={"env_vars": {name: os.environ[name] for name in _QUIET if name not in given}})
+
+
+@contextlib.contextmanager
+def _started(preload: Preload | None) -> Iterator[None]:
+    """A cluster on this machine."""
+    with contextlib.ExitStack() as stack:
+        os.environ.update(_LOCAL)
+        runtime_env: dict[str, Any] = {"worker_process_setup_hook": "zephyr_ray.worker_log.quiet"}
+        if preload is not None:
+            runtime_env["py_executable"] = forkserver.client(stack.enter_context(forkserver.started(*preload)))
+        import ray
+
+        ray.init(
+            address="local",
+            num_cpus=local_cpus(),
+            include_dashboard=False,
+            runtime_env=runtime_env,
+            _system_config={"prestart_worker_first_driver": False},  # workers without a runtime_env, which none here is
+        )
+        yield
 
 
 def selector(labels: Mapping[str, str]) -> dict[str, str]:

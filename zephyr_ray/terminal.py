@@ -14,7 +14,6 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-import ray
 from rich.console import Console
 from rich.live import Live
 from rich.progress_bar import ProgressBar
@@ -59,6 +58,8 @@ class Progress:
     """
 
     def __init__(self) -> None:
+        import ray
+
         here = cluster.this_node()
         self.board: Any = ray.remote(_Board).options(num_cpus=0, max_concurrency=4, scheduling_strategy=here).remote()
 
@@ -74,9 +75,13 @@ class Progress:
 
     def fail(self, message: str) -> None:
         """Leaves a line for the person, which the stage reads at its end; waits until it has arrived."""
+        import ray
+
         ray.get(self.board.fail.remote(message))
 
     def read(self) -> dict[str, Any]:
+        import ray
+
         return ray.get(self.board.read.remote())
 
 
@@ -152,11 +157,13 @@ class Terminal:
     def _states(
         self, unit: str, progress: Progress, stop: threading.Event, interval: float
     ) -> Iterator[tuple[str, dict[str, Any]]]:
+        from ray.exceptions import RayError
+
         first: tuple[float, int] | None = None
         while not stop.wait(interval):
             try:
                 state = progress.read()
-            except ray.exceptions.RayError:  # the cluster is going away; the stage itself reports why
+            except RayError:  # the cluster is going away; the stage itself reports why
                 return
             if first is None and state["done"]:
                 first = (time.monotonic(), state["done"])
