@@ -71,12 +71,14 @@ def exactness(bench: Bench) -> Iterator[Record]:
 
 
 def judged(distances: dict[str, Record], ours: list[str]) -> Record:
-    """float32 equals plain sequences; bfloat16 is no further from them than TRL's is, a fifth allowed."""
+    """In neither dtype is ours further from plain sequences than TRL's is, a fifth allowed, or 0.001 in float32."""
     checks = {}
-    trl = distances[f"padded {torch.bfloat16}"]
+    wide, trl = distances[f"padded {torch.float32}"], distances[f"padded {torch.bfloat16}"]
+    # a sum of 1,000 log-probs is near -10,000, where float32's numbers are 0.001 apart
+    bound = max(1e-3, 1.2 * wide["sequence_max"])
     for name in ours:
         exact, narrow = (distances.get(f"{name} {dtype}") for dtype in (torch.float32, torch.bfloat16))
-        checks[f"{name} float32 log-probs"] = exact is not None and exact["sequence_max"] < 1e-3
+        checks[f"{name} float32 log-probs"] = exact is not None and exact["sequence_max"] <= bound
         checks[f"{name} float32 gradient"] = exact is not None and exact.get("cosine", 1.0) > 0.9999
         checks[f"{name} bfloat16 log-probs"] = narrow is not None and narrow["token_rms"] <= 1.2 * trl["token_rms"]
         if narrow is not None and "cosine" in narrow:
