@@ -265,7 +265,7 @@ def _children_draw_apart() -> bool:
     for _ in range(2):
         reader, writer = os.pipe()
         if os.fork() == 0:
-            from ray._raylet import ObjectRef  # type: ignore[attr-defined]
+            from ray._raylet import ObjectRef
 
             os.write(writer, ObjectRef.from_random().binary())
             os._exit(0)

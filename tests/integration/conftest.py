@@ -11,6 +11,7 @@ import pytest
 
 from tests.integration.jobs import manifest, run_job
 from tests.integration.servers import Proxy, vllm_server
+from zephyr_ray import cluster, forkserver, preload
 from zephyr_ray import recipe as recipes
 
 # A model of a few thousand weights: what is tested is the machinery, not what it learns.
@@ -27,6 +28,18 @@ WORLD = (
     "dpo.training.checkpoint_steps=2",
     "dpo.training.logging_steps=1",
 )
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _libraries_are_loaded_once() -> Iterator[None]:
+    """Fork servers of the jobs that these tests run are forked from one that has loaded the libraries."""
+    cluster.set_environment()
+    with (
+        forkserver.started(preload.of_stages(["dpo"]).libraries, ()) as socket,
+        pytest.MonkeyPatch.context() as patch,
+    ):
+        patch.setenv(forkserver.VARIABLE, socket)
+        yield
 
 
 def _random_model(folder: Path, seed: int) -> Path:

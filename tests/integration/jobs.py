@@ -16,6 +16,8 @@ from typing import Any
 
 import psutil
 
+from zephyr_ray import forkserver
+
 REPO = Path(__file__).parents[2]
 _TIMEOUT_S = 420
 
@@ -65,8 +67,15 @@ def kill_and_finish(
     Returns:
         The job's exit status and what a person saw.
     """
+    # With a fork server of its own, all that comes of it is its own.
+    environment = {name: value for name, value in os.environ.items() if name != forkserver.VARIABLE}
     process = subprocess.Popen(
-        command(job, root, *overrides), cwd=REPO, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        command(job, root, *overrides),
+        cwd=REPO,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
     )
     deadline = time.monotonic() + _TIMEOUT_S
     try:

@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import json
 import os
-import socket
 import subprocess
 import sys
 import threading
@@ -19,17 +18,10 @@ from pathlib import Path
 
 from aiohttp import ClientSession, web
 
+from serve.command_line import free_port
+
 Fault = Callable[[dict, int], str | None]
 """A request's body and how often it came before -> `429`, `500`, `reset`, `stall` or None."""
-
-
-def free_port() -> int:
-    """A port that nothing listens on."""
-    for port in range(8700, 8800):
-        with socket.socket() as probe, contextlib.suppress(OSError):
-            probe.bind(("127.0.0.1", port))
-            return port
-    raise RuntimeError("no free port from 8700 to 8799")
 
 
 @contextlib.contextmanager
