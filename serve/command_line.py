@@ -15,6 +15,7 @@ import signal
 import socket
 import sys
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -98,7 +99,6 @@ def _serve(options: argparse.Namespace) -> None:
     settings = _gateway_settings(options, found)
 
     logging.disable(logging.INFO)  # what Ray says of itself here; the replicas' logs are in Ray's log folder
-    from serve.app import chat, model
     from zephyr_ray import cluster
 
     cluster.set_environment()
@@ -108,12 +108,20 @@ def _serve(options: argparse.Namespace) -> None:
         # A model that cannot start here will not at the third time either.
         os.environ.setdefault("RAY_SERVE_MAX_PER_REPLICA_RETRY_COUNT", "1")
         os.environ.setdefault("RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S", "30")  # of 5, too few for a busy machine
+    with _connected():
+        _take_signals()  # Ray has put its own handler in
+        _run(options, applications, settings)
+
+
+def _run(options: argparse.Namespace, applications: list[ModelApplication], settings: GatewaySettings) -> None:
+    """Deploys, and waits for Ctrl-C."""
     import ray
     from ray import serve
     from ray.exceptions import RayError
 
-    _start_ray()
-    _take_signals()  # Ray has put its own handler in
+    from serve.app import chat, model
+    from zephyr_ray import cluster
+
     accelerator = "gpu" if ray.cluster_resources().get("GPU") else "cpu"
     targets = [
         serve.RunTarget(model(each.model_copy(update={"accelerator": accelerator})), name=each.name, route_prefix=None)
@@ -124,7 +132,7 @@ def _serve(options: argparse.Namespace) -> None:
         serve.start(http_options={"host": options.host, "port": options.port})
     except RayError as error:  # an actor of Ray Serve that died or did not answer, most likely on a busy machine
         raise UserError(f"Ray Serve did not start: {_cause(str(error))} (more in {_logs()}); try again") from None
-    print(f"loading {', '.join(each['name'] for each in found)} ...", flush=True)
+    print(f"loading {', '.join(each.name for each in applications)} ...", flush=True)
     try:
         try:
             serve.run_many(targets)
@@ -137,7 +145,6 @@ def _serve(options: argparse.Namespace) -> None:
         if cluster.is_joined():  # a cluster that stays: what was deployed to it goes, in good order
             for target in targets:
                 serve.delete(target.name)
-        ray.shutdown()
 
 
 def _did_not_start() -> UserError:
@@ -295,24 +302,20 @@ def _feedback_place(options: argparse.Namespace) -> str | None:
     return place if is_uri(place) else os.path.abspath(place)
 
 
-def _start_ray() -> None:
-    import ray
+@contextlib.contextmanager
+def _connected() -> Iterator[None]:
+    """The cluster of RAY_ADDRESS, or one on this machine while the endpoint is up."""
+    from zephyr_ray import cluster, preload
 
-    from zephyr_ray import cluster
-
-    runtime_env = {"env_vars": {"PYTHONPATH": _REPOSITORY}}
     if cluster.is_joined():
-        ray.init(runtime_env=runtime_env)
+        import ray
+
+        with ray.init(runtime_env={"env_vars": {"PYTHONPATH": _REPOSITORY}}):
+            yield
     else:
-        cpus = cluster.local_cpus()
-        ray.init(
-            address="local",
-            num_cpus=cpus,
-            include_dashboard=False,
-            log_to_driver=False,
-            logging_level=logging.ERROR,
-            runtime_env=runtime_env,
-        )
+        os.environ["PYTHONPATH"] = _REPOSITORY
+        with cluster.started(preload.SERVING, log_to_driver=False, logging_level=logging.ERROR):
+            yield
 
 
 def free_port() -> int:

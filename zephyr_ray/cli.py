@@ -164,7 +164,7 @@ def _make(recipe: Recipe, run: Run, order: list[Stage], todo: list[Stage], known
     from zephyr_ray import cluster, preload, room, shared_files
 
     names = tuple(stage.name for stage in todo)
-    with cluster.connected(preload.of_stages(names)):
+    with cluster.connected(preload.of_stages(recipe, names)):
         room.check_job(recipe, names)
         if cluster.is_joined():
             shared_files.check_nodes(recipe, run, names)

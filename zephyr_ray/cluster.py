@@ -82,53 +82,57 @@ def is_joined() -> bool:
 
 
 @contextlib.contextmanager
-def connected(preload: Preload | None = None) -> Iterator[None]:
+def connected(preload: Preload) -> Iterator[None]:
     """Joins the cluster of RAY_ADDRESS, or starts one on this machine, and leaves it with the block.
 
     Args:
-        preload: What the workers of a cluster on this machine import; loaded once for all of them.
+        preload: What the workers of a cluster on this machine import.
     """
-    with contextlib.ExitStack() as stack:
-        if is_joined():
-            _join()
-        else:
-            stack.enter_context(_started(preload))
-        import ray
+    with _joined() if is_joined() else _started_quietly(preload):
         import ray.data
 
         ray.data.DataContext.get_current().enable_progress_bars = False
-        try:
-            yield
-        finally:
-            ray.shutdown()
+        yield
 
 
-def _join() -> None:
+@contextlib.contextmanager
+def _joined() -> Iterator[None]:
     import ray
 
     job = json.loads(os.environ.get(_SUBMITTED, "{}")).get("runtime_env", {})
     given = job.get("env_vars", {})  # which Ray takes no second time
-    ray.init(runtime_env={"env_vars": {name: os.environ[name] for name in _QUIET if name not in given}})
+    with ray.init(runtime_env={"env_vars": {name: os.environ[name] for name in _QUIET if name not in given}}):
+        yield
 
 
 @contextlib.contextmanager
-def _started(preload: Preload | None) -> Iterator[None]:
-    """A cluster on this machine."""
-    with contextlib.ExitStack() as stack:
-        os.environ.update(_LOCAL)
-        runtime_env: dict[str, Any] = {"worker_process_setup_hook": "zephyr_ray.worker_log.quiet"}
-        if preload is not None:
-            runtime_env["py_executable"] = forkserver.client(stack.enter_context(forkserver.started(*preload)))
+def _started_quietly(preload: Preload) -> Iterator[None]:
+    os.environ.update(_LOCAL)
+    with started(preload, runtime_env={"worker_process_setup_hook": "zephyr_ray.worker_log.quiet"}):
+        yield
+
+
+@contextlib.contextmanager
+def started(preload: Preload, *, runtime_env: Mapping[str, Any] | None = None, **options: Any) -> Iterator[None]:
+    """A cluster on this machine, which ends with the block.
+
+    Args:
+        preload: What its workers import; loaded once for all of them.
+        runtime_env: The driver's, beside that.
+        options: More of `ray.init`.
+    """
+    with forkserver.started(*preload) as path:
         import ray
 
-        ray.init(
+        with ray.init(
             address="local",
             num_cpus=local_cpus(),
             include_dashboard=False,
-            runtime_env=runtime_env,
+            runtime_env={**(runtime_env or {}), "py_executable": forkserver.client(path)},
             _system_config={"prestart_worker_first_driver": False},  # workers without a runtime_env, which none here is
-        )
-        yield
+            **options,
+        ):
+            yield
 
 
 def selector(labels: Mapping[str, str]) -> dict[str, str]:

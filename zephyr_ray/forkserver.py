@@ -41,16 +41,18 @@ VARIABLE = "ZEPHYR_RAY_FORK_SERVER"
 _CLIENT = Path(__file__).with_name("fork_worker.py")
 _OF_ONE_WORKER = frozenset(
     {
-        *("PWD", "OLDPWD", "SHLVL", "_"),  # of the shell that starts it
+        *("PWD", "OLDPWD", "SHLVL", "_", "PYTEST_CURRENT_TEST"),  # of what starts it
         VARIABLE,
         *("OMP_NUM_THREADS", "PYTHONBREAKPOINT", "SPT_NOENV"),  # of its resources, its debugger, its title
-        "RAY_WARN_BLOCKING_GET_INSIDE_ASYNC",  # which Ray reads when it starts an actor
+        # Ray reads these when it starts an actor, vLLM when it starts an engine.
+        *("RAY_WARN_BLOCKING_GET_INSIDE_ASYNC", "__RAY_WORKER_PROCESS_SETUP_HOOK_ENV_VAR", "VLLM_CPU_KVCACHE_SPACE"),
     }
 )
 """Variables that may differ from worker to worker: nothing reads them while it is imported."""
 _SERVER = ["-m", "zephyr_ray.forkserver"]
 _OF_RAY = ("RAY_", "__RAY_")
 _STREAMS = 3
+_LONGEST = 96  # characters of a socket's folder: Linux takes 107 of its path
 _BACKLOG = 128
 _CHUNK = 1 << 16
 
@@ -92,6 +94,9 @@ def started(libraries: Sequence[str], on_ray: Sequence[str]) -> Iterator[str]:
         Its socket's path.
     """
     folder = tempfile.mkdtemp(prefix="zephyr-fork-")
+    if len(folder) > _LONGEST:
+        os.rmdir(folder)
+        folder = tempfile.mkdtemp(prefix="zephyr-fork-", dir="/tmp")
     path = os.path.join(folder, "socket")
     python, running = [sys.executable], os.environ.get(VARIABLE)
     if running:
@@ -107,10 +112,7 @@ def started(libraries: Sequence[str], on_ray: Sequence[str]) -> Iterator[str]:
             start_new_session=True,  # Ctrl-C is for the command, which ends its cluster itself
         )
         listener.close()
-        try:
-            yield path
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)
+        yield path
 
 
 def client(path: str) -> str:
@@ -132,6 +134,7 @@ def main(arguments: Sequence[str], environment: Mapping[str, str]) -> None:
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # children are nobody's to wait for
     worker = Server(listener, listener.accept()[0], dict(environment), bool(on_ray)).run(libraries, on_ray)
     if worker is None:
+        shutil.rmtree(os.path.dirname(listener.getsockname()), ignore_errors=True)
         os._exit(0)  # the libraries' own ends have nothing to do, and much to say
     _become(worker)
 

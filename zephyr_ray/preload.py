@@ -3,23 +3,44 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-_WITH_A_MODEL = frozenset({"base", "sft", "reference_logps", "dpo", "held_out"})
-_ROWS = ("numpy", "pyarrow.parquet", "pyarrow.fs", "pandas")
-_MODELS = ("torch", "transformers", "datasets", "trl.trainer.dpo_trainer", "trl.trainer.sft_trainer", "deepspeed")
+if TYPE_CHECKING:
+    from zephyr_ray.recipe import Recipe
+
+_WITH_WEIGHTS = frozenset({"base", "sft", "reference_logps", "dpo", "held_out"})
 
 
 class Preload(NamedTuple):
     """Modules in the order in which they are loaded."""
 
-    libraries: Sequence[str]
-    on_ray: Sequence[str]
+    libraries: tuple[str, ...]
+    on_ray: tuple[str, ...]
     """Those that import Ray."""
 
+    def __add__(self, other: Preload) -> Preload:  # type: ignore[override]
+        """Each module of both, once."""
+        return Preload(*(tuple(dict.fromkeys(mine + theirs)) for mine, theirs in zip(self, other, strict=True)))
 
-def of_stages(stages: Sequence[str]) -> Preload:
+
+ROWS = Preload(("numpy", "pyarrow.parquet", "pandas", "transformers"), ("ray.data",))
+TRAINING = Preload(
+    ("torch", "transformers", "datasets", "trl.trainer.dpo_trainer", "trl.trainer.sft_trainer", "deepspeed"),
+    ("ray.train", "zephyr_ray.training.loop"),
+)
+ENGINES = Preload(
+    ("numpy", "torch", "transformers", "vllm.entrypoints.openai.api_server"),
+    ("ray.serve.llm", "ray.llm._internal.serve.engines.vllm.vllm_engine"),
+)
+SERVING = ENGINES + Preload((), ("zephyr_ray.inference.chat_server", "serve.gateway"))
+
+
+def of_stages(recipe: Recipe, stages: Sequence[str]) -> Preload:
     """What the workers of these stages import."""
-    if _WITH_A_MODEL.isdisjoint(stages):
-        return Preload((*_ROWS, "transformers"), ("ray.data",))
-    return Preload((*_ROWS, *_MODELS), ("ray.data", "ray.train", "zephyr_ray.training.loop"))
+    wanted = ROWS
+    sampling, judging = recipe.sampling, recipe.judging
+    if (sampling and sampling.deployments and "candidates" in stages) or (
+        judging and judging.deployments and "judgments" in stages
+    ):
+        wanted += ENGINES
+    return wanted if _WITH_WEIGHTS.isdisjoint(stages) else wanted + TRAINING

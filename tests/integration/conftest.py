@@ -35,7 +35,7 @@ def _libraries_are_loaded_once() -> Iterator[None]:
     """Fork servers of the jobs that these tests run are forked from one that has loaded the libraries."""
     cluster.set_environment()
     with (
-        forkserver.started(preload.of_stages(["dpo"]).libraries, ()) as socket,
+        forkserver.started((preload.ROWS + preload.TRAINING).libraries, ()) as socket,
         pytest.MonkeyPatch.context() as patch,
     ):
         patch.setenv(forkserver.VARIABLE, socket)

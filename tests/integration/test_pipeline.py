@@ -1,44 +1,64 @@
-"""The way from prompts to an aligned model by one command: killed and rerun, and what it says of itself."""
+"""The whole way by one command: killed and rerun in a bucket, an engine killed, and what it says of itself.
+
+README: the pipeline killed while it samples, judges and trains; the whole way in a bucket; one of two engines.
+"""
 
 from __future__ import annotations
 
-import time
+import json
+import re
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from safetensors.numpy import load_file
+from safetensors.numpy import load, load_file
 
+from tests.integration.bucket import (
+    KEY,
+    ROOT,
+    SECRET,
+    Machine,
+    left_behind,
+    machine_beside_a_bucket,
+    names,
+    read,
+    settings,
+    texts,
+    wait,
+)
 from tests.integration.jobs import REPO, kill_and_finish, manifest, run_job
+from zephyr_ray.artifacts import Run
 
-pytestmark = pytest.mark.timeout(1800)
+pytestmark = pytest.mark.timeout(1200)
 
-STAGES = ("prompts", "candidates", "judgments", "preferences", "tokenized", "reference_logps", "dpo")
-
-
-@pytest.fixture(scope="module")
-def way(base_model: Path) -> tuple[str, ...]:
-    deployment = (
-        f"{{name: random, model: {base_model}, accelerator: cpu, dtype: float32, max_model_len: 128, "
-        "max_in_flight: 16, engine: {max_num_seqs: 16}}"
-    )
-    return (
-        "tiny.preference_prompts=48",
-        f"model.path={base_model}",
-        f"sampling.deployments=[{deployment}]",
-        "sampling.samples=3",
-        "sampling.max_tokens=12",
-        "judging.function=tests.integration.judges:length",
-        "preferences.max_dropped=0.9",
-        "dpo.global_batch=8",
-        "dpo.max_steps=6",
-        "dpo.training.workers=1",
-        "dpo.training.zero_stage=0",
-        "dpo.training.micro_batch=8",
-        "dpo.training.checkpoint_steps=2",
-    )
+_CHECKPOINTS = "training_state/checkpoint_manager_snapshot.json"
+STAGES = ("base", "dialogues", "tokenized_dialogues", "sft", "prompts", "candidates", "judgments", "preferences")
+STAGES += ("tokenized", "reference_logps", "dpo", "held_out")
+SMALL = (
+    "tiny.hidden_size=64",
+    "tiny.layers=2",
+    "tiny.dialogues=64",
+    "tiny.preference_prompts=48",
+    "tiny.held_out_prompts=8",
+    "sft.max_steps=2",
+    "sft.training.workers=1",
+    "sampling.samples=3",
+    "sampling.max_tokens=12",
+    "judging.function=tests.integration.judges:length",
+    "preferences.max_dropped=0.9",
+    "dpo.global_batch=8",
+    "dpo.max_steps=8",
+    "dpo.training.workers=1",
+    "dpo.training.zero_stage=0",
+    "dpo.training.micro_batch=8",
+    "dpo.training.checkpoint_steps=2",
+    "held_out.samples=1",
+    "held_out.max_new_tokens=4",
+    "held_out.workers=1",
+)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -49,41 +69,86 @@ def _judges_are_importable() -> Iterator[None]:
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory, way: tuple[str, ...]) -> Path:
-    """A run that nothing disturbed."""
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run on this machine's disk that nothing disturbed."""
     root = tmp_path_factory.mktemp("whole") / "run"
-    run_job("pipeline", root, *way)
+    run_job("pipeline", root, *SMALL)
     return root
 
 
-def test_killed_three_times_it_ends_the_same(whole: Path, tmp_path: Path, way: tuple[str, ...]) -> None:
-    root = tmp_path / "run"
+@pytest.fixture(scope="module")
+def here() -> Iterator[Machine]:
+    with machine_beside_a_bucket() as machine:
+        yield machine
 
-    def replies() -> int:
-        return sum(len(file.read_bytes().splitlines()) for file in (root / "candidates" / "replies").glob("*.jsonl"))
 
-    moments = (
-        lambda: replies() >= 20,
-        lambda: (root / "judgments").exists(),
-        lambda: (root / "dpo" / "metrics.jsonl").exists(),
-    )
-    for moment in moments:
-        kill_and_finish("pipeline", root, *way, when=moment)
-    before = time.time()
-    run_job("pipeline", root, *way)
-    assert all(manifest(root, stage)["counts"] == manifest(whole, stage)["counts"] for stage in STAGES[:-1])
-    assert (root / "candidates" / "manifest.json").stat().st_mtime < before  # only what was left was made
-    mine, theirs = (load_file(path / "dpo" / "checkpoint" / "model.safetensors") for path in (root, whole))
+@pytest.fixture(scope="module")
+def killed(here: Machine) -> str:
+    """The same in a bucket, killed while it samples, judges and trains; what its last run said."""
+    way = settings(ROOT, *SMALL)
+    for number, moment in enumerate((_samples, _judges, _trains)):
+        log = here.place / f"killed-{number}.log"
+        process = here.start("jobs/pipeline.py", *way, log=log)
+        wait(moment, process, log, 400)
+        process.send_signal(signal.SIGKILL)
+        process.wait(30)
+    assert Run(ROOT).artifact("dpo").manifest() is None
+    assert [name for name in names() if name.startswith("dpo/tensorboard/")]
+    return here.run("jobs/pipeline.py", *way)
+
+
+def test_killed_three_times_it_ends_the_same(here: Machine, whole: Path, killed: str) -> None:
+    assert re.search(r"^dpo +resuming$", killed, re.MULTILINE)
+    assert _done(killed) == list(STAGES[:-2])
+    found = {stage: Run(ROOT).artifact(stage).manifest() or {} for stage in STAGES}
+    assert all(found[stage]["counts"] == manifest(whole, stage)["counts"] for stage in STAGES if _has_counts(stage))
+    mine = load(Run(ROOT).filesystem.open_input_stream("bucket/run/dpo/checkpoint/model.safetensors").read())
+    theirs = load_file(whole / "dpo" / "checkpoint" / "model.safetensors")
     assert max(float(np.abs(mine[name] - theirs[name]).max()) for name in theirs) < 1e-5
 
 
-def test_one_engine_of_two_is_killed(tmp_path: Path, way: tuple[str, ...], base_model: Path) -> None:
+@pytest.mark.usefixtures("killed")
+def test_what_lies_in_the_bucket_and_nowhere_else(here: Machine) -> None:
+    for stage in STAGES:
+        files = (Run(ROOT).artifact(stage).manifest() or {})["files"]
+        assert set(files) <= {name.removeprefix(f"{stage}/") for name in names()}
+    assert not [name for name in names() if "unfinished" in name or "training_state" in name]
+    (replies,) = [name for name in names() if "/replies/" in name]
+    assert re.fullmatch(r"candidates/replies/\w+\.jsonl\.zst", replies)
+    assert {"recipe.yaml", "preferences/report.html", "dpo/checkpoint/model.safetensors"} <= set(names())
+    steps = [json.loads(line) for line in read("run/dpo/metrics.jsonl").splitlines()]
+    assert sum("loss" in row for row in steps) >= 1
+    assert left_behind(here) == []
+    assert [text for text in texts() if KEY in text or SECRET in text or str(here.place) in text] == []
+
+
+def _samples() -> bool:
+    return any("/replies/" in name for name in names())
+
+
+def _judges() -> bool:
+    return any(name.startswith("judgments/") for name in names())
+
+
+def _trains() -> bool:
+    return Run(ROOT).artifact("dpo").read_json(_CHECKPOINTS) is not None
+
+
+def _done(seen: str) -> list[str]:
+    return [line.split()[0] for line in seen.splitlines() if line.endswith("already done")]
+
+
+def _has_counts(stage: str) -> bool:
+    return stage not in ("base", "sft", "dpo")
+
+
+def test_one_engine_of_two_is_killed(tmp_path: Path, base_model: Path) -> None:
     root, prompts = tmp_path / "run", 200
     engines = (
         f"sampling.deployments=[{{name: random, model: {base_model}, accelerator: cpu, dtype: float32, "
         "max_model_len: 128, max_in_flight: 16, min_replicas: 2, max_replicas: 2, engine: {max_num_seqs: 16}}]"
     )
-    few = (*way, engines, f"tiny.preference_prompts={prompts}", "sampling.max_tokens=48")
+    few = (*SMALL, f"model.path={base_model}", engines, f"tiny.preference_prompts={prompts}", "sampling.max_tokens=48")
     replies = root / "candidates" / "replies"
 
     def under_way() -> bool:
@@ -97,13 +162,13 @@ def test_one_engine_of_two_is_killed(tmp_path: Path, way: tuple[str, ...], base_
     assert len({(row["prompt_id"], each["seed"]) for row in rows for each in row["completions"]}) == 3 * prompts
 
 
-def test_a_second_run_skips_everything(whole: Path, way: tuple[str, ...]) -> None:
-    seen = run_job("pipeline", whole, *way)
-    assert [line.split()[0] for line in seen.splitlines() if "already done" in line] == list(STAGES)
+def test_a_second_run_skips_everything(whole: Path) -> None:
+    seen = run_job("pipeline", whole, *SMALL)
+    assert _done(seen) == list(STAGES)
 
 
-def test_what_would_run_and_why(whole: Path, way: tuple[str, ...]) -> None:
-    table = run_job("pipeline", whole, *way, "preferences.rejected=lowest", options=("--dry-run",))
+def test_what_would_run_and_why(whole: Path) -> None:
+    table = run_job("pipeline", whole, *SMALL, "preferences.rejected=lowest", options=("--dry-run",))
     after = table[table.index(f"in {whole}:") :]
     status = {line.split()[0]: line for line in after.splitlines()}
     assert status["judgments"].endswith("done")
@@ -114,11 +179,11 @@ def test_what_would_run_and_why(whole: Path, way: tuple[str, ...]) -> None:
 @pytest.mark.parametrize(
     ("options", "override", "said"),
     [
-        (("--from", "dpo"), "run.seed=5", "--from dpo: prompts is stale (seed); start there, or leave --from out"),
+        (("--from", "dpo"), "run.seed=5", "--from dpo: base is stale (seed); start there, or leave --from out"),
         (
-            ("--from", "sft"),
-            "run.seed=0",
-            "--from sft: this recipe has no such stage on its way; it has prompts, candid",
+            ("--from", "judgments"),
+            "preferences.train=tiny",
+            "--from judgments: this recipe has no such stage on its way; it has base, dialogues, ",
         ),
         (("--until", "judgments"), "judging.function=nowhere:judge", "judging.function=nowhere:judge: No module named"),
         (("--until", "candidates"), "sampling.deployments=[{name: a, model: /nowhere}]", "/nowhere is not a folder"),
@@ -130,10 +195,10 @@ def test_what_would_run_and_why(whole: Path, way: tuple[str, ...]) -> None:
     ],
 )
 def test_what_cannot_be_is_one_line(
-    whole: Path, tmp_path: Path, way: tuple[str, ...], options: tuple[str, ...], override: str, said: str
+    whole: Path, tmp_path: Path, options: tuple[str, ...], override: str, said: str
 ) -> None:
     root = whole if options[0] == "--from" else tmp_path / "run"
-    seen = run_job("pipeline", root, *way, override, options=options, expect=2)
+    seen = run_job("pipeline", root, *SMALL, override, options=options, expect=2)
     (line,) = [line for line in seen.splitlines() if line.startswith("error: ")]
     assert said in line
     assert "Traceback" not in seen

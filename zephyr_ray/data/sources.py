@@ -12,17 +12,19 @@ import posixpath
 import re
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Literal, TypedDict
+from typing import TYPE_CHECKING, Any, Literal, TypedDict
 
 import pyarrow as pa
 import pyarrow.fs as pafs
 import pyarrow.parquet as pq
-import ray.data
 
 from zephyr_ray.artifacts import Artifact, content_id, fingerprint_files
 from zephyr_ray.data import chunks
 from zephyr_ray.errors import UserError
 from zephyr_ray.storage import check_there, is_uri, refusal
+
+if TYPE_CHECKING:
+    import ray.data
 
 RAW_ROW = pa.schema([("source", pa.string()), ("line", pa.large_binary())])
 """A row as it was read: `file:number` (line, array element or row, from 1), and its JSON."""
@@ -102,6 +104,8 @@ def read_first_row(artifact: Artifact, file: str) -> dict[str, Any]:
 
 def stream(items: Sequence[Mapping[str, Any]], read: Any) -> ray.data.Dataset:
     """A dataset of what `read(batch of one item)` yields for each item, one streaming task per item, memory bounded."""
+    import ray.data  # here: fingerprints of data are all that a command with nothing to do needs of this module
+
     dataset = ray.data.from_items([dict(item) for item in items], override_num_blocks=max(1, len(items)))
     context = dataset.context  # this dataset's own copy
     context.target_max_block_size = _BLOCK_BYTES
