@@ -30,7 +30,7 @@ from pathlib import Path
 import psutil
 
 from serve.command_line import FAST_PATH, free_port
-from zephyr_ray.cluster import local_cpus
+from zephyr_ray.cluster import ONE_MACHINE, local_cpus
 from zephyr_ray.errors import UserError
 from zephyr_ray.storage import cache_root
 
@@ -97,7 +97,7 @@ def _up(folder: Path) -> None:
     if head is None:
         _forget(folder)
         ports = {name: _port(usual) for name, usual in PORTS.items()}
-        head = start(folder, local_cpus(), ports, LOOPBACK | _serving())
+        head = start(folder, local_cpus(), ports, LOOPBACK | _serving() | {ONE_MACHINE: "1"})
         (folder / "head.json").write_text(json.dumps(asdict(head)))
         print("a Ray cluster is up on this machine")
     else:

@@ -25,6 +25,38 @@ settings.register_profile("zephyr", deadline=None, suppress_health_check=[Health
 settings.load_profile("zephyr")
 
 
+# Files that share what is slow to start, so that one lane of a parallel run has them; those that take longest first.
+GROUPS = (
+    ("integration/chat/test_chat_page", "integration/chat/test_chat_two"),
+    ("integration/test_pipeline",),
+    ("integration/chat/",),
+    ("integration/test_autoscaling",),
+    ("integration/test_feedback", "integration/test_sampling"),
+    ("integration/test_submit",),
+    ("integration/test_s3",),
+    ("integration/test_resume",),
+    ("integration/test_elastic",),
+    ("integration/",),
+)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Orders the tests by `GROUPS`, and tells pytest-xdist's `--dist loadgroup` what goes together."""
+    places = {item: _place(item) for item in items}
+    for item, (number, file) in places.items():
+        name = GROUPS[number][0] if number < len(GROUPS) - 1 else file
+        item.add_marker(pytest.mark.xdist_group(name))
+    items.sort(key=lambda item: places[item][0])
+
+
+def _place(item: pytest.Item) -> tuple[int, str]:
+    """The number of a test's group, and its file."""
+    file = item.nodeid.split("::")[0]
+    number = next((n for n, group in enumerate(GROUPS) if file.removeprefix("tests/").startswith(group)), len(GROUPS))
+    return number, file
+
+
 def pytest_runtest_setup() -> None:
     """Opens sockets to this machine only."""
     socket_allow_hosts(["127.0.0.1", "::1"], allow_unix_socket=True)

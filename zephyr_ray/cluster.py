@@ -35,6 +35,8 @@ _LOCAL = {
     # Between two looks of Ray Train at its workers, which wait for it at every checkpoint; 2 by default.
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.25",
 }
+ONE_MACHINE = "ZEPHYR_RAY_ONE_MACHINE"
+"""Set in the environment of a cluster whose nodes are all on one machine: its workers are forked too."""
 _SUBMITTED = "RAY_JOB_CONFIG_JSON_ENV_VAR"  # what Ray tells the command of a submitted job of itself
 _LOCAL_CPUS = 4  # logical: stages wait on each other's I/O, and fewer would starve a pipeline of Ray Data operators
 
@@ -86,9 +88,9 @@ def connected(preload: Preload) -> Iterator[None]:
     """Joins the cluster of RAY_ADDRESS, or starts one on this machine, and leaves it with the block.
 
     Args:
-        preload: What the workers of a cluster on this machine import.
+        preload: What its workers import, where they are on this machine.
     """
-    with _joined() if is_joined() else _started_quietly(preload):
+    with _joined(preload) if is_joined() else _started_quietly(preload):
         import ray.data
 
         ray.data.DataContext.get_current().enable_progress_bars = False
@@ -96,12 +98,16 @@ def connected(preload: Preload) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _joined() -> Iterator[None]:
+def _joined(preload: Preload) -> Iterator[None]:
     import ray
 
     job = json.loads(os.environ.get(_SUBMITTED, "{}")).get("runtime_env", {})
     given = job.get("env_vars", {})  # which Ray takes no second time
-    with ray.init(runtime_env={"env_vars": {name: os.environ[name] for name in _QUIET if name not in given}}):
+    runtime_env: dict[str, Any] = {"env_vars": {name: os.environ[name] for name in _QUIET if name not in given}}
+    with contextlib.ExitStack() as stack:
+        if os.environ.get(ONE_MACHINE):
+            runtime_env["py_executable"] = forkserver.client(stack.enter_context(forkserver.started(*preload)))
+        stack.enter_context(ray.init(runtime_env=runtime_env))
         yield
 
 

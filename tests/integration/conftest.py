@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
-from tests.integration.jobs import manifest, run_job
+from tests.integration.jobs import copy_run, manifest, run_job
 from tests.integration.servers import Proxy, vllm_server
 from zephyr_ray import cluster, forkserver, preload
 from zephyr_ray import recipe as recipes
+
+MadeOnce = Callable[[str, Callable[[Path], object]], Path]
+"""A name, and what makes the folder of that name -> the folder."""
 
 # A model of a few thousand weights: what is tested is the machinery, not what it learns.
 WORLD = (
@@ -50,9 +55,28 @@ def _random_model(folder: Path, seed: int) -> Path:
 
 
 @pytest.fixture(scope="session")
-def base_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def made_once(tmp_path_factory: pytest.TempPathFactory) -> MadeOnce:
+    """Makes a folder by its name, once for all lanes of a test run."""
+    is_lane = "PYTEST_XDIST_WORKER" in os.environ
+    shared = tmp_path_factory.getbasetemp().parent if is_lane else tmp_path_factory.getbasetemp()
+
+    def folder(name: str, make: Callable[[Path], object]) -> Path:
+        target = shared / "made-once" / name
+        target.parent.mkdir(exist_ok=True)
+        with FileLock(f"{target}.lock"):
+            done = target.with_suffix(".done")
+            if not done.exists():
+                make(target)
+                done.touch()
+        return target
+
+    return folder
+
+
+@pytest.fixture(scope="session")
+def base_model(made_once: MadeOnce) -> Path:
     """A folder with the embedded world's random model and its tokenizer."""
-    return _random_model(tmp_path_factory.mktemp("base"), seed=0)
+    return made_once("base", lambda folder: _random_model(folder, seed=0))
 
 
 @pytest.fixture(scope="session")
@@ -79,29 +103,24 @@ def overrides(base_model: Path) -> tuple[str, ...]:
 
 
 @pytest.fixture(scope="session")
-def prepared(tmp_path_factory: pytest.TempPathFactory, overrides: tuple[str, ...]) -> Path:
+def prepared(made_once: MadeOnce, overrides: tuple[str, ...]) -> Path:
     """A run whose preferences, tokenized pairs and reference log-probs are finished."""
-    root = tmp_path_factory.mktemp("prepared") / "run"
-    run_job("reference_logps", root, *overrides)
+    root = made_once("prepared", lambda root: run_job("reference_logps", root, *overrides))
     # The last step of an epoch has an odd number of pairs, so that two workers take different numbers of them.
     assert manifest(root, "tokenized")["counts"]["out"] % 16 % 2 == 1
     return root
 
 
 @pytest.fixture(scope="session")
-def undisturbed(tmp_path_factory: pytest.TempPathFactory, prepared: Path, overrides: tuple[str, ...]) -> Path:
+def undisturbed(made_once: MadeOnce, prepared: Path, overrides: tuple[str, ...]) -> Path:
     """The same run after DPO on two workers under ZeRO-3, which nothing disturbed."""
-    from tests.integration.jobs import copy_run
-
-    root = copy_run(prepared, tmp_path_factory.mktemp("undisturbed") / "run")
-    run_job("dpo", root, *overrides)
-    return root
+    return made_once("undisturbed", lambda root: run_job("dpo", copy_run(prepared, root), *overrides))
 
 
 @pytest.fixture(scope="session")
-def other_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def other_model(made_once: MadeOnce) -> Path:
     """A model like `base_model` with other weights."""
-    return _random_model(tmp_path_factory.mktemp("other"), seed=1)
+    return made_once("other", lambda folder: _random_model(folder, seed=1))
 
 
 @pytest.fixture(scope="session")
