@@ -102,12 +102,13 @@ def _run(options: argparse.Namespace, targets: tuple[str, ...], order: Sequence[
     cluster.check_root(recipe.run.root)
     address.check_driver()
     known = stages.fingerprints(recipe, wanted)
-    _check_trl_options(recipe, tuple(stage.name for stage in wanted))
     if options.begin:
         wanted = _from(options.begin, recipe, run, wanted, known)
+    todo = [stage for stage in wanted if not run.artifact(stage.name).is_finished(known[stage.name][0])]
+    _check_trl_options(recipe, todo)
     run.check_writable()
     run.write_text("recipe.yaml", recipe_file.to_yaml(recipe))
-    return _execute(recipe, run, wanted, known)
+    return _execute(recipe, run, wanted, todo, known)
 
 
 def _from(begin: str, recipe: Recipe, run: Run, wanted: list[Stage], known: Known) -> list[Stage]:
@@ -132,19 +133,20 @@ def _check_sft(recipe: Recipe, targets: tuple[str, ...]) -> None:
         raise UserError("this recipe has no sft section; add one, or start at jobs/dpo.py with model.path")
 
 
-def _check_trl_options(recipe: Recipe, names: tuple[str, ...]) -> None:
-    if recipe.dpo.training.trl or (recipe.sft and recipe.sft.training.trl):
+def _check_trl_options(recipe: Recipe, todo: list[Stage]) -> None:
+    names = tuple(stage.name for stage in todo)
+    sections = {"sft": recipe.sft, "dpo": recipe.dpo}
+    if any(section and section.training.trl for name, section in sections.items() if name in names):
         from zephyr_ray.training.arguments import check_trl_options  # imports TRL: seconds
 
         check_trl_options(recipe, names)
 
 
-def _execute(recipe: Recipe, run: Run, order: list[Stage], known: Known) -> int:
+def _execute(recipe: Recipe, run: Run, order: list[Stage], todo: list[Stage], known: Known) -> int:
     from zephyr_ray.terminal import Terminal
 
     terminal = Terminal(_log_path(run))
     started = time.monotonic()
-    todo = [stage for stage in order if not run.artifact(stage.name).is_finished(known[stage.name][0])]
     try:
         if todo:
             _make(recipe, run, order, todo, known, terminal)
