@@ -8,15 +8,15 @@ INSTALLED := $(VENV)/.installed-$(KIND)
 JOB ?= python jobs/pipeline.py --recipe recipes/tiny.yaml --set run.root=$(CURDIR)/runs/tiny
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo chat up submit down test lint lock clean
+.PHONY: help setup demo chat up submit down test lint lock lock-check clean
 
 help: ## Show what there is
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
 
 setup: $(INSTALLED) ## Make .venv from the lock (the others do it by themselves)
 
-$(INSTALLED): requirements/$(KIND).lock requirements/install.sh pyproject.toml
-	@echo "setting up $(VENV) from requirements/$(KIND).lock (some minutes, once)"
+$(INSTALLED): $(addprefix requirements/,$(KIND).lock install.sh packages.sh uv.sh uv.txt) pyproject.toml
+	@echo "setting up $(VENV) from requirements/$(KIND).lock (a minute or two, once)"
 	@requirements/install.sh $(VENV) $(KIND)
 	@touch $@
 
@@ -35,7 +35,7 @@ submit: $(INSTALLED) ## Submit the demo to it, or JOB='python jobs/dpo.py --reci
 down: $(INSTALLED) ## End it, and no other Ray cluster
 	@$(PY) -m jobs.local_cluster down
 
-test: $(INSTALLED) ## Run all tests
+test: $(INSTALLED) lock-check ## Run all tests
 	@$(PY) -m pytest
 
 lint: $(INSTALLED) ## ruff and mypy
@@ -43,8 +43,11 @@ lint: $(INSTALLED) ## ruff and mypy
 	@$(PY) -m ruff format --check .
 	@$(PY) -m mypy
 
-lock: ## Resolve both locks anew from pyproject.toml
+lock: ## Resolve pyproject.toml into both locks, keeping what still fits
 	@requirements/lock.sh
+
+lock-check: $(INSTALLED) ## Check both locks, their hashes and the Dockerfile's steps, without installing
+	@$(PY) requirements/check.py
 
 clean: ## Remove the environment and the runs of the demo
 	rm -rf $(VENV) runs
