@@ -1,4 +1,4 @@
-"""Reads the locks, pyproject.toml, the Dockerfile and the index. Prints a line for each or what is wrong; installs nothing.
+"""Reads the locks, pyproject.toml, the Dockerfile and the index; prints what holds or what does not. Installs nothing.
 
 python requirements/check.py
 """

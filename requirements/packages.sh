@@ -3,7 +3,7 @@
 #
 # Nothing is resolved (each lock is complete) and every file has to have the lock's hash. Only deepspeed comes as
 # source: uv builds it apart, where no torch is, with the locked setuptools. With torch beside it its build would ask
-# torch for a build_ext of its own, which that setuptools refuses. Its operators are compiled when first used either way.
+# torch for a build_ext of its own, which that setuptools refuses. Either way its operators are compiled at first use.
 # Bytecode is made here: under PYTHONDONTWRITEBYTECODE every start of every worker would compile everything anew.
 set -euo pipefail
 python=$(command -v "$1") kind=$2
