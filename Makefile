@@ -5,18 +5,20 @@ VENV ?= .venv
 KIND ?= $(shell nvidia-smi -L >/dev/null 2>&1 && echo cuda || echo cpu)
 PY := $(VENV)/bin/python
 INSTALLED := $(VENV)/.installed-$(KIND)
+LANES ?= --numprocesses=2 --dist=loadscope --no-loadscope-reorder
 JOB ?= python jobs/pipeline.py --recipe recipes/tiny.yaml --set run.root=$(CURDIR)/runs/tiny
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo chat up submit down test lint lock gpu-kit clean
+.PHONY: help setup demo chat up submit down check test soak lint lock lock-check gpu-kit clean
 
 help: ## Show what there is
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s
+", $$1, $$2}'
 
 setup: $(INSTALLED) ## Make .venv from the lock (the others do it by themselves)
 
-$(INSTALLED): requirements/$(KIND).lock requirements/install.sh pyproject.toml
-	@echo "setting up $(VENV) from requirements/$(KIND).lock (some minutes, once)"
+$(INSTALLED): $(addprefix requirements/,$(KIND).lock install.sh packages.sh uv.sh uv.txt) pyproject.toml
+	@echo "setting up $(VENV) from requirements/$(KIND).lock (a minute or two, once)"
 	@requirements/install.sh $(VENV) $(KIND)
 	@touch $@
 
@@ -35,16 +37,25 @@ submit: $(INSTALLED) ## Submit the demo to it, or JOB='python jobs/dpo.py --reci
 down: $(INSTALLED) ## End it, and no other Ray cluster
 	@$(PY) -m jobs.local_cluster down
 
-test: $(INSTALLED) ## Run all tests
-	@$(PY) -m pytest
+check: $(INSTALLED) lint ## Lint, types and unit tests
+	@$(PY) -m pytest $(LANES) tests/unit
+
+test: $(INSTALLED) lock-check ## Run all tests
+	@$(PY) -m pytest $(LANES)
+
+soak: $(INSTALLED) ## Kill jobs again and again, for as long as it takes (not part of make test)
+	@$(PY) -m pytest tests/soak
 
 lint: $(INSTALLED) ## ruff and mypy
 	@$(PY) -m ruff check .
 	@$(PY) -m ruff format --check .
 	@$(PY) -m mypy
 
-lock: ## Resolve both locks anew from pyproject.toml
+lock: ## Resolve pyproject.toml into both locks, keeping what still fits
 	@requirements/lock.sh
+
+lock-check: $(INSTALLED) ## Check both locks, their hashes and the Dockerfile's steps, without installing
+	@$(PY) requirements/check.py
 
 gpu-kit: $(INSTALLED) ## Gather what the GPU benchmark needs on a machine without a network; DATA=pairs.jsonl for real pairs
 	@$(PY) benchmarks/gpu_kit.py build/gpu-kit $(if $(DATA),--data $(DATA))

@@ -1,6 +1,6 @@
 """Reads preference pairs -> rows/s and memory of our Ray Data tokenization beside `datasets.map` on the same rows.
 
-    python benchmarks/tokenization.py --data ../shared/data/preferences/ultrafeedback_binarized_train.jsonl --copies 5
+    python benchmarks/tokenization.py --data ultrafeedback_binarized_train.jsonl --copies 5
     python benchmarks/tokenization.py --memory --rows 1000000
 
 Each run is a process of its own, contenders take turns, and figures are medians. Rows/s are without the start of

@@ -1,17 +1,21 @@
 #!/usr/bin/env bash
-# Resolves pyproject.toml into the two committed locks, with uv in an environment of its own.
-#
-# uv does not read pip's configuration: where torch's CPU build is not on the default index, say so with UV_FIND_LINKS
-# or UV_INDEX (for example UV_INDEX=https://download.pytorch.org/whl/cpu).
+# Resolves pyproject.toml into the two locks, keeping the versions that stand in them where it can:
+# requirements/lock.sh [PYTHON FOLDER], by default with an environment of its own into this folder.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-scratch=$(mktemp -d)
-trap 'rm -rf "$scratch"' EXIT
-"${PYTHON:-python3.11}" -m venv "$scratch"
-"$scratch/bin/pip" install -q uv==0.13.8
+python=${1:-} folder=${2:-requirements}
+if [ -z "$python" ]; then
+    scratch=$(mktemp -d)
+    trap 'rm -rf "$scratch"' EXIT
+    "${PYTHON:-python3.11}" -m venv "$scratch"
+    python=$scratch/bin/python
+fi
 compile() {
-    "$scratch/bin/uv" pip compile pyproject.toml -q --extra dev --python-version 3.11 --no-emit-index-url \
-        --no-emit-find-links --python-platform x86_64-manylinux_2_28 --custom-compile-command 'make lock' "$@"
+    local kind=$1
+    shift
+    requirements/uv.sh "$python" "$kind" pip compile pyproject.toml -q --extra dev --extra "$kind" --generate-hashes \
+        --python-version 3.11 --python-platform x86_64-manylinux_2_31 --no-emit-index-url --no-emit-find-links \
+        --custom-compile-command 'make lock' -o "$folder/$kind.lock" "$@" >/dev/null
 }
-compile --extra cpu --override requirements/overrides-cpu.txt -o requirements/cpu.lock
-compile --extra cuda -o requirements/cuda.lock
+compile cpu --override requirements/overrides-cpu.txt
+compile cuda

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -36,25 +37,33 @@ GROUPS = (
     ("integration/test_s3",),
     ("integration/test_resume",),
     ("integration/test_elastic",),
-    ("integration/",),
 )
 
 
-@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Orders the tests by `GROUPS`, and tells pytest-xdist's `--dist loadgroup` what goes together."""
-    places = {item: _place(item) for item in items}
-    for item, (number, file) in places.items():
-        name = GROUPS[number][0] if number < len(GROUPS) - 1 else file
-        item.add_marker(pytest.mark.xdist_group(name))
-    items.sort(key=lambda item: places[item][0])
+    """Puts the groups that take longest first."""
+    items.sort(key=lambda item: _group(item.nodeid)[0])
 
 
-def _place(item: pytest.Item) -> tuple[int, str]:
-    """The number of a test's group, and its file."""
-    file = item.nodeid.split("::")[0]
-    number = next((n for n, group in enumerate(GROUPS) if file.removeprefix("tests/").startswith(group)), len(GROUPS))
-    return number, file
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Gives each lane of a parallel run one group after the other."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class Groups(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return _group(nodeid)[1]
+
+    return Groups(config, log)
+
+
+def _group(nodeid: str) -> tuple[int, str]:
+    """The number and name of a test's group; a file of no group is one of its own."""
+    file = nodeid.split("::")[0]
+    for number, places in enumerate(GROUPS):
+        if file.removeprefix("tests/").startswith(places):
+            return number, places[0]
+    return len(GROUPS) + ("/unit/" in file), file
 
 
 def pytest_runtest_setup() -> None:

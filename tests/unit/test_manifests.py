@@ -70,7 +70,7 @@ def test_versions_are_the_installed_ones() -> None:
     dockerfile = (REPO / "Dockerfile").read_text()
     assert f"FROM rayproject/ray:{ray.__version__}-py311-gpu\n" in dockerfile
     for lock in ("cpu", "cuda"):
-        assert f"\nray=={ray.__version__}\n" in (REPO / "requirements" / f"{lock}.lock").read_text()
+        assert f"\nray=={ray.__version__} \\\n" in (REPO / "requirements" / f"{lock}.lock").read_text()
 
 
 def test_the_image_is_built_by_its_own_user_and_ends_with_the_code() -> None:
