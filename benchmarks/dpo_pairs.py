@@ -2,8 +2,8 @@
 
 Real ones are UltraFeedback's, binarized, or with a file *.jsonl.gz hh-rlhf's whole dialogues, whose prompt is all they
 share up to the last answer. They are tokenized by a byte-level BPE of 4,096 entries trained on them, prompts cut to 512
-tokens and sequences to 1,024. Where no file was asked for and ZEPHYR_TEST_DATA has none, lengths are drawn: prompts from
-exp(N(4.8, 0.9)), completions from exp(N(5.5, 0.7)), cut to 8 .. 512.
+tokens and sequences to 1,024. Where no file was asked for and ZEPHYR_TEST_DATA has none, lengths are drawn: prompts
+from exp(N(4.8, 0.9)), completions from exp(N(5.5, 0.7)), cut to 8 .. 512.
 """
 
 from __future__ import annotations

@@ -95,7 +95,7 @@ def machine_beside_a_bucket() -> Iterator[Machine]:
 
 def names(path: str = "bucket/run") -> list[str]:
     """The objects below a path of the store."""
-    found = Run(ROOT).filesystem.get_file_info(pafs.FileSelector(path, recursive=True))
+    found = Run(ROOT).filesystem.get_file_info(pafs.FileSelector(path, allow_not_found=True, recursive=True))
     return sorted(info.path.removeprefix(f"{path}/") for info in found if info.type == pafs.FileType.File)
 
 
