@@ -44,7 +44,7 @@ test: $(INSTALLED) lock-check ## Run all tests
 	@$(PY) -m pytest $(LANES)
 
 soak: $(INSTALLED) ## Kill jobs again and again, for as long as it takes (not part of make test)
-	@$(PY) -m pytest tests/soak
+	@$(PY) -m pytest -m soak tests/integration
 
 lint: $(INSTALLED) ## ruff and mypy
 	@$(PY) -m ruff check .

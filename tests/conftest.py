@@ -72,6 +72,15 @@ def pytest_runtest_setup() -> None:
 
 
 @pytest.fixture(scope="session")
+def outside_data() -> Path:
+    """The folder of data that is not part of the project."""
+    folder = os.environ.get("ZEPHYR_TEST_DATA")
+    if not folder:
+        pytest.skip("ZEPHYR_TEST_DATA names no folder")
+    return Path(folder)
+
+
+@pytest.fixture(scope="session")
 def ray_cluster() -> Iterator[None]:
     """One Ray cluster for the whole session, with four logical CPUs."""
     import ray

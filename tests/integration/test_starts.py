@@ -1,4 +1,4 @@
-"""Commands load what they need and no more (README: "a command starts in seconds")."""
+"""Commands load what they need and no more: README on `--help`, dry runs, runs with nothing to do, forked workers."""
 
 from __future__ import annotations
 
