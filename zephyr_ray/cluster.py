@@ -106,7 +106,9 @@ def _joined(preload: Preload) -> Iterator[None]:
     runtime_env: dict[str, Any] = {"env_vars": {name: os.environ[name] for name in _QUIET if name not in given}}
     with contextlib.ExitStack() as stack:
         if os.environ.get(ONE_MACHINE):
-            runtime_env["py_executable"] = forkserver.client(stack.enter_context(forkserver.started(*preload)))
+            runtime_env["py_executable"] = forkserver.client(
+                stack.enter_context(forkserver.started(preload.libraries, preload.on_ray))
+            )
         stack.enter_context(ray.init(runtime_env=runtime_env))
         yield
 
@@ -127,7 +129,7 @@ def started(preload: Preload, *, runtime_env: Mapping[str, Any] | None = None, *
         runtime_env: The driver's, beside that.
         options: More of `ray.init`.
     """
-    with forkserver.started(*preload) as path:
+    with forkserver.started(preload.libraries, preload.on_ray) as path:
         import ray
 
         with ray.init(

@@ -6,7 +6,7 @@ Python's place (`py_executable`, a field of Ray's runtime_env). The client hands
 and standard streams to the server; the server forks, and the child goes on as that worker. Python's
 `multiprocessing.forkserver` does the same for processes of its own kind.
 
-The server has one thread and never opens a CUDA context, so its children are free to. A worker whose environment is
+The server starts no thread and opens no CUDA context, so its children are free to. A worker whose environment is
 another than the server's, in what a library may have read while it was loaded, is started by the client as usual.
 
 With ZEPHYR_RAY_FORK_SERVER, the socket of a server that runs already, a command's server is itself forked from that
@@ -172,22 +172,22 @@ class Server:
         """Loads, and serves meanwhile and until nobody wants it any more; in a child, returns its worker."""
         for module in libraries:
             _load(module)
-            if worker := self.serve(wait=False):
+            if (worker := self.serve(wait=False)) or not self.is_wanted:
                 return worker
-        if self.loads_ray and not self.knows_ray and (worker := self.serve(wait=True)):
+        if self.loads_ray and not self.knows_ray and ((worker := self.serve(wait=True)) or not self.is_wanted):
             return worker
         for module in on_ray:
             with _own_actor_class_ids():
                 _load(module)
             self.may_fork = self.may_fork and _children_draw_apart()
-            if worker := self.serve(wait=False):
+            if (worker := self.serve(wait=False)) or not self.is_wanted:
                 return worker
         gc.collect()
         gc.freeze()  # else the first collection of every child would copy all of it
-        while self.is_wanted:
-            if worker := self.serve(wait=True):
-                return worker
-        return None
+        worker = None
+        while self.is_wanted and worker is None:
+            worker = self.serve(wait=True)
+        return worker
 
     def serve(self, wait: bool) -> Worker | None:
         """Forks a child for each worker that is asked for, until none is.
@@ -307,6 +307,8 @@ def _become(worker: Worker) -> None:
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_SETMASK, worker.signal_mask)
     os.environ.update(worker.environment)
+    for name in _OF_ONE_WORKER - worker.environment.keys():
+        os.environ.pop(name, None)
     os.chdir(worker.folder)
     _draw_anew()
     if worker.command[:2] == _SERVER:

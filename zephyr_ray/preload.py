@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from zephyr_ray.recipe import Recipe
@@ -11,16 +12,19 @@ if TYPE_CHECKING:
 _WITH_WEIGHTS = frozenset({"base", "sft", "reference_logps", "dpo", "held_out"})
 
 
-class Preload(NamedTuple):
+@dataclass(frozen=True)
+class Preload:
     """Modules in the order in which they are loaded."""
 
     libraries: tuple[str, ...]
     on_ray: tuple[str, ...]
     """Those that import Ray."""
 
-    def __add__(self, other: Preload) -> Preload:  # type: ignore[override]
+    def __add__(self, other: Preload) -> Preload:
         """Each module of both, once."""
-        return Preload(*(tuple(dict.fromkeys(mine + theirs)) for mine, theirs in zip(self, other, strict=True)))
+        return Preload(
+            tuple(dict.fromkeys(self.libraries + other.libraries)), tuple(dict.fromkeys(self.on_ray + other.on_ray))
+        )
 
 
 ROWS = Preload(("numpy", "pyarrow.parquet", "pandas", "transformers"), ("ray.data",))

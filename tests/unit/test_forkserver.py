@@ -60,6 +60,7 @@ def test_a_worker_has_what_was_loaded_and_its_own_circumstances(server: str, tmp
     one = told(server, tmp_path, "--a", "b c", OMP_NUM_THREADS="3")
     two = told(server, tmp_path)
     assert (one["loaded"], one["arguments"], one["threads"]) == (True, ["--a", "b c"], "3")
+    assert two["threads"] is None  # it is Ray that sets it, by the worker's CPUs
     assert Path(one["folder"]) == tmp_path
     assert one["parent"] == two["parent"]
     assert one["pid"] != two["pid"]
