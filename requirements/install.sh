@@ -10,12 +10,12 @@ if ! "$python" -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' 2>/dev
     echo "error: Python 3.11 is needed, and '$python' is not it; set PYTHON=/path/to/python3.11" >&2
     exit 2
 fi
-"$python" -m venv "$venv"
-# uv makes bytecode of what it installs, so that what an interrupted run has left is installed again.
-[ ! -e "$venv/.unfinished" ] || again=--reinstall
+# uv makes bytecode of what it installs, at the end: what an interrupted run has left would stay without.
+[ ! -e "$venv/.unfinished" ] || clear=--clear
+"$python" -m venv ${clear:-} "$venv"
 touch "$venv/.unfinished"
 echo "  $(grep -c '^[a-z].*==' "$here/$kind.lock") packages"
-"$here/packages.sh" "$venv/bin/python" "$kind" ${again:-}
+"$here/packages.sh" "$venv/bin/python" "$kind"
 rm "$venv/.unfinished"
 echo "  this project"
 "$venv/bin/python" -m uv pip install -q --python "$venv/bin/python" --no-deps --no-build-isolation --compile-bytecode \
