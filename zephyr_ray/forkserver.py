@@ -235,9 +235,12 @@ class Server:
         return None
 
     def _meet_ray(self, environment: Mapping[str, str]) -> None:
+        """Takes over Ray's variables of the first worker: those here are the driver's."""
         told = {name: value for name, value in environment.items() if name.startswith(_OF_RAY)}
-        self.environment.update(told)
-        os.environ.update(told)
+        for variables in (self.environment, os.environ):
+            for name in [name for name in variables if name.startswith(_OF_RAY) and name not in told]:
+                del variables[name]
+            variables.update(told)
         self.knows_ray = True
         _load("ray")
 
