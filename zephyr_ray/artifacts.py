@@ -195,7 +195,7 @@ def _read_json(filesystem: pafs.FileSystem, path: str) -> dict[str, Any] | None:
     try:
         with filesystem.open_input_stream(path) as stream:
             return json.loads(stream.read())
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):  # a root below a file is refused when it is to be written
         return None
 
 

@@ -12,7 +12,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ import pyarrow.fs as pafs
 import pytest
 
 from tests.integration.cluster import REPO, free_port
+from zephyr_ray import forkserver, preload
 from zephyr_ray.artifacts import Run
 
 ROOT = "s3://bucket/run"
@@ -87,10 +88,25 @@ def machine_beside_a_bucket() -> Iterator[Machine]:
                 for name, value in machine.environment.items():
                     if name.startswith("AWS_"):
                         patch.setenv(name, value)
-                yield machine
+                with _libraries_loaded(machine):
+                    yield machine
         finally:
             server.terminate()
             server.wait(30)
+
+
+@contextmanager
+def _libraries_loaded(machine: Machine) -> Iterator[None]:
+    """The machine's jobs load their libraries once: see the fixture of the same kind in conftest.py."""
+    libraries = (preload.ROWS + preload.TRAINING + preload.ENGINES).libraries
+    with ExitStack() as stack:
+        with pytest.MonkeyPatch.context() as patch:
+            for name, value in machine.environment.items():
+                patch.setenv(name, value)
+            patch.delenv(forkserver.VARIABLE, raising=False)
+            socket = stack.enter_context(forkserver.started(libraries, ()))
+        machine.environment[forkserver.VARIABLE] = socket
+        yield
 
 
 def names(path: str = "bucket/run") -> list[str]:

@@ -17,6 +17,8 @@ from tests.integration.cluster import BIN, REPO, Head, free_port
 from zephyr_ray.artifacts import Run, fingerprint_files
 
 KEY = "a-key-of-the-tests-0001"
+REPLICA_PORTS = (31_500, 31_600)
+"""What the replicas of the deployed endpoint listen on."""
 
 
 @dataclass

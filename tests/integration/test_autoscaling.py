@@ -153,8 +153,8 @@ def test_a_pipeline_on_a_cluster_too_small_for_it_at_once(autoscaled: Head, tmp_
         said = submit(autoscaled, "pipeline", root, *settings)
     waited = {line.split()[0] for line in said.splitlines() if "waiting for nodes" in line}
     assert waited >= {"candidates", "dpo"}
-    assert (seen.most("inference"), seen.most("train")) == (1, 2)
-    assert seen.most("data") >= 1
+    assert min(seen.most("inference"), seen.most("data")) >= 1
+    assert seen.most("train") == 2
     assert max(sum(shape.values()) for shape in seen.shapes) == MOST_NODES
     assert len(metrics(root, "dpo")) == 2
 

@@ -29,7 +29,7 @@ from tests.integration.bucket import (
     texts,
     wait,
 )
-from tests.integration.jobs import REPO, kill_and_finish, manifest, run_job
+from tests.integration.jobs import kill_and_finish, manifest, run_job
 from zephyr_ray.artifacts import Run
 
 pytestmark = pytest.mark.timeout(1200)
@@ -59,13 +59,6 @@ SMALL = (
     "held_out.max_new_tokens=4",
     "held_out.workers=1",
 )
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _judges_are_importable() -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PYTHONPATH", str(REPO))
-        yield
 
 
 @pytest.fixture(scope="module")

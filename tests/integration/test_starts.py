@@ -11,9 +11,10 @@ import pytest
 from tests.integration.jobs import REPO, command
 
 SHOW = """
-import atexit, runpy, sys
+import atexit, os, runpy, sys
+screen = os.fdopen(os.dup(2), "w")  # a job's standard error goes to its log
 slow = {"ray", "torch", "trl", "transformers"}
-atexit.register(lambda: print("loaded:", *(slow & sys.modules.keys()), file=sys.stderr))
+atexit.register(lambda: print("loaded:", *(slow & sys.modules.keys()), file=screen, flush=True))
 sys.argv = sys.argv[1:]
 runpy.run_path(sys.argv[0], run_name="__main__")
 """

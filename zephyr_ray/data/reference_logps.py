@@ -89,10 +89,10 @@ def make_reference_logps(
         RuntimeError: The files do not hold every pair exactly once.
         UserError: The model cannot be packed.
     """
-    from zephyr_ray.training.packed_check import check_folder
-
     if recipe.dpo.training.engine == "packed":
-        check_folder(model.without_weights(), model.revision)
+        # In a worker: it loads libraries that this process has no other use for.
+        check = ray.remote(_check_model).options(num_cpus=0, scheduling_strategy=cluster.this_node())
+        ray.get(check.remote(model))
     section = recipe.reference_logps
     filesystem = artifact.run.filesystem
     count = count_rows(tokenized)
@@ -121,6 +121,12 @@ def make_reference_logps(
     _check_exactly_once(tokenized, filesystem, files)
     filesystem.delete_dir(posixpath.join(artifact.path, _DONE_IDS))
     return count, [posixpath.relpath(name, artifact.path) for name in files]
+
+
+def _check_model(model: ModelSource) -> None:
+    from zephyr_ray.training.packed_check import check_folder
+
+    check_folder(model.without_weights(), model.revision)
 
 
 def _where_visible(artifact: Artifact) -> dict[str, Any]:

@@ -15,7 +15,7 @@ import pytest
 
 from serve.command_line import FAST_PATH
 from tests.integration.cluster import REPO, free_port, head
-from tests.integration.service import KEY, Service, describe, make_run
+from tests.integration.service import KEY, REPLICA_PORTS, Service, describe, make_run
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, BrowserContext, Page
@@ -29,6 +29,11 @@ def chat_service(tmp_path_factory: pytest.TempPathFactory, base_model: Path, ada
     variables = {**FAST_PATH, "ZEPHYR_API_KEYS": KEY, "PYTHONPATH": str(REPO), "VLLM_NO_USAGE_STATS": "1"}
     variables["OMP_NUM_THREADS"] = "1"  # replicas that start while others answer get their share
     variables["RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S"] = "5"  # of 30: HAProxy is on this machine
+    first, last = REPLICA_PORTS  # not Ray Serve's own: another lane's endpoint has those
+    variables |= {
+        "RAY_SERVE_DIRECT_INGRESS_MIN_HTTP_PORT": str(first),
+        "RAY_SERVE_DIRECT_INGRESS_MAX_HTTP_PORT": str(last),
+    }
     for name in ("RAY_SERVE_HAPROXY_STATS_PORT", "RAY_SERVE_HAPROXY_METRICS_PORT"):
         variables[name] = str(free_port())
     with head(folder, variables) as started:

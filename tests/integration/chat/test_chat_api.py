@@ -12,7 +12,7 @@ import openai
 import pytest
 from transformers import AutoTokenizer
 
-from tests.integration.service import Service
+from tests.integration.service import REPLICA_PORTS, Service
 from zephyr_ray import chat_template
 
 pytestmark = pytest.mark.timeout(600)
@@ -215,7 +215,7 @@ def test_no_key_no_answer(chat_service: Service) -> None:
 
 def test_a_replicas_own_port_asks_for_the_key_too(chat_service: Service) -> None:
     ports = set()
-    for port in range(30000, 30010):
+    for port in range(REPLICA_PORTS[0], REPLICA_PORTS[0] + 10):
         try:
             answer = httpx.post(
                 f"http://127.0.0.1:{port}/v1/chat/completions", json={"model": "tiny", "messages": USER}
