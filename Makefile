@@ -12,8 +12,7 @@ JOB ?= python jobs/pipeline.py --recipe recipes/tiny.yaml --set run.root=$(CURDI
 .PHONY: help setup demo chat up submit down check test soak lint lock lock-check gpu-kit clean
 
 help: ## Show what there is
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s
-", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
 
 setup: $(INSTALLED) ## Make .venv from the lock (the others do it by themselves)
 
