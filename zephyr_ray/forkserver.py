@@ -302,8 +302,9 @@ def _receive(connection: socket.socket) -> Worker | None:
 def _become(worker: Worker) -> None:
     """Runs the worker's command as if this process had been started for it."""
     os.setpgid(0, 0)  # Ray ends the process group of a worker with it
-    os.setpriority(os.PRIO_PROCESS, 0, worker.niceness)
-    Path("/proc/self/oom_score_adj").write_text(worker.oom_score_adj)
+    with contextlib.suppress(PermissionError):  # to go below the server's own takes a privilege
+        os.setpriority(os.PRIO_PROCESS, 0, worker.niceness)
+        Path("/proc/self/oom_score_adj").write_text(worker.oom_score_adj)
     for number, stream in enumerate(worker.streams):
         os.dup2(stream, number)
         os.close(stream)
