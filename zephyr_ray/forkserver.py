@@ -98,9 +98,8 @@ def started(libraries: Sequence[str], on_ray: Sequence[str]) -> Iterator[str]:
         os.rmdir(folder)
         folder = tempfile.mkdtemp(prefix="zephyr-fork-", dir="/tmp")
     path = os.path.join(folder, "socket")
-    python, running = [sys.executable], os.environ.get(VARIABLE)
-    if running:
-        python = [sys.executable, "-S", "-E", str(_CLIENT), running, sys.executable]
+    running = os.environ.get(VARIABLE)
+    python = _python_of(running) if running else [sys.executable]
     with socket.socket(socket.AF_UNIX) as listener, socket.socket(socket.AF_UNIX) as lifeline:
         listener.bind(path)
         listener.listen(_BACKLOG)
@@ -117,7 +116,12 @@ def started(libraries: Sequence[str], on_ray: Sequence[str]) -> Iterator[str]:
 
 def client(path: str) -> str:
     """What to give Ray as `py_executable`."""
-    return shlex.join([sys.executable, "-S", "-E", str(_CLIENT), path, sys.executable])
+    return shlex.join(_python_of(path))
+
+
+def _python_of(path: str) -> list[str]:
+    """What stands in Python's place in a command, for the server at this socket to fork."""
+    return [sys.executable, "-S", "-E", str(_CLIENT), path, sys.executable]
 
 
 def main(arguments: Sequence[str], environment: Mapping[str, str]) -> None:

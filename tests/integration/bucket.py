@@ -20,7 +20,8 @@ import pyarrow.fs as pafs
 import pytest
 
 from tests.integration.cluster import REPO, free_port
-from zephyr_ray import forkserver, preload
+from tests.integration.jobs import LIBRARIES
+from zephyr_ray import forkserver
 from zephyr_ray.artifacts import Run
 
 ROOT = "s3://bucket/run"
@@ -98,13 +99,12 @@ def machine_beside_a_bucket() -> Iterator[Machine]:
 @contextmanager
 def _libraries_loaded(machine: Machine) -> Iterator[None]:
     """The machine's jobs load their libraries once: see the fixture of the same kind in conftest.py."""
-    libraries = (preload.ROWS + preload.TRAINING + preload.ENGINES).libraries
     with ExitStack() as stack:
         with pytest.MonkeyPatch.context() as patch:
             for name, value in machine.environment.items():
                 patch.setenv(name, value)
             patch.delenv(forkserver.VARIABLE, raising=False)
-            socket = stack.enter_context(forkserver.started(libraries, ()))
+            socket = stack.enter_context(forkserver.started(LIBRARIES, ()))
         machine.environment[forkserver.VARIABLE] = socket
         yield
 

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 from filelock import FileLock
 
-from tests.integration.jobs import REPO, copy_run, manifest, run_job
+from tests.integration.jobs import LIBRARIES, REPO, copy_run, manifest, run_job
 from tests.integration.servers import Proxy, vllm_server
-from zephyr_ray import cluster, forkserver, preload
+from zephyr_ray import cluster, forkserver
 from zephyr_ray import recipe as recipes
 
 MadeOnce = Callable[[str, Callable[[Path], object]], Path]
@@ -39,10 +39,9 @@ WORLD = (
 def _libraries_are_loaded_once() -> Iterator[None]:
     """Fork servers of the jobs that these tests run are forked from one that has loaded the libraries."""
     cluster.set_environment()
-    libraries = (preload.ROWS + preload.TRAINING + preload.ENGINES).libraries
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", str(REPO))  # for judges of the tests' own
-        with forkserver.started(libraries, ()) as socket:
+        with forkserver.started(LIBRARIES, ()) as socket:
             patch.setenv(forkserver.VARIABLE, socket)
             yield
 

@@ -16,9 +16,11 @@ from typing import Any
 
 import psutil
 
-from zephyr_ray import forkserver
+from zephyr_ray import forkserver, preload
 
 REPO = Path(__file__).parents[2]
+LIBRARIES = (preload.ROWS + preload.TRAINING + preload.ENGINES).libraries
+"""What any job's workers load that does not import Ray."""
 _TIMEOUT_S = 420
 
 
