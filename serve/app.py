@@ -25,18 +25,9 @@ if __name__ == "__main__":  # the rest is imported by its name `serve.app`, unde
 
 from ray.serve import Application  # noqa: E402
 
-from serve.gateway import GatewaySettings  # noqa: E402
+from serve.settings import GatewaySettings, ModelApplication  # noqa: E402
 from zephyr_ray.errors import UserError  # noqa: E402
 from zephyr_ray.inference.served_model import ServedModel  # noqa: E402
-
-
-class ModelApplication(ServedModel):
-    """The arguments of an application that holds one model."""
-
-    keys: str | None = None
-    """File of API keys' hashes, the gateway's."""
-    open: bool = False
-    """Let every caller in, as the gateway does."""
 
 
 def model(args: ModelApplication) -> Application:

@@ -24,8 +24,7 @@ from zephyr_ray.errors import UserError
 if TYPE_CHECKING:
     from pydantic import ValidationError
 
-    from serve.app import ModelApplication
-    from serve.gateway import GatewaySettings
+    from serve.settings import GatewaySettings, ModelApplication
 
 FAST_PATH = {
     "RAY_SERVE_ENABLE_HA_PROXY": "1",
@@ -246,7 +245,7 @@ def _name_of_run(root: str) -> str:
 def _application(options: argparse.Namespace, fields: dict[str, Any]) -> ModelApplication:
     from pydantic import ValidationError
 
-    from serve.app import ModelApplication
+    from serve.settings import ModelApplication
 
     try:
         return ModelApplication(
@@ -269,7 +268,7 @@ def _wrong(error: ValidationError) -> UserError:
 def _gateway_settings(options: argparse.Namespace, found: list[dict[str, Any]]) -> GatewaySettings:
     from pydantic import ValidationError
 
-    from serve.gateway import GatewaySettings
+    from serve.settings import GatewaySettings
 
     feedback = _feedback_place(options)
     try:

@@ -20,7 +20,6 @@ from fastapi.staticfiles import StaticFiles
 from limits import RateLimitItemPerMinute
 from limits.storage import MemoryStorage
 from limits.strategies import MovingWindowRateLimiter
-from pydantic import BaseModel, ConfigDict, Field, model_validator
 from ray import serve
 from ray.exceptions import RayError
 from ray.serve.exceptions import RayServeException
@@ -33,6 +32,7 @@ from serve import bodies, feedback, openapi
 from serve.door import Door
 from serve.errors import ApiError, error_body, error_event
 from serve.relay import Relay
+from serve.settings import GatewaySettings
 from serve.telemetry import Request as Measured
 from serve.telemetry import Telemetry
 from zephyr_ray.inference import keys
@@ -42,38 +42,6 @@ logger = logging.getLogger("ray.serve")
 STATIC = Path(__file__).with_name("static")
 _DESCRIBE_S = 2.0
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._:/+=@-]{1,128}")
-
-
-class GatewaySettings(BaseModel):
-    """What the gateway is told when it is deployed."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
-
-    models: dict[str, list[str]] = Field(min_length=1)
-    """The model applications by name, each with the names of its adapters."""
-    feedback: str | None = None
-    """Folder or URI of people's choices; None refuses them."""
-    keys: str | None = None
-    """File of API keys' hashes (serve/keys.py), besides those in ZEPHYR_API_KEYS."""
-    open: bool = False
-    """Let everyone in. Only with an HTTP host on loopback."""
-    limits: bodies.Limits = bodies.Limits()
-    """What one request may ask for."""
-    log_text: bool = False
-    """Write the bodies of requests to the access log. Off: no text of a message is ever logged."""
-    replicas: int = Field(1, ge=1)
-    """Processes of this gateway."""
-    labels: dict[str, str] = Field(default_factory=dict)
-    """Ray node labels that their nodes must carry. An autoscaler never takes away a node that has one of them, however
-    little it does: on a cluster that goes down to its head, choose the head's."""
-
-    @model_validator(mode="after")
-    def _check(self) -> "GatewaySettings":
-        names = [name for app, adapters in self.models.items() for name in (app, *adapters)]
-        for name in names:
-            if names.count(name) > 1:
-                raise ValueError(f"models: the name {name} is there twice")
-        return self
 
 
 class Gateway:

@@ -10,7 +10,8 @@ import pytest
 
 from serve import gateway as gateways
 from serve.errors import ApiError
-from serve.gateway import Gateway, GatewaySettings
+from serve.gateway import Gateway
+from serve.settings import GatewaySettings
 
 QUESTION = [{"role": "user", "content": "Hi"}]
 

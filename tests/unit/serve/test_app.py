@@ -25,8 +25,8 @@ from serve.command_line import (
     _parse,
     free_port,
 )
-from serve.gateway import GatewaySettings
 from serve.keys import add
+from serve.settings import GatewaySettings
 from zephyr_ray.errors import UserError
 from zephyr_ray.inference import keys
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import yaml
 from ray.serve.schema import ServeDeploySchema
 
-from serve.app import GatewaySettings, ModelApplication
+from serve.settings import GatewaySettings, ModelApplication
 
 CONFIG = Path(__file__).resolve().parents[3] / "serve" / "config.yaml"
 

@@ -17,8 +17,9 @@ from ray.serve.schema import ReplicaState
 
 from serve import gateway as gateways
 from serve.errors import ApiError
-from serve.gateway import STATIC, Gateway, GatewaySettings, build_app
+from serve.gateway import STATIC, Gateway, build_app
 from serve.keys import add
+from serve.settings import GatewaySettings
 from tests.unit.serve.standin import QUESTION, StandInRelay, make_gateway
 from zephyr_ray.inference import keys
 
