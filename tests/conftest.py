@@ -12,7 +12,8 @@ from hypothesis import HealthCheck, settings
 from pytest_socket import socket_allow_hosts
 
 # Before anything imports ray or a Hugging Face library: no usage reports, no network. Engines on a CPU get no cores of
-# their own: by vLLM's default each would take the same ones.
+# their own: by vLLM's default each would take the same ones. And an engine's one worker is part of the engine's own
+# process, as it is on a GPU; on a CPU it would be one more that loads everything.
 os.environ.update(
     RAY_USAGE_STATS_ENABLED="0",
     RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO="0",
@@ -20,6 +21,7 @@ os.environ.update(
     HF_HUB_DISABLE_TELEMETRY="1",
     TOKENIZERS_PARALLELISM="false",
     VLLM_CPU_OMP_THREADS_BIND="nobind",
+    VLLM_ENABLE_V1_MULTIPROCESSING="0",
 )
 
 settings.register_profile("zephyr", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -82,21 +84,15 @@ def outside_data() -> Path:
 
 @pytest.fixture(scope="session")
 def ray_cluster() -> Iterator[None]:
-    """One Ray cluster for the whole session, with four logical CPUs."""
-    import ray
+    """One Ray cluster for the whole session, with four logical CPUs at least, whose workers are forked."""
+    import ray.data
 
-    ray.init(
-        address="local",
-        num_cpus=4,
-        include_dashboard=False,
-        log_to_driver=False,
-        configure_logging=False,
-        _node_ip_address="127.0.0.1",
-        object_store_memory=512 << 20,
-    )
-    ray.data.DataContext.get_current().enable_progress_bars = False
-    yield
-    ray.shutdown()
+    from zephyr_ray import cluster, preload
+
+    options: dict[str, Any] = {"log_to_driver": False, "configure_logging": False, "_node_ip_address": "127.0.0.1"}
+    with cluster.started(preload.ROWS, object_store_memory=512 << 20, **options):
+        ray.data.DataContext.get_current().enable_progress_bars = False
+        yield
 
 
 @pytest.fixture(scope="session")

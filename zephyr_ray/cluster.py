@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import logging
 import os
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from unittest import mock
 
 from zephyr_ray import forkserver
 from zephyr_ray.errors import UserError
@@ -38,6 +41,7 @@ _LOCAL = {
 ONE_MACHINE = "ZEPHYR_RAY_ONE_MACHINE"
 """Set in the environment of a cluster whose nodes are all on one machine: its workers are forked too."""
 _SUBMITTED = "RAY_JOB_CONFIG_JSON_ENV_VAR"  # what Ray tells the command of a submitted job of itself
+_SETUP_WORKER = Path(__file__).with_name("setup_worker.py")
 _LOCAL_CPUS = 4  # logical: stages wait on each other's I/O, and fewer would starve a pipeline of Ray Data operators
 
 
@@ -132,15 +136,28 @@ def started(preload: Preload, *, runtime_env: Mapping[str, Any] | None = None, *
     with forkserver.started(preload.libraries, preload.on_ray) as path:
         import ray
 
-        with ray.init(
-            address="local",
-            num_cpus=local_cpus(),
-            include_dashboard=False,
-            runtime_env={**(runtime_env or {}), "py_executable": forkserver.client(path)},
-            _system_config={"prestart_worker_first_driver": False},  # workers without a runtime_env, which none here is
-            **options,
-        ):
+        with _light_setup_of_workers():
+            context = ray.init(
+                address="local",
+                num_cpus=local_cpus(),
+                include_dashboard=False,
+                runtime_env={**(runtime_env or {}), "py_executable": forkserver.client(path)},
+                # Those without a runtime_env, which none here is.
+                _system_config={"prestart_worker_first_driver": False},
+                **options,
+            )
+        with context:
             yield
+
+
+@contextlib.contextmanager
+def _light_setup_of_workers() -> Iterator[None]:
+    """Ray nodes that are started meanwhile start their workers by a script that does not load Ray first."""
+    from ray._private import parameter
+
+    light = functools.partial(parameter.RayParams, setup_worker_path=str(_SETUP_WORKER))
+    with mock.patch.object(parameter, "RayParams", light):
+        yield
 
 
 def selector(labels: Mapping[str, str]) -> dict[str, str]:

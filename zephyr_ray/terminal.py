@@ -11,7 +11,9 @@ import os
 import sys
 import threading
 import time
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from rich.console import Console
@@ -26,63 +28,68 @@ _PLAIN_INTERVAL_S = 10.0  # between two lines where the screen is a file
 
 
 class _Board:
-    """Holds how far the running stage is."""
+    """Holds how far each stage is."""
 
     def __init__(self) -> None:
-        self.state: dict[str, Any] = {"done": 0, "total": None, "metrics": {}, "failure": None}
+        self.stages: defaultdict[str, dict[str, Any]] = defaultdict(
+            lambda: {"done": 0, "total": None, "metrics": {}, "failure": None}
+        )
 
-    def add(self, rows: int) -> None:
-        self.state["done"] += rows
+    def add(self, stage: str, rows: int) -> None:
+        self.stages[stage]["done"] += rows
 
-    def set(self, done: int, total: int | None, metrics: dict[str, float] | None) -> None:
-        self.state["done"] = done
+    def set(self, stage: str, done: int, total: int | None, metrics: dict[str, float] | None) -> None:
+        self.stages[stage]["done"] = done
         if total is not None:
-            self.state["total"] = total
+            self.stages[stage]["total"] = total
         if metrics is not None:
-            self.state["metrics"] = metrics
+            self.stages[stage]["metrics"] = metrics
 
-    def show(self, metrics: dict[str, float]) -> None:
-        self.state["metrics"] = metrics
+    def show(self, stage: str, metrics: dict[str, float]) -> None:
+        self.stages[stage]["metrics"] = metrics
 
-    def fail(self, message: str) -> None:
-        self.state["failure"] = self.state["failure"] or message
+    def fail(self, stage: str, message: str) -> None:
+        self.stages[stage]["failure"] = self.stages[stage]["failure"] or message
 
-    def read(self) -> dict[str, Any]:
-        return self.state
+    def read(self, stage: str) -> dict[str, Any]:
+        return self.stages[stage]
 
 
+def _start_board() -> Any:
+    """On the command's own machine, so that the loss of another one loses nothing that was reported."""
+    import ray
+
+    here = cluster.this_node()
+    return ray.remote(_Board).options(num_cpus=0, max_concurrency=4, scheduling_strategy=here).remote()
+
+
+@dataclass(frozen=True)
 class Progress:
-    """A handle for reporting from anywhere in the cluster; reports do not wait for an answer.
+    """A handle for reporting on a stage from anywhere in the cluster; reports do not wait for an answer."""
 
-    What is reported lies on the command's own machine, so that the loss of another one loses none of it.
-    """
-
-    def __init__(self) -> None:
-        import ray
-
-        here = cluster.this_node()
-        self.board: Any = ray.remote(_Board).options(num_cpus=0, max_concurrency=4, scheduling_strategy=here).remote()
+    board: Any
+    stage: str
 
     def add(self, rows: int) -> None:
-        self.board.add.remote(rows)
+        self.board.add.remote(self.stage, rows)
 
     def set(self, done: int, total: int | None = None, metrics: dict[str, float] | None = None) -> None:
-        self.board.set.remote(done, total, metrics)
+        self.board.set.remote(self.stage, done, total, metrics)
 
     def show(self, metrics: dict[str, float]) -> None:
         """Numbers beside the count of what is done."""
-        self.board.show.remote(metrics)
+        self.board.show.remote(self.stage, metrics)
 
     def fail(self, message: str) -> None:
         """Leaves a line for the person, which the stage reads at its end; waits until it has arrived."""
         import ray
 
-        ray.get(self.board.fail.remote(message))
+        ray.get(self.board.fail.remote(self.stage, message))
 
     def read(self) -> dict[str, Any]:
         import ray
 
-        return ray.get(self.board.read.remote())
+        return ray.get(self.board.read.remote(self.stage))
 
 
 class Terminal:
@@ -99,6 +106,7 @@ class Terminal:
         os.dup2(log, 2)
         os.close(log)
         self._planned: list[str] = []
+        self._board: Any = None  # one for all stages: each would cost a worker
         self.console = Console(file=screen, highlight=False, soft_wrap=True)
 
     def plan(self, stages: Sequence[str]) -> None:
@@ -111,7 +119,8 @@ class Terminal:
     @contextlib.contextmanager
     def stage(self, name: str, unit: str) -> Iterator[Progress]:
         """Shows a stage's progress while its body runs."""
-        progress = Progress()
+        self._board = self._board or _start_board()
+        progress = Progress(self._board, name)
         stop = threading.Event()
         show = self._draw if self.console.is_terminal else self._print_lines
         started = time.monotonic()

@@ -12,7 +12,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ import pyarrow.fs as pafs
 import pytest
 
 from tests.integration.cluster import REPO, free_port
-from tests.integration.jobs import LIBRARIES
+from tests.integration.jobs import LIBRARIES, fork_server
 from zephyr_ray import forkserver
 from zephyr_ray.artifacts import Run
 
@@ -89,24 +89,12 @@ def machine_beside_a_bucket() -> Iterator[Machine]:
                 for name, value in machine.environment.items():
                     if name.startswith("AWS_"):
                         patch.setenv(name, value)
-                with _libraries_loaded(machine):
+                with fork_server(machine.environment, LIBRARIES) as socket:
+                    machine.environment[forkserver.VARIABLE] = socket
                     yield machine
         finally:
             server.terminate()
             server.wait(30)
-
-
-@contextmanager
-def _libraries_loaded(machine: Machine) -> Iterator[None]:
-    """The machine's jobs load their libraries once: see the fixture of the same kind in conftest.py."""
-    with ExitStack() as stack:
-        with pytest.MonkeyPatch.context() as patch:
-            for name, value in machine.environment.items():
-                patch.setenv(name, value)
-            patch.delenv(forkserver.VARIABLE, raising=False)
-            socket = stack.enter_context(forkserver.started(LIBRARIES, ()))
-        machine.environment[forkserver.VARIABLE] = socket
-        yield
 
 
 def names(path: str = "bucket/run") -> list[str]:

@@ -10,11 +10,12 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import psutil
+import pytest
 
 from zephyr_ray import forkserver, preload
 
@@ -22,6 +23,18 @@ REPO = Path(__file__).parents[2]
 LIBRARIES = (preload.ROWS + preload.TRAINING + preload.ENGINES).libraries
 """What any job's workers load that does not import Ray."""
 _TIMEOUT_S = 420
+
+
+@contextlib.contextmanager
+def fork_server(environment: Mapping[str, str], libraries: Sequence[str], on_ray: Sequence[str] = ()) -> Iterator[str]:
+    """A fork server for workers that have these variables; yields its socket."""
+    with contextlib.ExitStack() as stack:
+        with pytest.MonkeyPatch.context() as patch:
+            for name, value in environment.items():
+                patch.setenv(name, value)
+            patch.delenv(forkserver.VARIABLE, raising=False)
+            socket = stack.enter_context(forkserver.started(libraries, on_ray))
+        yield socket
 
 
 def command(

@@ -14,6 +14,7 @@ from typing import Any
 import yaml
 
 from tests.integration.cluster import BIN, REPO, Head, free_port
+from zephyr_ray import forkserver
 from zephyr_ray.artifacts import Run, fingerprint_files
 
 KEY = "a-key-of-the-tests-0001"
@@ -33,6 +34,8 @@ class Service:
     key: str = KEY
     proxy_location: str = "EveryNode"
     host: str = "127.0.0.1"
+    fork_server: str | None = None
+    """Socket of one that has loaded what replicas import; else each loads it."""
 
     @property
     def url(self) -> str:
@@ -45,10 +48,13 @@ class Service:
     def deploy(self, *, wait: bool = True, **model: Any) -> None:
         """`serve deploy` with these arguments of the model changed."""
         self.model = {**self.model, **model}
-        applications = [
+        applications: list[dict[str, Any]] = [
             {"name": "tiny", "route_prefix": None, "import_path": "serve.app:model", "args": self.model},
             {"name": "chat", "route_prefix": "/", "import_path": "serve.app:chat", "args": self.gateway},
         ]
+        if self.fork_server:
+            for each in applications:
+                each["runtime_env"] = {"py_executable": forkserver.client(self.fork_server)}
         config = self.folder / "serve.yaml"
         options = {"host": self.host, "port": self.port}
         wanted = {"proxy_location": self.proxy_location, "http_options": options, "applications": applications}

@@ -15,10 +15,14 @@ import pytest
 
 from serve.command_line import FAST_PATH
 from tests.integration.cluster import REPO, free_port, head
+from tests.integration.jobs import fork_server
 from tests.integration.service import KEY, REPLICA_PORTS, Service, describe, make_run
+from zephyr_ray import preload
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, BrowserContext, Page
+
+LOADED = (preload.SERVING.libraries, preload.SERVING.on_ray)
 
 
 @pytest.fixture(scope="package")
@@ -36,8 +40,9 @@ def chat_service(tmp_path_factory: pytest.TempPathFactory, base_model: Path, ada
     }
     for name in ("RAY_SERVE_HAPROXY_STATS_PORT", "RAY_SERVE_HAPROXY_METRICS_PORT"):
         variables[name] = str(free_port())
-    with head(folder, variables) as started:
+    with head(folder, variables) as started, fork_server(started.environment, *LOADED) as socket:
         service = describe(started, folder, run, {"tiny-lora": str(adapter)})
+        service.fork_server = socket
         service.deploy()
         yield service
 
