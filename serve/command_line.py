@@ -116,10 +116,44 @@ def _run(options: argparse.Namespace, applications: list[ModelApplication], sett
     """Deploys, and waits for Ctrl-C."""
     import ray
     from ray import serve
-    from ray.exceptions import RayError
+    from ray.exceptions import RayError, RayTaskError
+
+    from zephyr_ray import cluster
+
+    try:
+        serve.start(http_options={"host": options.host, "port": options.port})
+    except RayError as error:  # an actor of Ray Serve that died or did not answer, most likely on a busy machine
+        raise UserError(f"Ray Serve did not start: {_cause(str(error))} (more in {_logs()}); try again") from None
+    print(f"loading {', '.join(each.name for each in applications)} ...", flush=True)
+    # In a worker, which is forked with vLLM loaded; here its import would take as long as Ray's start.
+    deploy = ray.remote(_deploy).options(num_cpus=0, scheduling_strategy=cluster.this_node(), max_retries=0)
+    try:
+        try:
+            ray.get(deploy.remote(applications, settings))
+        except RayTaskError as error:
+            if isinstance(error.cause, RuntimeError):  # Ray Serve's word for an application that failed
+                raise _did_not_start() from None
+            raise error.cause from None
+        print(f"chat page   http://{options.host}:{options.port}/")
+        print(f"OpenAI API  http://{options.host}:{options.port}/v1", flush=True)
+        threading.Event().wait()
+    finally:
+        if cluster.is_joined():  # a cluster that stays: what was deployed to it goes, in good order
+            for name in (*(each.name for each in applications), "chat"):
+                serve.delete(name)
+
+
+def _deploy(applications: list[ModelApplication], settings: GatewaySettings) -> None:
+    """Runs in a worker, until all applications are up.
+
+    Raises:
+        UserError: One of them cannot be.
+        RuntimeError: One of them failed.
+    """
+    import ray
+    from ray import serve
 
     from serve.app import chat, model
-    from zephyr_ray import cluster
 
     accelerator = "gpu" if ray.cluster_resources().get("GPU") else "cpu"
     targets = [
@@ -127,23 +161,7 @@ def _run(options: argparse.Namespace, applications: list[ModelApplication], sett
         for each in applications
     ]
     targets.append(serve.RunTarget(chat(settings), name="chat", route_prefix="/"))
-    try:
-        serve.start(http_options={"host": options.host, "port": options.port})
-    except RayError as error:  # an actor of Ray Serve that died or did not answer, most likely on a busy machine
-        raise UserError(f"Ray Serve did not start: {_cause(str(error))} (more in {_logs()}); try again") from None
-    print(f"loading {', '.join(each.name for each in applications)} ...", flush=True)
-    try:
-        try:
-            serve.run_many(targets)
-        except RuntimeError:  # Ray Serve's word for an application that failed
-            raise _did_not_start() from None
-        print(f"chat page   http://{options.host}:{options.port}/")
-        print(f"OpenAI API  http://{options.host}:{options.port}/v1", flush=True)
-        threading.Event().wait()
-    finally:
-        if cluster.is_joined():  # a cluster that stays: what was deployed to it goes, in good order
-            for target in targets:
-                serve.delete(target.name)
+    serve.run_many(targets)
 
 
 def _did_not_start() -> UserError:

@@ -33,8 +33,8 @@ TRAINING = Preload(
     ("ray.train", "zephyr_ray.training.loop"),
 )
 ENGINES = Preload(
-    ("numpy", "torch", "transformers", "vllm.entrypoints.openai.api_server"),
-    ("ray.serve.llm", "ray.llm._internal.serve.engines.vllm.vllm_engine"),
+    ("numpy", "torch", "transformers", "vllm", "vllm.config", "vllm.engine.arg_utils"),
+    ("vllm.entrypoints.openai.api_server", "ray.serve.llm", "ray.llm._internal.serve.engines.vllm.vllm_engine"),
 )
 SERVING = ENGINES + Preload((), ("zephyr_ray.inference.chat_server", "serve.gateway"))
 
