@@ -34,7 +34,7 @@ TRAINING = Preload(
 )
 ENGINES = Preload(
     ("numpy", "torch", "transformers", "vllm", "vllm.config", "vllm.engine.arg_utils"),
-    ("vllm.entrypoints.openai.api_server", "ray.serve.llm", "ray.llm._internal.serve.engines.vllm.vllm_engine"),
+    ("vllm.entrypoints.openai.api_server", "ray.serve.llm", "zephyr_ray.inference.engine"),
 )
 SERVING = ENGINES + Preload((), ("zephyr_ray.inference.chat_server", "serve.gateway"))
 

@@ -46,6 +46,7 @@ class Machine:
             "AWS_SECRET_ACCESS_KEY": SECRET,
             "AWS_REGION": "us-east-1",
             "AWS_EC2_METADATA_DISABLED": "true",
+            "VLLM_CACHE_ROOT": os.path.expanduser("~/.cache/vllm"),  # what it finds out of models' classes, once
         }
 
     def start(self, script: str, *arguments: str, log: Path | None = None, **variables: str) -> subprocess.Popen[str]:
@@ -144,4 +145,4 @@ def wait(holds: Callable[[], bool], process: subprocess.Popen[Any], log: Path, s
     while not holds():
         assert process.poll() is None, log.read_text()[-6000:]
         assert time.monotonic() < deadline, log.read_text()[-6000:]
-        time.sleep(0.1)
+        time.sleep(0.3)

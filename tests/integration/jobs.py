@@ -99,7 +99,7 @@ def kill_and_finish(
                 f"ended before it could be killed:\n{process.communicate()[0]}{log_tail(root)}"
             )
             assert time.monotonic() < deadline, "the moment to kill never came"
-            time.sleep(0.05)
+            time.sleep(0.2)
         if victim is None:
             family = psutil.Process(process.pid).children(recursive=True) if with_children else []
             process.send_signal(sent)

@@ -73,18 +73,6 @@ def test_the_groups_of_cluster_yaml() -> None:
     assert [name for name, each in types.items() if each["resources"].get("GPU")] == ["train", "inference"]
 
 
-def test_training_brings_its_nodes(autoscaled: Head, tmp_path: Path, prepared: Path, small: tuple[str, ...]) -> None:
-    root = copy_run(prepared, tmp_path / "run")
-    with watching(autoscaled) as seen:
-        assert seen.shapes == [{}]
-        said = submit(autoscaled, "dpo", root, *small)
-        assert "waiting for nodes: dpo.training: 2 x 1 CPU on nodes labelled group=train" in said
-        assert seen.most("train") == 2
-        assert (root / "dpo" / "checkpoint" / "model.safetensors").exists()
-        assert len(metrics(root, "dpo")) == 2
-        seen.until(lambda shape: shape == {}, GONE_S)
-
-
 @pytest.mark.parametrize(
     ("override", "names"),
     [
@@ -126,7 +114,10 @@ def test_more_workers_than_the_group_can_have(
 
 
 def test_a_pipeline_on_a_cluster_too_small_for_it_at_once(autoscaled: Head, tmp_path: Path, base_model: Path) -> None:
-    """An engine and who asks it, then judges, then two training workers: four nodes, of which two can be there."""
+    """An engine and who asks it, then judges, then two training workers: four nodes, of which two can be there.
+
+    They come from none, for each stage those of its group, and go again.
+    """
     root = tmp_path / "run"
     engine = (
         f"{{name: random, model: {base_model}, accelerator: cpu, dtype: float32, max_model_len: 128, "
@@ -150,12 +141,16 @@ def test_a_pipeline_on_a_cluster_too_small_for_it_at_once(autoscaled: Head, tmp_
         "dpo.training.labels={group: train}",
     )
     with watching(autoscaled) as seen:
+        assert seen.shapes == [{}]
         said = submit(autoscaled, "pipeline", root, *settings)
+        seen.until(lambda shape: shape == {}, GONE_S)
+    assert "waiting for nodes: dpo.training: 2 x 1 CPU on nodes labelled group=train" in said
     waited = {line.split()[0] for line in said.splitlines() if "waiting for nodes" in line}
     assert waited >= {"candidates", "dpo"}
     assert min(seen.most("inference"), seen.most("data")) >= 1
     assert seen.most("train") == 2
     assert max(sum(shape.values()) for shape in seen.shapes) == MOST_NODES
+    assert (root / "dpo" / "checkpoint" / "model.safetensors").exists()
     assert len(metrics(root, "dpo")) == 2
 
 

@@ -30,6 +30,7 @@ def test_a_run_of_two_workers_resumes_with_four(
     _is_the_undisturbed_run(root, undisturbed)
 
 
+@pytest.mark.soak  # the next test's node dies too
 def test_a_lost_node_leaves_fewer_workers_that_go_on(
     undisturbed: Path, prepared: Path, overrides: tuple[str, ...], tmp_path: Path
 ) -> None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from ray.serve.llm import LLMServer
 
 from zephyr_ray.inference import keys
+from zephyr_ray.inference.engine import Engine
 from zephyr_ray.inference.engine_watch import watch
 from zephyr_ray.inference.guard import Guard
 from zephyr_ray.inference.weights import bring_weights
@@ -37,7 +38,7 @@ class ChatServer(LLMServer):
         if options.get("lora_modules"):
             options["lora_modules"] = [LoRAModulePath(**module) for module in options["lora_modules"]]
         await bring_weights(llm_config)
-        await super().__init__(llm_config)
+        await super().__init__(llm_config, engine_cls=Engine)
         self._watch = watch(self)
 
     async def describe(self) -> dict[str, Any]:

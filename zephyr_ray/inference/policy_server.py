@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from ray.serve.llm import LLMServer
 
+from zephyr_ray.inference.engine import Engine
 from zephyr_ray.inference.engine_watch import watch
 from zephyr_ray.inference.weights import bring_weights
 
@@ -23,7 +24,7 @@ class PolicyServer(LLMServer):
 
         RENDERER_REGISTRY.renderers["hf"] = ("zephyr_ray.inference.renderer", "TrainingRenderer")
         await bring_weights(llm_config)
-        await super().__init__(llm_config)
+        await super().__init__(llm_config, engine_cls=Engine)
         self._watch = watch(self)
 
     async def answer(self, body: dict[str, Any]) -> tuple[int, Any]:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import openai
+import psutil
 import pytest
 
 pytestmark = pytest.mark.timeout(300)
@@ -26,3 +27,12 @@ def test_each_model_answers_with_its_own_weights(served_by_command: tuple[str, P
     assert [answer.system_fingerprint for answer in said] == [model["fingerprint"] for model in listed.values()]
     assert len({answer.system_fingerprint for answer in said}) == 2
     assert len({answer.choices[0].message.content for answer in said}) == 2
+
+
+def test_an_engine_on_a_cpu_is_one_process(served_by_command: tuple[str, Path]) -> None:
+    processes = [
+        name.split()[0]
+        for child in psutil.Process().children(recursive=True)
+        if (name := " ".join(child.cmdline())).startswith("VLLM::")
+    ]
+    assert processes == ["VLLM::EngineCore"] * 2

@@ -1,0 +1,38 @@
+"""vLLM's engine in Ray Serve LLM; on a CPU one process instead of two."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ray.llm._internal.serve.engines.vllm.vllm_engine import VLLMEngine
+
+if TYPE_CHECKING:
+    from ray.util.placement_group import PlacementGroup
+    from vllm import AsyncEngineArgs
+    from vllm.config import VllmConfig
+    from vllm.engine.protocol import EngineClient
+
+
+class Engine(VLLMEngine):
+    """As Ray Serve LLM's own, but that on a CPU an engine's only worker is a part of the engine's process.
+
+    Else that process starts the worker as another one, which loads vLLM once more: eight seconds of a core. vLLM does
+    so to bind the worker's threads to cores by OpenMP's variables; here the engine's process is started with them.
+    """
+
+    def _start_async_llm_engine(
+        self,
+        vllm_engine_args: AsyncEngineArgs,
+        vllm_engine_config: VllmConfig,
+        placement_group: PlacementGroup,
+    ) -> EngineClient:
+        from vllm.platforms import current_platform
+        from vllm.utils.ompmultiprocessing import OMPProcessManager
+
+        start = super()._start_async_llm_engine
+        parallel = vllm_engine_config.parallel_config
+        if not current_platform.is_cpu() or parallel.world_size > 1:
+            return start(vllm_engine_args, vllm_engine_config, placement_group)
+        parallel.distributed_executor_backend = "uni"
+        with OMPProcessManager(vllm_engine_config).configure_omp_envs(rank=0, local_rank=0):
+            return start(vllm_engine_args, vllm_engine_config, placement_group)
