@@ -37,6 +37,7 @@ from zephyr_ray.storage import cache_root
 REPOSITORY = Path(__file__).resolve().parents[1]
 BIN = Path(sys.executable).parent
 _STARTED = "Ray runtime started"
+_NO_IDLE_WORKERS = {"RAY_prestart_worker_first_driver": "0"}  # they would have no runtime_env, which every job here has
 _UP_S = 120
 _DOWN_S = 10
 LOOPBACK = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
@@ -171,7 +172,7 @@ def start(folder: Path, cpus: int, ports: dict[str, int], variables: dict[str, s
     with (folder / "head.log").open("w") as log:
         process = subprocess.Popen(
             [*command, *options],
-            env=environment(folder, variables),
+            env=environment(folder, variables) | _NO_IDLE_WORKERS,
             cwd=REPOSITORY,
             stdout=log,
             stderr=subprocess.STDOUT,

@@ -47,7 +47,7 @@ def head(
         cpus: Logical CPUs.
         autoscaling: Makes the configuration of Ray's autoscaler from the head's address.
     """
-    variables = {"RAY_metrics_report_interval_ms": "1000", **(variables or {})}
+    variables = variables or {}
     ports = {name: free_port() for name in local_cluster.PORTS}  # the suite's other clusters have the usual ones
     options = ["--object-store-memory=536870912"]
     if autoscaling:

@@ -32,6 +32,7 @@ def chat_service(tmp_path_factory: pytest.TempPathFactory, base_model: Path, ada
     run = make_run(folder / "run", base_model)
     variables = {**FAST_PATH, "ZEPHYR_API_KEYS": KEY, "PYTHONPATH": str(REPO), "VLLM_NO_USAGE_STATS": "1"}
     variables["OMP_NUM_THREADS"] = "1"  # replicas that start while others answer get their share
+    variables["RAY_metrics_report_interval_ms"] = "1000"
     variables["RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S"] = "5"  # of 30: HAProxy is on this machine
     first, last = REPLICA_PORTS  # not Ray Serve's own: another lane's endpoint has those
     variables |= {
