@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import itertools
 import json
+import os
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -20,8 +21,8 @@ from zephyr_ray.data.layouts import Dropped, dialogue, preference
 from zephyr_ray.data.preferences import make_preferences
 from zephyr_ray.recipe import SFT, Preferences, Recipe
 
-DATA = Path(__file__).resolve().parents[3] / "shared" / "data"
-pytestmark = pytest.mark.skipif(not DATA.is_dir(), reason=f"no real data at {DATA}")
+DATA = Path(os.environ.get("ZEPHYR_TEST_DATA", ""))
+pytestmark = pytest.mark.usefixtures("outside_data")
 
 # UltraFeedback: 2 of 1,000 rows have an empty answer, 4 (eval: 1) the same one twice, 110 (24) others equal scores.
 # hh-rlhf: 4 empty answers, 5 pairs that part before the last answer.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import os
 import re
 from collections import Counter
 from collections.abc import Iterator
@@ -15,8 +16,8 @@ import pytest
 from tests.unit.judging.examples import question
 from zephyr_ray.judging.parsing import Unreadable, parse_reply
 
-DATA = Path(__file__).resolve().parents[4] / "shared" / "data"
-pytestmark = pytest.mark.skipif(not DATA.is_dir(), reason=f"no real data at {DATA}")
+DATA = Path(os.environ.get("ZEPHYR_TEST_DATA", ""))
+pytestmark = pytest.mark.usefixtures("outside_data")
 
 ONE = question("overall", (0,))
 
