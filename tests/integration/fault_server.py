@@ -35,6 +35,7 @@ class FaultServer:
         """Whole replies, by request (model, messages, seed)."""
         self.done: Counter[str] = Counter()
         """Requests by what became of them."""
+        self._harmed: Counter[str] = Counter()
         self.most_open = self._open = 0
         self._random = random.Random(0)
         self._ready = threading.Event()
@@ -71,17 +72,21 @@ class FaultServer:
         self.most_open = max(self.most_open, self._open)
         try:
             body = json.loads(await request.read())
-            kind = "refuse" if self.refuse_all else self._draw()
+            kind = "refuse" if self.refuse_all else self._draw(request_name(body))
             self.done[kind] += 1
             return await self._answer(request, body, kind)
         finally:
             self._open -= 1
 
-    def _draw(self) -> str:
+    def _draw(self, name: str) -> str:
+        """No request is harmed more than three times: each makes whoever repeats it wait twice as long."""
+        if self._harmed[name] == 3:
+            return "whole"
         point = self._random.random()
         for kind, share in self.faults.items():
             point -= share
             if point < 0:
+                self._harmed[name] += 1
                 return kind
         return "whole"
 
