@@ -14,6 +14,8 @@ from pydantic import Field, field_validator, model_validator
 from zephyr_ray.recipe_feedback import Judging, Prompts, Sampling
 from zephyr_ray.section import Section, compute
 
+SMOOTHED = frozenset({"robust", "exo_pair", "aot", "aot_unpaired"})
+"""TRL's DPO losses that read label_smoothing."""
 Scheduler = Literal["linear", "cosine", "constant", "constant_with_warmup"]
 
 
@@ -116,7 +118,8 @@ class Training(Section):
     report_to: tuple[str, ...] = compute(("tensorboard",))
     """Trackers by TRL's names: tensorboard, wandb, mlflow ..."""
     trl: dict[str, Any] = Field(default_factory=dict)
-    """Any other option of TRL's SFTConfig or DPOConfig, by its own name (weight_decay, optim, ld_alpha ...)."""
+    """Other options of TRL's SFTConfig or DPOConfig, by their own names (weight_decay, optim, ld_alpha ...). One that
+    has a field of its own here, or that nothing would read, is refused."""
 
     @property
     def fewest_workers(self) -> int:
@@ -249,7 +252,7 @@ class DPO(Optimisation):
     loss_weights: tuple[float, ...] | None = None
     """One weight for each loss type."""
     label_smoothing: float = Field(0.0, ge=0, lt=0.5)
-    """Assumed share of wrong labels."""
+    """Assumed share of wrong labels, for the losses that are made for it: robust, exo_pair, aot, aot_unpaired."""
     step0_tolerance: float = compute(1e-3, gt=0)
     """How far the loss of the first step may be from its value for policy = reference (ln 2 for sigmoid)."""
 
@@ -262,6 +265,17 @@ class DPO(Optimisation):
     def _a_weight_for_each_loss(self) -> DPO:
         if self.loss_weights is not None and len(self.loss_weights) != len(self.loss_type):
             raise ValueError(f"loss_weights has {len(self.loss_weights)} entries for {len(self.loss_type)} loss types")
+        return self
+
+    @model_validator(mode="after")
+    def _labels_are_smoothed_by_a_loss_that_does(self) -> DPO:
+        if self.label_smoothing and not SMOOTHED & set(self.loss_type):
+            raise ValueError(
+                f"label_smoothing={self.label_smoothing:g} does nothing with loss_type={', '.join(self.loss_type)}; "
+                "set loss_type=robust, or one of exo_pair, aot, aot_unpaired"
+            )
+        if "exo_pair" in self.loss_type and not self.label_smoothing:
+            raise ValueError("loss_type=exo_pair needs label_smoothing over 0 (its paper takes 1e-3)")
         return self
 
 

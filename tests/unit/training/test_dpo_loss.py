@@ -1,6 +1,8 @@
 """TRL's loss and our reference log-probs against the paper's equation, in float32 on a small model."""
 
+import inspect
 import math
+import re
 from pathlib import Path
 
 import datasets
@@ -10,10 +12,11 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from transformers import MistralConfig, MistralForCausalLM
-from trl import DPOConfig
+from trl import DPOConfig, DPOTrainer
 from trl.trainer.utils import add_fused_lm_head
 
 from tests.oracles.dpo import dpo_loss, sequence_logp
+from zephyr_ray.recipe import SMOOTHED
 from zephyr_ray.training.callbacks import loss_at_reference
 from zephyr_ray.training.logps import PackedScorer, PaddedScorer, length_desensitized
 from zephyr_ray.training.plan import Plan, RankPlan
@@ -177,3 +180,19 @@ def test_loss_at_reference_is_trls(tmp_path: Path, tokenizer, loss_type: str) ->
     assert float(trainer.compute_loss(trainer.model, batch)) == pytest.approx(
         loss_at_reference(loss_type, BETA), abs=1e-4
     )
+
+
+def test_label_smoothing_is_read_by_the_losses_that_the_recipe_allows_it_for(tmp_path: Path, tokenizer) -> None:
+    """All losses of the installed TRL, with two smoothings: the loss changes, or it does not."""
+    losses = set(re.findall(r'loss_type == "(\w+)"', inspect.getsource(DPOTrainer)))
+    assert losses > {"sigmoid", "ipo", "robust"}
+    pairs = make_pairs(4, 3)
+    references = references_of(make_model(1), pairs)
+    trainer = make_trainer(tmp_path, make_model(0), tokenizer, pairs, references, per_device_train_batch_size=4)
+    (batch,) = list(trainer.get_train_dataloader())
+
+    def loss(loss_type: str, smoothing: float) -> float:
+        trainer.loss_types, trainer.label_smoothing = [loss_type], smoothing
+        return float(trainer.compute_loss(trainer.model, dict(batch)))
+
+    assert {name for name in losses if loss(name, 0.1) != loss(name, 0.3)} == SMOOTHED
