@@ -58,8 +58,8 @@ class Chat(Section):
     """zephyr, model (the one that came with the tokenizer), or a Jinja file."""
     tokenization: Literal["modern", "zephyr_legacy"] = "modern"
     """modern: exactly what the template writes, up to the answer's end-of-sequence token.
-    zephyr_legacy: as the published Zephyr was trained: BOS first, an empty system turn where there is none, and the
-    answer's end followed by a newline and a second end-of-sequence token."""
+    zephyr_legacy: as the published Zephyr was trained: BOS first, an empty system turn where there is none, the
+    answer's end followed by a newline and a second end-of-sequence token, and pairs cut to length as TRL 0.7 did."""
 
 
 class Tiny(Section):
@@ -216,9 +216,10 @@ class Preferences(Section):
 
 class Tokenized(Section):
     max_length: int = Field(1024, ge=4)
-    """Tokens of prompt + completion; the completion loses its tail and then gets no end-of-sequence token."""
+    """Tokens of prompt + completion; the completion loses its tail and then gets no end-of-sequence token.
+    With zephyr_legacy both completions of a pair that is too long keep max_length - max_prompt_length tokens."""
     max_prompt_length: int = Field(512, ge=1)
-    """Tokens of the prompt; a longer one keeps its end."""
+    """Tokens of the prompt; a longer one keeps its end (with zephyr_legacy only where the pair would be too long)."""
 
     @model_validator(mode="after")
     def _room_for_a_completion(self) -> Tokenized:
