@@ -75,8 +75,11 @@ def _build_trainer(job: TrainJob, device: str, folder: str) -> Any:
     world_size, rank = context.get_world_size(), context.get_world_rank()
     if job.stage == "sft":
         assert isinstance(section, SFT)
-        table = training_rows.load_dialogues(job.tokenized, section.loss_on)
-        table = training_rows.pack(table, section.max_length, folder) if section.packing else table
+        table = (
+            training_rows.load_joined_dialogues(job.tokenized, section.max_length)
+            if section.packing
+            else training_rows.load_dialogues(job.tokenized, section.loss_on)
+        )
     else:
         assert job.reference_logps is not None
         table = training_rows.load_pairs(job.tokenized, job.reference_logps)

@@ -4,13 +4,15 @@ normalised over exactly the step's rows, and a count of every row that was train
 
 from __future__ import annotations
 
+import contextlib
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 import torch
 from trl import DPOTrainer, SFTTrainer
+from trl.trainer import dpo_trainer
 
 from zephyr_ray.errors import GuardError
 from zephyr_ray.training.packing import PackedRankPlan
@@ -60,6 +62,10 @@ class PlannedDPOTrainer(PlannedMixin, DPOTrainer):
 
     loss_is_scaled_for_ga = True
 
+    def __init__(self, *args: Any, **kwargs: Any):
+        with _no_weight_is_hashed():
+            super().__init__(*args, **kwargs)
+
     def follow(self, rows: Rows, rank_plan: RankPlan | PackedRankPlan) -> None:
         super().follow(rows, rank_plan)
         self.accelerator.gather = _gather_uneven(self.accelerator)
@@ -85,6 +91,20 @@ class PlannedSFTTrainer(PlannedMixin, SFTTrainer):
     ) -> Any:
         self._take_slots(inputs)
         return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
+
+
+@contextlib.contextmanager
+def _no_weight_is_hashed() -> Iterator[None]:
+    """TRL hashes all weights, two minutes of each rank's start at 7 billion, to name its cache of reference log-probs.
+
+    Ours come from a stage, whose fingerprint has the model's, and the name is never read.
+    """
+    theirs = dpo_trainer.hash_module
+    dpo_trainer.hash_module = lambda module: "reference_logps"
+    try:
+        yield
+    finally:
+        dpo_trainer.hash_module = theirs
 
 
 def _gather_uneven(accelerator: Any) -> Callable[[torch.Tensor], torch.Tensor]:

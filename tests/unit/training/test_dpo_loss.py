@@ -1,5 +1,6 @@
 """TRL's loss and our reference log-probs against the paper's equation, in float32 on a small model."""
 
+import hashlib
 import inspect
 import math
 import re
@@ -13,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from transformers import MistralConfig, MistralForCausalLM
 from trl import DPOConfig, DPOTrainer
+from trl.trainer import dpo_trainer
 from trl.trainer.utils import add_fused_lm_head
 
 from tests.oracles.dpo import dpo_loss, sequence_logp
@@ -154,6 +156,28 @@ def test_accumulated_loss_is_the_mean_over_the_step(tmp_path: Path, tokenizer, m
     assert losses[0] == pytest.approx(dpo_loss(BETA, *sides), abs=1e-5)
     assert len(losses) == 2
     assert trainer.seen.tolist() == [1] * 7
+
+
+def test_a_start_hashes_no_weight(tmp_path: Path, tokenizer, monkeypatch: pytest.MonkeyPatch) -> None:
+    hashed: list[int] = []
+
+    class Counting:
+        def update(self, data: bytes) -> None:
+            hashed.append(len(data))
+
+        def hexdigest(self) -> str:
+            return "0"
+
+    monkeypatch.setattr(hashlib, "sha256", Counting)
+    pairs = make_pairs(2, 3)
+    dpo_trainer.hash_module(torch.nn.Linear(2, 3))
+    assert hashed == [len("torch.float32"), 3 * 4, len("torch.float32"), 6 * 4]  # what TRL does is seen
+    hashed.clear()
+    trainer = make_trainer(
+        tmp_path, make_model(0), tokenizer, pairs, references_of(make_model(0), pairs), per_device_train_batch_size=2
+    )
+    assert trainer.precompute_ref_logps
+    assert not hashed
 
 
 @given(st.floats(0.01, 1.0))
