@@ -107,8 +107,13 @@ class Training(Section):
     """DeepSpeed ZeRO stage; 0 is plain data parallelism."""
     gradient_checkpointing: bool = compute(False)
     """Recompute activations in the backward pass: less memory, more time."""
-    checkpoint_steps: int = compute(100, ge=1)
-    """Optimizer steps between two checkpoints: what a lost worker can cost."""
+    checkpoint_steps: int | None = compute(100, ge=1)
+    """Optimizer steps between two checkpoints: what a lost worker can cost. None: their number does not count."""
+    checkpoint_minutes: float | None = compute(None, gt=0)
+    """Minutes between two checkpoints, whatever a step takes. None: time does not count. The last step brings one."""
+    scratch: str | None = compute(None)
+    """A folder on a disk of each worker's node, for a checkpoint of its workers until it is stored, and for the export.
+    None: in this platform's cache (ZEPHYR_RAY_CACHE)."""
     max_failures: int = compute(3, ge=0)
     """How often a lost worker is replaced before the job gives up."""
     keep_checkpoints: bool = compute(False)

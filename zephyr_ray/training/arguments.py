@@ -47,7 +47,7 @@ def training_arguments(
         "deepspeed": deepspeed_config(training.zero_stage, device),
         "ddp_find_unused_parameters": False,
         "save_strategy": "steps",
-        "save_steps": training.checkpoint_steps,
+        "save_steps": training.checkpoint_steps or rank_plan.plan.steps,  # the last step is always saved
         "logging_steps": training.logging_steps,
         "logging_first_step": True,
         "logging_nan_inf_filter": False,

@@ -39,6 +39,12 @@ class PlannedMixin:
             collate_fn=_collate(self.data_collator),  # type: ignore[attr-defined]
         )
 
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        """A checkpoint under DeepSpeed has the weights in its shards, and is resumed from those: whole ones, gathered
+        from all ranks, are the export's alone."""
+        if not (_internal_call and self.is_deepspeed_enabled):  # type: ignore[attr-defined]
+            super().save_model(output_dir, _internal_call)  # type: ignore[misc]
+
     def _take_slots(self, inputs: dict[str, Any]) -> float:
         """Removes the plan's columns from a batch, counts its rows and returns its loss scale."""
         scale = float(inputs.pop("loss_scale")[0])

@@ -180,6 +180,19 @@ def test_a_start_hashes_no_weight(tmp_path: Path, tokenizer, monkeypatch: pytest
     assert not hashed
 
 
+@pytest.mark.parametrize("deepspeed", [False, True])
+def test_whole_weights_are_in_a_checkpoint_only_where_it_is_resumed_from_them(
+    tmp_path: Path, tokenizer, deepspeed: bool
+) -> None:
+    """Under DeepSpeed they would be gathered from all ranks, for nothing: it resumes from its shards."""
+    pairs = make_pairs(2, 3)
+    references = references_of(make_model(0), pairs)
+    trainer = make_trainer(tmp_path, make_model(0), tokenizer, pairs, references, per_device_train_batch_size=2)
+    trainer.is_deepspeed_enabled = deepspeed
+    trainer.save_model(str(tmp_path / "checkpoint"), _internal_call=True)
+    assert (tmp_path / "checkpoint" / "model.safetensors").exists() != deepspeed
+
+
 @given(st.floats(0.01, 1.0))
 def test_loss_at_reference_by_hand(beta: float) -> None:
     assert loss_at_reference("sigmoid", beta) == pytest.approx(dpo_loss(beta, [-3.0], [-4.0], [-3.0], [-4.0]))
