@@ -33,7 +33,7 @@ from zephyr_ray.training.callbacks import (
 from zephyr_ray.training.export import write_checkpoint
 from zephyr_ray.training.job import TrainJob
 from zephyr_ray.training.model import compute_dtype, load_model, lora_config, whole_weights
-from zephyr_ray.training.packed_attention import choose_backend
+from zephyr_ray.training.packed_backend import working_backend
 from zephyr_ray.training.packed_sft import PackedSFTTrainer
 from zephyr_ray.training.packed_trainer import PackedDPOTrainer
 from zephyr_ray.training.packing import PackedRankPlan
@@ -118,7 +118,8 @@ def _build_trainer(job: TrainJob, device: str, folder: str) -> Any:
         peft_config=lora_config(lora) if lora else None,
     )
     if packed:
-        trainer.follow(table, rank_plan, choose_backend(training.packed_attention, device))
+        wanted, config = training.packed_attention, trainer.model.config
+        trainer.follow(table, rank_plan, working_backend(wanted, device, config, dtype, trainer.accelerator))
     else:
         trainer.follow(table, rank_plan)
     if job.nodes_may_go:
