@@ -39,6 +39,9 @@ class ReportCheckpoint(TrainerCallback):
     def __init__(self, trainer: PlannedMixin):
         self.trainer = trainer
 
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        state.compute_steps(args, state.max_steps)  # how often, by the recipe of now: the state may be a checkpoint's
+
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         if control.should_save:
             wait_until_stored()

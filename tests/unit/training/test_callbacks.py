@@ -7,9 +7,10 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from transformers import TrainerState, TrainingArguments
 
 from zephyr_ray.errors import GuardError
-from zephyr_ray.training.callbacks import CheckpointByTime, FirstStepGuard, restore_seen
+from zephyr_ray.training.callbacks import CheckpointByTime, FirstStepGuard, ReportCheckpoint, restore_seen
 
 
 def guard(loss: float) -> FirstStepGuard:
@@ -93,3 +94,10 @@ def test_steps_that_grow_longer_delay_a_checkpoint_a_little() -> None:
 
 def test_a_checkpoint_by_steps_counts_for_the_time() -> None:
     assert by_time([0.5] * 260, by_steps=100)[0] == [100, 200]
+
+
+def test_a_training_that_goes_on_saves_and_logs_as_often_as_the_recipe_says_now(tmp_path: Path) -> None:
+    state = TrainerState(global_step=4, max_steps=100, save_steps=2, logging_steps=2)
+    args = TrainingArguments(output_dir=str(tmp_path), save_steps=30, logging_steps=5, use_cpu=True)
+    ReportCheckpoint(SimpleNamespace()).on_train_begin(args, state, None)
+    assert (state.save_steps, state.logging_steps) == (30, 5)
