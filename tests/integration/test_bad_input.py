@@ -63,7 +63,7 @@ def _dry(recipe: str, tmp_path: Path) -> str:
         (("model.path=/nowhere/model",), ("model.path=/nowhere/model", "not a folder")),
         (("chat.template=missing.jinja",), ("chat.template=missing.jinja",)),
         (("dpo.training.trl.wieght_decay=0.1",), ("wieght_decay", "did you mean weight_decay")),
-        (("dpo.training.trl.max_steps=1",), ("dpo.training.trl.max_steps", "the recipe's own fields")),
+        (("dpo.training.trl.max_steps=1",), ("dpo.training.trl.max_steps", "set dpo.max_steps")),
         (("dpo.training.gpus_per_worker=1",), ("dpo.training: 2 x 1 CPU + 1 GPU", "this machine has 4 CPU, 0 GPU")),
     ],
 )

@@ -38,7 +38,7 @@ class ReferenceModel:
         from zephyr_ray.chat_template import load_tokenizer
         from zephyr_ray.training.logps import PackedScorer, PaddedScorer
         from zephyr_ray.training.model import compute_dtype, load_model, whole_weights
-        from zephyr_ray.training.packed_attention import choose_backend
+        from zephyr_ray.training.packed_backend import working_backend
 
         section = recipe.reference_logps
         self.device = "cuda" if section.gpus_per_worker and torch.cuda.is_available() else "cpu"
@@ -55,7 +55,7 @@ class ReferenceModel:
         add_fused_lm_head(self.model)
         ld_alpha, training = recipe.dpo.training.trl.get("ld_alpha"), recipe.dpo.training
         if training.engine == "packed":
-            backend = choose_backend(training.packed_attention, self.device)
+            backend = working_backend(training.packed_attention, self.device, model.config, model.dtype)
             self.scorer: Any = PackedScorer(self.model, ld_alpha, training.tokens_per_micro_batch, backend)
         else:
             pad = load_tokenizer(source.local(), recipe.chat, source.revision).pad_token_id

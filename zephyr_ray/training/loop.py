@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import tempfile
 from typing import Any
 
 import numpy as np
@@ -20,6 +19,7 @@ from zephyr_ray.training import rows as training_rows
 from zephyr_ray.training.arguments import training_arguments
 from zephyr_ray.training.callbacks import (
     CheckpointBeforeLoss,
+    CheckpointByTime,
     FirstStepGuard,
     KeepTensorBoard,
     ReportCheckpoint,
@@ -28,16 +28,18 @@ from zephyr_ray.training.callbacks import (
     restore_seen,
     threads_for,
     tracker_folder,
+    wait_until_stored,
 )
 from zephyr_ray.training.export import write_checkpoint
 from zephyr_ray.training.job import TrainJob
 from zephyr_ray.training.model import compute_dtype, load_model, lora_config, whole_weights
-from zephyr_ray.training.packed_attention import choose_backend
+from zephyr_ray.training.packed_backend import working_backend
 from zephyr_ray.training.packed_sft import PackedSFTTrainer
 from zephyr_ray.training.packed_trainer import PackedDPOTrainer
 from zephyr_ray.training.packing import PackedRankPlan
 from zephyr_ray.training.plan import Plan, RankPlan
 from zephyr_ray.training.resume import for_these_workers
+from zephyr_ray.training.scratch import own_folder
 from zephyr_ray.training.trainers import PlannedDPOTrainer, PlannedMixin, PlannedSFTTrainer
 
 
@@ -45,7 +47,7 @@ def train(job: TrainJob) -> None:
     device = "cuda" if torch.cuda.is_available() and job.section.training.gpus_per_worker > 0 else "cpu"
     if device == "cpu":
         threads_for(job.section.training.cpus_per_worker)
-    folder = tempfile.mkdtemp(prefix=f"zephyr-ray-{job.stage}-")
+    folder = own_folder(job)
     os.environ["TENSORBOARD_LOGGING_DIR"] = tracker_folder(job, folder)
     try:
         trainer = _build_trainer(job, device, folder)
@@ -65,6 +67,7 @@ def train(job: TrainJob) -> None:
             _write_metrics(trainer, job.output, counts)
         if ray.train.get_context().get_local_rank() == 0:
             training_rows.forget(job.tokenized)
+        wait_until_stored()
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
@@ -75,8 +78,11 @@ def _build_trainer(job: TrainJob, device: str, folder: str) -> Any:
     world_size, rank = context.get_world_size(), context.get_world_rank()
     if job.stage == "sft":
         assert isinstance(section, SFT)
-        table = training_rows.load_dialogues(job.tokenized, section.loss_on)
-        table = training_rows.pack(table, section.max_length, folder) if section.packing else table
+        table = (
+            training_rows.load_joined_dialogues(job.tokenized, section.max_length)
+            if section.packing
+            else training_rows.load_dialogues(job.tokenized, section.loss_on)
+        )
     else:
         assert job.reference_logps is not None
         table = training_rows.load_pairs(job.tokenized, job.reference_logps)
@@ -112,12 +118,15 @@ def _build_trainer(job: TrainJob, device: str, folder: str) -> Any:
         peft_config=lora_config(lora) if lora else None,
     )
     if packed:
-        trainer.follow(table, rank_plan, choose_backend(training.packed_attention, device))
+        wanted, config = training.packed_attention, trainer.model.config
+        trainer.follow(table, rank_plan, working_backend(wanted, device, config, dtype, trainer.accelerator))
     else:
         trainer.follow(table, rank_plan)
-    trainer.add_callback(ReportCheckpoint(trainer))
     if job.nodes_may_go:
         trainer.add_callback(CheckpointBeforeLoss())
+    if training.checkpoint_minutes is not None:
+        trainer.add_callback(CheckpointByTime(training.checkpoint_minutes))
+    trainer.add_callback(ReportCheckpoint(trainer))  # after those that ask for one
     if rank == 0 and not job.output.run.is_local:
         trainer.add_callback(KeepTensorBoard(job.output, tracker_folder(job, folder)))
     if rank == 0:
