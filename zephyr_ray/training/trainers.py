@@ -37,6 +37,16 @@ class PlannedMixin:
             collate_fn=_collate(self.data_collator),  # type: ignore[attr-defined]
         )
 
+    def _prepare_input(self, data: Any) -> Any:
+        """Moves a batch to the device as it is.
+
+        The trainer casts every float of a batch to DeepSpeed's dtype, as if it were an input of the model. Ours are
+        none: in bfloat16 a reference log-prob of 300 nats would lose up to 1 of them, a loss scale 0.4 %.
+        """
+        if isinstance(data, torch.Tensor):
+            return data.to(self.args.device)  # type: ignore[attr-defined]
+        return super()._prepare_input(data)  # type: ignore[misc]
+
     def _take_slots(self, inputs: dict[str, Any]) -> float:
         """Removes the plan's columns from a batch, counts its rows and returns its loss scale."""
         scale = float(inputs.pop("loss_scale")[0])
