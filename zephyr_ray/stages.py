@@ -19,6 +19,7 @@ from zephyr_ray.makers import Context, Manifest
 from zephyr_ray.recipe import Recipe
 from zephyr_ray.recipe_feedback import OWN_MODELS, Deployment, Judging, Sampling
 from zephyr_ray.section import semantic
+from zephyr_ray.training.arithmetic import reference_arithmetic
 
 
 @dataclass(frozen=True)
@@ -276,7 +277,7 @@ STAGES: dict[str, Stage] = {
             lambda r: ("tokenized", *_reads_sft(r)),
             lambda r: {
                 "ld_alpha": r.dpo.training.trl.get("ld_alpha"),
-                "dtype": r.model.dtype,
+                "arithmetic": reference_arithmetic(r),
                 "load_in_4bit": bool(r.model.lora and r.model.lora.load_in_4bit),
             },
             makers.reference_logps,

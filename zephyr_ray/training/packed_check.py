@@ -74,7 +74,8 @@ def check_equals_unpacked(model: Any, multiple: int = 1) -> None:
         [_alone(model, p, branch) for p, group in zip(prompts, branches, strict=True) for branch in group]
     )
     difference = float((packed - alone).abs().mean())
-    if not difference < (1e-4 if model.dtype == torch.float32 else 0.1):
+    narrow = model.dtype != torch.float32 or torch.is_autocast_enabled(model.device.type)
+    if not difference < (0.1 if narrow else 1e-4):
         raise _refusal(config, f"packed and plain log-probs differ by {difference:.2g} per token")
 
 
