@@ -22,22 +22,21 @@ from zephyr_ray.training.arguments import training_arguments
 from zephyr_ray.training.arithmetic import arithmetic
 from zephyr_ray.training.callbacks import (
     CheckpointBeforeLoss,
-    FirstStepGuard,
     KeepTensorBoard,
     ReportCheckpoint,
     ReportProgress,
-    loss_at_reference,
     restore_seen,
     threads_for,
     tracker_folder,
 )
 from zephyr_ray.training.export import write_checkpoint
+from zephyr_ray.training.first_step import TOLERANCE, FirstStepGuard
 from zephyr_ray.training.job import TrainJob
-from zephyr_ray.training.model import device_for, load_for_training, lora_config, whole_weights
-from zephyr_ray.training.packed_attention import choose_backend
+from zephyr_ray.training.model import device_for, load_for_training, lora_config, whole_weights, widen_trained
+from zephyr_ray.training.packed_attention import choose_backend, segment_multiple
 from zephyr_ray.training.packed_sft import PackedSFTTrainer
 from zephyr_ray.training.packed_trainer import PackedDPOTrainer
-from zephyr_ray.training.packing import PackedRankPlan
+from zephyr_ray.training.packing import PackedRankPlan, rounded_up
 from zephyr_ray.training.plan import Plan, RankPlan
 from zephyr_ray.training.resume import for_these_workers
 from zephyr_ray.training.trainers import PlannedDPOTrainer, PlannedMixin, PlannedSFTTrainer
@@ -112,16 +111,18 @@ def make_trainer(
     plan = Plan(len(table), section.global_batch, section.epochs, recipe.run.seed, section.max_steps)
     # Joined dialogues see each other and fill their rows: nothing is left to pack.
     packed = training.engine == "packed" and not (isinstance(section, SFT) and section.packing)
-    rank_plan = (
-        packed_plan(plan, rank, world_size, table, training, stage)
-        if packed
-        else RankPlan(plan, rank, world_size, training.micro_batch)
-    )
     computing, lora = arithmetic(recipe.model, training), recipe.model.lora
+    dtype = getattr(torch, computing.dtype)
+    rank_plan: PackedRankPlan | RankPlan
+    if packed:
+        backend = choose_backend(training.packed_attention, device)
+        # Where log-probs have to meet a reference's, a pair must compute alike in any row.
+        align = segment_multiple(backend, dtype) if stage == "dpo" else 1
+        rank_plan = packed_plan(plan, rank, world_size, table, training, stage, align)
+    else:
+        rank_plan = RankPlan(plan, rank, world_size, training.micro_batch)
     # Before the model is loaded: under ZeRO-3 its weights are then read in shards.
-    args = training_arguments(
-        stage, section, rank_plan, recipe.run.seed, folder, device, getattr(torch, computing.dtype)
-    )
+    args = training_arguments(stage, section, rank_plan, recipe.run.seed, folder, device, dtype)
     trainer = _trainer_class(stage, packed)(
         model=load_for_training(whole_weights(source.local(), source.revision), recipe.model, computing),
         args=args,
@@ -129,13 +130,14 @@ def make_trainer(
         processing_class=load_tokenizer(source.local(), recipe.chat, source.revision),
         peft_config=lora_config(lora) if lora else None,
     )
+    if training.zero_stage == 0:
+        widen_trained(trainer.model)
     if packed:
-        trainer.follow(table, rank_plan, choose_backend(training.packed_attention, device))
+        trainer.follow(table, rank_plan, backend, align)
     else:
         trainer.follow(table, rank_plan)
     if isinstance(section, DPO):
-        expected = loss_at_reference(section.loss_type[0], section.beta) if len(section.loss_type) == 1 else None
-        trainer.add_callback(FirstStepGuard(trainer, expected, section.step0_tolerance))
+        trainer.add_callback(FirstStepGuard(trainer, section.step0_tolerance or TOLERANCE[computing.dtype]))
     return trainer
 
 
@@ -146,9 +148,9 @@ def _trainer_class(stage: str, packed: bool) -> Any:
 
 
 def packed_plan(
-    plan: Plan, rank: int, world_size: int, rows: training_rows.Rows, training: Training, stage: str
+    plan: Plan, rank: int, world_size: int, rows: training_rows.Rows, training: Training, stage: str, align: int = 1
 ) -> PackedRankPlan:
-    """The plan of a rank by the lengths of all rows.
+    """The plan of a rank by the lengths of all rows, each filled up to a multiple of `align`.
 
     Raises:
         UserError: A row is larger than the budget, and the recipe refuses that.
@@ -161,7 +163,7 @@ def packed_plan(
             f"{larger} rows are larger than {stage}.training.tokens_per_micro_batch={budget} (the largest has "
             f"{lengths.max()} tokens); raise it, lower {shorter}, or set {stage}.training.oversized=alone"
         )
-    return PackedRankPlan(plan, rank, world_size, lengths, budget)
+    return PackedRankPlan(plan, rank, world_size, rounded_up(lengths, align), budget)
 
 
 def _init_deepspeed_on_cpu() -> None:

@@ -85,6 +85,17 @@ def _restore_buffers(model: Any) -> None:
         setattr(module, own_name, buffer.to(getattr(module, own_name).device))
 
 
+def widen_trained(model: Any) -> None:
+    """Makes the weights that are trained float32, where no optimizer keeps a float32 copy of them.
+
+    TRL makes an adapter on a quantized base bfloat16: steps of 5e-6 are less than half of the distance between two
+    bfloat16 numbers near most of its weights, which would never move.
+    """
+    for weight in model.parameters():
+        if weight.requires_grad:
+            weight.data = weight.data.float()
+
+
 def quantization(dtype: torch.dtype) -> Any:
     """4-bit NormalFloat with double quantization (QLoRA, arXiv 2305.14314)."""
     from transformers import BitsAndBytesConfig

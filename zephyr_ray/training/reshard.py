@@ -59,8 +59,8 @@ def stages_that_read(shards: str) -> str:
     """The ZeRO stages that go on from a folder of shards: 3, 1 or 2 (which write alike in float32), 1, or 2."""
     if cuts_each_weight(shards):
         return "3"
-    (narrow,) = glob.glob(os.path.join(shards, f"bf16_zero_pp_rank_0_{_OPTIMIZER}")) or [None]
-    if narrow is None:
+    narrow = os.path.join(shards, f"bf16_zero_pp_rank_0_{_OPTIMIZER}")
+    if not os.path.exists(narrow):
         return "1 or 2"
     state = torch.load(narrow, map_location="cpu", weights_only=False, mmap=True)["optimizer_state_dict"]
     return "2" if "zero_stage" in state else "1"

@@ -13,6 +13,7 @@ import torch
 from trl import DPOTrainer, SFTTrainer
 
 from zephyr_ray.errors import GuardError
+from zephyr_ray.training.first_step import FirstStep, check_no_dropout
 from zephyr_ray.training.packing import PackedRankPlan
 from zephyr_ray.training.plan import RankPlan
 from zephyr_ray.training.rows import IGNORED, Rows
@@ -72,6 +73,9 @@ class PlannedDPOTrainer(PlannedMixin, DPOTrainer):
 
     def follow(self, rows: Rows, rank_plan: RankPlan | PackedRankPlan) -> None:
         super().follow(rows, rank_plan)
+        assert self.model is not None
+        check_no_dropout(self.model)
+        self.first_step = FirstStep()
         self.accelerator.gather = _gather_uneven(self.accelerator)
 
     def _prepare_dataset(self, dataset: Any, *args: Any, **kwargs: Any) -> Any:
@@ -84,6 +88,8 @@ class PlannedDPOTrainer(PlannedMixin, DPOTrainer):
         self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
         scale = self._take_slots(inputs)
+        if scale > 0 and self.state.global_step == 0:
+            model = self.first_step.watched(model, inputs, self.ld_alpha)
         return super().compute_loss(model, inputs) * scale
 
 

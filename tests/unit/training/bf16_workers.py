@@ -1,4 +1,4 @@
-"""What each process of `test_bf16.py` does: the first steps of DPO as a recipe asks for them, on a share of the plan."""
+"""What each process of `test_bf16.py` does: first steps of DPO as a recipe asks for them, on a share of the plan."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from zephyr_ray import recipe_file
 from zephyr_ray.models import ModelSource
 from zephyr_ray.recipe import Recipe
 from zephyr_ray.tiny.model import train_tokenizer
+from zephyr_ray.training.deepspeed_config import deepspeed_config
 from zephyr_ray.training.logps import reference_scorer
 from zephyr_ray.training.loop import _init_deepspeed_on_cpu, make_trainer
 from zephyr_ray.training.rows import Rows
@@ -45,10 +46,10 @@ class Way(NamedTuple):
         )
 
 
-def make_folder(folder: Path, family: str) -> str:
+def make_folder(folder: Path, family: str, **shape: int) -> str:
     """A model in bfloat16 and its tokenizer, as a stage leaves them."""
     path = folder / family
-    make_model(family).to(torch.bfloat16).save_pretrained(path)
+    make_model(family, **shape).to(torch.bfloat16).save_pretrained(path)
     train_tokenizer(recipes.Tiny(vocab_size=VOCAB), seed=0).save_pretrained(path)
     return str(path)
 
@@ -72,7 +73,6 @@ def recipe_of(way: Way, folder: str) -> Recipe:
             "dpo.max_steps=2",
             "dpo.learning_rate=1e-3",
             "dpo.warmup_ratio=0",
-            "dpo.step0_tolerance=100",
             *way.options,
         ],
     )
@@ -102,6 +102,25 @@ def train(way: Way, model: str, folder: str, rank: int = 0, world_size: int = 1)
     return {"log": [row for row in trainer.state.log_history if "loss" in row], "weights": sorted(weights)}
 
 
+def summed_gradient(zero_stage: int, micro_batches: int, share: float) -> float:
+    """A weight's gradient, as DeepSpeed's optimizer gets it, after micro-batches whose own is `share` each."""
+    import deepspeed
+
+    config = deepspeed_config(zero_stage, "cpu")
+    assert config is not None
+    config |= {"bf16": {"enabled": True}, "train_micro_batch_size_per_gpu": 1, "gradient_clipping": 0.0}
+    sizes = {name: 10_000 for name, value in config["zero_optimization"].items() if value == "auto"}
+    config["zero_optimization"] |= sizes
+    model = torch.nn.Linear(2, 1, bias=False)
+    optimizer = torch.optim.AdamW(model.parameters())
+    del config["train_batch_size"], config["gradient_accumulation_steps"]
+    engine = deepspeed.initialize(model=model, optimizer=optimizer, config=config)[0]
+    for number in range(micro_batches):
+        engine.set_gradient_accumulation_boundary(number == micro_batches - 1)
+        engine.backward(engine(torch.full((1, 2), share, dtype=torch.bfloat16)).sum())
+    return float(deepspeed.utils.safe_get_full_grad(engine.module.weight)[0, 0])
+
+
 def worker(rank: int, world_size: int, ways: tuple[Way, ...], models: dict[str, str], folder: str) -> None:
     """The first process writes `<name of the way>.json`."""
     for way in ways:
@@ -111,3 +130,5 @@ def worker(rank: int, world_size: int, ways: tuple[Way, ...], models: dict[str, 
         if rank == 0:
             Path(folder, f"{way.name}.json").write_text(json.dumps(result), encoding="utf-8")
         forget_state()
+    sums = {stage: summed_gradient(stage, micro_batches=300, share=1 / 128) for stage in (1, 2, 3)}
+    Path(folder, f"sums-{rank}.json").write_text(json.dumps(sums), encoding="utf-8")

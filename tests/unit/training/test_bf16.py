@@ -7,11 +7,14 @@ trainer, on a model that was stored and is loaded again, in two processes.
 import itertools
 import json
 import math
+from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from transformers.trainer_utils import SaveStrategy
 
-from tests.unit.training.bf16_workers import Way, make_folder, recipe_of, worker
+from tests.unit.training.bf16_workers import Way, make_folder, recipe_of, trainer_of, worker
 from tests.unit.training.packed_workers import start
 from zephyr_ray.stages import STAGES
 
@@ -39,11 +42,15 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 
 
 @pytest.fixture(scope="module")
-def runs(tmp_path_factory: pytest.TempPathFactory, models: dict[str, str]) -> dict[Way, dict[str, Any]]:
+def written(tmp_path_factory: pytest.TempPathFactory, models: dict[str, str]) -> Path:
     folder = tmp_path_factory.mktemp("runs")
-    ways = (*MATRIX, *OTHERS)
-    start(worker, 2, ways, models, str(folder))
-    return {way: json.loads((folder / f"{way.name}.json").read_text()) for way in ways}
+    start(worker, 2, (*MATRIX, *OTHERS), models, str(folder))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def runs(written: Path) -> dict[Way, dict[str, Any]]:
+    return {way: json.loads((written / f"{way.name}.json").read_text()) for way in (*MATRIX, *OTHERS)}
 
 
 @pytest.mark.parametrize("way", [*MATRIX, *OTHERS], ids=lambda way: way.name)
@@ -67,6 +74,31 @@ def test_every_zero_stage_trains_alike(runs: dict[Way, dict[str, Any]], engine: 
 @pytest.mark.parametrize("lora", [False, True])
 def test_what_is_trained_without_deepspeed_is_float32(runs: dict[Way, dict[str, Any]], lora: bool) -> None:
     assert runs[Way(0, lora=lora)]["weights"] == ["torch.float32"]
+
+
+def test_a_quantized_models_adapter_moves_as_in_float32(tmp_path: Path) -> None:
+    """50 steps of 5e-6: in bfloat16 weights most would never move."""
+    model, moved = make_folder(tmp_path, "mistral", hidden_size=64, intermediate_size=128), []
+    for dtype in ("float32", "bfloat16"):
+        options = ("model.lora.load_in_4bit=true", "dpo.learning_rate=5e-6", "dpo.max_steps=50", "dpo.global_batch=3")
+        trainer = trainer_of(Way(0, lora=True, dtype=dtype, options=options), model, str(tmp_path))
+        weights = {name: weight for name, weight in trainer.model.named_parameters() if weight.requires_grad}
+        assert {weight.dtype for weight in weights.values()} == {torch.float32}
+        before = {name: weight.detach().clone() for name, weight in weights.items()}
+        trainer.args.save_strategy = SaveStrategy.NO
+        trainer.train()
+        assert trainer.state.log_history[0]["loss"] == pytest.approx(math.log(2), abs=1e-6)
+        for kind in ("lora_A", "lora_B"):
+            moves = [(weight.detach() - before[name]).abs().mean() for name, weight in weights.items() if kind in name]
+            moved.append(float(torch.stack(moves).mean()))
+    assert moved[2:] == pytest.approx(moved[:2], rel=0.01)
+
+
+def test_gradients_of_micro_batches_are_summed_in_float32(written: Path) -> None:
+    """300 times 1/128. In bfloat16 the sum would stay at 2, where 1/128 more is rounded away."""
+    for rank in range(2):
+        sums = json.loads((written / f"sums-{rank}.json").read_text())
+        assert sums == dict.fromkeys(("1", "2", "3"), pytest.approx(300 / 128, abs=1e-6))
 
 
 def arithmetic_of(*overrides: str, **way: Any) -> Any:
