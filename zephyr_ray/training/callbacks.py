@@ -1,9 +1,8 @@
-"""What happens during training beside training: checkpoints to Ray Train, progress, guards of the first step."""
+"""What happens during training beside training: checkpoints to Ray Train, and progress."""
 
 from __future__ import annotations
 
 import logging
-import math
 import os
 import posixpath
 import sys
@@ -18,7 +17,6 @@ import ray.train.collective
 import torch
 from transformers import TrainerCallback
 
-from zephyr_ray.errors import GuardError
 from zephyr_ray.training.trainers import PlannedMixin
 
 if TYPE_CHECKING:
@@ -164,43 +162,6 @@ class ReportProgress(TrainerCallback):
         shown = {names[name]: value for name, value in (logs or {}).items() if name in names}
         if shown:
             self.progress.set(state.global_step, metrics=shown)
-
-
-def loss_at_reference(loss_type: str, beta: float) -> float | None:
-    """The DPO loss where policy and reference are the same model, or None where it is not a constant.
-
-    With a log-ratio of 0: -log sigmoid(0) = ln 2 (arXiv 2305.18290, eq. 7), hinge max(0, 1 - 0) = 1
-    (arXiv 2309.06657), IPO (0 - 1 / (2 beta))^2 (arXiv 2310.12036, eq. 17).
-    """
-    if loss_type in ("sigmoid", "sigmoid_norm", "robust"):
-        return math.log(2)
-    return {"hinge": 1.0, "ipo": 1 / (4 * beta**2)}.get(loss_type)
-
-
-class FirstStepGuard(TrainerCallback):
-    """Stops DPO whose first step shows that policy and reference differ, or that nothing is learnt."""
-
-    def __init__(self, trainer: Any, expected: float | None, tolerance: float):
-        self.trainer, self.expected, self.tolerance = trainer, expected, tolerance
-
-    def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        if state.global_step > 0 or self.expected is None:
-            return
-        loss = float(self.trainer.accelerator.gather(self.trainer._tr_loss.reshape(1)).mean())
-        if abs(loss - self.expected) > self.tolerance:
-            raise GuardError(
-                f"the loss of the first step is {loss:.6f}, not {self.expected:.6f} +- {self.tolerance:g}: policy and "
-                "reference are not the same model. Likely: reference log-probs of another model or chat template, "
-                "dropout, or another dtype (dpo.step0_tolerance sets the bound)"
-            )
-
-    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **kwargs: Any) -> None:
-        norm = (logs or {}).get("grad_norm")
-        if state.global_step == 1 and norm is not None and not (math.isfinite(norm) and norm > 0):
-            raise GuardError(
-                f"the gradient's norm at the first step is {norm}: nothing would be learnt. Likely: frozen weights, "
-                "completions that are all cut away, or a 16-bit overflow"
-            )
 
 
 def threads_for(cpus: float) -> None:

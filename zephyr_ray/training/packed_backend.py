@@ -21,7 +21,6 @@ def working_backend(
     device: str,
     config: Any,
     dtype: torch.dtype,
-    accelerator: Any = None,
 ) -> Backend:
     """`choose_backend`, and instead of a FlexAttention that does not compile on some rank torch's sdpa on all.
 
@@ -30,7 +29,6 @@ def working_backend(
         device: cuda or cpu.
         config: The model's configuration. What is compiled here is the kernel that its layers run.
         dtype: Of its queries, keys and values.
-        accelerator: The trainer's; None where the process computes alone.
 
     Raises:
         UserError: The recipe asks for what is not there, or for FlexAttention by name and it does not compile.
@@ -39,7 +37,7 @@ def working_backend(
     if backend != "flex":
         return backend
     reason = why_flex_fails(config, dtype, device)
-    if _works_everywhere(reason is None, accelerator):
+    if _works_everywhere(reason is None, device):
         return "flex"
     problem = f"on {socket.gethostname()}: {reason}" if reason else "on another worker, which says why"
     if wanted == "flex":
@@ -69,8 +67,10 @@ def why_flex_fails(config: Any, dtype: torch.dtype, device: str) -> str | None:
     return None
 
 
-def _works_everywhere(works: bool, accelerator: Any) -> bool:
-    if accelerator is None:
+def _works_everywhere(works: bool, device: str) -> bool:
+    """On all ranks of torch's process group, where there is one."""
+    if not torch.distributed.is_initialized():
         return works
-    ranks = accelerator.reduce(torch.tensor([int(works)], device=accelerator.device), reduction="sum")
-    return int(ranks) == accelerator.num_processes
+    everywhere = torch.tensor(int(works), device=device)
+    torch.distributed.all_reduce(everywhere, torch.distributed.ReduceOp.MIN)
+    return bool(everywhere)

@@ -15,6 +15,7 @@ from trl import DPOTrainer, SFTTrainer
 from trl.trainer import dpo_trainer
 
 from zephyr_ray.errors import GuardError
+from zephyr_ray.training.first_step import FirstStep, check_no_dropout
 from zephyr_ray.training.packing import PackedRankPlan
 from zephyr_ray.training.plan import RankPlan
 from zephyr_ray.training.rows import IGNORED, Rows
@@ -45,6 +46,16 @@ class PlannedMixin:
         if not (_internal_call and self.is_deepspeed_enabled):  # type: ignore[attr-defined]
             super().save_model(output_dir, _internal_call)  # type: ignore[misc]
 
+    def _prepare_input(self, data: Any) -> Any:
+        """Moves a batch to the device as it is.
+
+        The trainer casts every float of a batch to DeepSpeed's dtype, as if it were an input of the model. Ours are
+        none: in bfloat16 a reference log-prob of 300 nats would lose up to 1 of them, a loss scale 0.4 %.
+        """
+        if isinstance(data, torch.Tensor):
+            return data.to(self.args.device)  # type: ignore[attr-defined]
+        return super()._prepare_input(data)  # type: ignore[misc]
+
     def _take_slots(self, inputs: dict[str, Any]) -> float:
         """Removes the plan's columns from a batch, counts its rows and returns its loss scale."""
         scale = float(inputs.pop("loss_scale")[0])
@@ -74,6 +85,9 @@ class PlannedDPOTrainer(PlannedMixin, DPOTrainer):
 
     def follow(self, rows: Rows, rank_plan: RankPlan | PackedRankPlan) -> None:
         super().follow(rows, rank_plan)
+        assert self.model is not None
+        check_no_dropout(self.model)
+        self.first_step = FirstStep()
         self.accelerator.gather = _gather_uneven(self.accelerator)
 
     def _prepare_dataset(self, dataset: Any, *args: Any, **kwargs: Any) -> Any:
@@ -86,6 +100,8 @@ class PlannedDPOTrainer(PlannedMixin, DPOTrainer):
         self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
         scale = self._take_slots(inputs)
+        if scale > 0 and self.state.global_step == 0:
+            model = self.first_step.watched(model, inputs, self.ld_alpha)
         return super().compute_loss(model, inputs) * scale
 
 

@@ -1,51 +1,16 @@
-"""The guards of the first step, checkpoints by time, and the counts of trained rows over restarts."""
+"""Checkpoints by time, and the counts of trained rows over restarts."""
 
-import math
 from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
-import pytest
-import torch
 from transformers import TrainerState, TrainingArguments
 
-from zephyr_ray.errors import GuardError
-from zephyr_ray.training.callbacks import CheckpointByTime, FirstStepGuard, ReportCheckpoint, restore_seen
-
-
-def guard(loss: float) -> FirstStepGuard:
-    """A guard over two ranks whose losses of the first step have this mean."""
-    both = SimpleNamespace(gather=lambda own: torch.tensor([float(own) - 0.5, float(own) + 0.5]))
-    return FirstStepGuard(SimpleNamespace(accelerator=both, _tr_loss=torch.tensor(loss)), math.log(2), 1e-3)
+from zephyr_ray.training.callbacks import CheckpointByTime, ReportCheckpoint, restore_seen
 
 
 def at(step: int) -> SimpleNamespace:
     return SimpleNamespace(global_step=step)
-
-
-def test_the_loss_of_equal_models_passes() -> None:
-    guard(math.log(2) + 5e-4).on_pre_optimizer_step(None, at(0), None)
-
-
-@pytest.mark.parametrize("loss", [0.69, 0.8, 0.0])
-def test_another_loss_at_the_first_step_stops(loss: float) -> None:
-    with pytest.raises(GuardError, match=r"the loss of the first step is .*, not 0\.693147"):
-        guard(loss).on_pre_optimizer_step(None, at(0), None)
-
-
-def test_later_steps_are_not_judged() -> None:
-    guard(0.1).on_pre_optimizer_step(None, at(1), None)
-
-
-@pytest.mark.parametrize("norm", [0.0, math.nan, math.inf])
-def test_no_gradient_stops(norm: float) -> None:
-    with pytest.raises(GuardError, match="nothing would be learnt"):
-        guard(0.0).on_log(None, at(1), None, logs={"grad_norm": norm})
-
-
-def test_a_gradient_passes() -> None:
-    guard(0.0).on_log(None, at(1), None, logs={"grad_norm": 1e-3})
-    guard(0.0).on_log(None, at(2), None, logs={"grad_norm": 0.0})
 
 
 def test_counts_of_all_ranks_go_to_rank_zero_at_any_world_size(tmp_path: Path) -> None:

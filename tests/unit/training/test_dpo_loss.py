@@ -10,8 +10,6 @@ import datasets
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 from transformers import MistralConfig, MistralForCausalLM
 from trl import DPOConfig, DPOTrainer
 from trl.trainer import dpo_trainer
@@ -19,8 +17,8 @@ from trl.trainer.utils import add_fused_lm_head
 
 from tests.oracles.dpo import dpo_loss, sequence_logp
 from zephyr_ray.recipe import SMOOTHED
-from zephyr_ray.training.callbacks import loss_at_reference
-from zephyr_ray.training.logps import PackedScorer, PaddedScorer, length_desensitized
+from zephyr_ray.training.completion_sums import length_desensitized
+from zephyr_ray.training.logps import PackedScorer, PaddedScorer
 from zephyr_ray.training.plan import Plan, RankPlan
 from zephyr_ray.training.rows import Rows
 from zephyr_ray.training.trainers import PlannedDPOTrainer
@@ -191,32 +189,6 @@ def test_whole_weights_are_in_a_checkpoint_only_where_it_is_resumed_from_them(
     trainer.is_deepspeed_enabled = deepspeed
     trainer.save_model(str(tmp_path / "checkpoint"), _internal_call=True)
     assert (tmp_path / "checkpoint" / "model.safetensors").exists() != deepspeed
-
-
-@given(st.floats(0.01, 1.0))
-def test_loss_at_reference_by_hand(beta: float) -> None:
-    assert loss_at_reference("sigmoid", beta) == pytest.approx(dpo_loss(beta, [-3.0], [-4.0], [-3.0], [-4.0]))
-    assert loss_at_reference("hinge", beta) == 1.0
-    assert loss_at_reference("ipo", beta) == pytest.approx((0 - 1 / (2 * beta)) ** 2)
-    assert loss_at_reference("exo_pair", beta) is None
-
-
-@pytest.mark.parametrize("loss_type", ["sigmoid", "hinge", "ipo", "sigmoid_norm", "robust"])
-def test_loss_at_reference_is_trls(tmp_path: Path, tokenizer, loss_type: str) -> None:
-    model, pairs = make_model(0), make_pairs(4, 3)
-    trainer = make_trainer(
-        tmp_path,
-        model,
-        tokenizer,
-        pairs,
-        references_of(model, pairs),
-        per_device_train_batch_size=4,
-        loss_type=[loss_type],
-    )
-    (batch,) = list(trainer.get_train_dataloader())
-    assert float(trainer.compute_loss(trainer.model, batch)) == pytest.approx(
-        loss_at_reference(loss_type, BETA), abs=1e-4
-    )
 
 
 def test_label_smoothing_is_read_by_the_losses_that_the_recipe_allows_it_for(tmp_path: Path, tokenizer) -> None:

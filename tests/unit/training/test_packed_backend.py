@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -22,15 +21,17 @@ from zephyr_ray.training import packed_attention, packed_backend
 from zephyr_ray.training.packed_backend import why_flex_fails, working_backend
 
 
-def two_ranks(other_works: bool) -> Any:
-    """An accelerator whose other rank says this."""
-    return SimpleNamespace(num_processes=2, device="cpu", reduce=lambda mine, reduction: mine + int(other_works))
+def with_another_rank(monkeypatch: pytest.MonkeyPatch, works: bool) -> None:
+    """A process group with a rank for which FlexAttention works, or not."""
+    monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.distributed, "all_reduce", lambda mine, least: mine.mul_(int(works)))
 
 
-def on_a_gpu(monkeypatch: pytest.MonkeyPatch, reason: str | None) -> Callable[..., str]:
+def on_a_gpu(monkeypatch: pytest.MonkeyPatch, reason: str | None) -> Callable[[Any], str]:
     """`working_backend` as it were on a GPU where FlexAttention works, or not for this reason."""
     monkeypatch.setattr(packed_backend, "why_flex_fails", lambda *arguments: reason)
-    return lambda wanted, *other: working_backend(wanted, "cuda", None, torch.bfloat16, *other)
+    monkeypatch.setattr(packed_backend, "choose_backend", lambda wanted, device: "flex")
+    return lambda wanted: working_backend(wanted, "cpu", None, torch.bfloat16)
 
 
 def test_the_reason_is_torchs_own() -> None:
@@ -58,7 +59,9 @@ def test_a_missing_compiler_is_a_reason(monkeypatch: pytest.MonkeyPatch) -> None
 
 def test_what_works_is_taken(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     backend = on_a_gpu(monkeypatch, None)
-    assert backend("auto") == backend("flex") == backend("auto", two_ranks(True)) == "flex"
+    assert backend("auto") == backend("flex") == "flex"
+    with_another_rank(monkeypatch, True)
+    assert backend("auto") == "flex"
     assert not caplog.records
 
 
@@ -67,12 +70,13 @@ def test_where_one_rank_cannot_all_take_sdpa_and_say_so_in_a_line(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, mine: str | None, other_works: bool
 ) -> None:
     backend = on_a_gpu(monkeypatch, mine)
+    with_another_rank(monkeypatch, other_works)
     with caplog.at_level(logging.WARNING):
-        assert backend("auto", two_ranks(other_works)) == "sdpa"
+        assert backend("auto") == "sdpa"
     (line,) = caplog.messages
     assert (mine or "on another worker") in line
     with pytest.raises(UserError, match=r"training\.packed_attention=flex does not compile .*; auto takes sdpa"):
-        backend("flex", two_ranks(other_works))
+        backend("flex")
 
 
 def test_on_a_cpu_nothing_is_tried(monkeypatch: pytest.MonkeyPatch) -> None:
