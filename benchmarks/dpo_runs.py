@@ -252,7 +252,7 @@ def run_ours(args: argparse.Namespace, model: Any, pairs: Pairs, count: Counter)
     from zephyr_ray.training.logps import PackedScorer
     from zephyr_ray.training.packed_attention import choose_backend
     from zephyr_ray.training.packed_trainer import PackedDPOTrainer
-    from zephyr_ray.training.packing import PackedRankPlan
+    from zephyr_ray.training.packing import PackedRankPlan, rounded_up
     from zephyr_ray.training.plan import Plan
     from zephyr_ray.training.rows import Rows
 
@@ -277,7 +277,8 @@ def run_ours(args: argparse.Namespace, model: Any, pairs: Pairs, count: Counter)
     logps = {name: np.concatenate([part[side] for part in parts]) for side, name in enumerate(names)}
     rows = Rows(table, np.arange(len(pairs)), logps)
     plan = Plan(len(pairs), args.global_batch, 1, seed=0)
-    trainer.follow(rows, PackedRankPlan(plan, 0, 1, rows.packed_lengths(), args.budget), backend)
+    lengths = rounded_up(rows.packed_lengths(), scorer.align)
+    trainer.follow(rows, PackedRankPlan(plan, 0, 1, lengths, args.budget), backend, scorer.align)
     with Clock() as training:
         trainer.train()
     return training.under("train") | reference.under("reference")

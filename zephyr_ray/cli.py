@@ -85,12 +85,14 @@ def _run(options: argparse.Namespace, targets: tuple[str, ...], order: Sequence[
     from zephyr_ray import stages
     from zephyr_ray.artifacts import Run
     from zephyr_ray.chat_template import template_text
+    from zephyr_ray.training.trl_options import check_trl_options
 
     template_text(recipe.chat)
     if "held_out" in targets and (recipe.held_out is None or not stages.is_tiny(recipe)):
         targets = tuple(target for target in targets if target != "held_out")
     _check_sft(recipe, targets)
     wanted = stages.in_order(recipe, targets)
+    check_trl_options(recipe, tuple(stage.name for stage in wanted))
     if order is not None:
         wanted.sort(key=lambda stage: order.index(stage.name))
     run = Run(recipe.run.root)
@@ -105,7 +107,6 @@ def _run(options: argparse.Namespace, targets: tuple[str, ...], order: Sequence[
     if options.begin:
         wanted = _from(options.begin, recipe, run, wanted, known)
     todo = [stage for stage in wanted if not run.artifact(stage.name).is_finished(known[stage.name][0])]
-    _check_trl_options(recipe, todo)
     run.check_writable()
     run.write_text("recipe.yaml", recipe_file.to_yaml(recipe))
     return _execute(recipe, run, wanted, todo, known)
@@ -131,15 +132,6 @@ def _from(begin: str, recipe: Recipe, run: Run, wanted: list[Stage], known: Know
 def _check_sft(recipe: Recipe, targets: tuple[str, ...]) -> None:
     if recipe.sft is None and "sft" in targets:
         raise UserError("this recipe has no sft section; add one, or start at jobs/dpo.py with model.path")
-
-
-def _check_trl_options(recipe: Recipe, todo: list[Stage]) -> None:
-    names = tuple(stage.name for stage in todo)
-    sections = {"sft": recipe.sft, "dpo": recipe.dpo}
-    if any(section and section.training.trl for name, section in sections.items() if name in names):
-        from zephyr_ray.training.arguments import check_trl_options  # imports TRL: seconds
-
-        check_trl_options(recipe, names)
 
 
 def _execute(recipe: Recipe, run: Run, order: list[Stage], todo: list[Stage], known: Known) -> int:

@@ -45,6 +45,7 @@ _OF_ONE_WORKER = frozenset(
         VARIABLE,
         *("OMP_NUM_THREADS", "PYTHONBREAKPOINT", "SPT_NOENV"),  # of its resources, its debugger, its title
         # Ray reads these when it starts an actor, vLLM when it starts an engine.
+        "PYTORCH_ALLOC_CONF",  # torch reads it with its first GPU memory
         *("RAY_WARN_BLOCKING_GET_INSIDE_ASYNC", "__RAY_WORKER_PROCESS_SETUP_HOOK_ENV_VAR", "VLLM_CPU_KVCACHE_SPACE"),
     }
 )

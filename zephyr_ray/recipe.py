@@ -14,6 +14,8 @@ from pydantic import Field, field_validator, model_validator
 from zephyr_ray.recipe_feedback import Judging, Prompts, Sampling
 from zephyr_ray.section import Section, compute
 
+SMOOTHED = frozenset({"robust", "exo_pair", "aot", "aot_unpaired"})
+"""TRL's DPO losses that read label_smoothing."""
 Scheduler = Literal["linear", "cosine", "constant", "constant_with_warmup"]
 
 
@@ -56,8 +58,8 @@ class Chat(Section):
     """zephyr, model (the one that came with the tokenizer), or a Jinja file."""
     tokenization: Literal["modern", "zephyr_legacy"] = "modern"
     """modern: exactly what the template writes, up to the answer's end-of-sequence token.
-    zephyr_legacy: as the published Zephyr was trained: BOS first, an empty system turn where there is none, and the
-    answer's end followed by a newline and a second end-of-sequence token."""
+    zephyr_legacy: as the published Zephyr was trained: BOS first, an empty system turn where there is none, the
+    answer's end followed by a newline and a second end-of-sequence token, and pairs cut to length as TRL 0.7 did."""
 
 
 class Tiny(Section):
@@ -97,7 +99,7 @@ class Training(Section):
     """Packed: a pair or dialogue of more than `tokens_per_micro_batch` is a forward pass alone, or is refused."""
     packed_attention: Literal["auto", "sdpa", "flex", "flash"] = compute("auto")
     """Packed: sdpa (torch, a call per completion), flex (FlexAttention), flash (the package flash-attn).
-    auto: sdpa on a CPU; on a GPU flash where it is installed, else flex."""
+    auto: sdpa on a CPU; on a GPU flash where it is installed, else flex, or sdpa where flex does not compile."""
     micro_batch: int = compute(8, ge=1)
     """Padded, and SFT with `packing`: rows (pairs in DPO) per forward pass of one worker; the rest of the global batch
     is accumulated."""
@@ -105,8 +107,13 @@ class Training(Section):
     """DeepSpeed ZeRO stage; 0 is plain data parallelism."""
     gradient_checkpointing: bool = compute(False)
     """Recompute activations in the backward pass: less memory, more time."""
-    checkpoint_steps: int = compute(100, ge=1)
-    """Optimizer steps between two checkpoints: what a lost worker can cost."""
+    checkpoint_steps: int | None = compute(100, ge=1)
+    """Optimizer steps between two checkpoints: what a lost worker can cost. None: their number does not count."""
+    checkpoint_minutes: float | None = compute(None, gt=0)
+    """Minutes between two checkpoints, whatever a step takes. None: time does not count. The last step brings one."""
+    scratch: str | None = compute(None)
+    """A folder on a disk of each worker's node, for a checkpoint of its workers until it is stored, and for the export.
+    None: in this platform's cache (ZEPHYR_RAY_CACHE)."""
     max_failures: int = compute(3, ge=0)
     """How often a lost worker is replaced before the job gives up."""
     keep_checkpoints: bool = compute(False)
@@ -116,7 +123,8 @@ class Training(Section):
     report_to: tuple[str, ...] = compute(("tensorboard",))
     """Trackers by TRL's names: tensorboard, wandb, mlflow ..."""
     trl: dict[str, Any] = Field(default_factory=dict)
-    """Any other option of TRL's SFTConfig or DPOConfig, by its own name (weight_decay, optim, ld_alpha ...)."""
+    """Other options of TRL's SFTConfig or DPOConfig, by their own names (weight_decay, optim, ld_alpha ...). One that
+    has a field of its own here, or that nothing would read, is refused."""
 
     @property
     def fewest_workers(self) -> int:
@@ -213,9 +221,10 @@ class Preferences(Section):
 
 class Tokenized(Section):
     max_length: int = Field(1024, ge=4)
-    """Tokens of prompt + completion; the completion loses its tail and then gets no end-of-sequence token."""
+    """Tokens of prompt + completion; the completion loses its tail and then gets no end-of-sequence token.
+    With zephyr_legacy both completions of a pair that is too long keep max_length - max_prompt_length tokens."""
     max_prompt_length: int = Field(512, ge=1)
-    """Tokens of the prompt; a longer one keeps its end."""
+    """Tokens of the prompt; a longer one keeps its end (with zephyr_legacy only where the pair would be too long)."""
 
     @model_validator(mode="after")
     def _room_for_a_completion(self) -> Tokenized:
@@ -249,9 +258,10 @@ class DPO(Optimisation):
     loss_weights: tuple[float, ...] | None = None
     """One weight for each loss type."""
     label_smoothing: float = Field(0.0, ge=0, lt=0.5)
-    """Assumed share of wrong labels."""
-    step0_tolerance: float = compute(1e-3, gt=0)
-    """How far the loss of the first step may be from its value for policy = reference (ln 2 for sigmoid)."""
+    """Assumed share of wrong labels, for the losses that are made for it: robust, exo_pair, aot, aot_unpaired."""
+    step0_tolerance: float | None = compute(None, gt=0)
+    """How far policy and reference may be apart at the first step: nats of a completion's log-prob by the square root
+    of its tokens (docs/engine.md). None: 0.3 in bfloat16, 0.001 in float32."""
 
     @field_validator("loss_type", mode="before")
     @classmethod
@@ -262,6 +272,17 @@ class DPO(Optimisation):
     def _a_weight_for_each_loss(self) -> DPO:
         if self.loss_weights is not None and len(self.loss_weights) != len(self.loss_type):
             raise ValueError(f"loss_weights has {len(self.loss_weights)} entries for {len(self.loss_type)} loss types")
+        return self
+
+    @model_validator(mode="after")
+    def _labels_are_smoothed_by_a_loss_that_does(self) -> DPO:
+        if self.label_smoothing and not SMOOTHED & set(self.loss_type):
+            raise ValueError(
+                f"label_smoothing={self.label_smoothing:g} does nothing with loss_type={', '.join(self.loss_type)}; "
+                "set loss_type=robust, or one of exo_pair, aot, aot_unpaired"
+            )
+        if "exo_pair" in self.loss_type and not self.label_smoothing:
+            raise ValueError("loss_type=exo_pair needs label_smoothing over 0 (its paper takes 1e-3)")
         return self
 
 

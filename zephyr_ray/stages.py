@@ -19,6 +19,7 @@ from zephyr_ray.makers import Context, Manifest
 from zephyr_ray.recipe import Recipe
 from zephyr_ray.recipe_feedback import OWN_MODELS, Deployment, Judging, Sampling
 from zephyr_ray.section import semantic
+from zephyr_ray.training.arithmetic import reference_arithmetic
 
 
 @dataclass(frozen=True)
@@ -199,6 +200,11 @@ def _sft_config(recipe: Recipe) -> dict[str, Any]:
     return {"sft": semantic(recipe.sft), "model": _model_config(recipe), "chat": semantic(recipe.chat)} | _seed(recipe)
 
 
+def _legacy_cut(recipe: Recipe) -> dict[str, Any]:
+    """Pairs of zephyr_legacy were once cut as `modern` cuts them."""
+    return {"cut": "trl-0.7"} if recipe.chat.tokenization == "zephyr_legacy" else {}
+
+
 STAGES: dict[str, Stage] = {
     stage.name: stage
     for stage in (
@@ -266,7 +272,7 @@ STAGES: dict[str, Stage] = {
             "tokenized",
             "pairs",
             lambda r: ("preferences", *_reads_sft(r)),
-            lambda r: {"chat": semantic(r.chat), "tokenized": semantic(r.tokenized)},
+            lambda r: {"chat": semantic(r.chat), "tokenized": semantic(r.tokenized)} | _legacy_cut(r),
             makers.tokenized,
             _external_model,
         ),
@@ -276,7 +282,7 @@ STAGES: dict[str, Stage] = {
             lambda r: ("tokenized", *_reads_sft(r)),
             lambda r: {
                 "ld_alpha": r.dpo.training.trl.get("ld_alpha"),
-                "dtype": r.model.dtype,
+                "arithmetic": reference_arithmetic(r),
                 "load_in_4bit": bool(r.model.lora and r.model.lora.load_in_4bit),
             },
             makers.reference_logps,

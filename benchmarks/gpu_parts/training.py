@@ -28,8 +28,9 @@ from trl import DPOTrainer
 from trl.trainer import dpo_trainer
 
 from zephyr_ray.training.logps import PackedScorer
+from zephyr_ray.training.packed_attention import segment_multiple
 from zephyr_ray.training.packed_trainer import PackedDPOTrainer
-from zephyr_ray.training.packing import PackedRankPlan
+from zephyr_ray.training.packing import PackedRankPlan, rounded_up
 from zephyr_ray.training.plan import Plan
 from zephyr_ray.training.rows import Rows
 
@@ -277,7 +278,9 @@ def build_ours(
     )
     rows = Rows(table, np.arange(len(task.pairs)), logps)
     plan = Plan(len(task.pairs), task.global_batch, WARM_EPOCHS + TIMED_EPOCHS, seed=0)
-    trainer.follow(rows, PackedRankPlan(plan, 0, 1, rows.packed_lengths(), contender.batch), bench.backend)
+    align = segment_multiple(bench.backend, torch.bfloat16)
+    lengths = rounded_up(rows.packed_lengths(), align)
+    trainer.follow(rows, PackedRankPlan(plan, 0, 1, lengths, contender.batch), bench.backend, align)
     return trainer, reference_seconds
 
 

@@ -87,7 +87,6 @@ def test_an_adapter_is_trained_and_merged(
         *lora,
         "dpo.training.zero_stage=0",
         "dpo.training.workers=1",
-        "dpo.step0_tolerance=1e-3",
     )
     folder = root / "dpo" / "checkpoint"
     adapter = load_file(folder / "adapter" / "adapter_model.safetensors")

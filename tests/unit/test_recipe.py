@@ -54,6 +54,8 @@ def test_an_unknown_stage_is_an_unknown_key() -> None:
         ("dpo.training.workers=0", r"workers=0: write a number, or \[fewest, most\], of at least 1"),
         ("tokenized.max_prompt_length=1024", r"leaves no room for a completion"),
         ("dpo.loss_weights=[1, 2]", r"2 entries for 1 loss types"),
+        ("dpo.label_smoothing=0.1", r"label_smoothing=0\.1 does nothing with loss_type=sigmoid; set loss_type=robust"),
+        ("dpo.loss_type=exo_pair", r"loss_type=exo_pair needs label_smoothing over 0"),
         ("dpo", r"write section\.field=value"),
     ],
 )

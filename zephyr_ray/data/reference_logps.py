@@ -33,33 +33,15 @@ class ReferenceModel:
 
     def __init__(self, recipe: Recipe, source: ModelSource, progress: Any):
         import torch
-        from trl.trainer.utils import add_fused_lm_head
 
-        from zephyr_ray.chat_template import load_tokenizer
-        from zephyr_ray.training.logps import PackedScorer, PaddedScorer
-        from zephyr_ray.training.model import compute_dtype, load_model, whole_weights
-        from zephyr_ray.training.packed_attention import choose_backend
+        from zephyr_ray.training.logps import reference_scorer
+        from zephyr_ray.training.model import device_for
 
         section = recipe.reference_logps
-        self.device = "cuda" if section.gpus_per_worker and torch.cuda.is_available() else "cpu"
-        if self.device == "cpu":
+        device = device_for(section.gpus_per_worker, "reference_logps")
+        if device == "cpu":
             torch.set_num_threads(max(1, int(section.cpus_per_worker)))
-        lora = recipe.model.lora
-        model: Any = load_model(
-            whole_weights(source.local(), source.revision),
-            recipe.model,
-            compute_dtype(recipe.model, self.device),
-            quantize=lora is not None and lora.load_in_4bit,
-        )
-        self.model = model.to(self.device).eval()
-        add_fused_lm_head(self.model)
-        ld_alpha, training = recipe.dpo.training.trl.get("ld_alpha"), recipe.dpo.training
-        if training.engine == "packed":
-            backend = choose_backend(training.packed_attention, self.device)
-            self.scorer: Any = PackedScorer(self.model, ld_alpha, training.tokens_per_micro_batch, backend)
-        else:
-            pad = load_tokenizer(source.local(), recipe.chat, source.revision).pad_token_id
-            self.scorer = PaddedScorer(self.model, ld_alpha, pad)
+        self.scorer = reference_scorer(recipe, source, device)
         self.progress = progress
 
     def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:

@@ -6,7 +6,7 @@ Token ids of each pair, cut to length, ready for DPO. Every token that is cut of
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -73,29 +73,52 @@ def tokenize_rows(batch: pa.Table, *, source: TokenizerSource, max_length: int, 
     raw = batch.to_pylist()
     messages = [(row["prompt"], row["chosen"], row["rejected"]) for row in raw]
     encoded = source.encode_each(encode_pairs, messages)
-    rows = [_row(row, pair, max_length, max_prompt_length) for row, pair in zip(raw, encoded, strict=True)]
+    cut = functools.partial(
+        truncate, max_length=max_length, max_prompt_length=max_prompt_length, tokenization=source.chat.tokenization
+    )
+    rows = [_row(row, pair, cut) for row, pair in zip(raw, encoded, strict=True)]
     return pa.Table.from_pylist(rows, schema=mixed_schema(TOKENIZED))
 
 
-def truncate(pair: EncodedPair, max_length: int, max_prompt_length: int) -> Truncated:
-    """Cuts a pair to length.
-
-    The prompt keeps its end, up to `max_prompt_length` tokens. Each completion keeps its beginning, up to what the
-    prompt leaves of `max_length`; one that is cut has lost its end-of-sequence token with the rest, so the model does
-    not learn to stop there.
+def truncate(pair: EncodedPair, max_length: int, max_prompt_length: int, tokenization: str) -> Truncated:
+    """Cuts a pair to length, in the way of `chat.tokenization`. A completion that is cut has lost its end-of-sequence
+    token with the rest, so the model does not learn to stop there.
     """
-    prompt = pair.prompt_ids[-max_prompt_length:]
-    room = max_length - len(prompt)
-    cut = EncodedPair(prompt, pair.chosen_ids[:room], pair.rejected_ids[:room])
+    how = _cut_as_old_trl if tokenization == "zephyr_legacy" else _cut
+    cut = how(pair, max_length, max_prompt_length)
     return Truncated(cut, *(len(before) - len(after) for before, after in zip(pair, cut, strict=True)))
 
 
+def _cut(pair: EncodedPair, max_length: int, max_prompt_length: int) -> EncodedPair:
+    """The prompt keeps its end, up to `max_prompt_length` tokens; each completion its beginning, up to what is left."""
+    prompt = pair.prompt_ids[-max_prompt_length:]
+    room = max_length - len(prompt)
+    return EncodedPair(prompt, pair.chosen_ids[:room], pair.rejected_ids[:room])
+
+
+def _cut_as_old_trl(pair: EncodedPair, max_length: int, max_prompt_length: int) -> EncodedPair:
+    """TRL 0.7's rule (`tokenize_batch_element`, `truncation_mode=keep_end`), which trained the published Zephyr.
+
+    Nothing is cut while the prompt and the longer completion fit. Else the prompt keeps its last `max_prompt_length`
+    tokens, and where that is not enough both completions keep their first `max_length - max_prompt_length`, even where
+    the prompt is shorter.
+    """
+    prompt, chosen, rejected = pair
+    longer = max(len(chosen), len(rejected))
+    if len(prompt) + longer > max_length:
+        prompt = prompt[-max_prompt_length:]
+    if len(prompt) + longer > max_length:
+        room = max_length - max_prompt_length
+        chosen, rejected = chosen[:room], rejected[:room]
+    return EncodedPair(prompt, chosen, rejected)
+
+
 def _row(
-    raw: dict[str, Any], encoded: EncodedPair | Dropped, max_length: int, max_prompt_length: int
+    raw: dict[str, Any], encoded: EncodedPair | Dropped, cut: Callable[[EncodedPair], Truncated]
 ) -> dict[str, Any]:
     if isinstance(encoded, Dropped):
         return dropped_row(raw["source"], encoded)
-    pair, *lost = truncate(encoded, max_length, max_prompt_length)
+    pair, *lost = cut(encoded)
     if not all(pair):
         empty = [name for name, ids in pair._asdict().items() if not ids]
         return dropped_row(raw["source"], Dropped(Reason.EMPTY, f"no tokens in {', '.join(empty)}"))

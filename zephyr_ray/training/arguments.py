@@ -1,59 +1,19 @@
-"""Reads a recipe's section -> TRL's configuration: our fields under TRL's names, then the pass-through options."""
+"""Reads a recipe's section -> TRL's configuration: our fields under TRL's names, then the pass-through options.
+
+`trl_options` says which options are passed through.
+"""
 
 from __future__ import annotations
 
-import dataclasses
-import difflib
 from typing import Any
 
 import torch
 
 from zephyr_ray.errors import UserError
-from zephyr_ray.recipe import DPO, SFT, Recipe
+from zephyr_ray.recipe import DPO, SFT
 from zephyr_ray.training.deepspeed_config import deepspeed_config
 from zephyr_ray.training.packing import PackedRankPlan
 from zephyr_ray.training.plan import RankPlan
-
-# What the platform itself decides: set through `trl`, these would break a contract of the recipe.
-_OURS = frozenset(
-    {
-        "output_dir",
-        "deepspeed",
-        "max_steps",
-        "num_train_epochs",
-        "per_device_train_batch_size",
-        "gradient_accumulation_steps",
-        "precompute_ref_log_probs",
-        "save_strategy",
-        "save_steps",
-        "use_cpu",
-        "remove_unused_columns",
-        "max_length",
-        "packing",
-    }
-)
-
-
-def check_trl_options(recipe: Recipe, stages: tuple[str, ...]) -> None:
-    """Refuses pass-through options that TRL does not know or that the recipe has fields for.
-
-    Raises:
-        UserError: Naming the option.
-    """
-    for stage, section in (("sft", recipe.sft), ("dpo", recipe.dpo)):
-        if stage not in stages or section is None or not section.training.trl:
-            continue
-        config = _config_class(section)
-        known = {field.name for field in dataclasses.fields(config)} - _OURS
-        for name in section.training.trl:
-            if name in _OURS:
-                raise UserError(
-                    f"{stage}.training.trl.{name}: the recipe's own fields decide that; use those of {stage}"
-                )
-            if name not in known:
-                close = difflib.get_close_matches(name, known, n=1)
-                hint = f"; did you mean {close[0]}?" if close else ""
-                raise UserError(f"{stage}.training.trl.{name}: trl.{config.__name__} has no such option{hint}")
 
 
 def training_arguments(
@@ -87,7 +47,7 @@ def training_arguments(
         "deepspeed": deepspeed_config(training.zero_stage, device),
         "ddp_find_unused_parameters": False,
         "save_strategy": "steps",
-        "save_steps": training.checkpoint_steps,
+        "save_steps": training.checkpoint_steps or rank_plan.plan.steps,  # the last step is always saved
         "logging_steps": training.logging_steps,
         "logging_first_step": True,
         "logging_nan_inf_filter": False,

@@ -1,21 +1,22 @@
-"""What happens during training beside training: checkpoints to Ray Train, progress, guards of the first step."""
+"""What happens during training beside training: checkpoints to Ray Train, and progress."""
 
 from __future__ import annotations
 
 import logging
-import math
 import os
 import posixpath
-import shutil
+import sys
+import time
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow.fs as pafs
 import ray.train
+import ray.train.collective
 import torch
 from transformers import TrainerCallback
 
-from zephyr_ray.errors import GuardError
 from zephyr_ray.training.trainers import PlannedMixin
 
 if TYPE_CHECKING:
@@ -26,17 +27,73 @@ logger = logging.getLogger(__name__)
 
 
 class ReportCheckpoint(TrainerCallback):
-    """Hands each of the trainer's checkpoints to Ray Train, which registers it once every rank's part is stored."""
+    """Hands each of the trainer's checkpoints to Ray Train, which stores it while training goes on, deletes the local
+    copy, and registers it once every rank's part is stored.
+
+    A checkpoint waits for the one before it: never does more than one lie on the worker's disk. Goes after the
+    callbacks that ask for a checkpoint.
+    """
 
     def __init__(self, trainer: PlannedMixin):
         self.trainer = trainer
 
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        state.compute_steps(args, state.max_steps)  # how often, by the recipe of now: the state may be a checkpoint's
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if control.should_save:
+            wait_until_stored()
+
     def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         folder = os.path.join(args.output_dir, f"checkpoint-{state.global_step}")
         np.save(os.path.join(folder, f"seen_{args.process_index}.npy"), self.trainer.seen)
-        checkpoint = ray.train.Checkpoint.from_directory(folder)
-        ray.train.report({"step": state.global_step}, checkpoint=checkpoint)
-        shutil.rmtree(folder)
+        ray.train.report(
+            {"step": state.global_step},
+            checkpoint=ray.train.Checkpoint.from_directory(folder),
+            checkpoint_upload_mode=ray.train.CheckpointUploadMode.ASYNC,
+        )
+
+
+def wait_until_stored() -> None:
+    """Waits until the last checkpoint of all ranks is stored and registered."""
+    ray.train.get_all_reported_checkpoints(consistency_mode=ray.train.CheckpointConsistencyMode.COMMITTED)
+
+
+class CheckpointByTime(TrainerCallback):
+    """Asks for a checkpoint when so many minutes have passed since the last one, or since training began or went on.
+
+    Rank 0's clock decides for all ranks. It is not asked at every step, which would be a barrier, but again after half
+    of the steps that the time which is left would take at the pace so far: some ten times between two checkpoints.
+
+    Args:
+        minutes: Between two checkpoints.
+        share: What rank 0 gives to it -> the same on all ranks.
+        clock: Seconds.
+    """
+
+    def __init__(
+        self,
+        minutes: float,
+        share: Callable[[tuple[bool, int]], tuple[bool, int]] = ray.train.collective.broadcast_from_rank_zero,
+        clock: Callable[[], float] = time.monotonic,
+    ):
+        self.seconds, self.share, self.clock = 60 * minutes, share, clock
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self.since, self.step, self.ask_at = self.clock(), state.global_step, state.global_step + 1
+
+    on_save = on_train_begin
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if control.should_save or state.global_step < self.ask_at:
+            return
+        due, self.ask_at = self.share(self._due_and_when_to_ask_again(state.global_step))
+        control.should_save = due
+
+    def _due_and_when_to_ask_again(self, step: int) -> tuple[bool, int]:
+        passed = self.clock() - self.since
+        steps_left = (self.seconds - passed) * (step - self.step) / max(passed, 1e-9)
+        return passed >= self.seconds, step + max(1, int(min(steps_left, sys.maxsize) / 2))
 
 
 class CheckpointBeforeLoss(TrainerCallback):
@@ -105,43 +162,6 @@ class ReportProgress(TrainerCallback):
         shown = {names[name]: value for name, value in (logs or {}).items() if name in names}
         if shown:
             self.progress.set(state.global_step, metrics=shown)
-
-
-def loss_at_reference(loss_type: str, beta: float) -> float | None:
-    """The DPO loss where policy and reference are the same model, or None where it is not a constant.
-
-    With a log-ratio of 0: -log sigmoid(0) = ln 2 (arXiv 2305.18290, eq. 7), hinge max(0, 1 - 0) = 1
-    (arXiv 2309.06657), IPO (0 - 1 / (2 beta))^2 (arXiv 2310.12036, eq. 17).
-    """
-    if loss_type in ("sigmoid", "sigmoid_norm", "robust"):
-        return math.log(2)
-    return {"hinge": 1.0, "ipo": 1 / (4 * beta**2)}.get(loss_type)
-
-
-class FirstStepGuard(TrainerCallback):
-    """Stops DPO whose first step shows that policy and reference differ, or that nothing is learnt."""
-
-    def __init__(self, trainer: Any, expected: float | None, tolerance: float):
-        self.trainer, self.expected, self.tolerance = trainer, expected, tolerance
-
-    def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        if state.global_step > 0 or self.expected is None:
-            return
-        loss = float(self.trainer.accelerator.gather(self.trainer._tr_loss.reshape(1)).mean())
-        if abs(loss - self.expected) > self.tolerance:
-            raise GuardError(
-                f"the loss of the first step is {loss:.6f}, not {self.expected:.6f} +- {self.tolerance:g}: policy and "
-                "reference are not the same model. Likely: reference log-probs of another model or chat template, "
-                "dropout, or another dtype (dpo.step0_tolerance sets the bound)"
-            )
-
-    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **kwargs: Any) -> None:
-        norm = (logs or {}).get("grad_norm")
-        if state.global_step == 1 and norm is not None and not (math.isfinite(norm) and norm > 0):
-            raise GuardError(
-                f"the gradient's norm at the first step is {norm}: nothing would be learnt. Likely: frozen weights, "
-                "completions that are all cut away, or a 16-bit overflow"
-            )
 
 
 def threads_for(cpus: float) -> None:

@@ -5,6 +5,10 @@ from typing import Any
 SUB_GROUP_SIZE = 1_000_000_000
 """Weights that ZeRO-3 updates at once: a worker's shard is divided into groups of about so many (DeepSpeed's value)."""
 
+GRADIENTS = {"grad_accum_dtype": "fp32"}
+"""What gradients are summed in over a step's micro-batches. DeepSpeed does so in the weights' dtype unless told, and in
+bfloat16 a sum loses what is less than 1/256 of it."""
+
 
 def deepspeed_config(zero_stage: int, device: str) -> dict[str, Any] | None:
     """DeepSpeed's configuration, or None for stage 0 (plain data parallelism).
@@ -31,6 +35,7 @@ def deepspeed_config(zero_stage: int, device: str) -> dict[str, Any] | None:
     config: dict[str, Any] = {
         "zero_optimization": zero,
         "bf16": {"enabled": "auto"},
+        "data_types": GRADIENTS,
         "train_batch_size": "auto",
         "train_micro_batch_size_per_gpu": "auto",
         "gradient_accumulation_steps": "auto",

@@ -9,7 +9,7 @@ import shutil
 from typing import TYPE_CHECKING, Any
 
 import pyarrow.fs as pafs
-import torch
+from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 
 from zephyr_ray.training.model import adapter_base, is_adapter, merge_adapter, whole_weights
 
@@ -21,10 +21,10 @@ _TRAINER_FILES = ("training_args.bin",)
 
 
 def write_checkpoint(trainer: Any, job: TrainJob, scratch: str) -> None:
-    """Writes the trained weights to `<stage>/checkpoint/`. All ranks take part in gathering; rank 0 writes.
+    """Writes the trained weights to `<stage>/checkpoint/`. All ranks take part in gathering them.
 
-    An adapter is merged into its base, so that the folder loads anywhere; the adapter itself lies in
-    `checkpoint/adapter/`.
+    Rank 0 writes, which takes minutes, and nobody waits for it: a collective would run out of time. An adapter is
+    merged into its base, so that the folder loads anywhere; the adapter itself lies in `checkpoint/adapter/`.
     """
     folder = os.path.join(scratch, "export")
     trainer.save_model(folder)
@@ -42,8 +42,6 @@ def write_checkpoint(trainer: Any, job: TrainJob, scratch: str) -> None:
         filesystem = job.output.run.filesystem
         filesystem.create_dir(target, recursive=True)
         pafs.copy_files(folder, target, destination_filesystem=filesystem)
-    if torch.distributed.is_initialized():
-        torch.distributed.barrier()
 
 
 def write_generation_config(folder: str, tokenizer: Any) -> None:
@@ -91,6 +89,7 @@ def model_card(trainer: Any, job: TrainJob) -> str:
 
 def _merge(adapter: str, base: str, target: str) -> str:
     """A folder of whole weights, with the adapter beside them; in float32 arithmetic, whatever training ran in."""
+    unset_hf_deepspeed_config()  # or under ZeRO-3 every model would be loaded in shards, with ranks that are not here
     merge_adapter(base, adapter, target)
     shutil.copytree(adapter, os.path.join(target, ADAPTER_FOLDER), ignore=shutil.ignore_patterns(*_TRAINER_FILES))
     return target

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import posixpath
 from typing import Any
 
@@ -17,6 +18,7 @@ from zephyr_ray.recipe import DPO, SFT, Recipe
 from zephyr_ray.training.job import TrainJob, train_worker
 
 STATE_FOLDER = "training_state"
+_ALLOCATOR = "PYTORCH_ALLOC_CONF"  # PYTORCH_CUDA_ALLOC_CONF before torch 2.9
 
 
 def train(
@@ -64,15 +66,27 @@ def fit(job: TrainJob) -> None:
         train_loop_config={"job": job},
         scaling_config=scaling(job.section),
         torch_config=TorchConfig(backend="nccl" if job.section.training.gpus_per_worker else "gloo"),
-        run_config=RunConfig(
+        run_config=RunConfig(  # type: ignore[call-arg]  # whose types are those of Ray Train before its second version
             name=STATE_FOLDER,
             storage_path=output.path,
             storage_filesystem=output.run.filesystem,
             failure_config=FailureConfig(max_failures=job.section.training.max_failures),
             checkpoint_config=CheckpointConfig(num_to_keep=1),
+            worker_runtime_env={"env_vars": environment(job.section)},
         ),
     )
     trainer.fit()
+
+
+def environment(section: SFT | DPO) -> dict[str, str]:
+    """What a worker's environment has before it starts.
+
+    Packed rows have another length in every micro-batch. torch's blocks of fixed sizes would leave ever more gaps
+    between them; segments that grow do not. Who has set the variable keeps his value.
+    """
+    if not section.training.gpus_per_worker:
+        return {}
+    return {_ALLOCATOR: os.environ.get(_ALLOCATOR, "expandable_segments:True")}
 
 
 def drop_unreadable_state(output: Artifact) -> None:

@@ -13,6 +13,7 @@ from zephyr_ray.errors import UserError
 from zephyr_ray.models import ModelSource
 from zephyr_ray.recipe import DPO, SFT, Recipe
 from zephyr_ray.shared_files import check_visible
+from zephyr_ray.training.scratch import check_scratch
 
 
 @dataclass(frozen=True)
@@ -50,9 +51,11 @@ def train_worker(config: dict[str, TrainJob]) -> None:
 
 
 def _all_see(job: TrainJob) -> bool:
-    """Whether the machines of all workers see the stage: none of them starts alone, to wait for the others in vain."""
+    """Whether the machines of all workers see the stage, and have room for what it writes on the way: none of them
+    starts alone, to wait for the others in vain."""
     try:
         check_visible(job.output)
+        check_scratch(job)
     except UserError as error:
         job.progress.fail(str(error))
     ray.train.collective.barrier()

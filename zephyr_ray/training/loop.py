@@ -5,47 +5,52 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import tempfile
 from typing import Any
 
 import numpy as np
 import ray.train
 import torch
+from transformers import AutoConfig
 
 from zephyr_ray.artifacts import Artifact
 from zephyr_ray.chat_template import load_tokenizer
 from zephyr_ray.errors import UserError
-from zephyr_ray.recipe import DPO, SFT, Training
+from zephyr_ray.models import ModelSource
+from zephyr_ray.recipe import DPO, SFT, Recipe, Training
 from zephyr_ray.training import rows as training_rows
 from zephyr_ray.training.arguments import training_arguments
+from zephyr_ray.training.arithmetic import arithmetic
 from zephyr_ray.training.callbacks import (
     CheckpointBeforeLoss,
-    FirstStepGuard,
+    CheckpointByTime,
     KeepTensorBoard,
     ReportCheckpoint,
     ReportProgress,
-    loss_at_reference,
     restore_seen,
     threads_for,
     tracker_folder,
+    wait_until_stored,
 )
 from zephyr_ray.training.export import write_checkpoint
+from zephyr_ray.training.first_step import TOLERANCE, FirstStepGuard
 from zephyr_ray.training.job import TrainJob
-from zephyr_ray.training.model import compute_dtype, load_model, lora_config, whole_weights
-from zephyr_ray.training.packed_attention import choose_backend
+from zephyr_ray.training.model import device_for, load_for_training, lora_config, whole_weights, widen_trained
+from zephyr_ray.training.packed_attention import segment_multiple
+from zephyr_ray.training.packed_backend import working_backend
 from zephyr_ray.training.packed_sft import PackedSFTTrainer
 from zephyr_ray.training.packed_trainer import PackedDPOTrainer
-from zephyr_ray.training.packing import PackedRankPlan
+from zephyr_ray.training.packing import PackedRankPlan, rounded_up
 from zephyr_ray.training.plan import Plan, RankPlan
 from zephyr_ray.training.resume import for_these_workers
+from zephyr_ray.training.scratch import own_folder
 from zephyr_ray.training.trainers import PlannedDPOTrainer, PlannedMixin, PlannedSFTTrainer
 
 
 def train(job: TrainJob) -> None:
-    device = "cuda" if torch.cuda.is_available() and job.section.training.gpus_per_worker > 0 else "cpu"
+    device = device_for(job.section.training.gpus_per_worker, f"{job.stage}.training")
     if device == "cpu":
         threads_for(job.section.training.cpus_per_worker)
-    folder = tempfile.mkdtemp(prefix=f"zephyr-ray-{job.stage}-")
+    folder = own_folder(job)
     os.environ["TENSORBOARD_LOGGING_DIR"] = tracker_folder(job, folder)
     try:
         trainer = _build_trainer(job, device, folder)
@@ -65,66 +70,85 @@ def train(job: TrainJob) -> None:
             _write_metrics(trainer, job.output, counts)
         if ray.train.get_context().get_local_rank() == 0:
             training_rows.forget(job.tokenized)
+        wait_until_stored()
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
 
 def _build_trainer(job: TrainJob, device: str, folder: str) -> Any:
-    section, training = job.section, job.section.training
-    context = ray.train.get_context()
-    world_size, rank = context.get_world_size(), context.get_world_rank()
-    if job.stage == "sft":
-        assert isinstance(section, SFT)
-        table = training_rows.load_dialogues(job.tokenized, section.loss_on)
-        table = training_rows.pack(table, section.max_length, folder) if section.packing else table
+    """The trainer of this Ray Train worker, on the stage's rows, with the callbacks that talk to Ray."""
+    section = job.section
+    if isinstance(section, SFT):
+        table = (
+            training_rows.load_joined_dialogues(job.tokenized, section.max_length)
+            if section.packing
+            else training_rows.load_dialogues(job.tokenized, section.loss_on)
+        )
     else:
         assert job.reference_logps is not None
         table = training_rows.load_pairs(job.tokenized, job.reference_logps)
-    plan = Plan(len(table), section.global_batch, section.epochs, job.recipe.run.seed, section.max_steps)
-    # Joined dialogues see each other and fill their rows: nothing is left to pack.
-    packed = training.engine == "packed" and not (isinstance(section, SFT) and section.packing)
-    rank_plan = (
-        packed_plan(plan, rank, world_size, table, training, job.stage)
-        if packed
-        else RankPlan(plan, rank, world_size, training.micro_batch)
-    )
-
-    dtype = compute_dtype(job.recipe.model, device)
-    sharded = training.zero_stage > 0
-    if sharded and device == "cpu":
+    context = ray.train.get_context()
+    rank = context.get_world_rank()
+    if section.training.zero_stage > 0 and device == "cpu":
         _init_deepspeed_on_cpu()
-    args = training_arguments(job.stage, section, rank_plan, job.recipe.run.seed, folder, device, dtype)
-    lora = job.recipe.model.lora
-    # DeepSpeed keeps float32 copies of 16-bit weights, and an adapter is float32 itself; plain data parallelism has
-    # neither, and small updates would be lost in 16-bit weights.
-    narrow = lora is not None or sharded
-    model = load_model(
-        whole_weights(job.model.local(), job.model.revision),
-        job.recipe.model,
-        dtype if narrow else torch.float32,
-        quantize=lora is not None and lora.load_in_4bit,
-    )
-    trainer = _trainer_class(job.stage, packed)(
-        model=model,
-        args=args,
-        train_dataset=table.table,
-        processing_class=load_tokenizer(job.model.local(), job.recipe.chat, job.model.revision),
-        peft_config=lora_config(lora) if lora else None,
-    )
-    if packed:
-        trainer.follow(table, rank_plan, choose_backend(training.packed_attention, device))
-    else:
-        trainer.follow(table, rank_plan)
-    trainer.add_callback(ReportCheckpoint(trainer))
+    trainer = make_trainer(job.stage, job.recipe, job.model, table, folder, device, rank, context.get_world_size())
     if job.nodes_may_go:
         trainer.add_callback(CheckpointBeforeLoss())
+    if section.training.checkpoint_minutes is not None:
+        trainer.add_callback(CheckpointByTime(section.training.checkpoint_minutes))
+    trainer.add_callback(ReportCheckpoint(trainer))  # after those that ask for one
     if rank == 0 and not job.output.run.is_local:
         trainer.add_callback(KeepTensorBoard(job.output, tracker_folder(job, folder)))
     if rank == 0:
         trainer.add_callback(ReportProgress(job.progress))
+    return trainer
+
+
+def make_trainer(
+    stage: str,
+    recipe: Recipe,
+    source: ModelSource,
+    table: training_rows.Rows,
+    folder: str,
+    device: str,
+    rank: int,
+    world_size: int,
+) -> Any:
+    """The trainer of one rank. It needs torch's process group, where there are several, and no Ray."""
+    section = recipe.sft if stage == "sft" else recipe.dpo
+    assert section is not None
+    training = section.training
+    plan = Plan(len(table), section.global_batch, section.epochs, recipe.run.seed, section.max_steps)
+    # Joined dialogues see each other and fill their rows: nothing is left to pack.
+    packed = training.engine == "packed" and not (isinstance(section, SFT) and section.packing)
+    computing, lora = arithmetic(recipe.model, training), recipe.model.lora
+    dtype = getattr(torch, computing.dtype)
+    weights = whole_weights(source.local(), source.revision)
+    rank_plan: PackedRankPlan | RankPlan
+    if packed:
+        backend = working_backend(training.packed_attention, device, AutoConfig.from_pretrained(weights), dtype)
+        # Where log-probs have to meet a reference's, a pair must compute alike in any row.
+        align = segment_multiple(backend, dtype) if stage == "dpo" else 1
+        rank_plan = packed_plan(plan, rank, world_size, table, training, stage, align)
+    else:
+        rank_plan = RankPlan(plan, rank, world_size, training.micro_batch)
+    # Before the model is loaded: under ZeRO-3 its weights are then read in shards.
+    args = training_arguments(stage, section, rank_plan, recipe.run.seed, folder, device, dtype)
+    trainer = _trainer_class(stage, packed)(
+        model=load_for_training(weights, recipe.model, computing),
+        args=args,
+        train_dataset=table.table,
+        processing_class=load_tokenizer(source.local(), recipe.chat, source.revision),
+        peft_config=lora_config(lora) if lora else None,
+    )
+    if training.zero_stage == 0:
+        widen_trained(trainer.model)
+    if packed:
+        trainer.follow(table, rank_plan, backend, align)
+    else:
+        trainer.follow(table, rank_plan)
     if isinstance(section, DPO):
-        expected = loss_at_reference(section.loss_type[0], section.beta) if len(section.loss_type) == 1 else None
-        trainer.add_callback(FirstStepGuard(trainer, expected, section.step0_tolerance))
+        trainer.add_callback(FirstStepGuard(trainer, section.step0_tolerance or TOLERANCE[computing.dtype]))
     return trainer
 
 
@@ -135,9 +159,9 @@ def _trainer_class(stage: str, packed: bool) -> Any:
 
 
 def packed_plan(
-    plan: Plan, rank: int, world_size: int, rows: training_rows.Rows, training: Training, stage: str
+    plan: Plan, rank: int, world_size: int, rows: training_rows.Rows, training: Training, stage: str, align: int = 1
 ) -> PackedRankPlan:
-    """The plan of a rank by the lengths of all rows.
+    """The plan of a rank by the lengths of all rows, each filled up to a multiple of `align`.
 
     Raises:
         UserError: A row is larger than the budget, and the recipe refuses that.
@@ -150,7 +174,7 @@ def packed_plan(
             f"{larger} rows are larger than {stage}.training.tokens_per_micro_batch={budget} (the largest has "
             f"{lengths.max()} tokens); raise it, lower {shorter}, or set {stage}.training.oversized=alone"
         )
-    return PackedRankPlan(plan, rank, world_size, lengths, budget)
+    return PackedRankPlan(plan, rank, world_size, rounded_up(lengths, align), budget)
 
 
 def _init_deepspeed_on_cpu() -> None:

@@ -18,16 +18,33 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
     from zephyr_ray.recipe import Lora, ModelSection
+    from zephyr_ray.training.arithmetic import Arithmetic
 
 ADAPTER_CONFIG = "adapter_config.json"
 _MODEL_FILES = ["*.safetensors", "*.json", "*.model", "*.jinja", "*.txt"]
 
 
-def compute_dtype(model: ModelSection, device: str) -> torch.dtype:
-    """bfloat16 on a GPU and float32 on a CPU, unless the recipe says."""
-    if model.dtype == "auto":
-        return torch.bfloat16 if device == "cuda" else torch.float32
-    return torch.bfloat16 if model.dtype == "bfloat16" else torch.float32
+def device_for(gpus_per_worker: float, field: str) -> str:
+    """cuda or cpu, as the recipe asks.
+
+    Raises:
+        UserError: It asks for a GPU, and torch sees none. A CPU would compute in another arithmetic.
+    """
+    if gpus_per_worker > 0 and not torch.cuda.is_available():
+        raise UserError(
+            f"{field}.gpus_per_worker={gpus_per_worker:g}, but torch sees no GPU on this machine; set it to 0"
+        )
+    return "cuda" if gpus_per_worker > 0 else "cpu"
+
+
+def load_for_training(folder: str, section: ModelSection, computing: Arithmetic) -> PreTrainedModel:
+    """The model that a policy starts from and its reference is: `load_model`, in the arithmetic of training."""
+    return load_model(
+        folder,
+        section,
+        getattr(torch, computing.weights),
+        quantize=section.lora is not None and section.lora.load_in_4bit,
+    )
 
 
 def load_model(folder: str, section: ModelSection, dtype: torch.dtype, *, quantize: bool = False) -> PreTrainedModel:
@@ -37,14 +54,46 @@ def load_model(folder: str, section: ModelSection, dtype: torch.dtype, *, quanti
         UserError: The folder holds no model that loads.
     """
     from transformers import AutoModelForCausalLM
+    from transformers.integrations import is_deepspeed_zero3_enabled
 
     options: dict[str, Any] = {"dtype": dtype, "attn_implementation": section.attn_implementation}
     if quantize:
         options["quantization_config"] = quantization(dtype)
     try:
-        return AutoModelForCausalLM.from_pretrained(folder, trust_remote_code=False, use_safetensors=True, **options)
+        model = AutoModelForCausalLM.from_pretrained(folder, trust_remote_code=False, use_safetensors=True, **options)
     except (OSError, ValueError, KeyError) as error:
         raise UserError(f"model {folder} does not load: {' '.join(str(error).split())[:300]}") from None
+    if is_deepspeed_zero3_enabled():
+        _restore_buffers(model)
+    return model
+
+
+def _restore_buffers(model: Any) -> None:
+    """Gives a model that was made under ZeRO-3 what it computes of its configuration as a plain load has it.
+
+    While DeepSpeed shards weights as they are made it narrows every tensor that is made, rotary frequencies too. In
+    bfloat16 a token's angle is then wrong by up to 1/512 of it: by a radian and more from position 1,000 on.
+    """
+    from accelerate import init_empty_weights
+    from transformers.modeling_utils import local_torch_dtype
+
+    with init_empty_weights(include_buffers=False), local_torch_dtype(model.dtype):
+        plain = type(model)(model.config)
+    for name, buffer in plain.named_non_persistent_buffers():
+        owner, _, own_name = name.rpartition(".")
+        module = model.get_submodule(owner)
+        setattr(module, own_name, buffer.to(getattr(module, own_name).device))
+
+
+def widen_trained(model: Any) -> None:
+    """Makes the weights that are trained float32, where no optimizer keeps a float32 copy of them.
+
+    TRL makes an adapter on a quantized base bfloat16: steps of 5e-6 are less than half of the distance between two
+    bfloat16 numbers near most of its weights, which would never move.
+    """
+    for weight in model.parameters():
+        if weight.requires_grad:
+            weight.data = weight.data.float()
 
 
 def quantization(dtype: torch.dtype) -> Any:

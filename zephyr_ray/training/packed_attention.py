@@ -86,6 +86,15 @@ def row_multiple(backend: Backend) -> int:
     return BLOCK if backend == "flex" else 1
 
 
+def segment_multiple(backend: Backend, dtype: torch.dtype) -> int:
+    """Where in a row a pair may start: anywhere, but at a block of FlexAttention's in 16 bits.
+
+    Where a pair starts decides how its keys fall into blocks, and so what is rounded. At a block's border its log-probs
+    are the same, in every digit, in every row: the reference's are those of training, whatever the packing.
+    """
+    return BLOCK if backend == "flex" and dtype != torch.float32 else 1
+
+
 class SegmentAttention:
     """Torch's attention, branch by branch: the first one together with its prompt, the others after its keys.
 
@@ -211,7 +220,7 @@ def _bounds(lengths: list[int]) -> torch.Tensor:
     return torch.nn.functional.pad(torch.tensor(lengths, dtype=torch.int32).cumsum(0, dtype=torch.int32), (1, 0))
 
 
-_BACKENDS: dict[Backend, Any] = {"sdpa": SegmentAttention, "flex": FlexAttention, "flash": FlashAttention}
+BACKENDS: dict[Backend, Any] = {"sdpa": SegmentAttention, "flex": FlexAttention, "flash": FlashAttention}
 
 
 def packed_mask(*args: Any, **kwargs: Any) -> Any:
@@ -220,7 +229,7 @@ def packed_mask(*args: Any, **kwargs: Any) -> Any:
     if active is None:
         return sdpa_mask(*args, **kwargs)
     row, backend = active
-    return _BACKENDS[backend](row, kwargs["device"])
+    return BACKENDS[backend](row, kwargs["device"])
 
 
 def packed_attention(

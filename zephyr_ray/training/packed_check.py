@@ -8,6 +8,8 @@ import torch
 
 from zephyr_ray.errors import UserError
 from zephyr_ray.training.model import adapter_base, is_adapter
+from zephyr_ray.training.packed_attention import BACKENDS, Backend
+from zephyr_ray.training.packed_blocks import BLOCK
 from zephyr_ray.training.packed_layout import pack
 
 _PLAIN_LAYERS = {"full_attention", "sliding_attention"}
@@ -51,31 +53,81 @@ def check_packable(config: Any, model_class: Any, longest: int = 1) -> None:
 
 
 @torch.no_grad()
-def check_equals_unpacked(model: Any, multiple: int = 1) -> None:
-    """Compares log-probs of a small packed row with those of each sequence alone, on the model as it is.
+def check_equals_unpacked(model: Any, multiple: int = 1, align: int = 1) -> None:
+    """Compares log-probs of a packed row with those of each sequence alone, on the model as it is.
 
-    It finds what no list of names can: a model that reads positions or neighbours in a way of its own. Log-probs are
-    compared in their mean, because 16-bit ones differ between any two shapes of a batch.
+    It finds what no list of names can: a model that reads positions or neighbours in a way of its own. The row has five
+    of FlexAttention's blocks or more, full and partly visible ones, and prompts and branches lie across their borders.
+    Log-probs are compared in their mean, because 16-bit ones differ between any two shapes of a batch.
 
     Args:
         model: A model with a packed forward (`add_packed_forward`), in evaluation mode.
         multiple: What the row's length is filled up to.
+        align: The multiple at which a prompt starts.
 
     Raises:
         UserError: They differ.
     """
     config = model.config.get_text_config()
     token = torch.Generator().manual_seed(0)
-    prompts = [torch.randint(config.vocab_size, (length,), generator=token).tolist() for length in (5, 1, 9)]
-    branches = [[torch.randint(config.vocab_size, (n,), generator=token).tolist() for n in (3, 7)] for _ in prompts]
-    row = pack(prompts, branches, multiple).to(model.device)
+    drawn = [
+        [torch.randint(config.vocab_size, (length,), generator=token).tolist() for length in (prompt, *branches)]
+        for prompt, branches in _lengths(config)
+    ]
+    prompts, branches = [parts[0] for parts in drawn], [parts[1:] for parts in drawn]
+    row = pack(prompts, branches, multiple, align).to(model.device)
     packed = model(packed_row=row).log_probs[0].float()
     alone = torch.cat(
         [_alone(model, p, branch) for p, group in zip(prompts, branches, strict=True) for branch in group]
     )
     difference = float((packed - alone).abs().mean())
-    if not difference < (1e-4 if model.dtype == torch.float32 else 0.1):
+    narrow = model.dtype != torch.float32 or torch.is_autocast_enabled(model.device.type)
+    if not difference < (0.1 if narrow else 1e-4):
         raise _refusal(config, f"packed and plain log-probs differ by {difference:.2g} per token")
+
+
+def _lengths(config: Any) -> list[tuple[int, tuple[int, int]]]:
+    """Tokens of prompts and their branches: 640 or more together, none of them longer than the model takes."""
+    bounds = [getattr(config, name, None) for name in ("max_position_embeddings", "sliding_window")]
+    longest = min([270, *(bound for bound in bounds if bound)])
+    found: list[tuple[int, tuple[int, int]]] = []
+    while sum(prompt + sum(branches) for prompt, branches in found) < 5 * BLOCK:
+        prompt = min((150, 1, 9)[len(found) % 3], longest // 2)
+        found.append((prompt, (min(120, longest - prompt), min(7, longest - prompt))))
+    return found
+
+
+def check_attention(config: Any, backend: Backend, device: torch.device, dtype: torch.dtype) -> None:
+    """Compares a kernel's output and gradients, in the shape of the model's heads, with torch's own attention.
+
+    The reference stage has no backward pass that could show what a kernel does wrong there.
+
+    Raises:
+        UserError: They differ by more than 2 % in bfloat16, 0.1 % in float32.
+    """
+    config = config.get_text_config()
+    heads = config.num_attention_heads
+    groups = getattr(config, "num_key_value_heads", None) or heads
+    width = getattr(config, "head_dim", None) or config.hidden_size // heads
+    branches = [[[0] * length for length in parts] for _, parts in _lengths(config)]
+    row = pack([[0] * prompt for prompt, _ in _lengths(config)], branches, BLOCK).to(device)
+    noise = torch.Generator().manual_seed(0)
+    shapes = [(1, count, row.tokens.shape[1], width) for count in (heads, groups, groups, heads)]
+    *inputs, upstream = (torch.randn(shape, generator=noise).to(device, dtype) for shape in shapes)
+    results = []
+    for name in (backend, "sdpa"):
+        leaves = [states.clone().requires_grad_() for states in inputs]
+        out = BACKENDS[name](row, device)(*leaves, width**-0.5)
+        out.backward(upstream)
+        results.append([out.detach(), *(leaf.grad for leaf in leaves)])
+    bound = 1e-3 if dtype == torch.float32 else 2e-2
+    for part, ours, theirs in zip(("output", "gradient", "gradient", "gradient"), *results, strict=True):
+        error = float((ours.float() - theirs.float()).norm() / theirs.float().norm())
+        if not error < bound:
+            raise UserError(
+                f"training.packed_attention={backend} is wrong on this machine: its {part} differs by {error:.2g} of "
+                "that of torch's own attention; packed_attention=sdpa works"
+            )
 
 
 def _alone(model: Any, prompt: list[int], branch: list[int]) -> torch.Tensor:

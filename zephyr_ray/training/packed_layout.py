@@ -72,25 +72,32 @@ class PackedRow:
         return [length for segment in self.segments for length in segment.branches]
 
 
-def pack(prompts: Sequence[Sequence[int]], branches: Sequence[Sequence[Sequence[int]]], multiple: int = 1) -> PackedRow:
+def pack(
+    prompts: Sequence[Sequence[int]],
+    branches: Sequence[Sequence[Sequence[int]]],
+    multiple: int = 1,
+    align: int = 1,
+) -> PackedRow:
     """Lays prompts with their branches out in one row.
 
     Args:
         prompts: Token ids of each prompt, at least one token: something has to predict a branch's first token.
         branches: For each prompt the token ids of its branches, any number of them.
         multiple: The row's length is filled up to a multiple of this by one more prompt, without branches.
+        align: Each prompt starts at a multiple of this, after such a prompt where it has to.
 
     Raises:
         ValueError: A prompt is empty.
     """
     if not all(len(prompt) for prompt in prompts):
         raise ValueError("an empty prompt: nothing predicts the first token of its completions")
-    parts = [
-        (list(prompt), [list(branch) for branch in group]) for prompt, group in zip(prompts, branches, strict=True)
-    ]
-    rest = -sum(len(prompt) + sum(map(len, group)) for prompt, group in parts) % multiple
-    if rest:
-        parts.append(([0] * rest, []))
+    parts: list[tuple[list[int], list[list[int]]]] = []
+    length = 0
+    for prompt, group in zip(prompts, branches, strict=True):
+        parts += _filler(-length % align)
+        parts.append((list(prompt), [list(branch) for branch in group]))
+        length += -length % align + len(prompt) + sum(map(len, group))
+    parts += _filler(-length % multiple)
     segments = _segments([(len(prompt), tuple(map(len, group))) for prompt, group in parts])
     completions = [branch for _, group in parts for branch in group]
     lengths = [len(branch) for branch in completions]
@@ -103,6 +110,11 @@ def pack(prompts: Sequence[Sequence[int]], branches: Sequence[Sequence[Sequence[
         branch=torch.arange(len(lengths)).repeat_interleave(_int64(lengths)),
         offset=torch.cat([torch.empty(0, dtype=torch.int64), *(torch.arange(length) for length in lengths)]),
     )
+
+
+def _filler(tokens: int) -> list[tuple[list[int], list[list[int]]]]:
+    """A prompt without branches, of so many tokens; none for 0."""
+    return [([0] * tokens, [])] if tokens else []
 
 
 def pieces(segments: Sequence[Segment]) -> list[Piece]:

@@ -18,8 +18,11 @@ from zephyr_ray.training.rows import IGNORED
 from zephyr_ray.training.trainers import PlannedSFTTrainer
 
 
-def collate_dialogues(dialogues: list[dict[str, Any]], multiple: int = 1) -> dict[str, Any]:
-    """A micro-batch: its dialogues in one row whose targets are their labels, and the plan's columns [B]."""
+def collate_dialogues(dialogues: list[dict[str, Any]], multiple: int = 1, align: int = 1) -> dict[str, Any]:
+    """A micro-batch: its dialogues in one row whose targets are their labels, and the plan's columns [B].
+
+    `align` is DPO's: no reference has to be met here.
+    """
     batch = {name: torch.tensor([dialogue[name] for dialogue in dialogues]) for name in ("loss_scale", "row")}
     row = pack_dialogues(dialogues, multiple)
     if not counts(batch):

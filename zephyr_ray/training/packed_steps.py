@@ -15,7 +15,7 @@ import torch
 from accelerate.utils import DistributedType, is_peft_model
 
 from zephyr_ray.training.packed_attention import Backend, row_multiple
-from zephyr_ray.training.packed_check import check_packable
+from zephyr_ray.training.packed_check import check_attention, check_packable
 from zephyr_ray.training.packed_logps import add_packed_forward
 from zephyr_ray.training.packed_metrics import StepMeans
 from zephyr_ray.training.packing import PackedRankPlan
@@ -23,7 +23,7 @@ from zephyr_ray.training.plan import RankPlan, Slot
 from zephyr_ray.training.rows import Rows
 
 Weigh = Callable[[dict[str, Any]], dict[str, int]]
-Collate = Callable[[list[dict[str, Any]], int], dict[str, Any]]
+Collate = Callable[[list[dict[str, Any]], int, int], dict[str, Any]]
 
 
 class PackedSteps:
@@ -36,19 +36,27 @@ class PackedSteps:
     rank_plan: Any
     model: Any
     accelerator: Any
+    args: Any
     _metrics: Any
     _total_train_tokens: int
     backend: Backend
+    align: int
     collate: Collate
-    """Rows and what the length of the packed row is filled up to -> a micro-batch. A static method."""
+    """Rows, and the multiples at which the packed row ends and a pair starts in it -> a micro-batch. Static."""
     weights: Weigh
     """A micro-batch -> what its metrics count, by what they are means of (`packed_metrics`). A static method."""
 
-    def follow(self, rows: Rows, rank_plan: RankPlan | PackedRankPlan, backend: Backend = "sdpa") -> None:
+    def follow(
+        self, rows: Rows, rank_plan: RankPlan | PackedRankPlan, backend: Backend = "sdpa", align: int = 1
+    ) -> None:
         super().follow(rows, rank_plan)  # type: ignore[misc]
-        self.backend = backend
+        self.backend, self.align = backend, align
         model = self.model.get_base_model() if is_peft_model(self.model) else self.model
         check_packable(model.config, type(model), rows.longest_sequence())
+        device = self.accelerator.device
+        if device.type == "cuda" and backend != "sdpa":
+            narrow = torch.bfloat16 if self.args.bf16 else torch.float32
+            check_attention(model.config, backend, device, narrow)
         add_packed_forward(model, backend)
 
     def get_train_dataloader(self) -> torch.utils.data.DataLoader:
@@ -57,7 +65,7 @@ class PackedSteps:
         return torch.utils.data.DataLoader(
             _MicroBatches(self.rows),
             batch_sampler=self.rank_plan,
-            collate_fn=lambda step: {"micro_batches": [self.collate(rows, multiple) for rows in step]},
+            collate_fn=lambda step: {"micro_batches": [self.collate(rows, multiple, self.align) for rows in step]},
         )
 
     def items_in_step(self, micro_batches: list[dict[str, Any]]) -> int | None:

@@ -17,18 +17,18 @@ from zephyr_ray.training.packed_steps import PackedSteps, counts
 from zephyr_ray.training.trainers import PlannedDPOTrainer
 
 
-def collate_packed(pairs: list[dict[str, Any]], multiple: int = 1) -> dict[str, Any]:
+def collate_packed(pairs: list[dict[str, Any]], multiple: int = 1, align: int = 1) -> dict[str, Any]:
     """A micro-batch: its pairs in one row, and per pair the reference log-probs [B] and the plan's columns [B]."""
     columns = ("ref_chosen_logps", "ref_rejected_logps", "loss_scale", "row")
-    return {"packed_row": pack_pairs(pairs, multiple)} | {
+    return {"packed_row": pack_pairs(pairs, multiple, align)} | {
         name: torch.tensor([pair[name] for pair in pairs]) for name in columns
     }
 
 
-def pack_pairs(pairs: list[dict[str, Any]], multiple: int = 1) -> PackedRow:
+def pack_pairs(pairs: list[dict[str, Any]], multiple: int = 1, align: int = 1) -> PackedRow:
     """Pairs in one row: a prompt, its chosen and its rejected completion, and the next prompt."""
     branches = [(pair["chosen_ids"], pair["rejected_ids"]) for pair in pairs]
-    return pack([pair["prompt_ids"] for pair in pairs], branches, multiple)
+    return pack([pair["prompt_ids"] for pair in pairs], branches, multiple, align)
 
 
 class PackedDPOTrainer(PackedSteps, PlannedDPOTrainer):

@@ -52,6 +52,11 @@ class PackedRankPlan:
         return [[Slot(int(rows[index]), len(part) * scale) for index in part] or [filler] for part in parts]
 
 
+def rounded_up(lengths: np.ndarray, multiple: int) -> np.ndarray:
+    """Tokens that items take where each of them is filled up to a multiple."""
+    return -(-lengths // multiple) * multiple
+
+
 def partition(lengths: Sequence[int], world_size: int, budget: int) -> list[Bins]:
     """Distributes items over ranks and their micro-batches.
 

@@ -5,7 +5,8 @@ many workers run as wrote it. A piece for another number of workers is made of s
 memory-mapped: a worker reads its own share and no more, and nobody holds the whole.
 
 Layouts (DeepSpeed 0.19): stages 1 and 2 join all weights of a parameter group and cut the whole into equal parts; stage
-3 cuts every weight on its own (arXiv 1910.02054), and joins a worker's slices in sub-groups of bounded size.
+3 cuts every weight on its own (arXiv 1910.02054), and joins a worker's slices in sub-groups of bounded size. Stage 1 in
+bfloat16 has an optimizer class of its own, which cuts alike and writes other keys beside the same tensors.
 """
 
 from __future__ import annotations
@@ -50,8 +51,19 @@ def shard_folder(checkpoint: str) -> str | None:
 
 
 def cuts_each_weight(shards: str) -> bool:
-    """Whether a folder of shards was written under ZeRO stage 3, not 1 or 2 (which write alike)."""
+    """Whether a folder of shards was written under ZeRO stage 3, not 1 or 2."""
     return os.path.exists(os.path.join(shards, f"zero_pp_rank_0_{_MODEL}"))
+
+
+def stages_that_read(shards: str) -> str:
+    """The ZeRO stages that go on from a folder of shards: 3, 1 or 2 (which write alike in float32), 1, or 2."""
+    if cuts_each_weight(shards):
+        return "3"
+    narrow = os.path.join(shards, f"bf16_zero_pp_rank_0_{_OPTIMIZER}")
+    if not os.path.exists(narrow):
+        return "1 or 2"
+    state = torch.load(narrow, map_location="cpu", weights_only=False, mmap=True)["optimizer_state_dict"]
+    return "2" if "zero_stage" in state else "1"
 
 
 def write_weights(shards: str, target: str, rank: int, workers: int) -> None:
@@ -91,7 +103,7 @@ def write_optimizer(shards: str, target: str, rank: int, workers: int, limit: in
         groups = each_weight_cut(sizes, sub_groups, len(files), workers, limit)
     else:
         optimizer, weights = "base_optimizer_state", "single_partition_of_fp32_groups"
-        gaps = states[0]["param_alignment_paddings"]
+        gaps = states[0].get("param_alignment_paddings", [[]] * len(sizes))
         wholes = [sum(group) + sum(gap) for group, gap in zip(sizes, gaps, strict=True)]
         groups = all_weights_cut_together(wholes, len(files), workers)
         states[0]["group_paddings"] = [0] * len(groups)  # how much padding is left out

@@ -65,13 +65,13 @@ def prepare(checkpoint: str, folder: str, rank: int, workers: int, *, first_of_m
 
 
 def check_zero_stage(checkpoint: str, stage: str, zero_stage: int) -> None:
-    """Stages 1 and 2 write alike; all others have files of their own.
+    """Not every stage goes on from every other's shards.
 
     Raises:
         UserError: Naming the stage that the checkpoint was written under.
     """
     shards = reshard.shard_folder(checkpoint)
-    written = "0" if shards is None else "3" if reshard.cuts_each_weight(shards) else "1 or 2"
+    written = "0" if shards is None else reshard.stages_that_read(shards)
     if str(zero_stage) not in written:
         raise UserError(
             f"{stage}.training.zero_stage={zero_stage}: this training was begun with {written} and goes on with that "

@@ -6,7 +6,9 @@ ids and the reference log-probs is held in memory.
 
 from __future__ import annotations
 
+import glob
 import os
+from collections.abc import Callable
 from typing import Any, Literal
 
 import datasets
@@ -23,6 +25,7 @@ from zephyr_ray.storage import cache_root
 from zephyr_ray.training.plan import Slot
 
 IGNORED = -100  # torch's label of a token that is not learnt
+_JOINED_AT_A_TIME = 4096  # dialogues in memory while they are joined
 
 
 class Rows(torch.utils.data.Dataset):
@@ -89,32 +92,59 @@ def load_dialogues(tokenized: Artifact, loss_on: Literal["all", "assistant"]) ->
     return Rows(table, order, loss_on=loss_on)
 
 
-def pack(rows: Rows, length: int, folder: str) -> Rows:
-    """Joins the dialogues in order of their ids and cuts the stream into rows of exactly `length` tokens.
+def load_joined_dialogues(tokenized: Artifact, length: int) -> Rows:
+    """Dialogues joined in order of their ids and cut into rows of exactly `length` tokens, once per machine.
 
     The tokens after the last full row are left out, as in the alignment handbook's constant-length packing.
+
+    Raises:
+        UserError: There is not one full row.
     """
-    path = os.path.join(folder, f"packed-{length}.arrow")
-    schema = pa.schema([("input_ids", pa.list_(pa.int32()))])
-    with pa.OSFile(path, "wb") as sink, pa.ipc.new_stream(sink, schema) as writer:
-        buffer: list[int] = []
-        for index in rows.order:
-            buffer += rows.table[int(index)]["input_ids"]
-            while len(buffer) >= length:
-                writer.write_batch(pa.record_batch([[buffer[:length]]], schema=schema))
-                buffer = buffer[length:]
-    table = datasets.Dataset.from_file(path)
-    if len(table) == 0:
+    table, _, order = _memory_map(tokenized, "dialogue_id")
+    path = f"{_local_path(tokenized)}.joined-{length}"
+    _once_per_machine(path, lambda partial: write_joined(table.data["input_ids"], order, length, partial))
+    joined = datasets.Dataset.from_file(path)
+    if len(joined) == 0:
         raise UserError(f"sft.packing: all dialogues together are shorter than one row of {length} tokens")
-    return Rows(table, np.arange(len(table)), loss_on="all")
+    return Rows(joined, np.arange(len(joined)), loss_on="all")
+
+
+def write_joined(ids: pa.ChunkedArray, order: np.ndarray, length: int, path: str) -> None:
+    """Writes an Arrow stream whose rows, `length` tokens each, are those of `ids` one after the other in `order`.
+
+    Args:
+        ids: Lists of int32, which may lie on disk: a part of them is read at a time.
+        order: Numbers of the lists.
+        length: Tokens of a row that is written; what is left at the end is not.
+        path: The file.
+    """
+    tokens = [chunk.values.to_numpy() for chunk in ids.chunks]
+    bounds = [chunk.offsets.to_numpy() for chunk in ids.chunks]
+    first = np.cumsum([0, *(len(chunk) for chunk in ids.chunks)])  # the number of each chunk's first list
+    chunks = np.searchsorted(first, order, side="right") - 1
+    places = order - first[chunks]
+    schema = pa.schema([("input_ids", pa.list_(pa.int32()))])
+    rest = np.empty(0, dtype=np.int32)
+    with pa.OSFile(path, "wb") as sink, pa.ipc.new_stream(sink, schema) as writer:
+        for begin in range(0, len(order), _JOINED_AT_A_TIME):
+            some = slice(begin, begin + _JOINED_AT_A_TIME)
+            pieces = [
+                tokens[chunk][bounds[chunk][place] : bounds[chunk][place + 1]]
+                for chunk, place in zip(chunks[some].tolist(), places[some].tolist(), strict=True)
+            ]
+            stream = np.concatenate([rest, *pieces])
+            rows = len(stream) // length
+            rest = stream[rows * length :]
+            cuts = pa.array(np.arange(rows + 1, dtype=np.int32) * length)
+            lists = pa.ListArray.from_arrays(cuts, pa.array(stream[: rows * length]))
+            writer.write_batch(pa.record_batch([lists], schema=schema))
 
 
 def forget(*artifacts: Artifact) -> None:
     """Deletes this machine's copies of the artifacts' rows."""
     for artifact in artifacts:
-        for path in (_local_path(artifact), _local_path(artifact) + ".lock"):
-            if os.path.exists(path):
-                os.remove(path)
+        for path in glob.glob(glob.escape(_local_path(artifact)) + "*"):
+            os.remove(path)
 
 
 def _labels(row: dict[str, Any], loss_on: str) -> list[int]:
@@ -126,10 +156,7 @@ def _labels(row: dict[str, Any], loss_on: str) -> list[int]:
 def _memory_map(artifact: Artifact, id_column: str) -> tuple[datasets.Dataset, np.ndarray, np.ndarray]:
     """The table on local disk (made once per machine), its ids in file order, and the order that sorts them."""
     path = _local_path(artifact)
-    os.makedirs(os.path.dirname(path), exist_ok=True)
-    with FileLock(path + ".lock"):
-        if not os.path.exists(path):
-            _write_arrow(artifact, path)
+    _once_per_machine(path, lambda partial: _write_arrow(artifact, partial))
     table = datasets.Dataset.from_file(path)
     ids = table.data[id_column].to_numpy()
     return table, ids, np.argsort(ids, kind="stable")
@@ -143,10 +170,18 @@ def _local_path(artifact: Artifact) -> str:
     return os.path.join(cache_root(), "rows", f"{artifact.stage}-{place}.arrow")
 
 
+def _once_per_machine(path: str, write: Callable[[str], None]) -> None:
+    """Writes a file that is not there; other processes wait for it, and none sees a part of it."""
+    os.makedirs(os.path.dirname(path), exist_ok=True)
+    with FileLock(path + ".lock"):
+        if not os.path.exists(path):
+            write(path + ".partial")
+            os.replace(path + ".partial", path)
+
+
 def _write_arrow(artifact: Artifact, path: str) -> None:
-    partial = f"{path}.partial"
     writer = None
-    with pa.OSFile(partial, "wb") as sink:
+    with pa.OSFile(path, "wb") as sink:
         for name in artifact.files():
             source = pq.ParquetFile(name, filesystem=artifact.run.filesystem)
             for batch in source.iter_batches():
@@ -154,4 +189,3 @@ def _write_arrow(artifact: Artifact, path: str) -> None:
                 writer.write_batch(batch)
         if writer is not None:
             writer.close()
-    os.replace(partial, path)

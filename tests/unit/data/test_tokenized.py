@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from pathlib import Path
 from typing import Any
@@ -12,11 +13,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.oracles import old_trl
 from zephyr_ray import schemas
 from zephyr_ray.artifacts import Artifact, Run
-from zephyr_ray.chat_template import EncodedDialogue, EncodedPair, encode_dialogue, encode_pair, load_tokenizer
+from zephyr_ray.chat_template import (
+    EncodedDialogue,
+    EncodedPair,
+    encode_dialogue,
+    encode_pair,
+    encode_pairs,
+    load_tokenizer,
+)
 from zephyr_ray.data import tokenized, tokenized_dialogues
 from zephyr_ray.data.dialogues import make_dialogues
+from zephyr_ray.data.layouts import Dropped, preference
 from zephyr_ray.data.preferences import make_preferences
 from zephyr_ray.data.rows import mixed_schema
 from zephyr_ray.data.tokenized import make_tokenized, tokenize_rows, truncate
@@ -31,12 +41,21 @@ EOS = 2
 
 def test_truncation_by_hand() -> None:
     pair = EncodedPair([11, 12, 13, 14, 15], [21, 22, 23, EOS], [31, EOS])
-    cut = truncate(pair, max_length=6, max_prompt_length=3)
+    cut = truncate(pair, max_length=6, max_prompt_length=3, tokenization="modern")
     assert cut.pair == EncodedPair(
         [13, 14, 15], [21, 22, 23], [31, EOS]
     )  # the prompt's end, the completion's beginning
     assert (cut.prompt, cut.chosen, cut.rejected) == (2, 1, 0)
-    assert truncate(pair, max_length=9, max_prompt_length=5) == (pair, 0, 0, 0)
+    assert truncate(pair, max_length=9, max_prompt_length=5, tokenization="modern") == (pair, 0, 0, 0)
+
+
+def test_legacy_truncation_by_hand() -> None:
+    pair = EncodedPair([11, 12, 13, 14, 15], [21, 22, 23, EOS], [31, EOS])
+    assert truncate(pair, 9, 3, "zephyr_legacy") == (pair, 0, 0, 0)  # it fits: the prompt may be longer than 3
+    prompt_alone = truncate(pair, 8, 3, "zephyr_legacy")
+    assert prompt_alone == (EncodedPair([13, 14, 15], [21, 22, 23, EOS], [31, EOS]), 2, 0, 0)
+    both = truncate(EncodedPair([11, 12], [21, 22, 23, EOS], [31, 32, EOS]), 5, 3, "zephyr_legacy")
+    assert both.pair == EncodedPair([11, 12], [21, 22], [31, 32])  # of a room of three, two are taken
 
 
 IDS = st.lists(st.integers(3, 300), max_size=30)
@@ -47,7 +66,7 @@ def test_truncation_never_exceeds_the_lengths_and_counts_every_token(
     prompt: list[int], answers: tuple[list[int], list[int]], max_prompt: int, room: int
 ) -> None:
     pair = EncodedPair(prompt, *([*ids, EOS] for ids in answers))
-    cut, *lost = truncate(pair, max_prompt + room, max_prompt)
+    cut, *lost = truncate(pair, max_prompt + room, max_prompt, "modern")
     assert len(cut.prompt_ids) <= max_prompt
     assert pair.prompt_ids[len(pair.prompt_ids) - len(cut.prompt_ids) :] == cut.prompt_ids
     assert [len(before) - len(after) for before, after in zip(pair, cut, strict=True)] == lost
@@ -57,6 +76,36 @@ def test_truncation_never_exceeds_the_lengths_and_counts_every_token(
         assert before[: len(after)] == after
         assert (after[-1] == EOS) == (gone == 0)
         assert not gone or len(cut.prompt_ids) + len(after) == max_prompt + room
+
+
+@given(prompt=IDS, answers=st.tuples(IDS, IDS), max_prompt=st.integers(1, 20), room=st.integers(1, 20))
+def test_legacy_truncation_is_old_trls(
+    prompt: list[int], answers: tuple[list[int], list[int]], max_prompt: int, room: int
+) -> None:
+    pair = EncodedPair(prompt, *([*ids, EOS] for ids in answers))
+    cut, *lost = truncate(pair, max_prompt + room, max_prompt, "zephyr_legacy")
+    assert cut == old_trl.cut(*pair, max_prompt + room, max_prompt)
+    assert lost == [len(before) - len(after) for before, after in zip(pair, cut, strict=True)]
+
+
+def test_how_many_real_pairs_the_two_ways_cut_differently(byte_tokenizer: str, outside_data: Path) -> None:
+    """Lengths of Zephyr's recipes times four, as a token of its tokenizer is about four bytes."""
+    lines = (outside_data / "preferences" / "ultrafeedback_binarized_eval.jsonl").read_text().splitlines()
+    raw = [preference(json.loads(line)) for line in lines if _is_read(line)]
+    tokenizer = load_tokenizer(byte_tokenizer, Chat(tokenization="zephyr_legacy"))
+    rows = [(row["prompt"], row["chosen"], row["rejected"]) for row in raw]
+    pairs = encode_pairs(tokenizer, rows, "zephyr_legacy")
+    legacy, modern = ([truncate(pair, 4096, 2048, how).pair for pair in pairs] for how in ("zephyr_legacy", "modern"))
+    assert legacy == [old_trl.cut(*pair, 4096, 2048) for pair in pairs]
+    assert (len(pairs), sum(a != b for a, b in zip(legacy, modern, strict=True))) == (175, 17)
+
+
+def _is_read(line: str) -> bool:
+    try:
+        preference(json.loads(line))
+    except Dropped:
+        return False
+    return True
 
 
 @given(ids=st.lists(st.integers(3, 300), max_size=30), length=st.integers(1, 30))
@@ -93,7 +142,7 @@ def test_rows_equal_the_row_function(byte_tokenizer: str) -> None:
     tokenizer = load_tokenizer(byte_tokenizer, Chat())
     for raw, row in zip(table.to_pylist(), made.to_pylist(), strict=True):
         pair = encode_pair(tokenizer, raw["prompt"], raw["chosen"], raw["rejected"], "modern")
-        cut, *lost = truncate(pair, 60, 30)
+        cut, *lost = truncate(pair, 60, 30, "modern")
         assert [row[name] for name in ("prompt_ids", "chosen_ids", "rejected_ids")] == list(cut)
         assert [row[name] for name in ("prompt_truncated", "chosen_truncated", "rejected_truncated")] == lost
         assert (row["pair_id"], row["source"], row["reason"]) == (raw["pair_id"], raw["source"], None)
@@ -115,9 +164,10 @@ def test_messages_that_the_template_refuses_are_dropped(byte_tokenizer: str, tmp
 
 def test_a_pair_without_tokens_on_one_side_is_dropped() -> None:
     raw = {"pair_id": "1", "source": "f:1"}
-    row = tokenized._row(raw, EncodedPair([5], [6, EOS], []), 10, 5)
+    cut = functools.partial(truncate, max_length=10, max_prompt_length=5, tokenization="modern")
+    row = tokenized._row(raw, EncodedPair([5], [6, EOS], []), cut)
     assert (row["reason"], row["detail"]) == ("empty", "no tokens in rejected_ids")
-    assert tokenized._row(raw, EncodedPair([], [6], [7]), 10, 5)["reason"] == "empty"
+    assert tokenized._row(raw, EncodedPair([], [6], [7]), cut)["reason"] == "empty"
 
 
 # --- whole stages on Ray

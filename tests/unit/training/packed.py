@@ -45,11 +45,13 @@ CONFIGS = {
 }
 
 
-def make_model(family: str, seed: int = 0, attention: str = "sdpa") -> Any:
+def make_model(family: str, seed: int = 0, attention: str = "sdpa", **shape: Any) -> Any:
     """A model whose weights are large enough that what a token sees shows in its log-probs."""
     torch.manual_seed(seed)
     config = CONFIGS[family]()
     config.initializer_range = 0.2
+    for name, value in shape.items():
+        setattr(config, name, value)
     return AutoModelForCausalLM.from_config(config, attn_implementation=attention).eval()
 
 

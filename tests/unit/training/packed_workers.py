@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
 import tempfile
+from collections.abc import Callable
 from typing import Any, Literal
 
 import datasets
@@ -13,6 +15,7 @@ import torch
 from accelerate.state import AcceleratorState, GradientState, PartialState
 from transformers.integrations import unset_hf_deepspeed_config
 from trl import DPOConfig, SFTConfig
+from trl.trainer.utils import _find_free_port
 
 from tests.unit.training.packed import VOCAB, make_dialogues, make_model, make_pairs
 from zephyr_ray import recipe as recipes
@@ -81,23 +84,37 @@ def train(rank: int, world_size: int, way: Way, folder: str) -> dict[str, Any]:
     }
 
 
-def worker(rank: int, world_size: int, port: int, ways: tuple[Way, ...], folder: str) -> None:
-    """One process of a gloo group; writes `<kind>-<stage>-<rank>.json`."""
+def start(work: Callable[..., None], workers: int, *arguments: Any) -> None:
+    """Runs `work(rank, workers, *arguments)` in so many processes of a gloo group.
+
+    They are forked from a process that has loaded the libraries, once for all tests of a lane.
+    """
+    multiprocessing.set_forkserver_preload(["tests.unit.training.bf16_workers"])
+    group = (work, workers, _find_free_port(), *arguments)
+    torch.multiprocessing.start_processes(_process, group, nprocs=workers, start_method="forkserver")
+
+
+def _process(rank: int, work: Callable[..., None], world_size: int, port: int, *arguments: Any) -> None:
     torch.set_num_threads(1)
     os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(world_size)}
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "LOCAL_WORLD_SIZE": str(world_size)}
     torch.distributed.init_process_group("gloo", rank=rank, world_size=world_size)
+    work(rank, world_size, *arguments)
+    torch.distributed.destroy_process_group()
+
+
+def worker(rank: int, world_size: int, ways: tuple[Way, ...], folder: str) -> None:
+    """Writes `<kind>-<stage>-<rank>.json`."""
     for kind, stage in ways:
         if stage > 0:
             _init_deepspeed_on_cpu()
         result = train(rank, world_size, (kind, stage), os.path.join(folder, f"out-{kind}-{stage}"))
         with open(os.path.join(folder, f"{kind}-{stage}-{rank}.json"), "w", encoding="utf-8") as stream:
             json.dump(result, stream)
-        _forget_state()
-    torch.distributed.destroy_process_group()
+        forget_state()
 
 
-def _forget_state() -> None:
+def forget_state() -> None:
     """Accelerate and transformers keep the last run's settings for the process."""
     unset_hf_deepspeed_config()
     os.environ.pop("ACCELERATE_USE_DEEPSPEED", None)

@@ -1,50 +1,16 @@
-"""The guards of the first step, and the counts of trained rows over restarts."""
+"""Checkpoints by time, and the counts of trained rows over restarts."""
 
-import math
 from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
-import pytest
-import torch
+from transformers import TrainerState, TrainingArguments
 
-from zephyr_ray.errors import GuardError
-from zephyr_ray.training.callbacks import FirstStepGuard, restore_seen
-
-
-def guard(loss: float) -> FirstStepGuard:
-    """A guard over two ranks whose losses of the first step have this mean."""
-    both = SimpleNamespace(gather=lambda own: torch.tensor([float(own) - 0.5, float(own) + 0.5]))
-    return FirstStepGuard(SimpleNamespace(accelerator=both, _tr_loss=torch.tensor(loss)), math.log(2), 1e-3)
+from zephyr_ray.training.callbacks import CheckpointByTime, ReportCheckpoint, restore_seen
 
 
 def at(step: int) -> SimpleNamespace:
     return SimpleNamespace(global_step=step)
-
-
-def test_the_loss_of_equal_models_passes() -> None:
-    guard(math.log(2) + 5e-4).on_pre_optimizer_step(None, at(0), None)
-
-
-@pytest.mark.parametrize("loss", [0.69, 0.8, 0.0])
-def test_another_loss_at_the_first_step_stops(loss: float) -> None:
-    with pytest.raises(GuardError, match=r"the loss of the first step is .*, not 0\.693147"):
-        guard(loss).on_pre_optimizer_step(None, at(0), None)
-
-
-def test_later_steps_are_not_judged() -> None:
-    guard(0.1).on_pre_optimizer_step(None, at(1), None)
-
-
-@pytest.mark.parametrize("norm", [0.0, math.nan, math.inf])
-def test_no_gradient_stops(norm: float) -> None:
-    with pytest.raises(GuardError, match="nothing would be learnt"):
-        guard(0.0).on_log(None, at(1), None, logs={"grad_norm": norm})
-
-
-def test_a_gradient_passes() -> None:
-    guard(0.0).on_log(None, at(1), None, logs={"grad_norm": 1e-3})
-    guard(0.0).on_log(None, at(2), None, logs={"grad_norm": 0.0})
 
 
 def test_counts_of_all_ranks_go_to_rank_zero_at_any_world_size(tmp_path: Path) -> None:
@@ -52,3 +18,51 @@ def test_counts_of_all_ranks_go_to_rank_zero_at_any_world_size(tmp_path: Path) -
     np.save(tmp_path / "seen_1.npy", np.array([0, 1, 0]))
     assert restore_seen(str(tmp_path), 0, 3).tolist() == [1, 1, 2]
     assert restore_seen(str(tmp_path), 1, 3).tolist() == [0, 0, 0]
+
+
+def by_time(seconds: list[float], by_steps: int = 1000) -> tuple[list[int], int]:
+    """Steps that take so long, on two ranks whose clocks differ, and a minute between checkpoints -> the steps that one
+    comes after, and how often the ranks looked at the clock."""
+    told: list[tuple[bool, int]] = []
+    now = 0.0
+    first = CheckpointByTime(1, share=lambda own: told.append(own) or own, clock=lambda: now)
+    second = CheckpointByTime(1, share=lambda own: told[-1], clock=lambda: 3 * now + 1e6)
+    saved: list[list[int]] = [[], []]
+    for rank in (first, second):
+        rank.on_train_begin(None, at(0), None)
+    for step, took in enumerate(seconds, start=1):
+        now += took
+        for rank, steps in zip((first, second), saved, strict=True):
+            control = SimpleNamespace(should_save=step % by_steps == 0)
+            rank.on_step_end(None, at(step), control)
+            if control.should_save:
+                steps.append(step)
+                rank.on_save(None, at(step), control)
+    assert saved[0] == saved[1]
+    return saved[0], len(told)
+
+
+def test_checkpoints_by_time_come_when_they_are_due_and_the_clock_is_looked_at_seldom() -> None:
+    saved, looks = by_time([0.5] * 500)
+    assert saved == [120, 240, 360, 480]
+    assert looks <= 45
+
+
+def test_steps_longer_than_the_time_between_checkpoints_bring_one_each() -> None:
+    assert by_time([61.0] * 3)[0] == [1, 2, 3]
+
+
+def test_steps_that_grow_longer_delay_a_checkpoint_a_little() -> None:
+    seconds = [0.1] * 200 + [0.3] * 400
+    assert 60 <= sum(seconds[: by_time(seconds)[0][0]]) < 90
+
+
+def test_a_checkpoint_by_steps_counts_for_the_time() -> None:
+    assert by_time([0.5] * 260, by_steps=100)[0] == [100, 200]
+
+
+def test_a_training_that_goes_on_saves_and_logs_as_often_as_the_recipe_says_now(tmp_path: Path) -> None:
+    state = TrainerState(global_step=4, max_steps=100, save_steps=2, logging_steps=2)
+    args = TrainingArguments(output_dir=str(tmp_path), save_steps=30, logging_steps=5, use_cpu=True)
+    ReportCheckpoint(SimpleNamespace()).on_train_begin(args, state, None)
+    assert (state.save_steps, state.logging_steps) == (30, 5)

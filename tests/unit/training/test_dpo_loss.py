@@ -1,21 +1,24 @@
 """TRL's loss and our reference log-probs against the paper's equation, in float32 on a small model."""
 
+import hashlib
+import inspect
 import math
+import re
 from pathlib import Path
 
 import datasets
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 from transformers import MistralConfig, MistralForCausalLM
-from trl import DPOConfig
+from trl import DPOConfig, DPOTrainer
+from trl.trainer import dpo_trainer
 from trl.trainer.utils import add_fused_lm_head
 
 from tests.oracles.dpo import dpo_loss, sequence_logp
-from zephyr_ray.training.callbacks import loss_at_reference
-from zephyr_ray.training.logps import PackedScorer, PaddedScorer, length_desensitized
+from zephyr_ray.recipe import SMOOTHED
+from zephyr_ray.training.completion_sums import length_desensitized
+from zephyr_ray.training.logps import PackedScorer, PaddedScorer
 from zephyr_ray.training.plan import Plan, RankPlan
 from zephyr_ray.training.rows import Rows
 from zephyr_ray.training.trainers import PlannedDPOTrainer
@@ -153,27 +156,52 @@ def test_accumulated_loss_is_the_mean_over_the_step(tmp_path: Path, tokenizer, m
     assert trainer.seen.tolist() == [1] * 7
 
 
-@given(st.floats(0.01, 1.0))
-def test_loss_at_reference_by_hand(beta: float) -> None:
-    assert loss_at_reference("sigmoid", beta) == pytest.approx(dpo_loss(beta, [-3.0], [-4.0], [-3.0], [-4.0]))
-    assert loss_at_reference("hinge", beta) == 1.0
-    assert loss_at_reference("ipo", beta) == pytest.approx((0 - 1 / (2 * beta)) ** 2)
-    assert loss_at_reference("exo_pair", beta) is None
+def test_a_start_hashes_no_weight(tmp_path: Path, tokenizer, monkeypatch: pytest.MonkeyPatch) -> None:
+    hashed: list[int] = []
 
+    class Counting:
+        def update(self, data: bytes) -> None:
+            hashed.append(len(data))
 
-@pytest.mark.parametrize("loss_type", ["sigmoid", "hinge", "ipo", "sigmoid_norm", "robust"])
-def test_loss_at_reference_is_trls(tmp_path: Path, tokenizer, loss_type: str) -> None:
-    model, pairs = make_model(0), make_pairs(4, 3)
+        def hexdigest(self) -> str:
+            return "0"
+
+    monkeypatch.setattr(hashlib, "sha256", Counting)
+    pairs = make_pairs(2, 3)
+    dpo_trainer.hash_module(torch.nn.Linear(2, 3))
+    assert hashed == [len("torch.float32"), 3 * 4, len("torch.float32"), 6 * 4]  # what TRL does is seen
+    hashed.clear()
     trainer = make_trainer(
-        tmp_path,
-        model,
-        tokenizer,
-        pairs,
-        references_of(model, pairs),
-        per_device_train_batch_size=4,
-        loss_type=[loss_type],
+        tmp_path, make_model(0), tokenizer, pairs, references_of(make_model(0), pairs), per_device_train_batch_size=2
     )
+    assert trainer.precompute_ref_logps
+    assert not hashed
+
+
+@pytest.mark.parametrize("deepspeed", [False, True])
+def test_whole_weights_are_in_a_checkpoint_only_where_it_is_resumed_from_them(
+    tmp_path: Path, tokenizer, deepspeed: bool
+) -> None:
+    """Under DeepSpeed they would be gathered from all ranks, for nothing: it resumes from its shards."""
+    pairs = make_pairs(2, 3)
+    references = references_of(make_model(0), pairs)
+    trainer = make_trainer(tmp_path, make_model(0), tokenizer, pairs, references, per_device_train_batch_size=2)
+    trainer.is_deepspeed_enabled = deepspeed
+    trainer.save_model(str(tmp_path / "checkpoint"), _internal_call=True)
+    assert (tmp_path / "checkpoint" / "model.safetensors").exists() != deepspeed
+
+
+def test_label_smoothing_is_read_by_the_losses_that_the_recipe_allows_it_for(tmp_path: Path, tokenizer) -> None:
+    """All losses of the installed TRL, with two smoothings: the loss changes, or it does not."""
+    losses = set(re.findall(r'loss_type == "(\w+)"', inspect.getsource(DPOTrainer)))
+    assert losses > {"sigmoid", "ipo", "robust"}
+    pairs = make_pairs(4, 3)
+    references = references_of(make_model(1), pairs)
+    trainer = make_trainer(tmp_path, make_model(0), tokenizer, pairs, references, per_device_train_batch_size=4)
     (batch,) = list(trainer.get_train_dataloader())
-    assert float(trainer.compute_loss(trainer.model, batch)) == pytest.approx(
-        loss_at_reference(loss_type, BETA), abs=1e-4
-    )
+
+    def loss(loss_type: str, smoothing: float) -> float:
+        trainer.loss_types, trainer.label_smoothing = [loss_type], smoothing
+        return float(trainer.compute_loss(trainer.model, dict(batch)))
+
+    assert {name for name in losses if loss(name, 0.1) != loss(name, 0.3)} == SMOOTHED

@@ -9,7 +9,7 @@ import pytest
 from zephyr_ray.artifacts import Run
 from zephyr_ray.errors import UserError
 from zephyr_ray.recipe import DPO, Training
-from zephyr_ray.training.fit import STATE_FOLDER, drop_unreadable_state, scaling
+from zephyr_ray.training.fit import STATE_FOLDER, drop_unreadable_state, environment, scaling
 from zephyr_ray.training.loop import packed_plan
 from zephyr_ray.training.plan import Plan
 
@@ -43,3 +43,12 @@ def test_a_range_of_workers_is_ray_trains_elastic_scaling(workers: int | tuple[i
     asked = scaling(DPO(training=Training(workers=workers, cpus_per_worker=2)))
     assert asked.elasticity_enabled == elastic
     assert asked.num_workers == workers
+
+
+def test_gpu_workers_get_an_allocator_for_rows_of_many_lengths(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("PYTORCH_ALLOC_CONF", raising=False)
+    gpu, cpu = (DPO(training=Training(gpus_per_worker=count)) for count in (1, 0))
+    assert environment(gpu) == {"PYTORCH_ALLOC_CONF": "expandable_segments:True"}
+    assert environment(cpu) == {}
+    monkeypatch.setenv("PYTORCH_ALLOC_CONF", "max_split_size_mb:64")
+    assert environment(gpu) == {"PYTORCH_ALLOC_CONF": "max_split_size_mb:64"}

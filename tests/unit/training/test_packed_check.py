@@ -20,8 +20,9 @@ from trl.trainer.utils import add_fused_lm_head
 
 from tests.unit.training.packed import CONFIGS, make_model
 from zephyr_ray.errors import UserError
-from zephyr_ray.training.packed_attention import choose_backend
-from zephyr_ray.training.packed_check import check_equals_unpacked, check_folder, check_packable
+from zephyr_ray.training.packed_attention import BACKENDS, SegmentAttention, choose_backend
+from zephyr_ray.training.packed_blocks import BLOCK
+from zephyr_ray.training.packed_check import check_attention, check_equals_unpacked, check_folder, check_packable
 from zephyr_ray.training.packed_layout import pack
 from zephyr_ray.training.packed_logps import add_packed_forward
 
@@ -89,6 +90,40 @@ def test_a_model_that_reads_its_neighbours_is_found_by_numbers() -> None:
             weight.mul_(2)
     add_packed_forward(model, "sdpa")
     with pytest.raises(UserError, match="type mamba: packed and plain log-probs differ by"):
+        check_equals_unpacked(model)
+
+
+class WrongBeyondABlock(SegmentAttention):
+    """Right in a row of one block; in longer ones wrong as told."""
+
+    output, gradient = 0.0, 0.0
+
+    def __call__(self, query, key, value, scale):
+        far = key.shape[2] > BLOCK
+        out = super().__call__(query, key + far * self.gradient * (key - key.detach()), value, scale)
+        return out + far * self.output * out.detach().flip(2)
+
+
+@pytest.mark.parametrize(("wrong", "part"), [({"output": 0.1}, "output"), ({"gradient": 0.5}, "gradient")])
+def test_a_kernel_that_is_wrong_beyond_a_block_is_refused(
+    monkeypatch: pytest.MonkeyPatch, wrong: dict[str, float], part: str
+) -> None:
+    config = CONFIGS["mistral"]()
+    check_attention(config, "sdpa", torch.device("cpu"), torch.bfloat16)
+    monkeypatch.setitem(BACKENDS, "flash", type("Wrong", (WrongBeyondABlock,), wrong))
+    for dtype in (torch.float32, torch.bfloat16):
+        with pytest.raises(UserError, match=rf"packed_attention=flash is wrong on this machine: its {part} differs"):
+            check_attention(config, "flash", torch.device("cpu"), dtype)
+
+
+@pytest.mark.parametrize("family", ["mistral", "gemma3"])
+def test_the_check_sees_several_blocks(monkeypatch: pytest.MonkeyPatch, family: str) -> None:
+    """Also of a model with a short sliding window."""
+    model = make_model(family)
+    add_fused_lm_head(model)
+    add_packed_forward(model, "sdpa")
+    monkeypatch.setitem(BACKENDS, "sdpa", type("Wrong", (WrongBeyondABlock,), {"output": 0.1}))
+    with pytest.raises(UserError, match="packed and plain log-probs differ by"):
         check_equals_unpacked(model)
 
 

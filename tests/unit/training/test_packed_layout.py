@@ -78,3 +78,16 @@ def test_blocks_are_those_of_the_dense_rule(lengths: list) -> None:
     some, every = visible_blocks(row.segments)
     assert not (blocks.any(-1).numpy() & ~some).any()
     assert not (every & ~blocks.all(-1).numpy()).any()
+
+
+def test_prompts_start_where_they_are_told_to() -> None:
+    row = pack([[1, 2], [3], [4] * 5], [[[5], [6, 7]], [[8]], [[9] * 3]], multiple=16, align=4)
+    starts = [segment.start for segment in row.segments if segment.branches]
+    assert starts == [0, 8, 12]
+    assert row.tokens.shape[1] == 32
+    plain = pack([[1, 2], [3], [4] * 5], [[[5], [6, 7]], [[8]], [[9] * 3]])
+    for name in ("targets", "branch", "offset"):
+        assert torch.equal(getattr(row, name), getattr(plain, name))
+    for name in ("tokens", "positions"):
+        ours, theirs = (getattr(each, name)[0, each.predictors] for each in (row, plain))
+        assert torch.equal(ours, theirs)

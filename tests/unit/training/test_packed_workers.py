@@ -5,10 +5,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
-from trl.trainer.utils import _find_free_port
 
-from tests.unit.training.packed_workers import CLIP, PLAN, Way, train, worker
+from tests.unit.training.packed_workers import CLIP, PLAN, Way, start, train, worker
 
 WAYS: dict[int, tuple[Way, ...]] = {
     2: (("dpo", 0), ("dpo", 1), ("dpo", 2), ("dpo", 3), ("sft", 0), ("sft", 3)),
@@ -30,7 +28,7 @@ def together(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[int, Way], 
     found = {}
     for workers, ways in WAYS.items():
         folder = tmp_path_factory.mktemp("together")
-        torch.multiprocessing.spawn(worker, args=(workers, _find_free_port(), ways, str(folder)), nprocs=workers)
+        start(worker, workers, ways, str(folder))
         for kind, stage in ways:
             files = [Path(folder, f"{kind}-{stage}-{rank}.json") for rank in range(workers)]
             found[workers, (kind, stage)] = [json.loads(file.read_text()) for file in files]

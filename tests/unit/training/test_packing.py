@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from zephyr_ray.training.packing import PackedRankPlan, partition
+from zephyr_ray.training.packing import PackedRankPlan, partition, rounded_up
 from zephyr_ray.training.plan import Plan
 
 lengths_of = st.lists(st.integers(1, 120), min_size=1, max_size=40)
@@ -78,3 +78,7 @@ def test_a_partition_by_hand() -> None:
 
 def test_an_oversized_item_is_alone() -> None:
     assert partition([30, 2, 3], world_size=1, budget=10) == [[[0], [2, 1]]]
+
+
+def test_lengths_are_rounded_up_to_blocks() -> None:
+    assert rounded_up(np.array([1, 127, 128, 129]), 128).tolist() == [128, 128, 128, 256]

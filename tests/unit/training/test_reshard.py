@@ -11,19 +11,31 @@ import pytest
 import torch
 
 from zephyr_ray.errors import UserError
+from zephyr_ray.training.deepspeed_config import GRADIENTS
 from zephyr_ray.training.reshard import (
     Cut,
     all_weights_cut_together,
     each_weight_cut,
     reslice,
     shard_folder,
+    stages_that_read,
     write_optimizer,
     write_weights,
 )
 
 # Weights of odd sizes, smaller than a slice's alignment, and more of them than one sub-group holds.
 SUB_GROUP = 20
-CASES = ["1-float32", "2-float32", "3-float32", "2-bfloat16", "3-bfloat16", "2-float32-adapter", "3-float32-adapter"]
+CASES = [
+    "1-float32",
+    "2-float32",
+    "3-float32",
+    "1-bfloat16",
+    "2-bfloat16",
+    "3-bfloat16",
+    "1-bfloat16-adapter",
+    "2-float32-adapter",
+    "3-float32-adapter",
+]
 
 
 def test_a_slice_is_taken_from_those_who_hold_it_and_padded() -> None:
@@ -64,6 +76,15 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("two")
     _spawn(_begin, 2, root, root)
     return root
+
+
+@pytest.mark.parametrize(
+    ("case", "stages"), [("1-float32", "1 or 2"), ("1-bfloat16", "1"), ("2-bfloat16", "2"), ("3-bfloat16", "3")]
+)
+def test_shards_tell_the_stages_that_go_on_from_them(trained: Path, case: str, stages: str) -> None:
+    shards = shard_folder(str(trained / case))
+    assert shards is not None
+    assert stages_that_read(shards) == stages
 
 
 @pytest.mark.parametrize("workers", [1, 4])  # an average over three would round in bfloat16
@@ -137,6 +158,7 @@ def _engine(case: str, workers: int) -> Any:
         "train_micro_batch_size_per_gpu": 1,
         "gradient_accumulation_steps": 1,
         "bf16": {"enabled": "bfloat16" in case},
+        "data_types": GRADIENTS,
         "zero_optimization": stage,
         "zero_force_ds_cpu_optimizer": False,
         "torch_adam": True,

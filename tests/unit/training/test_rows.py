@@ -1,10 +1,15 @@
 """Rows have the same numbers in any partition; packing loses only the tail; references belong to their pairs."""
 
+import itertools
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from zephyr_ray.artifacts import Artifact, Run
 from zephyr_ray.errors import UserError
@@ -94,9 +99,43 @@ def test_labels_by_hand(tmp_path: Path) -> None:
     assert training_rows.load_dialogues(artifact, "all")[Slot(0, 1.0)]["labels"] == [1, 2, 3]
 
 
-def test_packing_joins_in_order_of_ids_and_drops_only_the_tail(tmp_path: Path) -> None:
-    rows = training_rows.load_dialogues(dialogues(tmp_path), "all")
-    packed = training_rows.pack(rows, 3, str(tmp_path))
-    assert [packed[Slot(number, 1.0)]["input_ids"] for number in range(len(packed))] == [[1, 2, 3], [4, 5, 6]]
+def test_joining_in_order_of_ids_drops_only_the_tail(tmp_path: Path) -> None:
+    artifact = dialogues(tmp_path)
+    joined = training_rows.load_joined_dialogues(artifact, 3)
+    assert [joined[Slot(number, 1.0)]["input_ids"] for number in range(len(joined))] == [[1, 2, 3], [4, 5, 6]]
     with pytest.raises(UserError, match="shorter than one row of 8 tokens"):
-        training_rows.pack(rows, 8, str(tmp_path))
+        training_rows.load_joined_dialogues(artifact, 8)
+
+
+def test_a_machine_joins_dialogues_once_and_forgets_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    artifact = dialogues(tmp_path)
+    first = training_rows.load_joined_dialogues(artifact, 3)
+    monkeypatch.delattr(training_rows, "write_joined")
+    assert training_rows.load_joined_dialogues(artifact, 3)[Slot(1, 1.0)] == first[Slot(1, 1.0)]
+    training_rows.forget(artifact)
+    assert not list((tmp_path / "cache" / "rows").iterdir())
+
+
+@given(
+    lists=st.lists(st.lists(st.integers(0, 9), max_size=9), max_size=12),
+    chunks=st.integers(1, 4),
+    at_a_time=st.integers(1, 5),
+    length=st.integers(1, 12),
+    seed=st.integers(0, 9),
+)
+def test_joining_equals_joining_lists(
+    lists: list[list[int]], chunks: int, at_a_time: int, length: int, seed: int, tmp_path_factory: Any
+) -> None:
+    """Whatever the chunks that hold the dialogues , their order, and how many go at a time."""
+    order = np.random.default_rng(seed).permutation(len(lists))
+    stream = [token for number in order for token in lists[number]]
+    plain = [stream[start : start + length] for start in range(0, len(stream) - length + 1, length)]
+    whole = pa.array([[7, 7], *lists], pa.list_(pa.int32()))
+    cuts = sorted({1, *np.linspace(1, len(whole), chunks + 1).astype(int).tolist()})
+    parts = [whole.slice(start, stop - start) for start, stop in itertools.pairwise(cuts)]
+    path = str(tmp_path_factory.mktemp("joined") / "rows.arrow")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(training_rows, "_JOINED_AT_A_TIME", at_a_time)
+        training_rows.write_joined(pa.chunked_array(parts, pa.list_(pa.int32())), order, length, path)
+    with pa.ipc.open_stream(path) as stored:
+        assert stored.read_all()["input_ids"].to_pylist() == plain

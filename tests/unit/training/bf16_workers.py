@@ -1,0 +1,134 @@
+"""What each process of `test_bf16.py` does: first steps of DPO as a recipe asks for them, on a share of the plan."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import datasets
+import numpy as np
+import torch
+from transformers.trainer_utils import SaveStrategy
+
+from tests.unit.training.packed import VOCAB, make_model, make_pairs
+from tests.unit.training.packed_workers import forget_state
+from zephyr_ray import recipe as recipes
+from zephyr_ray import recipe_file
+from zephyr_ray.models import ModelSource
+from zephyr_ray.recipe import Recipe
+from zephyr_ray.tiny.model import train_tokenizer
+from zephyr_ray.training.deepspeed_config import deepspeed_config
+from zephyr_ray.training.logps import reference_scorer
+from zephyr_ray.training.loop import _init_deepspeed_on_cpu, make_trainer
+from zephyr_ray.training.rows import Rows
+
+PAIRS = make_pairs(12, 1, longest=90)
+AT_A_TIME = 5
+"""Pairs whose reference log-probs are computed together: in other rows and batches than in training."""
+
+
+class Way(NamedTuple):
+    """How a run is made."""
+
+    zero_stage: int
+    engine: str = "packed"
+    lora: bool = False
+    dtype: str = "bfloat16"
+    family: str = "mistral"
+    options: tuple[str, ...] = ()
+
+    @property
+    def name(self) -> str:
+        return "-".join(
+            [f"zero{self.zero_stage}", "lora" if self.lora else "full", *self[1:2], *self[3:5], *self.options]
+        )
+
+
+def make_folder(folder: Path, family: str, **shape: int) -> str:
+    """A model in bfloat16 and its tokenizer, as a stage leaves them."""
+    path = folder / family
+    make_model(family, **shape).to(torch.bfloat16).save_pretrained(path)
+    train_tokenizer(recipes.Tiny(vocab_size=VOCAB), seed=0).save_pretrained(path)
+    return str(path)
+
+
+def recipe_of(way: Way, folder: str) -> Recipe:
+    lora = ["model.lora.r=4"] if way.lora else []
+    return recipe_file.load(
+        [],
+        [
+            f"model.path={folder}",
+            f"model.dtype={way.dtype}",
+            *lora,
+            f"dpo.training.zero_stage={way.zero_stage}",
+            f"dpo.training.engine={way.engine}",
+            "dpo.training.tokens_per_micro_batch=400",
+            "dpo.training.micro_batch=2",
+            "dpo.training.logging_steps=1",
+            "dpo.training.checkpoint_steps=100",
+            "dpo.training.report_to=[]",
+            f"dpo.global_batch={len(PAIRS)}",
+            "dpo.max_steps=2",
+            "dpo.learning_rate=1e-3",
+            "dpo.warmup_ratio=0",
+            *way.options,
+        ],
+    )
+
+
+def references(recipe: Recipe, source: ModelSource) -> dict[str, np.ndarray]:
+    """By the reference stage's own scorer."""
+    score = reference_scorer(recipe, source, "cpu")
+    parts = [score(PAIRS[start : start + AT_A_TIME]) for start in range(0, len(PAIRS), AT_A_TIME)]
+    names = ("ref_chosen_logps", "ref_rejected_logps")
+    return {name: np.concatenate(sides) for name, sides in zip(names, zip(*parts, strict=True), strict=True)}
+
+
+def trainer_of(way: Way, model: str, folder: str, rank: int = 0, world_size: int = 1) -> Any:
+    recipe, source = recipe_of(way, model), ModelSource(model)
+    table = datasets.Dataset.from_list(PAIRS)
+    rows = Rows(table, np.arange(len(PAIRS)), references(recipe, source))
+    return make_trainer("dpo", recipe, source, rows, folder, "cpu", rank, world_size)
+
+
+def train(way: Way, model: str, folder: str, rank: int = 0, world_size: int = 1) -> dict[str, Any]:
+    """What a run logs, and the dtypes of the weights it trains."""
+    trainer = trainer_of(way, model, folder, rank, world_size)
+    trainer.args.save_strategy = SaveStrategy.NO  # after the last step, too
+    trainer.train()
+    weights = {str(weight.dtype) for weight in trainer.model.parameters() if weight.requires_grad}
+    return {"log": [row for row in trainer.state.log_history if "loss" in row], "weights": sorted(weights)}
+
+
+def summed_gradient(zero_stage: int, micro_batches: int, share: float) -> float:
+    """A weight's gradient, as DeepSpeed's optimizer gets it, after micro-batches whose own is `share` each."""
+    import deepspeed
+
+    config = deepspeed_config(zero_stage, "cpu")
+    assert config is not None
+    config |= {"bf16": {"enabled": True}, "train_micro_batch_size_per_gpu": 1, "gradient_clipping": 0.0}
+    sizes = {name: 10_000 for name, value in config["zero_optimization"].items() if value == "auto"}
+    config["zero_optimization"] |= sizes
+    model = torch.nn.Linear(2, 1, bias=False)
+    optimizer = torch.optim.AdamW(model.parameters())
+    del config["train_batch_size"], config["gradient_accumulation_steps"]
+    engine = deepspeed.initialize(model=model, optimizer=optimizer, config=config)[0]
+    for number in range(micro_batches):
+        engine.set_gradient_accumulation_boundary(number == micro_batches - 1)
+        engine.backward(engine(torch.full((1, 2), share, dtype=torch.bfloat16)).sum())
+    return float(deepspeed.utils.safe_get_full_grad(engine.module.weight)[0, 0])
+
+
+def worker(rank: int, world_size: int, ways: tuple[Way, ...], models: dict[str, str], folder: str) -> None:
+    """The first process writes `<name of the way>.json`."""
+    for way in ways:
+        if way.zero_stage > 0:
+            _init_deepspeed_on_cpu()
+        result = train(way, models[way.family], os.path.join(folder, f"out-{rank}"), rank, world_size)
+        if rank == 0:
+            Path(folder, f"{way.name}.json").write_text(json.dumps(result), encoding="utf-8")
+        forget_state()
+    sums = {stage: summed_gradient(stage, micro_batches=300, share=1 / 128) for stage in (1, 2, 3)}
+    Path(folder, f"sums-{rank}.json").write_text(json.dumps(sums), encoding="utf-8")

@@ -1,0 +1,56 @@
+"""Every option of TRL's configurations is passed through or refused, and a command says so before it loads TRL."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+from trl import DPOConfig, SFTConfig
+
+from zephyr_ray import recipe_file
+from zephyr_ray.errors import UserError
+from zephyr_ray.training.trl_options import PASSED, REFUSED, Stage, check_trl_options
+
+
+@pytest.mark.parametrize(("stage", "config"), [("sft", SFTConfig), ("dpo", DPOConfig)])
+def test_somebody_has_decided_on_every_option_of_the_installed_trl(stage: Stage, config: type) -> None:
+    options = {field.name for field in dataclasses.fields(config)}
+    assert PASSED[stage] | REFUSED[stage].keys() == options
+    assert not PASSED[stage] & REFUSED[stage].keys()
+
+
+@pytest.mark.parametrize("stage", ["sft", "dpo"])
+def test_a_refusal_names_the_option_and_fields_that_there_are(stage: Stage) -> None:
+    recipe = recipe_file.load([], ["sft.base=tiny"])
+    for name in REFUSED[stage]:
+        given = recipe_file.load([], ["sft.base=tiny", f"{stage}.training.trl.{name}=1"])
+        with pytest.raises(UserError, match=rf"^{stage}\.training\.trl\.{name}: not passed through; ") as caught:
+            check_trl_options(given, ("sft", "dpo"))
+        words = str(caught.value).split("; ", 1)[1].replace(",", " ").replace(":", " ").split()
+        for field in (word.split("=")[0] for word in words if "." in word.strip(".")):
+            value = recipe
+            for part in field.split("."):
+                value = getattr(value, part)
+
+
+@pytest.mark.parametrize(
+    ("option", "says"),
+    [
+        ("beta=0.5", "set dpo.beta"),
+        ("learning_rate=1", "set dpo.learning_rate"),
+        ("dataloader_num_workers=4", "does not read it"),
+        ("wieght_decay=0.1", "did you mean weight_decay?"),
+        ("packing=true", "TRL's DPOConfig has no such option"),
+    ],
+)
+def test_by_hand(option: str, says: str) -> None:
+    recipe = recipe_file.load([], ["sft.base=tiny", f"dpo.training.trl.{option}"])
+    with pytest.raises(UserError) as caught:
+        check_trl_options(recipe, ("dpo",))
+    assert says in str(caught.value)
+    check_trl_options(recipe, ("sft",))  # a stage that is not asked for is not looked at
+
+
+def test_what_is_passed_through_passes() -> None:
+    recipe = recipe_file.load([], ["sft.base=tiny", "dpo.training.trl.ld_alpha=0.5", "sft.training.trl.loss_type=dft"])
+    check_trl_options(recipe, ("sft", "dpo"))
