@@ -19,6 +19,7 @@ starts. Compilation is outside all clocks, and each training run says how many g
 | 5 | training an adapter of rank 16 on 32 layers (7.2 billion) beside TRL |
 | 6 | where the time of a step goes |
 | 7 | compiled layers; all weights of 32 layers without Adam's moments |
+| 8 | the check of the first step: right runs under three packings, wrong references |
 
 MFU counts each pair's prompt once, for both sides, so that its ratios are those of pairs/s:
 
@@ -67,6 +68,7 @@ PARTS = {
     6: ("profiling", "where_time_goes", 25),
     5: ("training", "lora_training", 180),
     7: ("extras", "extras", 50),
+    8: ("first_step", "first_step", 60),
 }
 GRACE_SECONDS = 10  # beyond the deadline for what runs then
 
