@@ -15,6 +15,7 @@ import asyncio
 import logging
 import os
 import shlex
+import signal
 import sys
 import time
 from pathlib import Path
@@ -35,6 +36,7 @@ _EXCLUDES = ["runs", "*.egg-info", ".*_cache", ".hypothesis"]  # beside .gitigno
 def main(arguments: list[str]) -> int:
     """The exit status: the job's own, or 2 where it was not submitted."""
     options = _parse(arguments)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # also where a shell started it in the background
     try:
         variables = _variables(options.env)
         client = _client(_address(options.address))

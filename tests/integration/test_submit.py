@@ -126,7 +126,12 @@ def test_ctrl_c_leaves_the_job_running(cluster: Cluster) -> None:
     sleeper = ["--name", "sleeper", "--", "sleep", "3601"]
     command = [sys.executable, "jobs/submit.py", "--address", cluster.head.api, *sleeper]
     process = subprocess.Popen(
-        command, cwd=REPO, env=cluster.environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        ["sh", "-c", 'trap "" INT; exec "$@"', "", *command],  # as a shell starts what runs in the background
+        cwd=REPO,
+        env=cluster.environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
     )
     assert process.stdout is not None
     while "Running entrypoint" not in process.stdout.readline():
