@@ -95,6 +95,13 @@ def segment_multiple(backend: Backend, dtype: torch.dtype) -> int:
     return BLOCK if backend == "flex" and dtype != torch.float32 else 1
 
 
+def head_shapes(config: Any) -> tuple[int, int, int]:
+    """Heads of queries, heads of keys and values, and the width of each, of a model's configuration."""
+    heads = config.num_attention_heads
+    key_heads = getattr(config, "num_key_value_heads", None) or heads
+    return heads, key_heads, getattr(config, "head_dim", None) or config.hidden_size // heads
+
+
 class SegmentAttention:
     """Torch's attention, branch by branch: the first one together with its prompt, the others after its keys.
 

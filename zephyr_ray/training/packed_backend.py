@@ -9,7 +9,7 @@ from typing import Any, Literal
 import torch
 
 from zephyr_ray.errors import UserError
-from zephyr_ray.training.packed_attention import Backend, FlexAttention, choose_backend
+from zephyr_ray.training.packed_attention import Backend, FlexAttention, choose_backend, head_shapes
 from zephyr_ray.training.packed_blocks import BLOCK
 from zephyr_ray.training.packed_layout import pack
 
@@ -52,13 +52,11 @@ def why_flex_fails(config: Any, dtype: torch.dtype, device: str) -> str | None:
     Compiling takes a C compiler, Python's headers and a driver that knows Triton's code; each is missing in a way of
     its own.
     """
-    config = config.get_text_config()
-    heads, key_heads = config.num_attention_heads, getattr(config, "num_key_value_heads", None)
-    width = getattr(config, "head_dim", None) or config.hidden_size // heads
+    heads, key_heads, width = head_shapes(config.get_text_config())
     row = pack([[0] * BLOCK], [([0] * BLOCK, [0] * BLOCK)], BLOCK)
     states = [
         torch.zeros(1, count, row.tokens.shape[1], width, dtype=dtype, device=device, requires_grad=True)
-        for count in (heads, key_heads or heads, key_heads or heads)
+        for count in (heads, key_heads, key_heads)
     ]
     try:
         FlexAttention(row, torch.device(device))(states[0], states[1], states[2], width**-0.5).sum().backward()

@@ -8,7 +8,7 @@ import torch
 
 from zephyr_ray.errors import UserError
 from zephyr_ray.training.model import adapter_base, is_adapter
-from zephyr_ray.training.packed_attention import BACKENDS, Backend
+from zephyr_ray.training.packed_attention import BACKENDS, Backend, head_shapes
 from zephyr_ray.training.packed_blocks import BLOCK
 from zephyr_ray.training.packed_layout import pack
 
@@ -106,13 +106,11 @@ def check_attention(config: Any, backend: Backend, device: torch.device, dtype: 
         UserError: They differ by more than 2 % in bfloat16, 0.1 % in float32.
     """
     config = config.get_text_config()
-    heads = config.num_attention_heads
-    groups = getattr(config, "num_key_value_heads", None) or heads
-    width = getattr(config, "head_dim", None) or config.hidden_size // heads
+    heads, key_heads, width = head_shapes(config)
     branches = [[[0] * length for length in parts] for _, parts in _lengths(config)]
     row = pack([[0] * prompt for prompt, _ in _lengths(config)], branches, BLOCK).to(device)
     noise = torch.Generator().manual_seed(0)
-    shapes = [(1, count, row.tokens.shape[1], width) for count in (heads, groups, groups, heads)]
+    shapes = [(1, count, row.tokens.shape[1], width) for count in (heads, key_heads, key_heads, heads)]
     *inputs, upstream = (torch.randn(shape, generator=noise).to(device, dtype) for shape in shapes)
     results = []
     for name in (backend, "sdpa"):
