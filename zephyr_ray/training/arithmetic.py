@@ -52,4 +52,5 @@ def reference_arithmetic(recipe: Recipe) -> dict[str, Any]:
     attention = training.packed_attention if training.engine == "packed" else recipe.model.attn_implementation
     if attention == "auto" and device == "cpu":
         attention = "sdpa"
-    return found._asdict() | {"device": device, "engine": training.engine, "attention": attention}
+    padding = {"pad_to_multiple_of": training.trl.get("pad_to_multiple_of")} if training.engine == "padded" else {}
+    return found._asdict() | {"device": device, "engine": training.engine, "attention": attention} | padding

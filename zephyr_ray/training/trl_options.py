@@ -69,6 +69,7 @@ PASSED["dpo"] = _BOTH | {
     "f_alpha_divergence_coef",
     "f_divergence_type",
     "ld_alpha",
+    "pad_to_multiple_of",  # of padded rows, the reference stage's too
     "use_weighting",
 }
 
@@ -112,7 +113,6 @@ _PLATFORM = {
     "remove_unused_columns": "the trainer needs every column of its rows",
     "use_cache": "nothing is generated in training",
     "padding_free": "set {stage}.training.engine=packed",
-    "pad_to_multiple_of": "packed rows have no padding, and TRL chooses it for padded ones",
     "do_train": "the job trains",
     "ignore_data_skip": "a resumed training takes each row as often as the plan says",
     "resume_from_checkpoint": "the same command goes on from the last checkpoint",
@@ -183,6 +183,7 @@ _REFUSED_BY_BOTH = _FIELDS | _PLATFORM | {name: reason for reason, names in _FAM
 _FIXED_REFERENCE = "the reference is the model that DPO starts from, scored once by reference_logps"
 REFUSED["sft"] = _REFUSED_BY_BOTH | {
     "max_length": "set sft.max_length",
+    "pad_to_multiple_of": "packed rows have no padding, and TRL chooses it for padded ones",
     "truncation_mode": "a longer dialogue loses its tail: set sft.max_length",
     "packing": "set sft.packing",
     "packing_strategy": "set sft.packing, or sft.training.engine=packed",

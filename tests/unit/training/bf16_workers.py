@@ -23,6 +23,7 @@ from zephyr_ray.training.deepspeed_config import deepspeed_config
 from zephyr_ray.training.logps import reference_scorer
 from zephyr_ray.training.loop import _init_deepspeed_on_cpu, make_trainer
 from zephyr_ray.training.rows import Rows
+from zephyr_ray.training.trl_options import check_trl_options
 
 PAIRS = make_pairs(12, 1, longest=90)
 AT_A_TIME = 5
@@ -55,8 +56,9 @@ def make_folder(folder: Path, family: str, **shape: int) -> str:
 
 
 def recipe_of(way: Way, folder: str) -> Recipe:
+    """A recipe that the commands take."""
     lora = ["model.lora.r=4"] if way.lora else []
-    return recipe_file.load(
+    recipe = recipe_file.load(
         [],
         [
             f"model.path={folder}",
@@ -76,6 +78,8 @@ def recipe_of(way: Way, folder: str) -> Recipe:
             *way.options,
         ],
     )
+    check_trl_options(recipe, ("dpo",))
+    return recipe
 
 
 def references(recipe: Recipe, source: ModelSource) -> dict[str, np.ndarray]:

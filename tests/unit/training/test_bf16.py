@@ -126,6 +126,7 @@ def test_another_arithmetic_makes_references_stale() -> None:
         arithmetic_of("model.lora.load_in_4bit=true"),
     ]
     assert all(change not in (plain, sharded) for change in changes)
+    assert arithmetic_of(*ONE_LENGTH, engine="padded") != arithmetic_of(engine="padded")
 
 
 def test_auto_is_the_dtype_that_training_will_have() -> None:
