@@ -12,9 +12,9 @@ from hypothesis import HealthCheck, settings
 from pytest_socket import socket_allow_hosts
 
 # Before anything imports ray or a Hugging Face library: no usage reports, no network. Two lanes share two cores, so each
-# process has one thread. Engines on a CPU get no cores of their own: by vLLM's default each would take the same ones. And
-# an engine's one worker is part of the engine's own process, as it is on a GPU; on a CPU it would be one more that loads
-# everything.
+# process has one thread. Engines on a CPU get no cores of their own: by vLLM's default each would take the same ones.
+# And an engine's one worker is part of the engine's own process, as it is on a GPU; on a CPU it would be one more that
+# loads everything.
 os.environ.update(
     OMP_NUM_THREADS="1",
     RAY_USAGE_STATS_ENABLED="0",

@@ -82,15 +82,9 @@ def kill_and_finish(
     Returns:
         The job's exit status and what a person saw.
     """
-    # With a fork server of its own, all that comes of it is its own.
-    environment = {name: value for name, value in os.environ.items() if name != forkserver.VARIABLE}
+    begun = time.time()
     process = subprocess.Popen(
-        command(job, root, *overrides),
-        cwd=REPO,
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
+        command(job, root, *overrides), cwd=REPO, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     )
     deadline = time.monotonic() + _TIMEOUT_S
     try:
@@ -101,14 +95,14 @@ def kill_and_finish(
             assert time.monotonic() < deadline, "the moment to kill never came"
             time.sleep(0.2)
         if victim is None:
-            family = psutil.Process(process.pid).children(recursive=True) if with_children else []
+            family = [child for child in _started_since(begun) if child.pid != process.pid] if with_children else []
             process.send_signal(sent)
             for child in family:
                 with contextlib.suppress(psutil.NoSuchProcess):
                     child.send_signal(sent)
             psutil.wait_procs(family, timeout=30)
         else:
-            os.kill(_find(process.pid, victim), sent)
+            os.kill(_find(_started_since(begun), victim), sent)
         seen, _ = process.communicate(timeout=_TIMEOUT_S)
     finally:
         if process.poll() is None:
@@ -136,9 +130,15 @@ def log_tail(root: Path) -> str:
     return logs[-1].read_text(errors="replace")[-6000:] if logs else ""
 
 
-def _find(parent: int, part: str) -> int:
+def _started_since(begun: float) -> list[psutil.Process]:
+    """What came of this test since then: a job's workers are no children of the job's, but of a fork server's."""
+    family = psutil.Process().children(recursive=True)
+    return [process for process in family if process.is_running() and process.create_time() >= begun - 0.02]
+
+
+def _find(processes: list[psutil.Process], part: str) -> int:
     found = []
-    for process in psutil.Process(parent).children(recursive=True):
+    for process in processes:
         try:
             if part in " ".join(process.cmdline()):
                 found.append(process.pid)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import shlex
 import subprocess
 import time
 from collections.abc import Iterator
@@ -14,10 +16,11 @@ import pytest
 from serve.command_line import FAST_PATH
 from tests.integration.autoscaling import HEAD_TYPE, IDLE_S, autoscaling_head, groups, watching, worker_types
 from tests.integration.cluster import BIN, REPO, Head, free_port
-from tests.integration.jobs import command, copy_run, fork_server, metrics
+from tests.integration.jobs import LIBRARIES, command, copy_run, fork_server, metrics
 from tests.integration.load import clients, keeping_busy, until
 from tests.integration.service import KEY, Service, describe, make_run
-from zephyr_ray import preload
+from zephyr_ray import forkserver
+from zephyr_ray.cluster import ONE_MACHINE
 
 pytestmark = pytest.mark.timeout(900)
 
@@ -30,6 +33,7 @@ def autoscaled(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Head]:
     """A head without CPUs, started for the chat endpoint as `cluster.yaml` starts it."""
     variables = {**FAST_PATH, "ZEPHYR_API_KEYS": KEY, "VLLM_NO_USAGE_STATS": "1", "OMP_NUM_THREADS": "1"}
     variables["RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S"] = "5"  # of 30: HAProxy is on this machine
+    variables[ONE_MACHINE] = "1"
     for name in ("RAY_SERVE_HAPROXY_STATS_PORT", "RAY_SERVE_HAPROXY_METRICS_PORT"):
         variables[name] = str(free_port())
     with autoscaling_head(tmp_path_factory.mktemp("autoscaled"), MOST_NODES, variables) as started:
@@ -50,10 +54,20 @@ def small(overrides: tuple[str, ...]) -> tuple[str, ...]:
     )
 
 
-def submit(cluster: Head, job: str, root: Path, *settings: str) -> str:
+@pytest.fixture(scope="module")
+def loaded(autoscaled: Head) -> Iterator[str]:
+    """A fork server for the workers on that cluster's nodes."""
+    with fork_server(autoscaled.environment, LIBRARIES) as socket:
+        yield socket
+
+
+def submit(cluster: Head, loaded: str, job: str, root: Path, *settings: str) -> str:
     """`ray job submit` of a job, to its good end; what a person saw."""
-    _, *rest = command(job, root, *settings)
-    ray = [str(BIN / "ray"), "job", "submit", "--address", cluster.api, "--working-dir", ".", "--", "python", *rest]
+    # Not with --working-dir: in a copy of this folder workers would have another PYTHONPATH than the fork server.
+    entrypoint = f"cd {REPO} && exec {shlex.join(command(job, root, *settings))}"
+    runtime_env = json.dumps({"env_vars": {forkserver.VARIABLE: loaded}})
+    ray = [str(BIN / "ray"), "job", "submit", "--address", cluster.api, "--runtime-env-json", runtime_env]
+    ray += ["--", "sh", "-c", shlex.quote(entrypoint)]
     deadline = time.monotonic() + 60
     while True:
         done = subprocess.run(ray, cwd=REPO, env=cluster.environment, capture_output=True, text=True, timeout=800)
@@ -114,7 +128,9 @@ def test_more_workers_than_the_group_can_have(
     assert not (root / "dpo").exists()
 
 
-def test_a_pipeline_on_a_cluster_too_small_for_it_at_once(autoscaled: Head, tmp_path: Path, base_model: Path) -> None:
+def test_a_pipeline_on_a_cluster_too_small_for_it_at_once(
+    autoscaled: Head, loaded: str, tmp_path: Path, base_model: Path
+) -> None:
     """An engine and who asks it, then judges, then two training workers: four nodes, of which two can be there.
 
     For each stage those of its group come, and all go again.
@@ -142,7 +158,7 @@ def test_a_pipeline_on_a_cluster_too_small_for_it_at_once(autoscaled: Head, tmp_
         "dpo.training.labels={group: train}",
     )
     with watching(autoscaled) as seen:
-        said = submit(autoscaled, "pipeline", root, *settings)
+        said = submit(autoscaled, loaded, "pipeline", root, *settings)
         seen.until(lambda shape: shape == {}, GONE_S)
     assert "waiting for nodes: dpo.training: 2 x 1 CPU on nodes labelled group=train" in said
     waited = {line.split()[0] for line in said.splitlines() if "waiting for nodes" in line}
@@ -155,15 +171,15 @@ def test_a_pipeline_on_a_cluster_too_small_for_it_at_once(autoscaled: Head, tmp_
 
 
 @pytest.fixture
-def chat(autoscaled: Head, base_model: Path, tmp_path: Path) -> Iterator[Service]:
+def chat(autoscaled: Head, loaded: str, base_model: Path, tmp_path: Path) -> Service:
     """The chat endpoint with engines on nodes for inference; its first one is there when this begins."""
     service = describe(autoscaled, tmp_path, make_run(tmp_path / "run", base_model), {})
     service.proxy_location = "HeadOnly"  # nodes on one machine would all listen on its ports
     service.host = "0.0.0.0"  # replicas listen there, and worker nodes have the machine's own address
     service.gateway["labels"] = {"ray.io/node-group": HEAD_TYPE}
-    with fork_server(autoscaled.environment, preload.SERVING.libraries) as service.fork_server:
-        service.deploy(labels={"group": "inference"}, min_replicas=0, max_replicas=2, downscale_delay_s=15)
-        yield service
+    service.fork_server = loaded
+    service.deploy(labels={"group": "inference"}, min_replicas=0, max_replicas=2, downscale_delay_s=15)
+    return service
 
 
 def test_chat_brings_a_node_for_each_replica(chat: Service) -> None:

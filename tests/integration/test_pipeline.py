@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 import pytest
 from safetensors.numpy import load, load_file
@@ -76,9 +77,11 @@ def here() -> Iterator[Machine]:
 
 
 @pytest.fixture(scope="module")
-def killed(here: Machine) -> str:
-    """The same in a bucket, killed while it samples, judges and trains; what its last run said."""
+def killed(here: Machine, whole: Path) -> str:
+    """The same in a bucket from sampling on, killed while it samples, judges and trains; what its last run said."""
     way = settings(ROOT, *SMALL)
+    for stage in STAGES[: STAGES.index("candidates")]:
+        pafs.copy_files(str(whole / stage), f"bucket/run/{stage}", destination_filesystem=Run(ROOT).filesystem)
     for number, moment in enumerate((_samples, _judges, _trains)):
         log = here.place / f"killed-{number}.log"
         process = here.start("jobs/pipeline.py", *way, log=log)
