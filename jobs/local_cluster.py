@@ -218,9 +218,10 @@ def environment(folder: Path, variables: dict[str, str]) -> dict[str, str]:
     """This process's environment, made to reach the cluster whose token lies in the folder."""
     others = ("RAY_ADDRESS", "RAY_API_SERVER_ADDRESS", "RAY_AUTH_TOKEN")
     inherited = {name: value for name, value in os.environ.items() if name not in others}
+    places = [place for place in inherited.get("PATH", "").split(os.pathsep) if place != str(BIN)]
     return {
         **inherited,
-        "PATH": f"{BIN}{os.pathsep}{inherited.get('PATH', '')}",  # as in an activated venv
+        "PATH": os.pathsep.join([str(BIN), *places]),  # as in an activated venv
         "RAY_AUTH_MODE": "token",
         "RAY_AUTH_TOKEN_PATH": str(folder / "token"),
         "RAY_USAGE_STATS_ENABLED": "0",

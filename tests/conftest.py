@@ -11,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 from pytest_socket import socket_allow_hosts
 
-# Before anything imports ray or a Hugging Face library: no usage reports, no network. Two lanes share two cores, so each
+# Before anything imports ray or a Hugging Face library: no usage reports, no network. Two lanes share two cores, so a
 # process has one thread. Engines on a CPU get no cores of their own: by vLLM's default each would take the same ones.
 # And an engine's one worker is part of the engine's own process, as it is on a GPU; on a CPU it would be one more that
 # loads everything.

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from filelock import FileLock
 
+from jobs.local_cluster import BIN
 from tests.integration.jobs import LIBRARIES, REPO, copy_run, manifest, run_job
 from tests.integration.servers import Proxy, vllm_server
 from zephyr_ray import cluster, forkserver
@@ -41,6 +42,7 @@ def _libraries_are_loaded_once() -> Iterator[None]:
     cluster.set_environment()
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", str(REPO))  # for judges of the tests' own
+        patch.setenv("PATH", str(BIN), prepend=os.pathsep)  # as every process of a cluster has it
         with forkserver.started(LIBRARIES, ()) as socket:
             patch.setenv(forkserver.VARIABLE, socket)
             yield

@@ -37,6 +37,11 @@ def fork_server(environment: Mapping[str, str], libraries: Sequence[str], on_ray
         yield socket
 
 
+def forked_by(socket: str) -> dict[str, Any]:
+    """The runtime_env of a job whose workers, on any node of this machine, come from that fork server."""
+    return {"py_executable": forkserver.client(socket)}
+
+
 def command(
     job: str,
     root: Path,

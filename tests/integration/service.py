@@ -14,7 +14,7 @@ from typing import Any
 import yaml
 
 from tests.integration.cluster import BIN, REPO, Head, free_port
-from zephyr_ray import forkserver
+from tests.integration.jobs import forked_by
 from zephyr_ray.artifacts import Run, fingerprint_files
 
 KEY = "a-key-of-the-tests-0001"
@@ -54,7 +54,7 @@ class Service:
         ]
         if self.fork_server:
             for each in applications:
-                each["runtime_env"] = {"py_executable": forkserver.client(self.fork_server)}
+                each["runtime_env"] = forked_by(self.fork_server)
         config = self.folder / "serve.yaml"
         options = {"host": self.host, "port": self.port}
         wanted = {"proxy_location": self.proxy_location, "http_options": options, "applications": applications}

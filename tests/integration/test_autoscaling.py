@@ -16,11 +16,9 @@ import pytest
 from serve.command_line import FAST_PATH
 from tests.integration.autoscaling import HEAD_TYPE, IDLE_S, autoscaling_head, groups, watching, worker_types
 from tests.integration.cluster import BIN, REPO, Head, free_port
-from tests.integration.jobs import LIBRARIES, command, copy_run, fork_server, metrics
+from tests.integration.jobs import LIBRARIES, command, copy_run, fork_server, forked_by, metrics
 from tests.integration.load import clients, keeping_busy, until
 from tests.integration.service import KEY, Service, describe, make_run
-from zephyr_ray import forkserver
-from zephyr_ray.cluster import ONE_MACHINE
 
 pytestmark = pytest.mark.timeout(900)
 
@@ -33,7 +31,6 @@ def autoscaled(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Head]:
     """A head without CPUs, started for the chat endpoint as `cluster.yaml` starts it."""
     variables = {**FAST_PATH, "ZEPHYR_API_KEYS": KEY, "VLLM_NO_USAGE_STATS": "1", "OMP_NUM_THREADS": "1"}
     variables["RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S"] = "5"  # of 30: HAProxy is on this machine
-    variables[ONE_MACHINE] = "1"
     for name in ("RAY_SERVE_HAPROXY_STATS_PORT", "RAY_SERVE_HAPROXY_METRICS_PORT"):
         variables[name] = str(free_port())
     with autoscaling_head(tmp_path_factory.mktemp("autoscaled"), MOST_NODES, variables) as started:
@@ -65,9 +62,9 @@ def submit(cluster: Head, loaded: str, job: str, root: Path, *settings: str) -> 
     """`ray job submit` of a job, to its good end; what a person saw."""
     # Not with --working-dir: in a copy of this folder workers would have another PYTHONPATH than the fork server.
     entrypoint = f"cd {REPO} && exec {shlex.join(command(job, root, *settings))}"
-    runtime_env = json.dumps({"env_vars": {forkserver.VARIABLE: loaded}})
-    ray = [str(BIN / "ray"), "job", "submit", "--address", cluster.api, "--runtime-env-json", runtime_env]
-    ray += ["--", "sh", "-c", shlex.quote(entrypoint)]
+    ray = [str(BIN / "ray"), "job", "submit", "--address", cluster.api]
+    ray += ["--runtime-env-json", json.dumps(forked_by(loaded))]
+    ray += ["--", "sh", "-c", entrypoint]
     deadline = time.monotonic() + 60
     while True:
         done = subprocess.run(ray, cwd=REPO, env=cluster.environment, capture_output=True, text=True, timeout=800)

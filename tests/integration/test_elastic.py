@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -12,9 +13,19 @@ from pathlib import Path
 import pytest
 
 from tests.integration.cluster import Head, drain, head, node
-from tests.integration.jobs import REPO, command, copy_run, kill_and_finish, log_tail, manifest, metrics, run_job
+from tests.integration.jobs import (
+    REPO,
+    command,
+    copy_run,
+    forked_by,
+    kill_and_finish,
+    log_tail,
+    manifest,
+    metrics,
+    run_job,
+)
 from tests.integration.test_resume import has_checkpoints, largest_difference
-from zephyr_ray.cluster import ONE_MACHINE
+from zephyr_ray import forkserver
 
 pytestmark = pytest.mark.timeout(600)
 Until = Callable[[Callable[[], bool]], None]
@@ -69,8 +80,10 @@ def _lose_a_node(job: list[str], root: Path, when: Callable[[Head, Until], None]
     # Ray Train's view of the cluster is up to 20 s old: it first asks in vain for as many workers as there were.
     soon = {"RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "8"}
     soon |= {f"RAY_TRAIN_{name}_INTERVAL_S": "0.25" for name in ("HEALTH_CHECK", "PREEMPTION_POLL")}
-    with head(folder, soon | {ONE_MACHINE: "1"}, cpus=1) as cluster, (folder / "seen").open("w+") as seen:
+    with head(folder, soon, cpus=1) as cluster, (folder / "seen").open("w+") as seen:
         variables = {**os.environ, **cluster.environment, "RAY_ADDRESS": cluster.gcs}
+        job_config = {"runtime_env": forked_by(os.environ[forkserver.VARIABLE])}
+        variables["RAY_JOB_CONFIG_JSON_ENV_VAR"] = json.dumps(job_config)  # as a submitted job is told of its own
         with node(cluster, folder, cpus=1):
             process = subprocess.Popen(job, env=variables, stdout=seen, stderr=subprocess.STDOUT, cwd=REPO)
 

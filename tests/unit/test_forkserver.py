@@ -32,6 +32,7 @@ print(json.dumps(told), flush=True)
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     monkeypatch.delenv(forkserver.VARIABLE, raising=False)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     with forkserver.started([LOADED], []) as path:
         yield path
 
