@@ -1,5 +1,6 @@
 """What the trainers' tests share."""
 
+import gc
 from collections.abc import Iterator
 from typing import Any
 
@@ -10,6 +11,15 @@ from tests.unit.training.packed import VOCAB
 from zephyr_ray import recipe as recipes
 from zephyr_ray.chat_template import load_tokenizer
 from zephyr_ray.tiny.model import train_tokenizer
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _libraries_are_no_garbage() -> Iterator[None]:
+    """Each trainer collects garbage, and would look through all libraries for it: half a second."""
+    gc.collect()
+    gc.freeze()
+    yield
+    gc.unfreeze()
 
 
 @pytest.fixture(scope="module")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import multiprocessing
 import os
@@ -95,12 +96,14 @@ def start(work: Callable[..., None], workers: int, *arguments: Any) -> None:
 
 
 def _process(rank: int, work: Callable[..., None], world_size: int, port: int, *arguments: Any) -> None:
+    gc.freeze()  # each trainer collects garbage, and would look through all libraries for it
     torch.set_num_threads(1)
     os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(world_size)}
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "LOCAL_WORLD_SIZE": str(world_size)}
     torch.distributed.init_process_group("gloo", rank=rank, world_size=world_size)
     work(rank, world_size, *arguments)
     torch.distributed.destroy_process_group()
+    gc.unfreeze()
 
 
 def worker(rank: int, world_size: int, ways: tuple[Way, ...], folder: str) -> None:
