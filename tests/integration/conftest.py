@@ -12,6 +12,7 @@ import pytest
 from filelock import FileLock
 
 from jobs.local_cluster import BIN
+from tests.integration.bucket import Machine, machine_beside_a_bucket
 from tests.integration.jobs import LIBRARIES, REPO, copy_run, manifest, run_job
 from tests.integration.servers import Proxy, vllm_server
 from zephyr_ray import cluster, forkserver
@@ -96,6 +97,13 @@ def proxy(vllm_url: str) -> Iterator[Proxy]:
     """A proxy before that server."""
     with Proxy(vllm_url) as running:
         yield running
+
+
+@pytest.fixture(scope="session")
+def here() -> Iterator[Machine]:
+    """A machine beside a bucket."""
+    with machine_beside_a_bucket() as machine:
+        yield machine
 
 
 @pytest.fixture(scope="session")

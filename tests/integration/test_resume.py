@@ -81,9 +81,8 @@ def test_one_worker_trains_the_same_run_as_two(
 def test_reference_logps_repeat_only_what_was_in_flight(
     prepared: Path, overrides: tuple[str, ...], tmp_path: Path
 ) -> None:
-    slow = (*overrides, "tiny.preference_prompts=300", "reference_logps.batch_size=1")
-    root = tmp_path / "run"
-    run_job("tokenized", root, *slow)
+    slow = (*overrides, "reference_logps.batch_size=1")
+    root = copy_run(prepared, tmp_path / "run", "reference_logps")
     data = root / "reference_logps" / "data"
     status, _ = kill_and_finish(
         "reference_logps", root, *slow, when=lambda: data.exists() and len(list(data.glob("*.parquet"))) >= 20

@@ -13,28 +13,24 @@ import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 import pytest
 
-from tests.integration.bucket import ROOT, Machine, left_behind, machine_beside_a_bucket, names, post, settings, wait
+from tests.integration.bucket import Machine, left_behind, names, post, settings, wait
 from tests.integration.cluster import free_port, head, node
 from zephyr_ray.artifacts import Run, fingerprint_files
 
 pytestmark = pytest.mark.timeout(900)
 
-
-@pytest.fixture(scope="module")
-def here() -> Iterator[Machine]:
-    with machine_beside_a_bucket() as machine:
-        yield machine
+SERVED = "s3://bucket/served"
 
 
 @pytest.fixture(scope="module")
 def run_in_bucket(here: Machine, base_model: Path) -> str:
     """A run whose `dpo` stage is finished, in the bucket."""
-    artifact = Run(ROOT).artifact("dpo")
+    artifact = Run(SERVED).artifact("dpo")
     fingerprint = fingerprint_files([str(base_model)])
     artifact.begin(fingerprint)
     pafs.copy_files(str(base_model), f"{artifact.path}/checkpoint", destination_filesystem=artifact.run.filesystem)
     artifact.finish({"stage": "dpo", "fingerprint": fingerprint, "files": []})
-    return ROOT
+    return SERVED
 
 
 def test_the_endpoint_serves_from_the_bucket_and_keeps_feedback_in_it(here: Machine, run_in_bucket: str) -> None:
@@ -47,24 +43,26 @@ def test_the_endpoint_serves_from_the_bucket_and_keeps_feedback_in_it(here: Mach
     try:
         wait(lambda: "OpenAI API" in log.read_text(), server, log, 300)
         question = [{"role": "user", "content": "Say one word."}]
-        body = {"model": "run", "messages": question, "max_tokens": 4}
+        body = {"model": "served", "messages": question, "max_tokens": 4}
         answer = post(f"{url}/v1/chat/completions", body)["choices"][0]["message"]["content"]
         choice = {
             "id": str(uuid.UUID(int=1)),
             "kind": "compare",
             "messages": question,
-            "answers": [{"model": "run", "content": answer}, {"model": "run", "content": f"not {answer}"}],
+            "answers": [{"model": "served", "content": answer}, {"model": "served", "content": f"not {answer}"}],
             "choice": 1,
         }
         assert [post(f"{url}/feedback", choice)["stored"] for _ in range(2)] == [True, False]
     finally:
         server.send_signal(signal.SIGINT)
         server.wait(60)
-    assert [name for name in names() if name.startswith("feedback/")] == [f"feedback/{uuid.UUID(int=1)}.jsonl"]
+    assert [name for name in names("bucket/served") if name.startswith("feedback/")] == [
+        f"feedback/{uuid.UUID(int=1)}.jsonl"
+    ]
     assert left_behind(here) == []
 
     second = "s3://bucket/second"
-    here.run("jobs/preferences.py", *settings(second, f"preferences.train={ROOT}/feedback"))
+    here.run("jobs/preferences.py", *settings(second, f"preferences.train={SERVED}/feedback"))
     (row,) = Run(second).artifact("preferences").files()
     (pair,) = pq.read_table(row, filesystem=Run(second).filesystem).to_pylist()
     assert (pair["chosen"][0]["content"], pair["prompt"]) == (f"not {answer}", question)
@@ -99,7 +97,7 @@ def test_what_is_not_there_is_one_line(here: Machine, script: str, arguments: li
         ("dpo", settings("s3://bucket/x")),
         ("dpo", [*settings("s3://bucket/x"), "--dry-run"]),
         ("preferences", settings("LOCAL", "preferences.train=s3://bucket/rows")),
-        ("serve", ["--run", ROOT, "--open"]),
+        ("serve", ["--run", SERVED, "--open"]),
     ],
 )
 def test_a_bucket_that_refuses_is_one_line(here: Machine, script: str, arguments: list[str]) -> None:
@@ -113,8 +111,8 @@ def test_a_bucket_that_refuses_is_one_line(here: Machine, script: str, arguments
 
 
 def test_a_store_that_does_not_answer_is_one_line(here: Machine) -> None:
-    line = one_line(here, "dpo", settings(ROOT), AWS_ENDPOINT_URL="http://127.0.0.1:9")
-    assert line.startswith(f"error: {ROOT}: http://127.0.0.1:9 does not answer (")
+    line = one_line(here, "dpo", settings(SERVED), AWS_ENDPOINT_URL="http://127.0.0.1:9")
+    assert line.startswith(f"error: {SERVED}: http://127.0.0.1:9 does not answer (")
 
 
 def test_a_node_that_cannot_reach_the_bucket_is_named(here: Machine, tmp_path: Path) -> None:
