@@ -2,6 +2,7 @@
 
     python jobs/dpo.py
     python jobs/dpo.py --recipe RECIPE --set preferences.train=FILE --set model.path=DIR_OR_HUB_ID
+    python jobs/dpo.py --recipe RECIPE --set preferences.train=FILE --set preferences.held_out=OTHER_FILE
     ray job submit --address http://HEAD:8265 --working-dir . -- python jobs/dpo.py --set run.root=s3://BUCKET/RUN
 
 What is missing before it (the supervised model of an `sft` section, preferences, tokenized rows, reference log-probs)
