@@ -2,13 +2,15 @@
 
     python jobs/dpo.py
     python jobs/dpo.py --recipe RECIPE --set preferences.train=FILE --set model.path=DIR_OR_HUB_ID
+    python jobs/dpo.py --recipe RECIPE --set preferences.train=FILE --set preferences.held_out=OTHER_FILE
     ray job submit --address http://HEAD:8265 --working-dir . -- python jobs/dpo.py --set run.root=s3://BUCKET/RUN
 
 What is missing before it (the supervised model of an `sft` section, preferences, tokenized rows, reference log-probs)
-is made first; what is finished is skipped. With the embedded world it ends with the held-out check.
+is made first; what is finished is skipped. With pairs in preferences.held_out it ends with how often the model's
+implicit reward prefers their chosen answers (docs/evaluation.md); with the embedded world, with a check of its answers.
 """
 
 from zephyr_ray.cli import job
 
 if __name__ == "__main__":
-    job(__doc__, ("dpo", "held_out"))
+    job(__doc__, ("evaluation/preferences", "dpo", "held_out"))

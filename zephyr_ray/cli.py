@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 Known = dict[str, tuple[str, dict[str, str]]]
 """Fingerprint of each stage and those of its inputs, by name."""
 
+_TOLD_AT_THE_END = ("evaluation/preferences", "held_out")
+"""Stages whose tables stand below everything else."""
 _DEFAULT_RECIPE = Path(__file__).resolve().parents[1] / "recipes" / "tiny.yaml"
 
 
@@ -90,6 +92,8 @@ def _run(options: argparse.Namespace, targets: tuple[str, ...], order: Sequence[
     template_text(recipe.chat)
     if "held_out" in targets and (recipe.held_out is None or not stages.is_tiny(recipe)):
         targets = tuple(target for target in targets if target != "held_out")
+    if recipe.preferences.held_out is None and not options.until:
+        targets = tuple(target for target in targets if target != "evaluation/preferences")
     _check_sft(recipe, targets)
     wanted = stages.in_order(recipe, targets)
     check_trl_options(recipe, tuple(stage.name for stage in wanted))
@@ -211,7 +215,7 @@ def _bring_up_to_date(
             "seconds": round(time.time() - started, 2),
         }
     )
-    for line in made.get("lines", ()) if stage.name != "held_out" else ():  # whose table stands at the end
+    for line in made.get("lines", ()) if stage.name not in _TOLD_AT_THE_END else ():
         terminal.say(f"  {line}")
 
 
@@ -225,12 +229,13 @@ def _tell_result(run: Run, order: list[Stage], terminal: Terminal, seconds: floa
 
 
 def _tell_outcome(run: Run, names: list[str], terminal: Terminal) -> None:
-    """The table of the check at the end, and how to talk to the model."""
-    if "held_out" in names:
-        manifest = run.artifact("held_out").manifest()
-        assert manifest is not None
-        for line in manifest["lines"]:
-            terminal.say(f"  {line}")
+    """The tables of the checks at the end, and how to talk to the model."""
+    for name in _TOLD_AT_THE_END:
+        if name in names:
+            manifest = run.artifact(name).manifest()
+            assert manifest is not None
+            for line in manifest["lines"]:
+                terminal.say(f"  {line}")
     if "dpo" in names or "sft" in names:
         terminal.say(f"chat with it: python serve/app.py --run {run.root} --open")
 

@@ -53,7 +53,7 @@ def of_stage(recipe: Recipe, stage: str) -> tuple[Demand, ...]:
         return _sampling(recipe.sampling)
     if stage == "judgments" and recipe.judging is not None:
         return _judging(recipe.judging)
-    if stage == "reference_logps":
+    if stage in ("reference_logps", "held_out_reference", "held_out_policy"):
         return (_workers("reference_logps", recipe.reference_logps),)
     if stage == "held_out" and recipe.held_out is not None:
         return (Demand("held_out", {"CPU": 1}, recipe.held_out.workers),)

@@ -16,6 +16,7 @@ from zephyr_ray.models import ModelSource, model_source, stage_source
 from zephyr_ray.recipe import Recipe
 
 if TYPE_CHECKING:
+    from zephyr_ray.data.reference_logps import Whose
     from zephyr_ray.data.sink import Report
 
 Manifest = dict[str, Any]
@@ -138,11 +139,15 @@ def preferences(context: Context) -> Manifest:
 
 
 def tokenized(context: Context) -> Manifest:
+    return _tokenized(context, "preferences")
+
+
+def _tokenized(context: Context, pairs: str) -> Manifest:
     from zephyr_ray.data.tokenized import make_tokenized
 
     report = make_tokenized(
         context.recipe,
-        context.input("preferences"),
+        context.input(pairs),
         context.artifact,
         context.model(),
         progress=context.progress,
@@ -162,6 +167,59 @@ def reference_logps(context: Context) -> Manifest:
         progress=context.progress,
     )
     return {"files": files, "counts": {"in": rows, "out": rows, "dropped": {}}, "reference": model.fingerprint}
+
+
+def held_out_pairs(context: Context) -> Manifest:
+    from zephyr_ray.data.held_out_pairs import make_held_out_pairs
+    from zephyr_ray.evaluation.preferences_stage import check_prompts
+
+    report = make_held_out_pairs(
+        context.recipe, context.input("preferences"), context.artifact, progress=context.progress
+    )
+    made = _examined(report, context.recipe.preferences.max_dropped, context.artifact)
+    check_prompts(context.artifact, report.files)
+    return made
+
+
+def held_out_tokenized(context: Context) -> Manifest:
+    return _tokenized(context, "held_out_pairs")
+
+
+def held_out_reference(context: Context) -> Manifest:
+    return _scored(context, context.model(), "ref")
+
+
+def held_out_policy(context: Context) -> Manifest:
+    return _scored(context, stage_source(context.input("dpo")), "policy")
+
+
+def _scored(context: Context, model: ModelSource, whose: Whose) -> Manifest:
+    """Log-probs of the held-out pairs."""
+    from zephyr_ray.data.reference_logps import make_reference_logps
+    from zephyr_ray.evaluation.preferences_stage import as_exported
+
+    rows, files = make_reference_logps(
+        as_exported(context.recipe),
+        context.input("held_out_tokenized"),
+        context.artifact,
+        model,
+        whose=whose,
+        progress=context.progress,
+    )
+    return {"files": files, "counts": {"in": rows, "out": rows, "dropped": {}}, "model": model.fingerprint}
+
+
+def evaluation_preferences(context: Context) -> Manifest:
+    from zephyr_ray.evaluation.preferences_stage import make_preference_evaluation
+
+    return make_preference_evaluation(
+        context.recipe,
+        context.input("held_out_pairs"),
+        context.input("held_out_tokenized"),
+        context.input("held_out_reference"),
+        context.input("held_out_policy"),
+        context.artifact,
+    )
 
 
 def dpo(context: Context) -> Manifest:

@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from zephyr_ray.recipe import Recipe
 
-_WITH_WEIGHTS = frozenset({"base", "sft", "reference_logps", "dpo", "held_out"})
+_WITH_WEIGHTS = frozenset(
+    {"base", "sft", "reference_logps", "dpo", "held_out_reference", "held_out_policy", "held_out"}
+)
 
 
 @dataclass(frozen=True)

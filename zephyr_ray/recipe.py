@@ -201,6 +201,11 @@ class Preferences(Section):
     """`tiny`, `judgments` (this run's own), or files, folders or a dataset id in any known layout (docs/data.md)."""
     split: str = "train"
     """Split, where `train` is a dataset id."""
+    held_out: str | tuple[str, ...] | None = None
+    """Pairs that are not trained on: `tiny`, or files, folders or a dataset id as in `train`. DPO then ends with how
+    often, and by how much, its implicit reward prefers their chosen answers (docs/evaluation.md)."""
+    held_out_split: str = "test"
+    """Split, where `held_out` is a dataset id."""
     score: Literal["overall", "aspects"] = "overall"
     """What ranks several answers: the overall rating, or the mean of the aspects' ratings."""
     rejected: Literal["random_lower", "lowest", "every_pair"] = "random_lower"
@@ -216,7 +221,14 @@ class Preferences(Section):
     decontaminate_words: int = Field(13, ge=3)
     """Words in a row that a prompt may not share with a benchmark prompt."""
     max_dropped: float = Field(0.5, ge=0, le=1)
-    """Refuse to train when a larger share of the rows was dropped."""
+    """Refuse to train when a larger share of the rows, or of the held-out ones, was dropped."""
+
+    @field_validator("held_out")
+    @classmethod
+    def _other_pairs(cls, value: Any) -> Any:
+        if value == "judgments":
+            raise ValueError("the run's own judgments are trained on; name files, a folder or a dataset id")
+        return value
 
 
 class Tokenized(Section):

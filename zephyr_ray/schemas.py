@@ -135,3 +135,18 @@ REFERENCE_LOGPS = pa.schema(
     [("pair_id", pa.string()), ("ref_chosen_logps", pa.float32()), ("ref_rejected_logps", pa.float32())]
 )
 """Sums of the frozen reference model's log-probabilities over the completion's tokens, in nats."""
+
+IMPLICIT_REWARDS = pa.schema(
+    [
+        ("pair_id", pa.string()),
+        ("prompt_id", pa.string()),
+        ("policy_chosen_logps", pa.float32()),
+        ("policy_rejected_logps", pa.float32()),
+        ("ref_chosen_logps", pa.float32()),
+        ("ref_rejected_logps", pa.float32()),
+        ("margin", pa.float64()),
+        ("source", pa.string()),
+    ]
+)
+"""A held-out pair under policy and reference: sums of log-probabilities over a completion's tokens, in nats, and
+`margin` = beta ((policy_chosen - ref_chosen) - (policy_rejected - ref_rejected))."""

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 _ANSWER_S = 60.0  # a node may have to fetch the job's working directory and start a process first
 _OF_BASE = {"tokenized_dialogues", "sft"}
-_OF_MODEL = {"tokenized", "reference_logps", "dpo"}
+_OF_MODEL = {"tokenized", "reference_logps", "dpo", "held_out_tokenized", "held_out_reference"}
 _ADVICE = "mount a volume that all nodes share at the same path, or use s3://"
 
 
@@ -111,17 +111,18 @@ def _is_local(path: str) -> bool:
 
 def _files(recipe: Recipe) -> Iterator[tuple[str, str, set[str]]]:
     """(field, path, the stages whose workers read it). Benchmarks to decontaminate against are read by the driver."""
-    trains = (
-        ("dialogues", recipe.dialogues.train),
-        ("prompts", recipe.prompts.train),
-        ("preferences", recipe.preferences.train),
+    data = (
+        ("dialogues.train", recipe.dialogues.train, "dialogues"),
+        ("prompts.train", recipe.prompts.train, "prompts"),
+        ("preferences.train", recipe.preferences.train, "preferences"),
+        ("preferences.held_out", recipe.preferences.held_out or (), "held_out_pairs"),
     )
-    for stage, train in trains:
-        if train not in ("tiny", "judgments"):
-            for path in (train,) if isinstance(train, str) else train:
-                yield f"{stage}.train", path, {stage}
+    for field, names, stage in data:
+        if names not in ("tiny", "judgments"):
+            for path in (names,) if isinstance(names, str) else names:
+                yield field, path, {stage}
     if recipe.chat.template not in ("zephyr", "model"):
-        yield "chat.template", recipe.chat.template, {*_OF_BASE, *_OF_MODEL, "candidates"}
+        yield "chat.template", recipe.chat.template, {*_OF_BASE, *_OF_MODEL, "candidates", "held_out_policy"}
 
 
 def _models(recipe: Recipe) -> Iterator[tuple[str, str | None, set[str]]]:

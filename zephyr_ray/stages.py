@@ -117,6 +117,35 @@ def _external_preferences(recipe: Recipe) -> dict[str, str]:
     return rows | ({"decontaminate": describe_benchmarks(files)} if files else {})
 
 
+def _preferences_config(recipe: Recipe) -> dict[str, Any]:
+    """Training pairs do not depend on held-out ones."""
+    section = semantic(recipe.preferences)
+    config = {name: value for name, value in section.items() if name not in ("held_out", "held_out_split")}
+    return {"preferences": config} | _tiny(recipe, recipe.preferences.train == "tiny") | _seed(recipe)
+
+
+def _held_out_config(recipe: Recipe) -> dict[str, Any]:
+    """Of held-out pairs. Those that are trained on are among what they are made from."""
+    section = semantic(recipe.preferences)
+    config = {name: value for name, value in section.items() if name not in ("train", "split")}
+    return {"preferences": config} | _tiny(recipe, _held_out(recipe) == "tiny") | _seed(recipe)
+
+
+def _held_out(recipe: Recipe) -> str | tuple[str, ...]:
+    if recipe.preferences.held_out is None:
+        raise UserError("this recipe has no preferences.held_out; set it to pairs that are not trained on")
+    return recipe.preferences.held_out
+
+
+def _external_held_out(recipe: Recipe) -> dict[str, str]:
+    from zephyr_ray.data.decontaminate import describe_benchmarks
+    from zephyr_ray.data.sources import describe_source
+
+    names, files = _held_out(recipe), recipe.preferences.decontaminate
+    rows = {} if names == "tiny" else {"held_out": describe_source(names)}
+    return rows | ({"decontaminate": describe_benchmarks(files)} if files else {})
+
+
 def _external_prompts(recipe: Recipe) -> dict[str, str]:
     from zephyr_ray.data.sources import describe_source
 
@@ -200,9 +229,10 @@ def _sft_config(recipe: Recipe) -> dict[str, Any]:
     return {"sft": semantic(recipe.sft), "model": _model_config(recipe), "chat": semantic(recipe.chat)} | _seed(recipe)
 
 
-def _legacy_cut(recipe: Recipe) -> dict[str, Any]:
-    """Pairs of zephyr_legacy were once cut as `modern` cuts them."""
-    return {"cut": "trl-0.7"} if recipe.chat.tokenization == "zephyr_legacy" else {}
+def _tokenized_config(recipe: Recipe) -> dict[str, Any]:
+    # Pairs of zephyr_legacy were once cut as `modern` cuts them.
+    legacy_cut = {"cut": "trl-0.7"} if recipe.chat.tokenization == "zephyr_legacy" else {}
+    return {"chat": semantic(recipe.chat), "tokenized": semantic(recipe.tokenized)} | legacy_cut
 
 
 STAGES: dict[str, Stage] = {
@@ -264,7 +294,7 @@ STAGES: dict[str, Stage] = {
             "preferences",
             "rows",
             lambda r: ("judgments",) if _is_judged(r) else (),
-            lambda r: {"preferences": semantic(r.preferences)} | _tiny(r, r.preferences.train == "tiny") | _seed(r),
+            _preferences_config,
             makers.preferences,
             _external_preferences,
         ),
@@ -272,7 +302,7 @@ STAGES: dict[str, Stage] = {
             "tokenized",
             "pairs",
             lambda r: ("preferences", *_reads_sft(r)),
-            lambda r: {"chat": semantic(r.chat), "tokenized": semantic(r.tokenized)} | _legacy_cut(r),
+            _tokenized_config,
             makers.tokenized,
             _external_model,
         ),
@@ -295,6 +325,44 @@ STAGES: dict[str, Stage] = {
             lambda r: {"dpo": semantic(r.dpo), "model": _model_config(r), "chat": semantic(r.chat)} | _seed(r),
             makers.dpo,
             _external_model,
+        ),
+        Stage(
+            "held_out_pairs",
+            "rows",
+            lambda r: ("preferences",),
+            _held_out_config,
+            makers.held_out_pairs,
+            _external_held_out,
+        ),
+        Stage(
+            "held_out_tokenized",
+            "pairs",
+            lambda r: ("held_out_pairs", *_reads_sft(r)),
+            _tokenized_config,
+            makers.held_out_tokenized,
+            _external_model,
+        ),
+        Stage(
+            "held_out_reference",
+            "pairs",
+            lambda r: ("held_out_tokenized", *_reads_sft(r)),
+            lambda r: {"arithmetic": reference_arithmetic(r)},
+            makers.held_out_reference,
+            _external_model,
+        ),
+        Stage(
+            "held_out_policy",
+            "pairs",
+            lambda r: ("held_out_tokenized", "dpo"),
+            lambda r: {"arithmetic": reference_arithmetic(r)},
+            makers.held_out_policy,
+        ),
+        Stage(
+            "evaluation/preferences",
+            "pairs",
+            lambda r: ("held_out_pairs", "held_out_tokenized", "held_out_reference", "held_out_policy"),
+            lambda r: {"beta": r.dpo.beta} | _seed(r),
+            makers.evaluation_preferences,
         ),
         Stage(
             "held_out",

@@ -22,6 +22,11 @@ def test_training_asks_for_its_workers() -> None:
     assert _of("dpo", *labelled) == ["dpo.training: 2 x 1 CPU + 1 GPU on nodes labelled group=train"]
 
 
+def test_held_out_pairs_are_scored_by_what_scores_the_reference() -> None:
+    asked = ("reference_logps.workers=3", "reference_logps.gpus_per_worker=1")
+    assert _of("held_out_policy", *asked) == _of("held_out_reference", *asked) == ["reference_logps: 3 x 1 CPU + 1 GPU"]
+
+
 def test_elastic_training_asks_for_the_fewest() -> None:
     assert _of("sft", "sft.training.workers=[1, 8]") == ["sft.training: 1 x 1 CPU"]
 

@@ -16,11 +16,12 @@ def test_the_local_paths_of_the_stages_that_run(tmp_path: Path, monkeypatch: pyt
     monkeypatch.chdir(tmp_path)
     for name in ("model", "base", "judge", "tiny"):
         (tmp_path / name).mkdir()
-    for name in ("rows.jsonl", "mt_bench.txt", "chat.jinja"):
+    for name in ("rows.jsonl", "held_out.jsonl", "mt_bench.txt", "chat.jinja"):
         (tmp_path / name).write_text("{{ messages }}")
     judge = "{name: judge, model: judge, accelerator: cpu}"
     overrides = ["model.path=model", "sft.base=owner/name", "chat.template=chat.jinja", "dialogues.train=tiny"]
     overrides += ["preferences.train=[rows.jsonl, s3://bucket/more.jsonl]", "preferences.decontaminate=[mt_bench.txt]"]
+    overrides += ["preferences.held_out=held_out.jsonl"]
     recipe = recipe_file.load([], [*overrides, f"judging.deployments=[{judge}]"])
 
     def seen(*stages: str) -> dict[str, str]:
@@ -30,6 +31,8 @@ def test_the_local_paths_of_the_stages_that_run(tmp_path: Path, monkeypatch: pyt
     assert seen("sft", "dialogues") == {"chat.template": "chat.jinja"}
     assert seen("preferences") == {"preferences.train": "rows.jsonl"}  # the driver alone reads the benchmarks
     assert seen("judgments") == {"judging.deployments judge": str(tmp_path / "judge")}
+    assert seen("held_out_pairs") == {"preferences.held_out": "held_out.jsonl"}
+    assert seen("held_out_reference") == seen("dpo")
     assert seen("held_out") == {}
 
 

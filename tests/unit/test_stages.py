@@ -12,7 +12,9 @@ FEEDBACK = (
     "sampling.deployments=[{name: sft, model: sft}]",
     "judging.function=zephyr_ray.tiny.world:judge",
 )
-ALL = {*STAGES} - {"held_out"}
+SCORED = {"held_out_tokenized", "held_out_reference", "held_out_policy", "evaluation/preferences"}
+HELD_OUT = {"held_out_pairs", *SCORED}
+ALL = {*STAGES} - HELD_OUT - {"held_out"}
 AFTER_JUDGMENTS = {"preferences", "tokenized", "reference_logps", "dpo"}
 
 
@@ -22,9 +24,9 @@ def plan(*overrides: str, targets: tuple[str, ...] = ("dpo",)) -> dict[str, str]
 
 
 def test_each_stage_comes_after_what_it_reads() -> None:
-    recipe = recipe_file.load([], ["sft.base=tiny", "held_out.samples=1", *FEEDBACK])
+    recipe = recipe_file.load([], ["sft.base=tiny", "held_out.samples=1", "preferences.held_out=tiny", *FEEDBACK])
     seen: set[str] = set()
-    for stage in in_order(recipe, ("dpo", "held_out")):
+    for stage in in_order(recipe, ("evaluation/preferences", "dpo", "held_out")):
         assert set(stage.reads(recipe)) <= seen
         seen.add(stage.name)
     assert seen == set(STAGES)
@@ -73,6 +75,63 @@ def test_a_given_model_needs_no_sft(tmp_path) -> None:
 def test_what_a_change_makes_stale(override: str, stale: set[str]) -> None:
     before, after = plan(), plan(override)
     assert {name for name in before if before[name] != after[name]} == stale
+
+
+POLICY = {"dpo", "held_out_policy", "evaluation/preferences"}
+
+
+@pytest.mark.parametrize(
+    ("override", "stale"),
+    [
+        ("dpo.beta=0.2", POLICY),
+        ("dpo.learning_rate=1e-3", POLICY),
+        ("dpo.training.workers=2", set()),
+        ("dpo.training.trl.ld_alpha=0.5", {"reference_logps", *POLICY}),  # no part of an implicit reward
+        ("model.dtype=bfloat16", {"sft", "tokenized", "reference_logps", "dpo", *SCORED}),
+        ("tokenized.max_length=600", {"tokenized", "reference_logps", "dpo", *SCORED}),
+        ("chat.template=model", {"tokenized_dialogues", "sft", "tokenized", "reference_logps", "dpo", *SCORED}),
+        ("sft.learning_rate=1e-3", {"sft", "tokenized", "reference_logps", "dpo", *SCORED}),
+        ("tiny.preference_prompts=7", {*ALL, *HELD_OUT} - {"prompts", "candidates", "judgments"}),
+        ("preferences.rejected=lowest", {"preferences", "tokenized", "reference_logps", "dpo", *HELD_OUT}),
+        ("preferences.held_out=FILE", HELD_OUT),
+        ("preferences.held_out_split=other", HELD_OUT),
+    ],
+)
+def test_what_a_change_makes_stale_of_held_out_pairs(override: str, stale: set[str], tmp_path) -> None:
+    (tmp_path / "pairs.jsonl").write_text("{}")
+    targets, given = ("evaluation/preferences", "dpo"), ("preferences.train=tiny", "preferences.held_out=tiny")
+    before = plan(*given, targets=targets)
+    after = plan(*given, override.replace("FILE", str(tmp_path / "pairs.jsonl")), targets=targets)
+    assert {name for name in before if before[name] != after[name]} == stale
+
+
+def test_held_out_pairs_change_nothing_of_training() -> None:
+    without, with_them = plan(), plan("preferences.held_out=tiny", targets=("evaluation/preferences", "dpo"))
+    assert with_them.keys() - without.keys() == HELD_OUT
+    assert {name: with_them[name] for name in without} == without
+
+
+def test_the_fingerprint_of_preferences_is_what_it_was() -> None:
+    """Before there was a field for held-out pairs: a run of then is not stale."""
+    recipe = recipe_file.load([], ["sft.base=tiny", "preferences.train=tiny"])
+    fields = ("train", "split", "score", "rejected", "margin", "disagreement")
+    fields += ("decontaminate", "decontaminate_words", "max_dropped")
+    assert set(STAGES["preferences"].config(recipe)["preferences"]) == set(fields)
+
+
+def test_held_out_pairs_that_are_not_there_are_one_error() -> None:
+    with pytest.raises(UserError, match=r"nowhere\.jsonl is not there"):
+        plan("preferences.held_out=nowhere.jsonl", targets=("evaluation/preferences",))
+    with pytest.raises(UserError, match=r"this recipe has no preferences\.held_out"):
+        plan(targets=("evaluation/preferences",))
+    with pytest.raises(UserError, match=r"preferences\.held_out: the run's own judgments are trained on"):
+        plan("preferences.held_out=judgments")
+
+
+def test_held_out_pairs_are_read_before_anything_is_trained() -> None:
+    recipe = recipe_file.load([], ["sft.base=tiny", "model.path=somewhere", "preferences.held_out=tiny"])
+    order = [stage.name for stage in in_order(recipe, ("evaluation/preferences", "dpo"))]
+    assert order.index("held_out_tokenized") < order.index("dpo") < order.index("held_out_policy")
 
 
 def test_a_model_folder_is_its_content(tmp_path) -> None:

@@ -58,9 +58,9 @@ def check(report: Report, max_dropped: float, artifact: Artifact) -> None:
     lost = sum(report.dropped.values())
     if not report.rows_in:
         raise UserError(f"{artifact.stage}: the data has no rows; check what the recipe names")
-    # Where a source row may become several, neither many pairs of some rows nor repeats among them hide how many rows
-    # became none.
-    rows_lost = lost - report.dropped.get(str(Reason.REPEATED), 0)
+    # Where a source row may become several, neither many pairs of some rows nor those of them that were left out later
+    # hide how many rows became none.
+    rows_lost = lost - sum(report.dropped.get(str(reason), 0) for reason in (Reason.REPEATED, Reason.IN_TRAINING))
     is_fine = lost <= max_dropped * (report.rows_in + report.added) and rows_lost <= max_dropped * report.rows_in
     if report.rows_out and is_fine:
         return

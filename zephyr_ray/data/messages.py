@@ -48,6 +48,8 @@ class Reason(StrEnum):
     """One answer that was rated alone: nothing to compare it with."""
     REPEATED = "repeated"
     """The same content as a row that is kept."""
+    IN_TRAINING = "in_training"
+    """A held-out pair whose prompt is trained on."""
     REQUEST_FAILED = "request_failed"
     """A request for the row got no reply, retries and all; the next run tries it again."""
     REQUEST_REFUSED = "request_refused"

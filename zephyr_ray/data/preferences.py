@@ -12,7 +12,7 @@ import json
 import pickle
 import posixpath
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -24,6 +24,8 @@ from zephyr_ray.data import layouts, measures, preferences_report, sink, sources
 from zephyr_ray.data.binarize import Rule
 from zephyr_ray.data.chunks import chunks_of, split_lines
 from zephyr_ray.data.decontaminate import Benchmarks, read_benchmarks
+from zephyr_ray.data.in_training import drop_in_training
+from zephyr_ray.data.left_out import kept_files
 from zephyr_ray.data.messages import Dropped
 from zephyr_ray.data.preference_counts import AnswerCounts, PairCounts, count_pairs
 from zephyr_ray.data.repeated import drop_repeated
@@ -72,16 +74,40 @@ def make_preferences(
     Raises:
         UserError: The data, or a file of benchmark prompts, is missing or cannot be read.
     """
-    section = recipe.preferences
+    raw = _read(recipe, judgments)
+    return write_pairs(raw, recipe.preferences, recipe.run.seed, artifact, agreement=agreement, progress=progress)
+
+
+def write_pairs(
+    raw: ray.data.Dataset,
+    section: Preferences,
+    seed: int,
+    artifact: Artifact,
+    *,
+    trained_on: Artifact | None = None,
+    agreement: Mapping[str, Any] | None = None,
+    progress: Progress | None = None,
+) -> Report:
+    """Writes the pairs of raw rows (`sources.RAW_ROW`), each once, and their report.
+
+    Args:
+        trained_on: Preferences; a pair with a prompt of theirs is left out.
+
+    Raises:
+        UserError: A file of benchmark prompts is missing or cannot be read.
+    """
     benchmarks = read_benchmarks(section.decontaminate, section.decontaminate_words)
-    make_rows = functools.partial(to_pairs, rule=rule_of(section, recipe.run.seed), benchmarks=benchmarks)
-    rows = _read(recipe, judgments).map_batches(make_rows, batch_format="pyarrow", batch_size=None)
+    make_rows = functools.partial(to_pairs, rule=rule_of(section, seed), benchmarks=benchmarks)
+    rows = raw.map_batches(make_rows, batch_format="pyarrow", batch_size=None)
     report = sink.write(rows, artifact, PREFERENCES, measure=_measure, observe=_observe, progress=progress)
     counts = report.observed or Counts(AnswerCounts(), PairCounts())
     if counts.answers.rows != report.rows_in:
         raise RuntimeError(f"{counts.answers.rows} rows were read and {report.rows_in} arrived")
+    written = report.rows_out
     report = drop_repeated(artifact, report, "pair_id")
-    if "repeated" in report.dropped:
+    if trained_on is not None:
+        report = drop_in_training(artifact, report, trained_on)
+    if report.rows_out < written:
         counts = Counts(counts.answers, _count_again(artifact, report))
     report.noted = _noted(counts.answers, report, section)
     files = preferences_report.write_report(artifact, section, report, counts.answers, counts.pairs, agreement)
@@ -123,7 +149,7 @@ def _row(source: str, pair: dict[str, Any] | Dropped) -> dict[str, Any]:
 def _read(recipe: Recipe, judgments: Artifact | None) -> ray.data.Dataset:
     section = recipe.preferences
     if section.train == "tiny":
-        return _tiny(recipe)
+        return read_tiny("preferences", recipe.tiny.preference_prompts, recipe.run.seed)
     if section.train != "judgments":
         return sources.read_rows(section.train, section.split)
     if judgments is None:
@@ -136,8 +162,9 @@ def _names(artifact: Artifact) -> list[str]:
     return [posixpath.relpath(path, artifact.run.path) for path in artifact.files()]
 
 
-def _tiny(recipe: Recipe) -> ray.data.Dataset:
-    item = {"count": recipe.tiny.preference_prompts, "seed": recipe.run.seed}
+def read_tiny(split: Literal["preferences", "held_out"], count: int, seed: int) -> ray.data.Dataset:
+    """Scored answers to so many prompts of the embedded world, as raw rows (`sources.RAW_ROW`)."""
+    item = {"count": count, "seed": seed, "split": split}
     return sources.stream([item], _tiny_chunks).map_batches(split_lines, batch_format="pyarrow", batch_size=None)
 
 
@@ -145,7 +172,7 @@ def _tiny_chunks(batch: pa.Table) -> Iterator[pa.Table]:
     from zephyr_ray.tiny import world
 
     (item,) = batch.to_pylist()
-    yield from chunks_of("tiny", (json.dumps(row).encode() for row in world.completions(item["count"], item["seed"])))
+    yield from chunks_of("tiny", (json.dumps(row).encode() for row in world.completions(**item)))
 
 
 def _measure(kept: pa.Table) -> dict[str, np.ndarray]:
@@ -160,14 +187,13 @@ def _observe(table: pa.Table) -> Counts:
 
 
 def _count_again(artifact: Artifact, report: Report) -> PairCounts:
-    """The pairs that are left after the repeats are gone."""
+    """The pairs that are left after others were left out."""
     counts = PairCounts()
-    for name in report.files:
-        if name.startswith("data/"):
-            path = posixpath.join(artifact.path, name)
-            with pq.ParquetFile(path, filesystem=artifact.run.filesystem) as file:
-                for rows in file.iter_batches(columns=_COUNTED):
-                    counts.add(count_pairs(pa.Table.from_batches([rows])))
+    for name in kept_files(report):
+        path = posixpath.join(artifact.path, name)
+        with pq.ParquetFile(path, filesystem=artifact.run.filesystem) as file:
+            for rows in file.iter_batches(columns=_COUNTED):
+                counts.add(count_pairs(pa.Table.from_batches([rows])))
     return counts
 
 

@@ -1,7 +1,8 @@
 """Reads tokenized + the frozen reference model -> reference_logps, by a pool of Ray Data actors.
 
 Computed once per (reference model, tokenized rows) and shared by every epoch and every beta. Ray Data's checkpoint by
-`pair_id` makes it resumable: a rerun after a kill computes only the pairs that were in flight.
+`pair_id` makes it resumable: a rerun after a kill computes only the pairs that were in flight. Held-out pairs are
+scored in the same way, by the reference and by the policy.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import contextlib
 import functools
 import posixpath
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow.fs as pafs
@@ -28,10 +29,14 @@ from zephyr_ray.shared_files import check_visible
 _DONE_IDS = "done_ids"
 
 
-class ReferenceModel:
-    """Holds the frozen model in one actor and answers batches of pairs with their log-probs."""
+Whose = Literal["ref", "policy"]
+"""Begins the names of the columns."""
 
-    def __init__(self, recipe: Recipe, source: ModelSource, progress: Any):
+
+class ReferenceModel:
+    """Holds a frozen model in one actor and answers batches of pairs with their log-probs."""
+
+    def __init__(self, recipe: Recipe, source: ModelSource, whose: Whose, progress: Any):
         import torch
 
         from zephyr_ray.training.logps import reference_scorer
@@ -42,7 +47,7 @@ class ReferenceModel:
         if device == "cpu":
             torch.set_num_threads(max(1, int(section.cpus_per_worker)))
         self.scorer = reference_scorer(recipe, source, device)
-        self.progress = progress
+        self.whose, self.progress = whose, progress
 
     def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         columns = ("prompt_ids", "chosen_ids", "rejected_ids")
@@ -52,8 +57,8 @@ class ReferenceModel:
             self.progress.add(len(rows))
         return {
             "pair_id": batch["pair_id"],
-            "ref_chosen_logps": chosen,
-            "ref_rejected_logps": rejected,
+            f"{self.whose}_chosen_logps": chosen,
+            f"{self.whose}_rejected_logps": rejected,
         }
 
 
@@ -63,9 +68,10 @@ def make_reference_logps(
     artifact: Artifact,
     model: ModelSource,
     *,
+    whose: Whose = "ref",
     progress: Any = None,
 ) -> tuple[int, list[str]]:
-    """Writes the log-probs of every pair and returns how many there are and the files that hold them.
+    """Writes a model's log-probs of every pair and returns how many there are and the files that hold them.
 
     Raises:
         RuntimeError: The files do not hold every pair exactly once.
@@ -94,7 +100,7 @@ def make_reference_logps(
             progress.set(0, total=count)
         pairs.repartition(target_num_rows_per_block=section.batch_size * 4).map_batches(
             ReferenceModel,
-            fn_constructor_args=(recipe, model, progress),
+            fn_constructor_args=(recipe, model, whose, progress),
             batch_size=section.batch_size,
             compute=ray.data.ActorPoolStrategy(size=section.workers),
             **resources,
@@ -138,7 +144,7 @@ def _check_exactly_once(tokenized: Artifact, filesystem: pafs.FileSystem, files:
     wanted = _ids(tokenized.run.filesystem, tokenized.files())
     got = _ids(filesystem, files)
     if not np.array_equal(wanted, got):
-        raise RuntimeError(f"{len(got)} reference log-probs for {len(wanted)} pairs, or not the same pairs")
+        raise RuntimeError(f"{len(got)} log-probs for {len(wanted)} pairs, or not the same pairs")
 
 
 def _ids(filesystem: pafs.FileSystem, files: list[str]) -> np.ndarray:

@@ -7,7 +7,6 @@ in them are written again.
 
 from __future__ import annotations
 
-import dataclasses
 import posixpath
 
 import pyarrow as pa
@@ -16,10 +15,8 @@ import pyarrow.parquet as pq
 
 from zephyr_ray.artifacts import Artifact
 from zephyr_ray.data.layouts import Reason
+from zephyr_ray.data.left_out import kept_files, leave_out
 from zephyr_ray.data.sink import Report
-from zephyr_ray.schemas import DROPPED
-
-_FILE = "dropped/repeated.parquet"
 
 
 def drop_repeated(artifact: Artifact, report: Report, id_column: str) -> Report:
@@ -28,43 +25,19 @@ def drop_repeated(artifact: Artifact, report: Report, id_column: str) -> Report:
     Which of the repeats stays does not depend on how the rows lie in files.
     """
     filesystem = artifact.run.filesystem
-    files = [name for name in report.files if name.startswith("data/")]
-    paths = {name: posixpath.join(artifact.path, name) for name in files}
+    paths = {name: posixpath.join(artifact.path, name) for name in kept_files(report)}
     repeated = _repeated_ids([pq.read_table(p, filesystem=filesystem, columns=[id_column]) for p in paths.values()])
     if not len(repeated):
         return report
     stays = _smallest_source(paths, artifact, id_column, repeated)
-    dropped, emptied = [], []
-    for name, path in paths.items():
-        table = pq.read_table(path, filesystem=filesystem)
-        keep = [
-            row_id not in stays or stays[row_id] == (source, name, number)
-            for number, (row_id, source) in enumerate(
-                zip(table[id_column].to_pylist(), table["source"].to_pylist(), strict=True)
-            )
+
+    def is_repeat(name: str, table: pa.Table) -> list[bool]:
+        rows = zip(table[id_column].to_pylist(), table["source"].to_pylist(), strict=True)
+        return [
+            row_id in stays and stays[row_id] != (source, name, number) for number, (row_id, source) in enumerate(rows)
         ]
-        if all(keep):
-            continue
-        mask = pa.array(keep)
-        left = table.filter(mask)
-        gone = table.filter(pc.invert(mask))
-        dropped += [
-            {"source": source, "reason": str(Reason.REPEATED), "detail": row_id}
-            for source, row_id in zip(gone["source"].to_pylist(), gone[id_column].to_pylist(), strict=True)
-        ]
-        if left.num_rows:
-            pq.write_table(left, path, filesystem=filesystem, compression="zstd")
-        else:
-            emptied.append(name)
-    pq.write_table(
-        pa.Table.from_pylist(dropped, schema=DROPPED), posixpath.join(artifact.path, _FILE), filesystem=filesystem
-    )
-    return dataclasses.replace(
-        report,
-        rows_out=report.rows_out - len(dropped),
-        dropped={**report.dropped, str(Reason.REPEATED): len(dropped)},
-        files=sorted([name for name in report.files if name not in emptied] + [_FILE]),
-    )
+
+    return leave_out(artifact, report, Reason.REPEATED, is_repeat, id_column)
 
 
 def _repeated_ids(tables: list[pa.Table]) -> pa.Array:

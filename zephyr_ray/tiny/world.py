@@ -131,15 +131,17 @@ def dialogues(count: int, seed: int, flawed: float) -> Iterator[dict[str, Any]]:
         yield {"messages": messages, "source": f"tiny:{families.parse(instruction).family}"}
 
 
-def completions(count: int, seed: int) -> Iterator[dict[str, Any]]:
-    """Scored answers in UltraFeedback's layout.
+def completions(
+    count: int, seed: int, split: Literal["preferences", "held_out"] = "preferences"
+) -> Iterator[dict[str, Any]]:
+    """Scored answers to the prompts of a split, in UltraFeedback's layout.
 
     {instruction, completions: [{model, response, overall_score} x 4], source}; the scores are those of `rate`. The
     careful model answers every prompt, beside three others of the pool.
     """
-    rng = Random(f"completions {seed}")
+    rng = Random(f"completions {seed}" if split == "preferences" else f"completions {split} {seed}")
     careful, *others = MODELS
-    for instruction in prompts("preferences", count, seed):
+    for instruction in prompts(split, count, seed):
         answers = []
         for model in rng.sample([careful, *rng.sample(others, _ANSWERS_PER_PROMPT - 1)], _ANSWERS_PER_PROMPT):
             response = respond(instruction, _draw_flaw(MODELS[model], rng), rng)

@@ -73,7 +73,7 @@ PASSED["dpo"] = _BOTH | {
     "use_weighting",
 }
 
-_NO_EVALUATION = "training evaluates nothing; the held_out stage does"
+_NO_EVALUATION = "training evaluates nothing; the model that DPO makes is checked on preferences.held_out"
 _OWN_LOADER = "rows come from the plan's own loader, which does not read it"
 _NO_DATASET = "the rows are tokenized by a stage of their own"
 _CHECKPOINTS = "set {stage}.training.checkpoint_steps, or {stage}.training.checkpoint_minutes"
