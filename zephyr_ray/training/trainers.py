@@ -56,8 +56,14 @@ class PlannedMixin:
             return data.to(self.args.device, non_blocking=True)  # type: ignore[attr-defined]
         return super()._prepare_input(data)  # type: ignore[misc]
 
+    def _clip_grad_norm(self, model: Any) -> Any:
+        """As the trainer's. DeepSpeed has clipped; accelerate would wait for its norm at each step."""
+        if self.is_deepspeed_enabled:  # type: ignore[attr-defined]
+            return model.get_global_grad_norm()
+        return super()._clip_grad_norm(model)  # type: ignore[misc]
+
     def _get_grad_norm(self, model: Any, grad_norm: Any = None) -> Any:
-        """As the trainer's, which under DeepSpeed waits for the number at each step: it is read where it is logged."""
+        """As the trainer's, which under DeepSpeed waits for the norm too. It is read where it is logged."""
         return super()._get_grad_norm(model) if grad_norm is None else grad_norm  # type: ignore[misc]
 
     def _take_slots(self, inputs: dict[str, Any]) -> float:
