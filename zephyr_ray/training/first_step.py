@@ -34,7 +34,7 @@ class FirstStep:
 
     def __init__(self) -> None:
         self.sums = torch.zeros(2, 4, dtype=torch.float64)
-        """For chosen and rejected: completions, their tokens, sum of d, sum of d^2 / n."""
+        """For chosen and rejected: completions, their tokens, sum of d, sum of d^2 / n. Where the log-probs are."""
 
     def watched(
         self, model: Callable[..., Any], inputs: dict[str, torch.Tensor], ld_alpha: float | None
@@ -53,9 +53,9 @@ class FirstStep:
 
     def add(self, policy: torch.Tensor, reference: torch.Tensor, tokens: torch.Tensor) -> None:
         """Log-probs of completions and their numbers of tokens, each [2, pairs]."""
-        apart, tokens = (values.detach().double().cpu() for values in (policy - reference, tokens))
+        apart, tokens = (values.detach().double() for values in (policy - reference, tokens))
         there = tokens > 0
-        self.sums += torch.stack(
+        self.sums = self.sums.to(apart.device, non_blocking=True) + torch.stack(
             [there.sum(1), tokens.sum(1), (apart * there).sum(1), (apart**2 / tokens.clamp(min=1) * there).sum(1)],
             dim=1,
         )

@@ -143,8 +143,10 @@ def make_trainer(
     )
     if training.zero_stage == 0:
         widen_trained(trainer.model)
-    if packed:
+    if isinstance(trainer, PackedDPOTrainer):
         trainer.follow(table, rank_plan, backend, align)
+    elif packed:
+        trainer.follow(table, rank_plan, backend)
     else:
         trainer.follow(table, rank_plan)
     if isinstance(section, DPO):

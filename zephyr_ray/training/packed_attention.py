@@ -16,13 +16,13 @@ from __future__ import annotations
 import contextlib
 import functools
 import importlib.util
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextvars import ContextVar
 from typing import Any, Literal, Protocol
 
 import torch
 from torch.nn.functional import scaled_dot_product_attention
-from transformers import AttentionInterface, AttentionMaskInterface
+from transformers import AttentionInterface, AttentionMaskInterface, masking_utils
 from transformers.integrations.sdpa_attention import repeat_kv, sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
@@ -190,8 +190,8 @@ class FlashAttention:
     def __init__(self, row: PackedRow, device: torch.device):
         self.longest = row.longest
         queries, keys, index = flash_sequences(row.segments)
-        self.index = index.to(device)
-        self.bounds = tuple(_bounds(lengths).to(device) for lengths in (queries, keys))
+        self.index = index.to(device, non_blocking=True)
+        self.bounds = tuple(_bounds(lengths).to(device, non_blocking=True) for lengths in (queries, keys))
         self.most = max(queries), max(keys)
 
     def __call__(
@@ -278,5 +278,16 @@ def _check_plain(module: torch.nn.Module, longest: int, dropout: float, options:
         raise UserError(f"{type(module).__name__}: {', '.join(unknown)}: not with training.engine=packed; padded works")
 
 
+def _without_looking(find: Callable[[torch.Tensor], torch.Tensor | None]) -> Callable[..., torch.Tensor | None]:
+    """transformers' search of positions for sequences that share a row, which waits for the GPU; the segments tell."""
+
+    @functools.wraps(find)
+    def find_packed(position_ids: torch.Tensor) -> torch.Tensor | None:
+        return None if _active.get() else find(position_ids)
+
+    return find_packed
+
+
+masking_utils.find_packed_sequence_indices = _without_looking(masking_utils.find_packed_sequence_indices)
 AttentionInterface.register(IMPLEMENTATION, packed_attention)
 AttentionMaskInterface.register(IMPLEMENTATION, packed_mask)

@@ -37,7 +37,7 @@ def mask_mod(segments: Sequence[Segment], device: torch.device | str) -> Callabl
     row = [piece for piece in pieces(segments) if piece.end > piece.start]
     lengths = torch.tensor([piece.end - piece.start for piece in row])
     bounds = torch.tensor([[piece.start, piece.prompt_start, piece.prompt_end] for piece in row], dtype=torch.int32)
-    own, prompt, prompt_end = bounds.repeat_interleave(lengths, dim=0).to(device).unbind(dim=1)
+    own, prompt, prompt_end = bounds.repeat_interleave(lengths, dim=0).to(device, non_blocking=True).unbind(dim=1)
     own, prompt, prompt_end = own.contiguous(), prompt.contiguous(), prompt_end.contiguous()
 
     def may_see(batch: Any, head: Any, query: Any, key: Any) -> torch.Tensor:
@@ -73,4 +73,5 @@ def _listed(blocks: np.ndarray, device: torch.device | str) -> tuple[torch.Tenso
     """FlexAttention's form: for each query block how many key blocks, and their numbers first in a row [1, 1, Q, K]."""
     counts = torch.from_numpy(blocks.sum(1).astype(np.int32))
     order = torch.from_numpy(np.argsort(~blocks, axis=1, kind="stable").astype(np.int32))
-    return counts[None, None].to(device), order[None, None].contiguous().to(device)
+    listed = counts[None, None], order[None, None].contiguous()
+    return listed[0].to(device, non_blocking=True), listed[1].to(device, non_blocking=True)

@@ -7,11 +7,13 @@ where its prompt ends, so that a branch cannot tell that others lie before it.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
+
+_OF_TARGETS = ("predictors", "branch", "offset")
 
 
 class Segment(NamedTuple):
@@ -48,6 +50,8 @@ class PackedRow:
         targets: int64 [1, C], the completion tokens, branch after branch.
         branch: int64 [C], the number in the row of each completion token's branch.
         offset: int64 [C], its place in the branch, from 0.
+
+    C is less than all completion tokens where only some are scored (`scoring`).
     """
 
     tokens: torch.Tensor
@@ -59,8 +63,22 @@ class PackedRow:
     offset: torch.Tensor
 
     def to(self, device: torch.device | str) -> PackedRow:
-        names = ("tokens", "positions", "predictors", "targets", "branch", "offset")
-        return replace(self, **{name: getattr(self, name).to(device, non_blocking=True) for name in names})
+        """The row on a device, which a GPU copies while this goes on."""
+        return self._with(lambda tensor: tensor.to(device, non_blocking=True))
+
+    def pin_memory(self) -> PackedRow:
+        """The row in memory that a GPU reads by itself; torch's data loader calls this."""
+        return self._with(torch.Tensor.pin_memory)
+
+    def scoring(self, chosen: torch.Tensor) -> PackedRow:
+        """The same row with log-probs asked for at some of its completion tokens alone (bool [C])."""
+        targets = self.targets[:, chosen]
+        return replace(self, targets=targets, **{name: getattr(self, name)[chosen] for name in _OF_TARGETS})
+
+    def _with(self, change: Callable[[torch.Tensor], torch.Tensor]) -> PackedRow:
+        names = ("tokens", "positions", "targets", *_OF_TARGETS)
+        changed: dict[str, Any] = {name: change(getattr(self, name)) for name in names}
+        return replace(self, **changed)
 
     @property
     def longest(self) -> int:

@@ -6,14 +6,17 @@ its kernel, and all it knows of soft caps, scales, biases and sharded weights, i
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import types
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from trl.kernels import chunked_logprob
-from trl.trainer.utils import FusedCausalLMOutput
+from trl.trainer import utils as trl_utils
+from trl.trainer.utils import FusedCausalLMOutput, add_fused_lm_head
 
 from zephyr_ray.training.packed_attention import IMPLEMENTATION, Backend, active_row, attending
 from zephyr_ray.training.packed_layout import PackedRow
@@ -23,24 +26,29 @@ from zephyr_ray.training.packed_layout import PackedRow
 # time. The sums over tiles are the same but for float32's rounding.
 TILE_TOKENS = {"cpu": 256}
 _TRL_TILE_TOKENS = chunked_logprob.TOKEN_CHUNK_SIZE
+FIELDS = ("log_probs", "entropy", "log_sum_sq_probs", "mean_logits", "is_top1")
+"""Of TRL's output, those that are one number for each token."""
 
 
-def add_packed_forward(model: Any, backend: Backend) -> None:
+def add_packed_forward(model: Any, backend: Backend, loss_reads: tuple[str, ...] = ("log_probs",)) -> None:
     """Adds `model(packed_row=row)` to a model with TRL's fused head: its fields, each [1, C], for the row's targets.
 
-    Other calls are as before. Wrappers (PEFT, DDP, DeepSpeed) that come later pass the argument through, so that what
-    is called is always the wrapper.
+    With `lean=True` the fields are those of `loss_reads` alone, and the others None. Other calls are as before.
+    Wrappers (PEFT, DDP, DeepSpeed) that come later pass the arguments through, so that what is called is always the
+    wrapper.
     """
     model.set_attn_implementation(IMPLEMENTATION)
     model.base_model.register_forward_hook(_keep_predictors)
-    plain_forward = model.forward
+    all_fields = model.forward
+    add_fused_lm_head(model, outputs=loss_reads)
+    fields_of_loss = model.forward
 
-    def forward(self: Any, *args: Any, packed_row: PackedRow | None = None, **kwargs: Any) -> Any:
+    def forward(self: Any, *args: Any, packed_row: PackedRow | None = None, lean: bool = False, **kwargs: Any) -> Any:
         if packed_row is None:
-            return plain_forward(*args, **kwargs)
+            return all_fields(*args, **kwargs)
         chunked_logprob.TOKEN_CHUNK_SIZE = TILE_TOKENS.get(packed_row.tokens.device.type, _TRL_TILE_TOKENS)
-        with attending(packed_row, backend):
-            return plain_forward(
+        with attending(packed_row, backend), _every_target_is_scored():
+            return (fields_of_loss if lean else all_fields)(
                 input_ids=packed_row.tokens,
                 position_ids=packed_row.positions,
                 shift_labels=packed_row.targets,
@@ -50,6 +58,18 @@ def add_packed_forward(model: Any, backend: Backend) -> None:
             )
 
     model.forward = types.MethodType(forward, model)
+
+
+@contextlib.contextmanager
+def _every_target_is_scored() -> Iterator[None]:
+    """On a GPU TRL asks which labels are not ignored, to compute no others, and waits for the answer. None of a row's
+    targets is; with what is off a GPU TRL scores all."""
+    theirs = trl_utils._use_triton
+    trl_utils._use_triton = lambda device: False
+    try:
+        yield
+    finally:
+        trl_utils._use_triton = theirs
 
 
 def routing(arguments: dict[str, Any]) -> dict[str, Any]:
@@ -82,10 +102,10 @@ class PairGrid:
         return torch.tensor(self.row.branch_lengths).view(-1, 2).T.flatten()
 
     def batch(self) -> dict[str, torch.Tensor]:
-        """`completion_mask`, and stand-ins for what TRL only counts or masks."""
-        lengths = self._lengths
-        place = torch.arange(int(lengths.max()) + 1)
-        mask = ((place > 0) & (place <= lengths[:, None])).long().to(self.row.tokens.device)
+        """`completion_mask`, and stand-ins for what TRL only counts or masks. On the row's device."""
+        lengths, device = self._lengths, self.row.tokens.device
+        place = torch.arange(max(self.row.branch_lengths) + 1)
+        mask = ((place > 0) & (place <= lengths[:, None])).long().to(device, non_blocking=True)
         prompts = 2 * sum(segment.prompt for segment in self.row.segments if segment.branches)
         # TRL counts tokens by summing the attention mask, a pair's prompt twice
         return {
@@ -96,12 +116,11 @@ class PairGrid:
 
     def scatter(self, output: FusedCausalLMOutput) -> FusedCausalLMOutput:
         """The fields [1, C] of a packed forward as TRL expects them, [2 B, L - 1], zero where there is no token."""
-        lengths = self._lengths
+        lengths = self.row.branch_lengths
         pair, side = self.row.branch // 2, self.row.branch % 2
         place = (pair + side * (len(lengths) // 2), self.row.offset)
-        shape = (len(lengths), int(lengths.max()))
-        names = ("log_probs", "entropy", "log_sum_sq_probs", "mean_logits", "is_top1")
-        fields = {name: getattr(output, name) for name in names}
+        shape = (len(lengths), max(lengths))
+        fields = {name: getattr(output, name) for name in FIELDS}
         grids = {
             name: values.new_zeros(shape).index_put(place, values[0])
             for name, values in fields.items()

@@ -7,29 +7,32 @@ micro-batches is the step's.
 from __future__ import annotations
 
 import contextlib
-from collections import defaultdict
-from collections.abc import Callable
+import copy
 from typing import Any
 
 import torch
 from accelerate.utils import DistributedType, is_peft_model
+from transformers.trainer_callback import DefaultFlowCallback, TrainerControl
 
-from zephyr_ray.training.packed_attention import Backend, row_multiple
+from zephyr_ray.training.packed_attention import Backend
 from zephyr_ray.training.packed_check import check_attention, check_packable
+from zephyr_ray.training.packed_layout import PackedRow
 from zephyr_ray.training.packed_logps import add_packed_forward
-from zephyr_ray.training.packed_metrics import StepMeans
+from zephyr_ray.training.packed_metrics import OF_THE_HEAD, Metrics
 from zephyr_ray.training.packing import PackedRankPlan
 from zephyr_ray.training.plan import RankPlan, Slot
+from zephyr_ray.training.prefetch import Prefetched
 from zephyr_ray.training.rows import Rows
 
-Weigh = Callable[[dict[str, Any]], dict[str, int]]
-Collate = Callable[[list[dict[str, Any]], int, int], dict[str, Any]]
+STEPS_AHEAD = 2
+"""How many steps' micro-batches are prepared, at most, while one is trained on."""
 
 
 class PackedSteps:
     """Goes before a planned trainer among a class's bases. Set `rows` and the plan with `follow`.
 
-    A micro-batch is a dict with its `packed_row` and per row of the plan (a pair, a dialogue) `loss_scale` and `row`.
+    A micro-batch is a dict with its `packed_row` and what else the loss reads, what the plan says (`plan_of`), and what
+    its metrics count (`counted`).
     """
 
     rows: Rows
@@ -37,59 +40,92 @@ class PackedSteps:
     model: Any
     accelerator: Any
     args: Any
+    state: Any
+    unlogged: Metrics
+    backend: Backend
+    lean: bool = False
+    """Whether the head computes what the loss reads alone: the step that runs is not logged."""
     _metrics: Any
     _total_train_tokens: int
-    backend: Backend
-    align: int
-    collate: Collate
-    """Rows, and the multiples at which the packed row ends and a pair starts in it -> a micro-batch. Static."""
-    weights: Weigh
-    """A micro-batch -> what its metrics count, by what they are means of (`packed_metrics`). A static method."""
+    _prefetched: Prefetched | None = None
 
-    def follow(
-        self, rows: Rows, rank_plan: RankPlan | PackedRankPlan, backend: Backend = "sdpa", align: int = 1
-    ) -> None:
+    def collate(self, rows: list[dict[str, Any]]) -> dict[str, Any]:
+        """Rows -> a micro-batch, on the CPU. Runs in a thread."""
+        raise NotImplementedError
+
+    def loss_reads(self) -> tuple[str, ...]:
+        """The fields of the head that the loss reads."""
+        return ("log_probs",)
+
+    def items_in_step(self, micro_batches: list[dict[str, Any]]) -> torch.Tensor | None:
+        """What the loss of a step is divided by, over all ranks, where it is not a mean over micro-batches."""
+        return None
+
+    def follow(self, rows: Rows, rank_plan: RankPlan | PackedRankPlan, backend: Backend = "sdpa") -> None:
         super().follow(rows, rank_plan)  # type: ignore[misc]
-        self.backend, self.align = backend, align
+        self.backend, self.unlogged = backend, Metrics(self.accelerator.device)
         model = self.model.get_base_model() if is_peft_model(self.model) else self.model
         check_packable(model.config, type(model), rows.longest_sequence())
         device = self.accelerator.device
         if device.type == "cuda" and backend != "sdpa":
             narrow = torch.bfloat16 if self.args.bf16 else torch.float32
             check_attention(model.config, backend, device, narrow)
-        add_packed_forward(model, backend)
+        add_packed_forward(model, backend, self.loss_reads())
 
     def get_train_dataloader(self) -> torch.utils.data.DataLoader:
         """An optimizer step's micro-batches at a time, over the whole run: the trainer sees it as one epoch."""
-        multiple = row_multiple(self.backend)
         return torch.utils.data.DataLoader(
             _MicroBatches(self.rows),
             batch_sampler=self.rank_plan,
-            collate_fn=lambda step: {"micro_batches": [self.collate(rows, multiple, self.align) for rows in step]},
+            collate_fn=lambda step: {"micro_batches": [self.collate(rows) for rows in step]},
+            pin_memory=self.accelerator.device.type == "cuda",
         )
 
-    def items_in_step(self, micro_batches: list[dict[str, Any]]) -> int | None:
-        """What the loss of a step is divided by, over all ranks, where it is not a mean over micro-batches."""
-        return None
+    def get_batch_samples(self, epoch_iterator: Any, num_batches: int, device: Any) -> Any:
+        """As the trainer's, from steps that were prepared while those before them ran: partitioned, read, laid out and
+        pinned. Nothing random and no collective is part of it."""
+        if self._prefetched is None or self._prefetched.source is not epoch_iterator:
+            self._close()
+            self._prefetched = Prefetched(epoch_iterator, STEPS_AHEAD)
+        return super().get_batch_samples(self._prefetched, num_batches, device)  # type: ignore[misc]
+
+    def train(self, *args: Any, **kwargs: Any) -> Any:
+        try:
+            return super().train(*args, **kwargs)  # type: ignore[misc]
+        finally:
+            self._close()
+
+    def _close(self) -> None:
+        if self._prefetched is not None:
+            self._prefetched.close()
+            self._prefetched = None
+
+    def _prepare_input(self, data: Any) -> Any:
+        if isinstance(data, PackedRow):
+            return data.to(self.args.device)
+        return super()._prepare_input(data)  # type: ignore[misc]
 
     def training_step(self, model: Any, inputs: dict[str, Any], num_items_in_batch: Any = None) -> torch.Tensor:
         """Accumulates the step's gradients. They are reduced over ranks at the last micro-batch, where DDP and ZeRO-1
         wait for it; ZeRO-2 and 3 reduce at each and are told which one ends the step."""
         micro_batches = inputs["micro_batches"]
         self.current_gradient_accumulation_steps = len(micro_batches)
-        items = self.items_in_step(micro_batches)
-        means, logged = StepMeans(), self._metrics["train"]
-        tokens_before, losses = self._total_train_tokens, []
+        self.lean = not self._is_logged()
+        items, weights = self.items_in_step(micro_batches), [batch.pop("counted") for batch in micro_batches]
+        tokens_before, found, losses = self._total_train_tokens, [], []
         for number, batch in enumerate(micro_batches, start=1):
-            self._metrics["train"] = defaultdict(list)
-            weight = self.weights(batch)
             with self._gradients_of(model, last=number == len(micro_batches)):
                 losses.append(super().training_step(model, batch, items))  # type: ignore[misc]
-            self._metrics["train"].pop("num_tokens")
-            means.add(self._metrics["train"], weight)
-        self._metrics["train"] = logged
-        self._log_step(means, self._total_train_tokens - tokens_before, tokens_before)
+            found.append(self._taken_metrics())
+            self._total_train_tokens = tokens_before  # what TRL has added lies on the device
+        self.unlogged.add_step(found, weights, sum(weight["num_tokens"] for weight in weights))
         return torch.stack(losses).sum()
+
+    def _is_logged(self) -> bool:
+        """Whether the step that runs ends with a log, by the trainer's own rule."""
+        after = copy.copy(self.state)
+        after.global_step += 1
+        return bool(DefaultFlowCallback().on_step_end(self.args, after, TrainerControl()).should_log)
 
     def _gradients_of(self, model: Any, last: bool) -> contextlib.AbstractContextManager[None]:
         accelerator = self.accelerator
@@ -99,19 +135,34 @@ class PackedSteps:
         no_sync: contextlib.AbstractContextManager[None] = accelerator.no_sync(model)
         return no_sync
 
-    def _log_step(self, means: StepMeans, tokens: int, tokens_before: int) -> None:
-        accelerator = self.accelerator
-        means.add({"num_tokens": [float(tokens)]}, {"pairs": 1})
-        total = means.over_ranks(accelerator)
-        self._total_train_tokens = tokens_before + round(total.pop("num_tokens") * accelerator.num_processes)
-        for name, value in total.items():
-            self._metrics["train"][name].append(value)
-        self._metrics["train"]["num_tokens"] = [self._total_train_tokens]
+    def _taken_metrics(self) -> dict[str, torch.Tensor]:
+        """What TRL has noted of a micro-batch, less what was not computed and what is counted here, taken from it."""
+        left_out = {"num_tokens"} | (OF_THE_HEAD if self.lean else set())
+        found = {name: value for name, (value,) in self._metrics["train"].items() if name not in left_out}
+        self._metrics["train"].clear()
+        return found
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """As TRL's, which averages its metrics over steps."""
+        if self.unlogged.steps:
+            means, tokens = self.unlogged.over_ranks(self.accelerator)
+            self._total_train_tokens += tokens
+            self._metrics["train"].update(means, num_tokens=[self._total_train_tokens])
+        super().log(logs, start_time)  # type: ignore[misc]
 
 
-def counts(batch: dict[str, Any]) -> bool:
-    """Whether a micro-batch is part of the step; a filler only keeps the ranks in step."""
-    return float(batch["loss_scale"][0]) > 0
+def counted(weights: dict[str, int], tokens: torch.Tensor, loss_scale: float) -> dict[str, Any]:
+    """What a micro-batch's metrics count, and as TRL sums it the number of its tokens: nothing where it is a filler,
+    which only keeps the ranks in step.
+
+    Args:
+        weights: What each metric is a mean of (`packed_metrics`).
+        tokens: int64 [1].
+        loss_scale: The plan's.
+    """
+    tokens = tokens * (loss_scale > 0)
+    found = {**weights, "num_tokens": int(tokens)}
+    return {"attention_mask": tokens, "counted": {name: count * (loss_scale > 0) for name, count in found.items()}}
 
 
 class _MicroBatches(torch.utils.data.Dataset):

@@ -10,19 +10,27 @@ from typing import Any
 
 import torch
 
+from zephyr_ray.training.packed_attention import Backend, row_multiple
 from zephyr_ray.training.packed_layout import PackedRow, pack
 from zephyr_ray.training.packed_logps import PairGrid, routing
-from zephyr_ray.training.packed_metrics import of_this_rank, pair_weights
-from zephyr_ray.training.packed_steps import PackedSteps, counts
-from zephyr_ray.training.trainers import PlannedDPOTrainer
+from zephyr_ray.training.packed_metrics import for_metrics, of_this_rank, pair_weights
+from zephyr_ray.training.packed_steps import PackedSteps, counted
+from zephyr_ray.training.packing import PackedRankPlan
+from zephyr_ray.training.plan import RankPlan
+from zephyr_ray.training.rows import Rows
+from zephyr_ray.training.trainers import PlannedDPOTrainer, plan_of
+
+_REFERENCES = ("ref_chosen_logps", "ref_rejected_logps")
 
 
 def collate_packed(pairs: list[dict[str, Any]], multiple: int = 1, align: int = 1) -> dict[str, Any]:
-    """A micro-batch: its pairs in one row, and per pair the reference log-probs [B] and the plan's columns [B]."""
-    columns = ("ref_chosen_logps", "ref_rejected_logps", "loss_scale", "row")
-    return {"packed_row": pack_pairs(pairs, multiple, align)} | {
-        name: torch.tensor([pair[name] for pair in pairs]) for name in columns
-    }
+    """A micro-batch: its pairs in one row, what TRL counts and masks, and per pair the reference log-probs [B]; what
+    the plan says of it as plain numbers."""
+    row, plan = pack_pairs(pairs, multiple, align), plan_of(pairs)
+    batch = PairGrid(row).batch()
+    counts = counted(pair_weights(row), batch["attention_mask"], plan["loss_scale"])
+    references = {name: torch.tensor([pair[name] for pair in pairs]) for name in _REFERENCES}
+    return {"packed_row": row, **batch, **references, **counts, **plan}
 
 
 def pack_pairs(pairs: list[dict[str, Any]], multiple: int = 1, align: int = 1) -> PackedRow:
@@ -34,22 +42,28 @@ def pack_pairs(pairs: list[dict[str, Any]], multiple: int = 1, align: int = 1) -
 class PackedDPOTrainer(PackedSteps, PlannedDPOTrainer):
     """TRL's DPO where each prompt is computed once, without padding."""
 
-    collate = staticmethod(collate_packed)
+    align = 1
 
-    @staticmethod
-    def weights(batch: dict[str, Any]) -> dict[str, int]:
-        return pair_weights(batch["packed_row"], counts(batch))
+    def follow(
+        self, rows: Rows, rank_plan: RankPlan | PackedRankPlan, backend: Backend = "sdpa", align: int = 1
+    ) -> None:
+        """As `PackedSteps.follow`; `align` is the multiple at which a pair starts in its row."""
+        super().follow(rows, rank_plan, backend)
+        self.align = align
+
+    def collate(self, rows: list[dict[str, Any]]) -> dict[str, Any]:
+        return collate_packed(rows, row_multiple(self.backend), self.align)
+
+    def loss_reads(self) -> tuple[str, ...]:
+        return ("log_probs", "log_sum_sq_probs") if self.use_weighting else ("log_probs",)
 
     def compute_loss(
         self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
-        row: PackedRow = inputs.pop("packed_row").to(self.accelerator.device)
-        grid = PairGrid(row)
-        batch = grid.batch()
-        batch["attention_mask"] = batch["attention_mask"] * counts(inputs)  # TRL only sums it: a filler adds no tokens
+        grid = PairGrid(inputs.pop("packed_row"))
 
         def packed_model(**padded: Any) -> Any:
-            return grid.scatter(model(packed_row=row, **routing(padded)))
+            return for_metrics(grid.scatter(model(packed_row=grid.row, lean=self.lean, **routing(padded))))
 
         with of_this_rank(self.accelerator):
-            return super().compute_loss(packed_model, {**inputs, **batch})
+            return super().compute_loss(packed_model, inputs)

@@ -53,15 +53,24 @@ class PlannedMixin:
         none: in bfloat16 a reference log-prob of 300 nats would lose up to 1 of them, a loss scale 0.4 %.
         """
         if isinstance(data, torch.Tensor):
-            return data.to(self.args.device)  # type: ignore[attr-defined]
+            return data.to(self.args.device, non_blocking=True)  # type: ignore[attr-defined]
         return super()._prepare_input(data)  # type: ignore[misc]
 
+    def _clip_grad_norm(self, model: Any) -> Any:
+        """As the trainer's. DeepSpeed has clipped; accelerate would wait for its norm at each step."""
+        if self.is_deepspeed_enabled:  # type: ignore[attr-defined]
+            return model.get_global_grad_norm()
+        return super()._clip_grad_norm(model)  # type: ignore[misc]
+
+    def _get_grad_norm(self, model: Any, grad_norm: Any = None) -> Any:
+        """As the trainer's, which under DeepSpeed waits for the norm too. It is read where it is logged."""
+        return super()._get_grad_norm(model) if grad_norm is None else grad_norm  # type: ignore[misc]
+
     def _take_slots(self, inputs: dict[str, Any]) -> float:
-        """Removes the plan's columns from a batch, counts its rows and returns its loss scale."""
-        scale = float(inputs.pop("loss_scale")[0])
-        rows = inputs.pop("row")
+        """Removes from a batch what the plan says of it (`plan_of`), counts its rows and returns its loss scale."""
+        scale, rows = inputs.pop("loss_scale"), inputs.pop("row")
         if scale > 0 and self.model.training:  # type: ignore[attr-defined]
-            np.add.at(self.seen, rows.cpu().numpy(), 1)
+            np.add.at(self.seen, rows, 1)
         return scale
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
@@ -151,14 +160,18 @@ def _gather_uneven(accelerator: Any) -> Callable[[torch.Tensor], torch.Tensor]:
 
 
 def _collate(collator: Callable[[list[dict[str, Any]]], dict[str, Any]]) -> Callable[[list[dict[str, Any]]], Any]:
-    """TRL's collator, with the plan's columns carried along and nothing to learn in filler rows."""
+    """TRL's collator, with what the plan says carried along and nothing to learn in filler rows."""
 
     def collate(rows: list[dict[str, Any]]) -> dict[str, Any]:
-        batch = collator(rows)
-        batch["loss_scale"] = torch.tensor([row["loss_scale"] for row in rows])
-        batch["row"] = torch.tensor([row["row"] for row in rows])
-        if "labels" in batch:
-            batch["labels"][batch["loss_scale"] == 0] = IGNORED
+        batch = {**collator(rows), **plan_of(rows)}
+        if "labels" in batch and batch["loss_scale"] == 0:
+            batch["labels"][:] = IGNORED
         return batch
 
     return collate
+
+
+def plan_of(rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """What the plan says of a micro-batch, never on the device: its `loss_scale` (a float, one for all of its rows),
+    and which rows it has (`row`, a list)."""
+    return {"loss_scale": rows[0]["loss_scale"], "row": [row["row"] for row in rows]}

@@ -6,10 +6,12 @@ import numpy as np
 import pytest
 import torch
 from trl.kernels import chunked_logprob
+from trl.trainer import utils as trl_utils
 from trl.trainer.utils import add_fused_lm_head
 
 from tests.oracles.dpo import sequence_logp
 from tests.unit.training.packed import CONFIGS, make_model, make_pairs
+from tests.unit.training.read_backs import ReadBacks
 from zephyr_ray.training import packed_logps
 from zephyr_ray.training.packed_attention import FlexAttention, SegmentAttention, flash_sequences, packed_attention
 from zephyr_ray.training.packed_layout import pack, visible
@@ -170,3 +172,44 @@ def test_flash_sequences_are_the_dense_rule() -> None:
             seen[query + place, index[key : key + width - count + place + 1]] = True
         query, key = query + count, key + width
     assert torch.equal(seen, visible(row.segments))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_lean_head_changes_no_log_prob_and_no_gradient(dtype: torch.dtype) -> None:
+    """Every digit of them; what it leaves out is None."""
+    plain, row = make_model("mistral").to(dtype), pack_pairs(make_pairs(4, 3))
+    found = []
+    for lean in (False, True):
+        model = copy.deepcopy(plain)
+        add_fused_lm_head(model, outputs=FIELDS)
+        add_packed_forward(model, "sdpa", ("log_probs", "log_sum_sq_probs"))
+        output = model(packed_row=row, lean=lean)
+        assert [getattr(output, name) is None for name in ("entropy", "mean_logits", "is_top1")] == [lean] * 3
+        found.append([output.log_probs.detach(), output.log_sum_sq_probs, gradient(model, output.log_probs[0])])
+    for whole, part in zip(*found, strict=True):
+        assert torch.equal(whole, part)
+
+
+@pytest.mark.parametrize(("dtype", "atol"), [(torch.float32, 1e-5), (torch.bfloat16, 0.05)])
+def test_scoring_some_targets_changes_none_of_them(dtype: torch.dtype, atol: float) -> None:
+    model, row = packed(make_model("mistral").to(dtype)), pack_pairs(make_pairs(4, 3))
+    chosen = torch.arange(row.targets.numel()) % 3 == 1
+    with torch.no_grad():
+        some, every = (model(packed_row=each).log_probs for each in (row.scoring(chosen), row))
+    torch.testing.assert_close(some, every[:, chosen], atol=atol, rtol=0)
+    assert every.std() > 1
+
+
+def test_a_gpus_path_of_trls_head_scores_every_target(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where TRL sees a GPU it picks the targets that are not ignored, and waits for them. A row has no others."""
+    model, row = packed(make_model("mistral")), pack_pairs(make_pairs(4, 3))
+    with torch.no_grad():
+        expected = model(packed_row=row).log_probs
+        monkeypatch.setattr(trl_utils, "_use_triton", lambda device: True)
+        with ReadBacks() as ours:
+            log_probs = model(packed_row=row).log_probs
+        with ReadBacks() as trls:
+            ids = torch.tensor([[5, 6, 7]])
+            model(input_ids=ids, labels=ids, use_cache=False, fused_lm_head=True)
+    assert torch.equal(log_probs, expected)
+    assert ours.found.total() == 0 < trls.found.total()

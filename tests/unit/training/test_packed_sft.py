@@ -72,13 +72,17 @@ def test_a_row_holds_dialogues_and_their_labels() -> None:
     row = pack_dialogues([first, {"input_ids": [8, 9], "labels": [8, 9]}])
     assert row.tokens.tolist() == [[5, 6, 7, 8, 9]]
     assert row.positions.tolist() == [[0, 1, 2, 0, 1]]
-    assert row.targets.tolist() == [[6, IGNORED, 9]]
-    assert row.predictors.tolist() == [0, 1, 3]
+    assert row.targets.tolist() == [[6, 9]]
+    assert row.predictors.tolist() == [0, 3]
+    assert (row.branch.tolist(), row.offset.tolist()) == ([0, 1], [0, 0])
 
 
 def test_a_filler_learns_nothing() -> None:
     filler = {"input_ids": [5, 6, 7], "labels": [5, 6, 7], "loss_scale": 0.0, "row": 0}
-    assert set(collate_dialogues([filler])["packed_row"].targets.flatten().tolist()) == {IGNORED}
+    batch = collate_dialogues([filler])
+    assert batch["packed_row"].tokens.tolist() == [[5, 6, 7]]
+    assert batch["packed_row"].targets.shape == (1, 0)
+    assert batch["attention_mask"].tolist() == [0]
 
 
 def test_a_dialogue_of_one_token_is_kept() -> None:
