@@ -21,17 +21,17 @@ def _compiled() -> Any:
 
 def compiled_flex(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, **how: Any) -> torch.Tensor:
     """`flex_attention`, compiled as on a GPU."""
-    return _Differentiable.apply(_compiled(), query, key, value, how)  # type: ignore[no-any-return, no-untyped-call]
+    return _Differentiable.apply(_compiled(), query, key, value, how)
 
 
 def plain_flex(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, **how: Any) -> torch.Tensor:
     """`flex_attention`, not compiled."""
-    return _Differentiable.apply(flex_attention, query, key, value, how)  # type: ignore[no-any-return, no-untyped-call]
+    return _Differentiable.apply(flex_attention, query, key, value, how)
 
 
 class _Differentiable(torch.autograd.Function):
     @staticmethod
-    def forward(  # type: ignore[override]
+    def forward(
         context: Any, kernel: Any, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, how: dict[str, Any]
     ) -> torch.Tensor:
         context.save_for_backward(query, key, value)
@@ -40,7 +40,7 @@ class _Differentiable(torch.autograd.Function):
         return out
 
     @staticmethod
-    def backward(context: Any, upstream: torch.Tensor) -> tuple[torch.Tensor | None, ...]:  # type: ignore[override]
+    def backward(context: Any, upstream: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         leaves = [states.detach().requires_grad_() for states in context.saved_tensors]
         with torch.enable_grad():
             out = _defined(*leaves, **context.how)
