@@ -99,7 +99,8 @@ class Training(Section):
     """Packed: a pair or dialogue of more than `tokens_per_micro_batch` is a forward pass alone, or is refused."""
     packed_attention: Literal["auto", "sdpa", "flex", "flash"] = compute("auto")
     """Packed: sdpa (torch, a call per completion), flex (FlexAttention), flash (the package flash-attn).
-    auto: sdpa on a CPU; on a GPU flash where it is installed, else flex, or sdpa where flex does not compile."""
+    auto: sdpa on a CPU; on a GPU flash where it is installed, else flex, or sdpa where flex does not compile. All know
+    sliding windows and capped scores; sdpa multiplies capped ones out, which takes memory."""
     micro_batch: int = compute(8, ge=1)
     """Padded, and SFT with `packing`: rows (pairs in DPO) per forward pass of one worker; the rest of the global batch
     is accumulated."""

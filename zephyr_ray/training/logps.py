@@ -33,10 +33,11 @@ def reference_scorer(recipe: Recipe, source: ModelSource, device: str) -> Packed
     """The frozen reference of a DPO run on a device, in the arithmetic in which the policy will be trained.
 
     Raises:
-        UserError: The model does not load, or packed log-probs are not those of plain sequences.
+        UserError: The model does not load, packed log-probs are not those of plain sequences, or padded ones would not
+            be the model's.
     """
     from zephyr_ray.chat_template import load_tokenizer
-    from zephyr_ray.training.model import load_for_training, whole_weights
+    from zephyr_ray.training.model import check_caps_are_kept, load_for_training, whole_weights
 
     training = recipe.dpo.training
     computing, ld_alpha = arithmetic(recipe.model, training), training.trl.get("ld_alpha")
@@ -51,6 +52,7 @@ def reference_scorer(recipe: Recipe, source: ModelSource, device: str) -> Packed
         dtype = getattr(torch, computing.dtype)
         backend = working_backend(training.packed_attention, device, model.config, dtype)
         return PackedScorer(model, ld_alpha, training.tokens_per_micro_batch, backend, computing.autocast)
+    check_caps_are_kept(model.config, recipe.model.attn_implementation)
     pad = load_tokenizer(source.local(), recipe.chat, source.revision).pad_token_id
     return PaddedScorer(model, ld_alpha, pad, computing.autocast, training.trl.get("pad_to_multiple_of"))
 

@@ -34,7 +34,14 @@ from zephyr_ray.training.callbacks import (
 from zephyr_ray.training.export import write_checkpoint
 from zephyr_ray.training.first_step import TOLERANCE, FirstStepGuard
 from zephyr_ray.training.job import TrainJob
-from zephyr_ray.training.model import device_for, load_for_training, lora_config, whole_weights, widen_trained
+from zephyr_ray.training.model import (
+    check_caps_are_kept,
+    device_for,
+    load_for_training,
+    lora_config,
+    whole_weights,
+    widen_trained,
+)
 from zephyr_ray.training.packed_attention import segment_multiple
 from zephyr_ray.training.packed_backend import working_backend
 from zephyr_ray.training.packed_sft import PackedSFTTrainer
@@ -124,13 +131,15 @@ def make_trainer(
     computing, lora = arithmetic(recipe.model, training), recipe.model.lora
     dtype = getattr(torch, computing.dtype)
     weights = whole_weights(source.local(), source.revision)
+    config = AutoConfig.from_pretrained(weights)
     rank_plan: PackedRankPlan | RankPlan
     if packed:
-        backend = working_backend(training.packed_attention, device, AutoConfig.from_pretrained(weights), dtype)
+        backend = working_backend(training.packed_attention, device, config, dtype)
         # Where log-probs have to meet a reference's, a pair must compute alike in any row.
         align = segment_multiple(backend, dtype) if stage == "dpo" else 1
         rank_plan = packed_plan(plan, rank, world_size, table, training, stage, align)
     else:
+        check_caps_are_kept(config, recipe.model.attn_implementation)
         rank_plan = RankPlan(plan, rank, world_size, training.micro_batch)
     # Before the model is loaded: under ZeRO-3 its weights are then read in shards.
     args = training_arguments(stage, section, rank_plan, recipe.run.seed, folder, device, dtype)

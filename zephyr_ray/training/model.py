@@ -68,6 +68,20 @@ def load_model(folder: str, section: ModelSection, dtype: torch.dtype, *, quanti
     return model
 
 
+def check_caps_are_kept(config: Any, attn_implementation: str) -> None:
+    """Refuses transformers' sdpa for a model with capped attention scores: it leaves the caps out without a word.
+
+    Raises:
+        UserError: Naming the setting.
+    """
+    config = config.get_text_config()
+    if attn_implementation == "sdpa" and getattr(config, "attn_logit_softcapping", None) is not None:
+        raise UserError(
+            f"model.attn_implementation=sdpa leaves out the caps on attention scores (attn_logit_softcapping) that a "
+            f"model of type {config.model_type} has; set model.attn_implementation=eager, or training.engine=packed"
+        )
+
+
 def _restore_buffers(model: Any) -> None:
     """Gives a model that was made under ZeRO-3 what it computes of its configuration as a plain load has it.
 

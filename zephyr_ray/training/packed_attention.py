@@ -1,7 +1,7 @@
 """Reads the segments of a packed row -> attention in which a token sees its prompt and its own branch, exactly.
 
 Registered in transformers' attention interface, so that any decoder that uses the interface works as it is. No backend
-builds a dense mask, and none computes blocks of it that are empty:
+builds a dense mask of the row, and none computes blocks of it that are empty:
 
 - sdpa: torch's own attention, one call for each branch. On a CPU 4.9 times faster (forward and backward) than one call
   with a dense mask, at 2,540 tokens in four pairs. Merging the prompt's part and the branch's own by their log-sum-exps
@@ -9,6 +9,10 @@ builds a dense mask, and none computes blocks of it that are empty:
 - flex: FlexAttention with a block mask made from the segments; compiled once for all lengths.
 - flash: flash-attn's kernel for sequences of different lengths, where it is installed: queries are the row as it lies,
   keys are gathered so that each branch has its prompt before it.
+
+A layer's window comes with the mask that the model asks for, one for each kind of its layers; flex and flash leave out
+what it hides, sdpa masks it. Capped scores (`softcap`) are flex's and flash's own; torch's attention has none, and sdpa
+multiplies them out, branch by branch.
 """
 
 from __future__ import annotations
@@ -33,16 +37,22 @@ from zephyr_ray.training.packed_layout import PackedRow, Segment, pieces
 Backend = Literal["sdpa", "flex", "flash"]
 IMPLEMENTATION = "zephyr_ray_packed"
 # What a model may hand to its attention that none of the backends computes.
-_UNKNOWN = ("softcap", "s_aux", "position_bias")
+_UNKNOWN = ("s_aux", "position_bias")
 
 
 class Attend(Protocol):
-    """Attention over one packed row: query [1, H, T, D], key and value [1, G, T, D] -> [1, H, T, D]."""
+    """Attention over one packed row: query [1, H, T, D], key and value [1, G, T, D] -> [1, H, T, D].
 
-    longest: int
+    Scores are capped to -softcap .. softcap, by the hyperbolic tangent, where there is one.
+    """
 
     def __call__(
-        self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scale: float | None
+        self,
+        query: torch.Tensor,
+        key: torch.Tensor,
+        value: torch.Tensor,
+        scale: float | None,
+        softcap: float | None = None,
     ) -> torch.Tensor: ...
 
 
@@ -108,30 +118,36 @@ class SegmentAttention:
     The row is cut with `split`, whose backward is one copy; a slice for each branch would fill a row of zeros each.
     Keys of grouped heads are repeated: torch's own grouping took 1.15 times as long on a CPU, whose threads share the
     backward out by groups, and on a GPU it has no fast kernel with a mask.
+
+    What a sequence is computed with depends on its own length and window alone, never on the rest of the row.
     """
 
-    def __init__(self, row: PackedRow, device: torch.device):
-        self.longest = row.longest
+    def __init__(self, row: PackedRow, device: torch.device, window: int | None = None):
         self.segments = row.segments
         self.parts = [length for segment in row.segments for length in _parts(segment)]
-        self.masks = [
-            [_later_mask(segment.prompt, tokens, device) for tokens in _parts(segment)[1:]] for segment in row.segments
-        ]
+        self.plans = [_plans(segment, window, device) for segment in row.segments]
 
     def __call__(
-        self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scale: float | None
+        self,
+        query: torch.Tensor,
+        key: torch.Tensor,
+        value: torch.Tensor,
+        scale: float | None,
+        softcap: float | None = None,
     ) -> torch.Tensor:
-        attention = functools.partial(scaled_dot_product_attention, scale=scale)
+        attention: Any = functools.partial(scaled_dot_product_attention, scale=scale)
+        if softcap is not None:
+            attention = functools.partial(capped_attention, scale=scale, softcap=softcap)
         groups = query.shape[1] // key.shape[1]
         states = (query, repeat_kv(key, groups), repeat_kv(value, groups))
         parts = zip(*(tensor.split(self.parts, dim=2) for tensor in states), strict=True)
         seen = []
-        for segment, masks in zip(self.segments, self.masks, strict=True):
+        for segment, (first_mask, later) in zip(self.segments, self.plans, strict=True):
             first = next(parts)
-            seen.append(attention(first[0], first[1], first[2], is_causal=True))
-            prompt = [states[:, :, : segment.prompt] for states in first]
-            for mask in masks:
+            seen.append(attention(*first, attn_mask=first_mask, is_causal=first_mask is None))
+            for kept, mask in later:
                 own = next(parts)
+                prompt = [states[:, :, segment.prompt - kept : segment.prompt] for states in first]
                 keys, values = (torch.cat(states, dim=2) for states in zip(prompt[1:], own[1:], strict=True))
                 if mask is None:
                     queries = torch.cat([prompt[0], own[0]], dim=2)
@@ -147,30 +163,88 @@ def _parts(segment: Segment) -> list[int]:
     return [segment.prompt + sum(segment.branches[:1]), *(tokens for tokens in segment.branches[1:] if tokens)]
 
 
-def _later_mask(prompt: int, tokens: int, device: torch.device) -> torch.Tensor | None:
-    """[tokens, prompt + tokens] for a branch that is not its prompt's first; None where to attend from the prompt anew,
-    causally and without a mask, costs less than the half of the branch's own square that a mask leaves to compute.
+def _plans(
+    segment: Segment, window: int | None, device: torch.device
+) -> tuple[torch.Tensor | None, list[tuple[int, torch.Tensor | None]]]:
+    """A mask of the first part, None for a causal one; and for every other branch how many of its prompt's last tokens
+    it attends to, and its mask after them.
 
-    On a CPU a masked product took 0.74 of the time of a causal one for each query and key that it computes.
+    A branch's mask is None where to attend from the prompt anew, causally and without a mask, costs less than the half
+    of the branch's own square that a mask leaves to compute. On a CPU a masked product took 0.74 of the time of a
+    causal one for each query and key that it computes.
     """
-    if 2 * prompt < tokens:
-        return None
-    return torch.ones(tokens, prompt + tokens, dtype=torch.bool, device=device).tril(prompt)
+    first, *later = _parts(segment)
+    plans: list[tuple[int, torch.Tensor | None]] = []
+    for tokens in later:
+        if window is not None and window < segment.prompt + tokens:
+            kept = min(segment.prompt, window - 1)
+            plans.append((kept, _mask(kept, tokens, window, device)))
+        elif 2 * segment.prompt < tokens:
+            plans.append((segment.prompt, None))
+        else:
+            plans.append((segment.prompt, _mask(segment.prompt, tokens, None, device)))
+    return None if window is None or window >= first else _mask(0, first, window, device), plans
+
+
+def _mask(before: int, tokens: int, window: int | None, device: torch.device) -> torch.Tensor:
+    """bool [tokens, before + tokens] for tokens that follow so many others."""
+    causal = torch.ones(tokens, before + tokens, dtype=torch.bool, device=device).tril(before)
+    return causal if window is None else causal.triu(before + 1 - window)
+
+
+def capped_attention(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attn_mask: torch.Tensor | None = None,
+    is_causal: bool = False,
+    *,
+    scale: float | None,
+    softcap: float,
+) -> torch.Tensor:
+    """Torch's `scaled_dot_product_attention` with capped scores, which it holds as a whole: transformers' eager way."""
+    scores = query @ key.transpose(2, 3) * (query.shape[-1] ** -0.5 if scale is None else scale)
+    scores = softcap * torch.tanh(scores / softcap)
+    if is_causal:
+        attn_mask = _mask(0, query.shape[2], None, query.device)
+    if attn_mask is not None:
+        scores = scores.masked_fill(~attn_mask, torch.finfo(scores.dtype).min)
+    return scores.softmax(dim=-1, dtype=torch.float32).to(value.dtype) @ value
 
 
 class FlexAttention:
     """FlexAttention over blocks of 128 tokens. Compiled with symbolic lengths: a fixed shape compiles anew for each."""
 
-    def __init__(self, row: PackedRow, device: torch.device):
-        self.longest = row.longest
-        self.mask = block_mask(row.segments, device)
+    def __init__(self, row: PackedRow, device: torch.device, window: int | None = None):
+        self.mask = block_mask(row.segments, device, window)
 
     def __call__(
-        self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scale: float | None
+        self,
+        query: torch.Tensor,
+        key: torch.Tensor,
+        value: torch.Tensor,
+        scale: float | None,
+        softcap: float | None = None,
     ) -> torch.Tensor:
         kernel = _compiled_flex() if query.is_cuda else _plain_flex()
+        capped = None if softcap is None else _capped(softcap)
         grouped = query.shape[1] != key.shape[1]
-        return kernel(query, key, value, block_mask=self.mask, scale=scale, enable_gqa=grouped)
+        return kernel(query, key, value, score_mod=capped, block_mask=self.mask, scale=scale, enable_gqa=grouped)
+
+
+@functools.cache
+def _capped(softcap: float) -> Callable[..., torch.Tensor]:
+    """FlexAttention's rule on scores.
+
+    The bound is kept as text: of a number in a closure torch.compile makes an input of the kernel where shapes are
+    dynamic, which FlexAttention does not compile with.
+    """
+    bound = repr(softcap)
+
+    def cap(score: torch.Tensor, batch: Any, head: Any, query: Any, key: Any) -> torch.Tensor:
+        return float(bound) * torch.tanh(score / float(bound))
+
+    return cap
 
 
 def _plain_flex() -> Any:
@@ -187,21 +261,31 @@ def _compiled_flex() -> Any:
 class FlashAttention:
     """flash-attn's varlen kernel. Its causal mask is aligned at the lower right, as a branch after its prompt needs."""
 
-    def __init__(self, row: PackedRow, device: torch.device):
-        self.longest = row.longest
+    def __init__(self, row: PackedRow, device: torch.device, window: int | None = None):
+        self.window = window
         queries, keys, index = flash_sequences(row.segments)
         self.index = index.to(device, non_blocking=True)
         self.bounds = tuple(_bounds(lengths).to(device, non_blocking=True) for lengths in (queries, keys))
         self.most = max(queries), max(keys)
 
     def __call__(
-        self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scale: float | None
+        self,
+        query: torch.Tensor,
+        key: torch.Tensor,
+        value: torch.Tensor,
+        scale: float | None,
+        softcap: float | None = None,
     ) -> torch.Tensor:
         from flash_attn import flash_attn_varlen_func
 
         tokens_first = [states[0].transpose(0, 1) for states in (query, key, value)]
         tokens_first[1:] = [states.index_select(0, self.index) for states in tokens_first[1:]]
-        out = flash_attn_varlen_func(*tokens_first, *self.bounds, *self.most, softmax_scale=scale, causal=True)
+        options: dict[str, Any] = {"softmax_scale": scale, "causal": True}
+        if self.window is not None:
+            options["window_size"] = (self.window - 1, 0)  # how many tokens before and after its own a query sees
+        if softcap is not None:
+            options["softcap"] = softcap
+        out = flash_attn_varlen_func(*tokens_first, *self.bounds, *self.most, **options)
         return out.transpose(0, 1)[None]
 
 
@@ -231,12 +315,13 @@ BACKENDS: dict[Backend, Any] = {"sdpa": SegmentAttention, "flex": FlexAttention,
 
 
 def packed_mask(*args: Any, **kwargs: Any) -> Any:
-    """transformers' mask function: what every layer gets as its attention mask. Made once per forward pass."""
+    """transformers' mask function: what layers get as their attention mask. Made once per forward pass for each kind of
+    layers; `local_size` is the window of sliding ones (0 is none, which Qwen2-MoE has)."""
     active = _active.get()
     if active is None:
         return sdpa_mask(*args, **kwargs)
     row, backend = active
-    return BACKENDS[backend](row, kwargs["device"])
+    return BACKENDS[backend](row, kwargs["device"], kwargs.get("local_size") or None)
 
 
 def packed_attention(
@@ -247,18 +332,24 @@ def packed_attention(
     attention_mask: Any,
     scaling: float | None = None,
     dropout: float = 0.0,
+    softcap: float | None = None,
     **kwargs: Any,
 ) -> tuple[torch.Tensor, None]:
-    """transformers' attention function. Outside of `attending` it is plain sdpa.
+    """transformers' attention function. Outside of `attending` it is plain sdpa, or capped as the model asks for.
 
     Raises:
         UserError: The model asks for something that packed attention does not compute.
     """
     if attention_mask is None or isinstance(attention_mask, torch.Tensor):
-        return sdpa_attention_forward(module, query, key, value, attention_mask, dropout, scaling, **kwargs)
-    _check_plain(module, attention_mask.longest, dropout, kwargs)
+        if softcap is None:
+            return sdpa_attention_forward(module, query, key, value, attention_mask, dropout, scaling, **kwargs)
+        groups, causal = query.shape[1] // key.shape[1], attention_mask is None and query.shape[2] > 1
+        keys, values = repeat_kv(key, groups), repeat_kv(value, groups)
+        out = capped_attention(query, keys, values, attention_mask, causal, scale=scaling, softcap=softcap)
+        return out.transpose(1, 2).contiguous(), None
+    _check_plain(module, dropout, kwargs)
     states = (_narrowed(tensor) for tensor in (query, key, value))
-    return attention_mask(*states, scaling).transpose(1, 2).contiguous(), None
+    return attention_mask(*states, scaling, softcap).transpose(1, 2).contiguous(), None
 
 
 def _narrowed(states: torch.Tensor) -> torch.Tensor:
@@ -267,11 +358,8 @@ def _narrowed(states: torch.Tensor) -> torch.Tensor:
     return states.to(torch.get_autocast_dtype(device)) if torch.is_autocast_enabled(device) else states
 
 
-def _check_plain(module: torch.nn.Module, longest: int, dropout: float, options: dict[str, Any]) -> None:
+def _check_plain(module: torch.nn.Module, dropout: float, options: dict[str, Any]) -> None:
     unknown = [name for name in _UNKNOWN if options.get(name) is not None]
-    window = options.get("sliding_window")
-    if window is not None and window < longest:
-        unknown.append(f"sliding_window={window}, shorter than a sequence of {longest} tokens")
     if dropout:
         unknown.append(f"attention_dropout={dropout}")
     if unknown:

@@ -52,14 +52,17 @@ def why_flex_fails(config: Any, dtype: torch.dtype, device: str) -> str | None:
     Compiling takes a C compiler, Python's headers and a driver that knows Triton's code; each is missing in a way of
     its own.
     """
-    heads, key_heads, width = head_shapes(config.get_text_config())
+    config = config.get_text_config()
+    heads, key_heads, width = head_shapes(config)
+    softcap = getattr(config, "attn_logit_softcapping", None)
     row = pack([[0] * BLOCK], [([0] * BLOCK, [0] * BLOCK)], BLOCK)
     states = [
         torch.zeros(1, count, row.tokens.shape[1], width, dtype=dtype, device=device, requires_grad=True)
         for count in (heads, key_heads, key_heads)
     ]
     try:
-        FlexAttention(row, torch.device(device))(states[0], states[1], states[2], width**-0.5).sum().backward()
+        attention = FlexAttention(row, torch.device(device))
+        attention(states[0], states[1], states[2], width**-0.5, softcap).sum().backward()
     except Exception as error:  # of torch, Triton, a compiler or the driver
         return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
     return None

@@ -10,7 +10,7 @@ from zephyr_ray.errors import UserError
 from zephyr_ray.training.model import adapter_base, is_adapter
 from zephyr_ray.training.packed_attention import BACKENDS, Backend, head_shapes
 from zephyr_ray.training.packed_blocks import BLOCK
-from zephyr_ray.training.packed_layout import pack
+from zephyr_ray.training.packed_layout import PackedRow, pack
 
 _PLAIN_LAYERS = {"full_attention", "sliding_attention"}
 
@@ -26,28 +26,22 @@ def check_folder(path: str, revision: str | None) -> None:
         check_packable(config, MODEL_FOR_CAUSAL_LM_MAPPING[type(config)])
 
 
-def check_packable(config: Any, model_class: Any, longest: int = 1) -> None:
+def check_packable(config: Any, model_class: Any) -> None:
     """Refuses models whose attention is not an exact function of what each token may see.
 
     Args:
         config: A causal language model's configuration.
         model_class: Its class.
-        longest: Tokens of the longest sequence, a prompt with one completion.
 
     Raises:
         UserError: Naming the model's type and what is in the way.
     """
     config = config.get_text_config()
     layers = set(getattr(config, "layer_types", None) or _PLAIN_LAYERS)
-    window = getattr(config, "sliding_window", None) if "sliding_attention" in layers else None
     if not model_class._can_set_attn_implementation():
         raise _refusal(config, "its attention does not use transformers' attention interface (ALiBi, for example)")
     if layers - _PLAIN_LAYERS:
         raise _refusal(config, f"it has layers of type {', '.join(sorted(layers - _PLAIN_LAYERS))}")
-    if window is not None and window < longest:
-        raise _refusal(config, f"its sliding window of {window} tokens is shorter than a sequence of {longest}")
-    if getattr(config, "attn_logit_softcapping", None) is not None:
-        raise _refusal(config, "it caps attention scores (attn_logit_softcapping)")
     if getattr(config, "attention_dropout", None):
         raise _refusal(config, f"attention_dropout is {config.attention_dropout}")
 
@@ -58,7 +52,8 @@ def check_equals_unpacked(model: Any, multiple: int = 1, align: int = 1) -> None
 
     It finds what no list of names can: a model that reads positions or neighbours in a way of its own. The row has five
     of FlexAttention's blocks or more, full and partly visible ones, and prompts and branches lie across their borders.
-    Log-probs are compared in their mean, because 16-bit ones differ between any two shapes of a batch.
+    Of a model with a window of up to 1,024 tokens a sequence is longer than it. Log-probs are compared in their mean,
+    because 16-bit ones differ between any two shapes of a batch.
 
     Args:
         model: A model with a packed forward (`add_packed_forward`), in evaluation mode.
@@ -88,34 +83,57 @@ def check_equals_unpacked(model: Any, multiple: int = 1, align: int = 1) -> None
 
 def _lengths(config: Any) -> list[tuple[int, tuple[int, int]]]:
     """Tokens of prompts and their branches: 640 or more together, none of them longer than the model takes."""
-    bounds = [getattr(config, name, None) for name in ("max_position_embeddings", "sliding_window")]
-    longest = min([270, *(bound for bound in bounds if bound)])
+    window = _window(config) or 0
+    longest = max(270, window + 30 if window <= 1024 else 0)
+    longest = min(longest, getattr(config, "max_position_embeddings", None) or longest)
     found: list[tuple[int, tuple[int, int]]] = []
     while sum(prompt + sum(branches) for prompt, branches in found) < 5 * BLOCK:
-        prompt = min((150, 1, 9)[len(found) % 3], longest // 2)
+        prompt = (max(longest - 120, longest // 2), 1, min(9, longest // 2))[len(found) % 3]
         found.append((prompt, (min(120, longest - prompt), min(7, longest - prompt))))
     return found
+
+
+def _window(config: Any) -> int | None:
+    """Tokens that a token of a sliding layer sees, where the model has such layers."""
+    layers = getattr(config, "layer_types", None) or ["sliding_attention"]
+    return (getattr(config, "sliding_window", None) or None) if "sliding_attention" in layers else None
 
 
 def check_attention(config: Any, backend: Backend, device: torch.device, dtype: torch.dtype) -> None:
     """Compares a kernel's output and gradients, in the shape of the model's heads, with torch's own attention.
 
-    The reference stage has no backward pass that could show what a kernel does wrong there.
+    The reference stage has no backward pass that could show what a kernel does wrong there. Where the model has windows
+    or capped scores, so has what is compared: a window that is shorter than the sequences, and a bound that is small
+    enough to matter to random scores.
 
     Raises:
         UserError: They differ by more than 2 % in bfloat16, 0.1 % in float32.
     """
     config = config.get_text_config()
-    heads, key_heads, width = head_shapes(config)
+    windows = [None, 100] if _window(config) else [None]
+    softcap = None if getattr(config, "attn_logit_softcapping", None) is None else 1.0
     branches = [[[0] * length for length in parts] for _, parts in _lengths(config)]
     row = pack([[0] * prompt for prompt, _ in _lengths(config)], branches, BLOCK).to(device)
+    for window in windows:
+        _check_kernel(row, head_shapes(config), backend, dtype, window, softcap)
+
+
+def _check_kernel(
+    row: PackedRow,
+    shape: tuple[int, int, int],
+    backend: Backend,
+    dtype: torch.dtype,
+    window: int | None,
+    softcap: float | None,
+) -> None:
+    device, (heads, key_heads, width) = row.tokens.device, shape
     noise = torch.Generator().manual_seed(0)
     shapes = [(1, count, row.tokens.shape[1], width) for count in (heads, key_heads, key_heads, heads)]
     *inputs, upstream = (torch.randn(shape, generator=noise).to(device, dtype) for shape in shapes)
     results = []
     for name in (backend, "sdpa"):
         leaves = [states.clone().requires_grad_() for states in inputs]
-        out = BACKENDS[name](row, device)(*leaves, width**-0.5)
+        out = BACKENDS[name](row, device, window)(*leaves, width**-0.5, softcap)
         out.backward(upstream)
         results.append([out.detach(), *(leaf.grad for leaf in leaves)])
     bound = 1e-3 if dtype == torch.float32 else 2e-2

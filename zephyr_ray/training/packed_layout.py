@@ -81,11 +81,6 @@ class PackedRow:
         return replace(self, **changed)
 
     @property
-    def longest(self) -> int:
-        """Tokens of the longest sequence, a prompt with one branch."""
-        return max(segment.prompt + max(segment.branches, default=0) for segment in self.segments)
-
-    @property
     def branch_lengths(self) -> list[int]:
         return [length for segment in self.segments for length in segment.branches]
 
@@ -146,13 +141,23 @@ def pieces(segments: Sequence[Segment]) -> list[Piece]:
     return found
 
 
-def visible(segments: Sequence[Segment]) -> torch.Tensor:
-    """Which token (row) sees which (column), as one dense bool matrix [T, T]: the rule that the backends must equal."""
+def visible(segments: Sequence[Segment], window: int | None = None) -> torch.Tensor:
+    """Which token (row) sees which (column), as one dense bool matrix [T, T]: the rule that the backends must equal.
+
+    Args:
+        segments: Of a row.
+        window: Tokens that a token sees, itself the last of them; None for all. It counts positions in the sequence,
+            as transformers' `sliding_window_overlay` does: a branch's first token sees the last `window - 1` of its
+            prompt, however many branches lie between.
+    """
     seen = torch.zeros(segments[-1].end, segments[-1].end, dtype=torch.bool)
     for piece in pieces(segments):
         own = slice(piece.start, piece.end)
         seen[own, own] = torch.ones(piece.end - piece.start, piece.end - piece.start).tril().bool()
         seen[own, piece.prompt_start : piece.prompt_end] = True
+    if window is not None:
+        places = torch.cat([_positions(segment) for segment in segments])
+        seen &= places > places[:, None] - window
     return seen
 
 

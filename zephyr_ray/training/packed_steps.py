@@ -65,7 +65,7 @@ class PackedSteps:
         super().follow(rows, rank_plan)  # type: ignore[misc]
         self.backend, self.unlogged = backend, Metrics(self.accelerator.device)
         model = self.model.get_base_model() if is_peft_model(self.model) else self.model
-        check_packable(model.config, type(model), rows.longest_sequence())
+        check_packable(model.config, type(model))
         device = self.accelerator.device
         if device.type == "cuda" and backend != "sdpa":
             narrow = torch.bfloat16 if self.args.bf16 else torch.float32

@@ -62,13 +62,6 @@ class Rows(torch.utils.data.Dataset):
             return self.token_counts("input_ids")
         return self.token_counts("prompt_ids") + self.token_counts("chosen_ids") + self.token_counts("rejected_ids")
 
-    def longest_sequence(self) -> int:
-        """Tokens of the longest dialogue, or of the longest prompt with one of its completions."""
-        if "input_ids" in self.table.column_names:
-            return int(self.token_counts("input_ids").max())
-        longer = np.maximum(self.token_counts("chosen_ids"), self.token_counts("rejected_ids"))
-        return int((self.token_counts("prompt_ids") + longer).max())
-
 
 def load_pairs(tokenized: Artifact, reference_logps: Artifact) -> Rows:
     """Pairs with their reference log-probs.

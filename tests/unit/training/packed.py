@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from transformers import (
     AutoModelForCausalLM,
+    Gemma2Config,
     Gemma3TextConfig,
     GemmaConfig,
     LlamaConfig,
@@ -19,6 +20,8 @@ from transformers import (
 )
 
 VOCAB = 320
+WINDOW = 9
+"""Tokens that a token of a sliding layer sees: fewer than most sequences here have."""
 _SHAPE: dict[str, Any] = {
     "vocab_size": VOCAB,
     "hidden_size": 32,
@@ -33,11 +36,30 @@ _SHAPE: dict[str, Any] = {
 }
 CONFIGS = {
     "mistral": lambda: MistralConfig(**_SHAPE, sliding_window=None),
+    "mistral_window": lambda: MistralConfig(**_SHAPE, sliding_window=WINDOW),
     "llama": lambda: LlamaConfig(**_SHAPE),
     "qwen2": lambda: Qwen2Config(**_SHAPE),
+    "qwen2_window": lambda: Qwen2Config(**_SHAPE, use_sliding_window=True, sliding_window=WINDOW, max_window_layers=1),
     "qwen3": lambda: Qwen3Config(**_SHAPE, head_dim=8),
     "gemma": lambda: GemmaConfig(**_SHAPE, head_dim=8),
-    "gemma3": lambda: Gemma3TextConfig(**_SHAPE, head_dim=8, sliding_window=64),
+    "gemma2": lambda: Gemma2Config(
+        **_SHAPE,
+        head_dim=8,
+        query_pre_attn_scalar=8,
+        sliding_window=WINDOW,
+        attn_logit_softcapping=2.0,
+        final_logit_softcapping=5.0,
+    ),
+    "gemma3": lambda: Gemma3TextConfig(
+        **_SHAPE,
+        head_dim=8,
+        sliding_window=WINDOW,
+        sliding_window_pattern=2,
+        rope_parameters={
+            "sliding_attention": {"rope_type": "default", "rope_theta": 100.0},
+            "full_attention": {"rope_type": "linear", "rope_theta": 10000.0, "factor": 8.0},
+        },
+    ),
     "mixtral": lambda: MixtralConfig(**_SHAPE, num_local_experts=4),
     "qwen2_moe": lambda: Qwen2MoeConfig(
         **_SHAPE, num_experts=4, moe_intermediate_size=16, shared_expert_intermediate_size=16

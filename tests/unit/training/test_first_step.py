@@ -14,12 +14,15 @@ import torch
 from trl.trainer.utils import add_fused_lm_head
 
 from tests.unit.training.bf16_workers import PAIRS, Way, make_folder, recipe_of, references
+from tests.unit.training.flex_on_cpu import compiled_flex
 from tests.unit.training.packed import VOCAB, make_model
 from zephyr_ray.errors import GuardError, UserError
 from zephyr_ray.models import ModelSource
+from zephyr_ray.training import packed_attention, packed_backend
 from zephyr_ray.training.first_step import TOLERANCE, FirstStep, FirstStepGuard, refusal
 from zephyr_ray.training.logps import PackedScorer
 from zephyr_ray.training.loop import make_trainer
+from zephyr_ray.training.packed_blocks import BLOCK
 from zephyr_ray.training.rows import Rows
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -30,7 +33,8 @@ Columns = dict[str, np.ndarray]
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     folder = tmp_path_factory.mktemp("models")
-    made = {family: make_folder(folder, family) for family in ("mistral", "mixtral", "qwen2_moe")}
+    families = ("mistral", "mistral_window", "gemma2", "mixtral", "qwen2_moe")
+    made = {family: make_folder(folder, family) for family in families}
     other = tmp_path_factory.mktemp("other")
     return made | {
         "another seed": make_folder(other, "mistral", seed=1),
@@ -38,12 +42,22 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     }
 
 
-def first_step(folders: dict[str, str], tmp_path: Path, way: Way, reference: Columns | None = None) -> Any:
-    """One step of the stage's own trainer, by default with the reference stage's own log-probs."""
+def first_step(
+    folders: dict[str, str],
+    tmp_path: Path,
+    way: Way,
+    reference: Columns | None = None,
+    rank: int = 0,
+    world_size: int = 1,
+) -> Any:
+    """One step of the stage's own trainer, by default with the reference stage's own log-probs.
+
+    Of several workers it is one, which judges its own share as if it were the whole.
+    """
     recipe, source = recipe_of(way, folders[way.family]), ModelSource(folders[way.family])
     table = datasets.Dataset.from_list(PAIRS)
     rows = Rows(table, np.arange(len(PAIRS)), reference or references(recipe, source))
-    trainer = make_trainer("dpo", recipe, source, rows, str(tmp_path), "cpu", 0, 1)
+    trainer = make_trainer("dpo", recipe, source, rows, str(tmp_path), "cpu", rank, world_size)
     trainer.args.save_strategy = "no"
     trainer.train()
     return trainer
@@ -60,6 +74,10 @@ RIGHT = {
     "recomputing": Way(0, options=(*ONE, "dpo.training.gradient_checkpointing=true")),
     "a mixture of experts": Way(0, dtype="float32", family="mixtral", options=ONE),
     "a mixture of experts in bfloat16": Way(0, family="qwen2_moe", options=ONE),
+    "windows and capped scores": Way(0, family="gemma2", options=ONE),
+    "windows and capped scores, padded": Way(
+        0, "padded", family="gemma2", options=(*ONE, "model.attn_implementation=eager")
+    ),
     "a loss weight": Way(0, options=(*ONE, "dpo.loss_weights=[0.5]")),
     "two losses": Way(0, options=(*ONE, "dpo.loss_type=[sigmoid, sft]", "dpo.loss_weights=[1, 0.2]")),
     "WPO": Way(0, options=(*ONE, "dpo.training.trl.use_weighting=true")),
@@ -74,6 +92,34 @@ def test_a_right_run_passes(folders: dict[str, str], tmp_path: Path, name: str) 
     trainer = first_step(folders, tmp_path, RIGHT[name])
     assert trainer.state.global_step == 1
     assert trainer.first_step.sums[:, 0].tolist() == [len(PAIRS)] * 2
+
+
+FLEX = {
+    "as the reference": (Way(0, options=ONE), 1),
+    "in longer rows": (Way(0, options=(*ONE, "dpo.training.tokens_per_micro_batch=2000")), 1),
+    "on two workers": (Way(0, options=(*ONE, "dpo.training.tokens_per_micro_batch=700")), 2),
+    "with a window": (Way(0, family="mistral_window", options=(*ONE, "dpo.training.tokens_per_micro_batch=1200")), 1),
+}
+
+
+@pytest.mark.parametrize("name", FLEX)
+def test_a_right_run_of_compiled_flex_attention_passes(
+    folders: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """In bfloat16, where pairs start at a block's border, in other rows than the reference's."""
+    monkeypatch.setattr(packed_backend, "choose_backend", lambda wanted, device: "flex")
+    monkeypatch.setattr(packed_attention, "_plain_flex", lambda: compiled_flex)
+    way, workers = FLEX[name]
+    source = ModelSource(folders[way.family])
+    reference = references(recipe_of(Way(0, family=way.family), source.path), source)
+    judged = torch.zeros(2, dtype=torch.float64)
+    for rank in range(workers):
+        trainer = first_step(folders, tmp_path, way, reference, rank, workers)
+        assert trainer.backend == "flex"
+        assert trainer.align == BLOCK
+        assert trainer.state.global_step == 1
+        judged += trainer.first_step.sums[:, 0]
+    assert judged.tolist() == [len(PAIRS)] * 2
 
 
 def shifted(columns: Columns) -> Columns:
@@ -133,6 +179,15 @@ def test_another_template_is_refused(folders: dict[str, str], tmp_path: Path, mo
         other = references(recipe_of(way, source.path), source)
     with pytest.raises(GuardError, match=SPREAD):
         first_step(folders, tmp_path, way, other)
+
+
+def test_an_attention_that_leaves_out_caps_is_refused(folders: dict[str, str], tmp_path: Path) -> None:
+    """By the reference stage and by training, with what works."""
+    way = Way(0, "padded", family="gemma2", options=ONE)
+    some = {f"ref_{side}_logps": np.zeros(len(PAIRS), dtype=np.float32) for side in ("chosen", "rejected")}
+    for reference in (None, some):
+        with pytest.raises(UserError, match=r"type gemma2 has; set model\.attn_implementation=eager"):
+            first_step(folders, tmp_path, way, reference)
 
 
 def test_dropout_is_refused_by_name(folders: dict[str, str], tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import torch
 from transformers import (
     AutoModelForCausalLM,
     BloomConfig,
-    Gemma2Config,
+    Gemma3TextConfig,
     GptOssConfig,
     MambaConfig,
     MistralConfig,
@@ -22,7 +22,13 @@ from tests.unit.training.packed import CONFIGS, make_model
 from zephyr_ray.errors import UserError
 from zephyr_ray.training.packed_attention import BACKENDS, SegmentAttention, choose_backend
 from zephyr_ray.training.packed_blocks import BLOCK
-from zephyr_ray.training.packed_check import check_attention, check_equals_unpacked, check_folder, check_packable
+from zephyr_ray.training.packed_check import (
+    _lengths,
+    check_attention,
+    check_equals_unpacked,
+    check_folder,
+    check_packable,
+)
 from zephyr_ray.training.packed_layout import pack
 from zephyr_ray.training.packed_logps import add_packed_forward
 
@@ -41,8 +47,6 @@ REFUSED = [
     (BloomConfig(vocab_size=97, hidden_size=32, n_layer=2, n_head=4), "type bloom: .*attention interface"),
     (MptConfig(vocab_size=97, d_model=32, n_layers=2, n_heads=4, expansion_ratio=2), "type mpt: .*attention interface"),
     (MambaConfig(vocab_size=97, hidden_size=32, num_hidden_layers=2, state_size=4), "type mamba: .*linear_attention"),
-    (Gemma2Config(**SHAPE, head_dim=8), "type gemma2: .*attn_logit_softcapping"),
-    (MistralConfig(**SHAPE, sliding_window=8), "type mistral: .*sliding window of 8 tokens .* sequence of 9"),
     (MistralConfig(**SHAPE, attention_dropout=0.1), "type mistral: attention_dropout is 0.1"),
 ]
 
@@ -57,7 +61,7 @@ def from_config(config: PreTrainedConfig):
 @pytest.mark.parametrize(("config", "reason"), REFUSED, ids=[config.model_type for config, _ in REFUSED])
 def test_what_cannot_be_packed_is_refused(config: PreTrainedConfig, reason: str) -> None:
     with pytest.raises(UserError, match=rf"{reason}.*; training\.engine=padded works"):
-        check_packable(config, type(from_config(config)), longest=9)
+        check_packable(config, type(from_config(config)))
 
 
 def test_a_folder_is_refused_by_its_configuration_an_adapters_by_its_bases(tmp_path: Path) -> None:
@@ -75,7 +79,7 @@ def test_a_folder_is_refused_by_its_configuration_an_adapters_by_its_bases(tmp_p
 @pytest.mark.parametrize("family", CONFIGS)
 def test_what_can_be_packed_passes_both_checks(family: str) -> None:
     model = make_model(family)
-    check_packable(model.config, type(model), longest=64)
+    check_packable(model.config, type(model))
     add_fused_lm_head(model)
     add_packed_forward(model, "sdpa")
     check_equals_unpacked(model)
@@ -98,10 +102,46 @@ class WrongBeyondABlock(SegmentAttention):
 
     output, gradient = 0.0, 0.0
 
-    def __call__(self, query, key, value, scale):
+    def __call__(self, query, key, value, scale, softcap=None):
         far = key.shape[2] > BLOCK
-        out = super().__call__(query, key + far * self.gradient * (key - key.detach()), value, scale)
+        out = super().__call__(query, key + far * self.gradient * (key - key.detach()), value, scale, softcap)
         return out + far * self.output * out.detach().flip(2)
+
+
+class WithoutWindows(SegmentAttention):
+    def __init__(self, row, device, window=None):
+        super().__init__(row, device)
+
+
+class WithoutCaps(SegmentAttention):
+    def __call__(self, query, key, value, scale, softcap=None):
+        return super().__call__(query, key, value, scale)
+
+
+@pytest.mark.parametrize(
+    ("family", "kernel"), [("mistral_window", WithoutWindows), ("gemma3", WithoutWindows), ("gemma2", WithoutCaps)]
+)
+def test_a_kernel_without_windows_or_caps_is_refused(
+    monkeypatch: pytest.MonkeyPatch, family: str, kernel: type[SegmentAttention]
+) -> None:
+    """By the check of kernels and by that of models."""
+    model = make_model(family)
+    check_attention(model.config, "sdpa", torch.device("cpu"), torch.bfloat16)
+    monkeypatch.setitem(BACKENDS, "flash", kernel)
+    for dtype in (torch.float32, torch.bfloat16):
+        with pytest.raises(UserError, match="packed_attention=flash is wrong on this machine: its output differs"):
+            check_attention(model.config, "flash", torch.device("cpu"), dtype)
+    add_fused_lm_head(model)
+    add_packed_forward(model, "flash")
+    with pytest.raises(UserError, match="packed and plain log-probs differ by"):
+        check_equals_unpacked(model)
+
+
+def test_the_check_goes_beyond_a_models_window() -> None:
+    """Of Gemma 3 1B's 512 tokens and 4B's 1,024; of Gemma 2's 4,096 only kernels are checked, in a window of 100."""
+    for window, longest in ((512, 542), (1024, 1054), (4096, 270)):
+        lengths = _lengths(Gemma3TextConfig(**SHAPE, sliding_window=window))
+        assert max(prompt + max(branches) for prompt, branches in lengths) == longest
 
 
 @pytest.mark.parametrize(("wrong", "part"), [({"output": 0.1}, "output"), ({"gradient": 0.5}, "gradient")])

@@ -4,8 +4,9 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from transformers.masking_utils import sliding_window_overlay
 
-from zephyr_ray.training.packed_blocks import BLOCK, visible_blocks
+from zephyr_ray.training.packed_blocks import BLOCK, mask_mod, seen_keys, visible_blocks
 from zephyr_ray.training.packed_layout import pack, visible
 
 tokens = st.lists(st.integers(3, 99), min_size=1, max_size=9)
@@ -21,7 +22,6 @@ def test_a_row_by_hand() -> None:
     assert row.predictors.tolist() == [1, 2, 1, 5, 6]
     assert row.targets.tolist() == [[3, 4, 5, 9, 9]]
     assert (row.branch.tolist(), row.offset.tolist()) == ([0, 0, 1, 2, 2], [0, 1, 0, 0, 1])
-    assert row.longest == 4
     assert visible(row.segments).int().tolist() == [
         [1, 0, 0, 0, 0, 0, 0, 0],
         [1, 1, 0, 0, 0, 0, 0, 0],
@@ -32,19 +32,32 @@ def test_a_row_by_hand() -> None:
         [0, 0, 0, 0, 0, 1, 1, 0],
         [0, 0, 0, 0, 0, 1, 1, 1],
     ]
+    assert visible(row.segments, window=2).int().tolist() == [
+        [1, 0, 0, 0, 0, 0, 0, 0],
+        [1, 1, 0, 0, 0, 0, 0, 0],
+        [0, 1, 1, 0, 0, 0, 0, 0],
+        [0, 0, 1, 1, 0, 0, 0, 0],
+        [0, 1, 0, 0, 1, 0, 0, 0],
+        [0, 0, 0, 0, 0, 1, 0, 0],
+        [0, 0, 0, 0, 0, 1, 1, 0],
+        [0, 0, 0, 0, 0, 0, 1, 1],
+    ]
 
 
-@given(groups)
-def test_every_token_sees_its_prompt_and_its_own_branch(parts: list) -> None:
-    """Read off the visible tokens, in order of positions, every completion token has its sequence before it."""
+@given(groups, st.none() | st.integers(1, 9))
+def test_every_token_sees_its_prompt_and_its_own_branch(parts: list, window: int | None) -> None:
+    """Read off the visible tokens, in order of positions, every completion token has its sequence before it, or as much
+    of it as transformers' rule of windows leaves."""
     row = pack([prompt for prompt, _ in parts], [branches for _, branches in parts])
-    seen, ids, places = visible(row.segments), row.tokens[0], row.positions[0]
+    seen, ids, places = visible(row.segments, window), row.tokens[0], row.positions[0]
     sequences = [prompt + branch for prompt, branches in parts for branch in branches]
     prompts = [prompt for prompt, branches in parts for _ in branches]
     for predictor, target, branch, offset in zip(row.predictors, row.targets[0], row.branch, row.offset, strict=True):
         sequence, length = sequences[branch], len(prompts[branch]) + int(offset)
-        assert ids[seen[predictor]].tolist() == sequence[:length]
-        assert places[seen[predictor]].tolist() == list(range(length))
+        in_window = sliding_window_overlay(window or length)
+        expected = [place for place in range(length) if in_window(0, 0, length - 1, place)]
+        assert ids[seen[predictor]].tolist() == [sequence[place] for place in expected]
+        assert places[seen[predictor]].tolist() == expected
         assert int(target) == sequence[length]
     assert len(row.predictors) == sum(len(branch) for _, branches in parts for branch in branches)
 
@@ -68,16 +81,21 @@ def test_an_empty_prompt_is_an_error() -> None:
 
 
 @settings(max_examples=25, deadline=None)
-@given(st.lists(st.tuples(st.integers(1, 300), st.lists(st.integers(0, 300), max_size=3)), min_size=1, max_size=4))
-def test_blocks_are_those_of_the_dense_rule(lengths: list) -> None:
-    """No visible token pair lies in a skipped block, and every pair of a full block is visible."""
+@given(
+    st.lists(st.tuples(st.integers(1, 300), st.lists(st.integers(0, 300), max_size=3)), min_size=1, max_size=4),
+    st.none() | st.integers(1, 700),
+)
+def test_blocks_are_those_of_the_dense_rule(lengths: list, window: int | None) -> None:
+    """No block is computed in which no token pair is visible, and only full ones are not looked at pair by pair."""
     row = pack([[1] * prompt for prompt, _ in lengths], [[[2] * n for n in group] for _, group in lengths], BLOCK)
-    dense = visible(row.segments)
+    dense, seen = visible(row.segments, window), seen_keys(row.segments, window)
     count = len(dense) // BLOCK
     blocks = dense.view(count, BLOCK, count, BLOCK).transpose(1, 2).flatten(2)
-    some, every = visible_blocks(row.segments)
-    assert not (blocks.any(-1).numpy() & ~some).any()
-    assert not (every & ~blocks.all(-1).numpy()).any()
+    some, every = visible_blocks(seen)
+    assert (blocks.any(-1).numpy() == some).all()
+    assert (blocks.all(-1).numpy() == every).all()
+    place = torch.arange(len(dense))
+    assert torch.equal(mask_mod(seen, "cpu")(0, 0, place[:, None], place), dense)
 
 
 def test_prompts_start_where_they_are_told_to() -> None:

@@ -1,19 +1,25 @@
-"""Packed log-probs and gradients against plain ones: each sequence alone, and a dense mask, in float32."""
+"""Packed log-probs and gradients against plain ones: each sequence alone, transformers' eager way, and a dense mask."""
 
 import copy
+import sys
+from itertools import pairwise
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+from torch.nn.attention.flex_attention import flex_attention
 from trl.kernels import chunked_logprob
 from trl.trainer import utils as trl_utils
 from trl.trainer.utils import add_fused_lm_head
 
 from tests.oracles.dpo import sequence_logp
+from tests.unit.training.flex_on_cpu import plain_flex
 from tests.unit.training.packed import CONFIGS, make_model, make_pairs
 from tests.unit.training.read_backs import ReadBacks
-from zephyr_ray.training import packed_logps
-from zephyr_ray.training.packed_attention import FlexAttention, SegmentAttention, flash_sequences, packed_attention
+from zephyr_ray.training import packed_attention, packed_logps
+from zephyr_ray.training.packed_attention import BACKENDS, Backend, FlexAttention, SegmentAttention, flash_sequences
+from zephyr_ray.training.packed_blocks import BLOCK
 from zephyr_ray.training.packed_layout import pack, visible
 from zephyr_ray.training.packed_logps import PairGrid, add_packed_forward
 from zephyr_ray.training.packed_trainer import pack_pairs
@@ -35,7 +41,7 @@ def sums(model, pairs: list[dict]) -> torch.Tensor:
 
 @pytest.mark.parametrize("family", CONFIGS)
 def test_log_probs_equal_each_sequence_alone(family: str) -> None:
-    plain, pairs = make_model(family), make_pairs(5, 1)
+    plain, pairs = make_model(family, attention="eager"), make_pairs(5, 1)
     expected = [
         sequence_logp(plain, pair["prompt_ids"], pair[side])
         for side in ("chosen_ids", "rejected_ids")
@@ -59,16 +65,49 @@ def plain_logp(model, prompt: list[int], completion: list[int]) -> torch.Tensor:
     return logits[len(prompt) - 1 : -1].gather(1, torch.tensor(completion)[:, None]).sum()
 
 
+def plain_logps(model, pairs: list[dict]) -> torch.Tensor:
+    sides = [(pair["prompt_ids"], pair[side]) for side in ("chosen_ids", "rejected_ids") for pair in pairs]
+    return torch.stack([plain_logp(model, *side) for side in sides])
+
+
 @pytest.mark.parametrize("checkpointing", [False, True])
 @pytest.mark.parametrize("family", CONFIGS)
 def test_gradients_equal_plain_ones(family: str, checkpointing: bool) -> None:
-    plain, pairs = make_model(family), make_pairs(4, 2)
+    plain, pairs = make_model(family, attention="eager"), make_pairs(4, 2)
     model = packed(copy.deepcopy(plain)).train()
     if checkpointing:
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     ours = gradient(model, sums(model, pairs))
-    sides = [(pair["prompt_ids"], pair[side]) for side in ("chosen_ids", "rejected_ids") for pair in pairs]
-    theirs = gradient(plain, torch.stack([plain_logp(plain, *side) for side in sides]))
+    theirs = gradient(plain, plain_logps(plain, pairs))
+    assert torch.cosine_similarity(ours, theirs, dim=0) >= 0.99999
+    assert abs(ours.norm() / theirs.norm() - 1) < 1e-4
+
+
+@pytest.mark.parametrize("family", CONFIGS)
+def test_in_bfloat16_they_round_as_plain_ones(family: str) -> None:
+    """Log-probs and gradients are as far from float32's as those of each sequence alone in bfloat16."""
+    exact, pairs = make_model(family, attention="eager"), make_pairs(6, 5)
+    for weight in exact.parameters():
+        weight.data = weight.data.bfloat16().float()
+    plain = copy.deepcopy(exact).bfloat16()
+    model = packed(copy.deepcopy(plain)).train()
+    found = []
+    for each, logps in ((model, sums(model, pairs)), *((each, plain_logps(each, pairs)) for each in (plain, exact))):
+        found.append((logps.detach().float(), gradient(each, logps.float()).float()))
+    for ours, theirs, truth in zip(*found, strict=True):
+        assert (ours - truth).norm() < 1.1 * (theirs - truth).norm()
+
+
+@pytest.mark.parametrize("family", ["mistral_window", "gemma2", "gemma3"])
+def test_with_flex_attention_they_equal_plain_ones(monkeypatch: pytest.MonkeyPatch, family: str) -> None:
+    monkeypatch.setattr(packed_attention, "_plain_flex", lambda: plain_flex)
+    plain, pairs = make_model(family, attention="eager"), make_pairs(6, 6)
+    model = packed(copy.deepcopy(plain), "flex").train()
+    grid = PairGrid(pack_pairs(pairs, BLOCK))
+    logps = grid.scatter(model(packed_row=grid.row)).log_probs.sum(dim=1)
+    expected = plain_logps(plain, pairs)
+    torch.testing.assert_close(logps, expected, atol=1e-4, rtol=0)
+    ours, theirs = gradient(model, logps), gradient(plain, expected)
     assert torch.cosine_similarity(ours, theirs, dim=0) >= 0.99999
     assert abs(ours.norm() / theirs.norm() - 1) < 1e-4
 
@@ -109,12 +148,14 @@ def test_every_field_is_trls(family: str) -> None:
 def attention_inputs(tokens: int, seed: int) -> list[torch.Tensor]:
     """Query of four heads, key and value of two (grouped), and the gradient of the output."""
     noise = torch.Generator().manual_seed(seed)
-    return [torch.randn(1, heads, tokens, 16, generator=noise) for heads in (4, 2, 2, 4)]
+    return [torch.randn(1, heads, tokens, 8, generator=noise) for heads in (4, 2, 2, 4)]
 
 
-def dense(query, key, value, seen: torch.Tensor, scale: float | None) -> torch.Tensor:
+def dense(query, key, value, seen: torch.Tensor, scale: float | None, softcap: float | None = None):
     key, value = (states.repeat_interleave(2, dim=1) for states in (key, value))
-    scores = query @ key.transpose(2, 3) * (scale or 16**-0.5)
+    scores = query @ key.transpose(2, 3) * (scale or 8**-0.5)
+    if softcap is not None:
+        scores = softcap * (scores / softcap).tanh()
     return scores.masked_fill(~seen, -torch.inf).softmax(-1) @ value
 
 
@@ -124,28 +165,87 @@ def branching_row():
     return pack(prompts, branches, multiple=128)
 
 
-@pytest.mark.parametrize("scale", [None, 0.5])
-def test_segment_attention_equals_a_dense_mask(scale: float | None) -> None:
-    row = branching_row()
+KINDS = {
+    "plain": (None, None, None),
+    "scaled": (0.5, None, None),
+    "capped": (0.5, None, 2.0),
+    "a window of one": (None, 1, None),
+    "a window within prompts": (0.5, 33, None),
+    "a window longer than some sequences": (None, 120, 2.0),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("backend", ["sdpa", "flex", "flash"])
+def test_attention_equals_a_dense_mask(monkeypatch: pytest.MonkeyPatch, backend: Backend, kind: str) -> None:
+    """And its gradient, in float32: flash-attn with what its documentation says in the place of its kernel."""
+    monkeypatch.setattr(packed_attention, "_plain_flex", lambda: plain_flex)
+    monkeypatch.setitem(sys.modules, "flash_attn", SimpleNamespace(flash_attn_varlen_func=documented_varlen))
+    (scale, window, softcap), row = KINDS[kind], branching_row()
     *inputs, upstream = attention_inputs(row.tokens.shape[1], 0)
-    seen = visible(row.segments)
+    seen = visible(row.segments, window)
+    attention = BACKENDS[backend](row, torch.device("cpu"), window)
     results = []
-    for function in (SegmentAttention(row, torch.device("cpu")), lambda q, k, v, scale: dense(q, k, v, seen, scale)):
+    for function in (attention, lambda q, k, v, *how: dense(q, k, v, seen, *how)):
         leaves = [states.clone().requires_grad_() for states in inputs]
-        out = function(*leaves, scale)
+        out = function(*leaves, scale, softcap)
         out.backward(upstream)
         results.append([out.detach(), *(leaf.grad for leaf in leaves)])
     for ours, theirs in zip(*results, strict=True):
         torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-4)
 
 
-@pytest.mark.parametrize("scale", [None, 0.5])
-def test_flex_attention_equals_a_dense_mask(scale: float | None) -> None:
-    """Forward alone: torch has no backward of FlexAttention on a CPU."""
-    row = branching_row()
-    *inputs, _ = attention_inputs(row.tokens.shape[1], 0)
-    ours = FlexAttention(row, torch.device("cpu"))(*inputs, scale)
-    torch.testing.assert_close(ours, dense(*inputs, visible(row.segments), scale), atol=1e-5, rtol=1e-4)
+def test_a_cap_is_a_constant_of_the_compiled_kernel() -> None:
+    """Of a number that is an input of the graph, as floats are where shapes are dynamic, no kernel is made."""
+    row, graphs = branching_row(), []
+
+    def keep(graph, inputs):
+        graphs.append(graph)
+        return graph.forward
+
+    compiled = torch.compile(flex_attention, dynamic=True, backend=keep)
+    attention = FlexAttention(row, torch.device("cpu"))
+    query, key, value, _ = attention_inputs(row.tokens.shape[1], 0)
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(packed_attention, "_plain_flex", lambda: compiled)
+        found = [attention(query, key, value, None, softcap) for softcap in (2.0, 3.0)]
+    for softcap, out in zip((2.0, 3.0), found, strict=True):
+        torch.testing.assert_close(out, dense(query, key, value, visible(row.segments), None, softcap))
+    inputs = [node.meta["example_value"] for graph in graphs for node in graph.graph.nodes if node.op == "placeholder"]
+    floats = [each for each in inputs if isinstance(each, torch.Tensor) and each.is_floating_point()]
+    assert [len(each.shape) for each in floats] == [4, 4, 4] * 2
+
+
+def documented_varlen(
+    query,
+    key,
+    value,
+    query_ends,
+    key_ends,
+    most_queries,
+    most_keys,
+    softmax_scale,
+    causal,
+    window_size=(-1, -1),
+    softcap=0,
+):
+    """flash-attn's `flash_attn_varlen_func`: sequences of tokens first, one after the other.
+
+    Its documentation: with a window, "query at position i will only attend to keys between [i + seqlen_k - seqlen_q -
+    window_size[0], i + seqlen_k - seqlen_q + window_size[1]] inclusive"; -1 is without a bound, and a causal mask is
+    aligned to the bottom right corner; "anything > 0 activates softcapping attention".
+    """
+    found = []
+    for (start, end), (first, last) in zip(pairwise(query_ends.tolist()), pairwise(key_ends.tolist()), strict=True):
+        assert end - start <= most_queries
+        assert last - first <= most_keys
+        place = torch.arange(end - start)[:, None] + (last - first) - (end - start)
+        keys = torch.arange(last - first)
+        before, after = window_size[0], 0 if causal else window_size[1]
+        seen = (keys <= place + after) & ((keys >= place - before) | (before < 0))
+        states = [part.transpose(0, 1)[None] for part in (query[start:end], key[first:last], value[first:last])]
+        found.append(dense(*states, seen, softmax_scale, softcap or None)[0].transpose(0, 1))
+    return torch.cat(found)
 
 
 def test_in_autocast_states_of_two_dtypes_become_one() -> None:
@@ -156,7 +256,7 @@ def test_in_autocast_states_of_two_dtypes_become_one() -> None:
     for backend in (SegmentAttention, FlexAttention):
         mask = backend(row, torch.device("cpu"))
         with torch.autocast("cpu", torch.bfloat16):
-            out, _ = packed_attention(torch.nn.Module(), query, key, value.bfloat16(), mask)
+            out, _ = packed_attention.packed_attention(torch.nn.Module(), query, key, value.bfloat16(), mask)
         assert out.dtype == torch.bfloat16
         torch.testing.assert_close(out.transpose(1, 2).float(), expected, atol=0.05, rtol=0.05)
 
