@@ -1,10 +1,9 @@
-"""Another number of workers goes on with exactly what is left, and ends with the weights of the undisturbed run."""
+"""A training whose node goes is gone on with by fewer workers, and ends with the weights of the undisturbed run."""
 
 from __future__ import annotations
 
 import json
 import os
-import signal
 import subprocess
 import time
 from collections.abc import Callable
@@ -13,33 +12,13 @@ from pathlib import Path
 import pytest
 
 from tests.integration.cluster import Head, drain, head, node
-from tests.integration.jobs import (
-    REPO,
-    command,
-    copy_run,
-    forked_by,
-    kill_and_finish,
-    log_tail,
-    manifest,
-    metrics,
-    run_job,
-)
-from tests.integration.test_resume import has_checkpoints, largest_difference
+from tests.integration.jobs import REPO, command, copy_run, forked_by, log_tail
+from tests.integration.test_resume import has_checkpoints, is_the_undisturbed_run
 from zephyr_ray import forkserver
 
 pytestmark = pytest.mark.timeout(600)
 Until = Callable[[Callable[[], bool]], None]
 """Waits until something is true, while the job runs."""
-
-
-def test_a_run_of_two_workers_resumes_with_four(
-    undisturbed: Path, prepared: Path, overrides: tuple[str, ...], tmp_path: Path
-) -> None:
-    root = copy_run(prepared, tmp_path / "run")
-    status, seen = kill_and_finish("dpo", root, *overrides, when=has_checkpoints(root, 3), sent=signal.SIGKILL)
-    assert status == -9, seen
-    assert "resuming" in run_job("dpo", root, *overrides, "dpo.training.workers=4")
-    _is_the_undisturbed_run(root, undisturbed)
 
 
 @pytest.mark.soak  # the next test's node dies too
@@ -52,7 +31,7 @@ def test_a_lost_node_leaves_fewer_workers_that_go_on(
     log = _lose_a_node(job, root, lambda cluster, until: until(has_checkpoints(root, 3)))
     assert "worker group of size 2" in log
     assert "worker group of size 1" in log
-    _is_the_undisturbed_run(root, undisturbed)
+    is_the_undisturbed_run(root, undisturbed)
 
 
 def test_a_node_that_is_about_to_go_brings_a_checkpoint(
@@ -71,7 +50,7 @@ def test_a_node_that_is_about_to_go_brings_a_checkpoint(
     assert "worker group of size 2" in log
     assert "a node is about to go: checkpoint at step" in log
     assert "worker group of size 1" in log
-    _is_the_undisturbed_run(root, undisturbed)
+    is_the_undisturbed_run(root, undisturbed)
 
 
 def _lose_a_node(job: list[str], root: Path, when: Callable[[Head, Until], None]) -> str:
@@ -95,11 +74,3 @@ def _lose_a_node(job: list[str], root: Path, when: Callable[[Head, Until], None]
             when(cluster, until)
         assert process.wait(timeout=300) == 0, (folder / "seen").read_text() + log_tail(root)
     return max((root / "logs").glob("dpo-*.log")).read_text(errors="replace")
-
-
-def _is_the_undisturbed_run(root: Path, undisturbed: Path) -> None:
-    losses, expected = ([row["loss"] for row in metrics(each, "dpo")] for each in (root, undisturbed))
-    assert losses == pytest.approx(expected, abs=1e-5)
-    assert largest_difference(undisturbed, root) <= 1e-5
-    pairs = manifest(root, "tokenized")["counts"]["out"]
-    assert manifest(root, "dpo")["trained"] == {"rows": pairs, "fewest_times": 2, "most_times": 2}

@@ -54,28 +54,36 @@ def test_a_lost_worker_is_replaced(
     assert manifest(root, "dpo")["trained"] == {"rows": pairs, "fewest_times": 2, "most_times": 2}
 
 
-def test_a_lost_driver_resumes(undisturbed: Path, prepared: Path, overrides: tuple[str, ...], tmp_path: Path) -> None:
-    root = copy_run(prepared, tmp_path / "run")
-    said = "interrupted; the same command goes on from here"
+INTERRUPTED = "interrupted; the same command goes on from here"
+
+
+@pytest.fixture(scope="module")
+def killed(prepared: Path, overrides: tuple[str, ...], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run whose driver was killed in its training, with all that came of it."""
+    root = copy_run(prepared, tmp_path_factory.mktemp("killed") / "run")
     status, seen = kill_and_finish("dpo", root, *overrides, when=has_checkpoints(root, 2), with_children=True)
-    assert (status, said in seen) == (-signal.SIGKILL, False), seen
+    assert (status, INTERRUPTED in seen) == (-signal.SIGKILL, False), seen
+    assert not (root / "dpo" / "manifest.json").exists()
+    return root
+
+
+def test_a_lost_driver_resumes(undisturbed: Path, killed: Path, overrides: tuple[str, ...], tmp_path: Path) -> None:
+    root = copy_run(killed, tmp_path / "run")
     more = has_checkpoints(root, checkpoints(root) + 1)
     status, seen = kill_and_finish("dpo", root, *overrides, when=more, sent=signal.SIGINT)
-    assert (status, said in seen, "resuming" in seen) == (130, True, True), seen
+    assert (status, INTERRUPTED in seen, "resuming" in seen) == (130, True, True), seen
     assert not (root / "dpo" / "manifest.json").exists()
     assert "resuming" in run_job("dpo", root, *overrides)
     assert largest_difference(undisturbed, root) <= 1e-6
     assert _losses(root) == pytest.approx(_losses(undisturbed), abs=1e-6)
 
 
-def test_one_worker_trains_the_same_run_as_two(
-    undisturbed: Path, prepared: Path, overrides: tuple[str, ...], tmp_path: Path
+def test_two_workers_resume_as_four(
+    undisturbed: Path, killed: Path, overrides: tuple[str, ...], tmp_path: Path
 ) -> None:
-    root = copy_run(prepared, tmp_path / "run")
-    run_job(
-        "dpo", root, *overrides, "dpo.training.workers=1", "dpo.training.zero_stage=0", "dpo.training.micro_batch=3"
-    )
-    assert _losses(root) == pytest.approx(_losses(undisturbed), abs=1e-5)
+    root = copy_run(killed, tmp_path / "run")
+    assert "resuming" in run_job("dpo", root, *overrides, "dpo.training.workers=4")
+    is_the_undisturbed_run(root, undisturbed)
 
 
 def test_reference_logps_repeat_only_what_was_in_flight(
@@ -98,6 +106,14 @@ def test_reference_logps_repeat_only_what_was_in_flight(
     rows = pq.read_table(data)["pair_id"].to_pylist()
     tokenized = pq.read_table(root / "tokenized" / "data")["pair_id"].to_pylist()
     assert sorted(rows) == sorted(tokenized)
+
+
+def is_the_undisturbed_run(root: Path, undisturbed: Path) -> None:
+    """With another number of workers for a part of it: to 1e-5."""
+    assert _losses(root) == pytest.approx(_losses(undisturbed), abs=1e-5)
+    assert largest_difference(undisturbed, root) <= 1e-5
+    pairs = manifest(root, "tokenized")["counts"]["out"]
+    assert manifest(root, "dpo")["trained"] == {"rows": pairs, "fewest_times": 2, "most_times": 2}
 
 
 def _losses(root: Path) -> list[float]:
