@@ -239,6 +239,7 @@ def packed_mask(*args: Any, **kwargs: Any) -> Any:
     return BACKENDS[backend](row, kwargs["device"])
 
 
+@torch.compiler.disable
 def packed_attention(
     module: torch.nn.Module,
     query: torch.Tensor,

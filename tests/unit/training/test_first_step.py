@@ -7,20 +7,17 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import datasets
 import numpy as np
 import pytest
 import torch
 from trl.trainer.utils import add_fused_lm_head
 
-from tests.unit.training.bf16_workers import PAIRS, Way, make_folder, recipe_of, references
+from tests.unit.training.bf16_workers import PAIRS, Way, make_folder, recipe_of, references, trainer_of
 from tests.unit.training.packed import VOCAB, make_model
 from zephyr_ray.errors import GuardError, UserError
 from zephyr_ray.models import ModelSource
 from zephyr_ray.training.first_step import TOLERANCE, FirstStep, FirstStepGuard, refusal
 from zephyr_ray.training.logps import PackedScorer
-from zephyr_ray.training.loop import make_trainer
-from zephyr_ray.training.rows import Rows
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -40,10 +37,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 
 def first_step(folders: dict[str, str], tmp_path: Path, way: Way, reference: Columns | None = None) -> Any:
     """One step of the stage's own trainer, by default with the reference stage's own log-probs."""
-    recipe, source = recipe_of(way, folders[way.family]), ModelSource(folders[way.family])
-    table = datasets.Dataset.from_list(PAIRS)
-    rows = Rows(table, np.arange(len(PAIRS)), reference or references(recipe, source))
-    trainer = make_trainer("dpo", recipe, source, rows, str(tmp_path), "cpu", 0, 1)
+    trainer = trainer_of(way, folders[way.family], str(tmp_path), reference=reference)
     trainer.args.save_strategy = "no"
     trainer.train()
     return trainer
