@@ -9,7 +9,7 @@ LANES ?= --numprocesses=2 --dist=loadscope --no-loadscope-reorder
 JOB ?= python jobs/pipeline.py --recipe recipes/tiny.yaml --set run.root=$(CURDIR)/runs/tiny
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo chat up submit down check test soak lint lock lock-check gpu-kit clean
+.PHONY: help setup demo chat up submit down check test test-gpu soak lint lock lock-check gpu-kit clean
 
 help: ## Show what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -41,6 +41,9 @@ check: $(INSTALLED) lint ## Lint, types and unit tests
 
 test: $(INSTALLED) lock-check ## Run all tests
 	@$(PY) -m pytest $(LANES)
+
+test-gpu: $(INSTALLED) ## Run the tests that need a GPU (make test skips them where there is none)
+	@$(PY) -m pytest tests/gpu
 
 soak: $(INSTALLED) ## Kill jobs again and again, for as long as it takes (not part of make test)
 	@$(PY) -m pytest -m soak tests/integration

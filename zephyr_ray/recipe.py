@@ -7,7 +7,7 @@ fingerprints: changing the hardware never changes the experiment.
 from __future__ import annotations
 
 import json
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
@@ -106,8 +106,11 @@ class Training(Section):
     is accumulated."""
     zero_stage: Literal[0, 1, 2, 3] = compute(0)
     """DeepSpeed ZeRO stage; 0 is plain data parallelism."""
-    gradient_checkpointing: bool = compute(False)
-    """Recompute activations in the backward pass: less memory, more time."""
+    gradient_checkpointing: bool | Annotated[int, Field(ge=1)] = compute(False)
+    """Recompute activations in the backward pass: less memory, more time. true: of all decoder layers; a number: of so
+    many, the first ones."""
+    compile: bool = compute(False)
+    """Packed: torch.compile of the decoder layers, the reference's too: faster, after a minute or more at the start."""
     checkpoint_steps: int | None = compute(100, ge=1)
     """Optimizer steps between two checkpoints: what a lost worker can cost. None: their number does not count."""
     checkpoint_minutes: float | None = compute(None, gt=0)
@@ -134,6 +137,31 @@ class Training(Section):
     @property
     def most_workers(self) -> int:
         return self.workers if isinstance(self.workers, int) else self.workers[1]
+
+    @property
+    def recomputed_layers(self) -> int | None:
+        """How many of the decoder layers recompute; None where it is all or none of them."""
+        return None if isinstance(self.gradient_checkpointing, bool) else self.gradient_checkpointing
+
+    @model_validator(mode="after")
+    def _layers_are_counted_once(self) -> Training:
+        if self.recomputed_layers and "every_n_layers" in (self.trl.get("gradient_checkpointing_kwargs") or {}):
+            raise ValueError(
+                f"gradient_checkpointing={self.recomputed_layers} counts the layers that recompute, and so does "
+                "trl.gradient_checkpointing_kwargs.every_n_layers; leave one of them out"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _layers_can_be_compiled(self) -> Training:
+        if self.compile and self.engine == "padded":
+            raise ValueError("compile=true needs engine=packed")
+        if self.compile and self.zero_stage == 3:
+            raise ValueError(
+                "compile=true needs zero_stage 0, 1 or 2: under 3 a layer's weights come and go while it computes, and "
+                "nothing of it could be fused"
+            )
+        return self
 
     @model_validator(mode="after")
     def _fewest_first(self) -> Training:
@@ -194,6 +222,12 @@ class SFT(Optimisation):
     def _packed_rows_have_no_mask(self) -> SFT:
         if self.packing and self.loss_on != "all":
             raise ValueError("packing=true needs loss_on=all")
+        return self
+
+    @model_validator(mode="after")
+    def _joined_dialogues_are_not_compiled(self) -> SFT:
+        if self.packing and self.training.compile:
+            raise ValueError("training.compile=true needs packing=false: joined dialogues are not the packed engine's")
         return self
 
 
@@ -334,4 +368,14 @@ class Recipe(Section):
     def _dpo_starts_somewhere(self) -> Recipe:
         if self.model.path is None and self.sft is None:
             raise ValueError("nothing to start DPO from: set model.path, or give the recipe an sft section")
+        return self
+
+    @model_validator(mode="after")
+    def _quantized_layers_are_not_compiled(self) -> Recipe:
+        for stage, section in (("sft", self.sft), ("dpo", self.dpo)):
+            if section and section.training.compile and self.model.lora and self.model.lora.load_in_4bit:
+                raise ValueError(
+                    f"{stage}.training.compile=true needs model.lora.load_in_4bit=false: bitsandbytes computes the "
+                    "products of 4-bit weights, and has not been tried compiled"
+                )
         return self

@@ -27,6 +27,7 @@ from transformers import PrinterCallback, TrainerCallback
 from trl import DPOTrainer
 from trl.trainer import dpo_trainer
 
+from zephyr_ray.training.layers import compile_layers
 from zephyr_ray.training.logps import PackedScorer
 from zephyr_ray.training.packed_attention import segment_multiple
 from zephyr_ray.training.packed_trainer import PackedDPOTrainer
@@ -378,10 +379,3 @@ def tokenizer() -> Any:
     raw = Tokenizer(models.WordLevel(entries, unk_token="<unk>"))
     names = {"unk_token": "<unk>", "bos_token": "<s>", "eos_token": "</s>", "pad_token": "<unk>"}
     return PreTrainedTokenizerFast(tokenizer_object=raw, **names)
-
-
-def compile_layers(model: Any) -> None:
-    """torch.compile of each decoder layer, attention's kernel inside: norms, rotary positions and SwiGLU are fused."""
-    base = model.get_base_model() if hasattr(model, "get_base_model") else model
-    for layer in base.model.layers:
-        layer.compile(dynamic=True)

@@ -56,6 +56,10 @@ def test_an_unknown_stage_is_an_unknown_key() -> None:
         ("dpo.loss_weights=[1, 2]", r"2 entries for 1 loss types"),
         ("dpo.label_smoothing=0.1", r"label_smoothing=0\.1 does nothing with loss_type=sigmoid; set loss_type=robust"),
         ("dpo.loss_type=exo_pair", r"loss_type=exo_pair needs label_smoothing over 0"),
+        (
+            "dpo.training.gradient_checkpointing=-1",
+            r"gradient_checkpointing.*: Input should be .*greater than",
+        ),
         ("dpo", r"write section\.field=value"),
     ],
 )
@@ -63,6 +67,39 @@ def test_a_wrong_value_is_one_line(override: str, message: str) -> None:
     with pytest.raises(UserError, match=message) as caught:
         load(override)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (("dpo.training.compile=true", "dpo.training.engine=padded"), r"compile=true needs engine=packed"),
+        (("dpo.training.compile=true", "dpo.training.zero_stage=3"), r"compile=true needs zero_stage 0, 1 or 2: "),
+        (("sft.training.compile=true", "sft.packing=true"), r"training\.compile=true needs packing=false"),
+        (
+            ("sft.training.compile=true", "model.lora.load_in_4bit=true"),
+            r"sft\.training\.compile=true needs model\.lora\.load_in_4bit=false",
+        ),
+        (
+            (
+                "dpo.training.gradient_checkpointing=2",
+                "dpo.training.trl.gradient_checkpointing_kwargs.every_n_layers=2",
+            ),
+            r"gradient_checkpointing=2 counts the layers that recompute, and so does trl",
+        ),
+    ],
+)
+def test_fields_that_exclude_each_other_are_named(overrides: tuple[str, ...], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        load(*overrides)
+    for each in overrides:
+        load(each)
+
+
+@pytest.mark.parametrize(("written", "layers"), [("true", None), ("false", None), ("1", 1), ("8", 8)])
+def test_layers_that_recompute_are_all_none_or_a_number(written: str, layers: int | None) -> None:
+    training = load(f"dpo.training.gradient_checkpointing={written}").dpo.training
+    assert training.recomputed_layers == layers
+    assert bool(training.gradient_checkpointing) == (written != "false")
 
 
 @pytest.mark.parametrize(
@@ -158,6 +195,11 @@ def test_the_published_hyper_parameters() -> None:
         later.dpo.global_batch,
         later.dpo.epochs,
     ) == (128, 0.01, "cosine", 128, 1)
+    assert [(r.dpo.training.zero_stage, r.dpo.training.gradient_checkpointing) for r in (paper, later, qlora)] == [
+        (2, False),
+        (2, False),
+        (0, True),
+    ]
     assert qlora.model.lora is not None
     assert (qlora.model.lora.r, qlora.model.lora.alpha, qlora.dpo.learning_rate, qlora.model.lora.load_in_4bit) == (
         128,

@@ -41,7 +41,7 @@ def training_arguments(
         "max_steps": rank_plan.plan.steps,
         "per_device_train_batch_size": training.micro_batch,
         "gradient_accumulation_steps": rank_plan.micro_batches_per_step,
-        "gradient_checkpointing": training.gradient_checkpointing,
+        "gradient_checkpointing": bool(training.gradient_checkpointing),
         "bf16": dtype == torch.bfloat16,
         "use_cpu": device == "cpu",
         "deepspeed": deepspeed_config(training.zero_stage, device),

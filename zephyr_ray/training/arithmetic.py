@@ -53,4 +53,5 @@ def reference_arithmetic(recipe: Recipe) -> dict[str, Any]:
     if attention == "auto" and device == "cpu":
         attention = "sdpa"
     padding = {"pad_to_multiple_of": training.trl.get("pad_to_multiple_of")} if training.engine == "padded" else {}
-    return found._asdict() | {"device": device, "engine": training.engine, "attention": attention} | padding
+    compiled = {"compile": True} if training.compile else {}
+    return found._asdict() | {"device": device, "engine": training.engine, "attention": attention} | padding | compiled

@@ -15,6 +15,7 @@ from trl.trainer.utils import add_fused_lm_head
 
 from zephyr_ray.training.arithmetic import arithmetic
 from zephyr_ray.training.completion_sums import completion_sums
+from zephyr_ray.training.layers import compile_layers
 from zephyr_ray.training.packed_attention import Backend, row_multiple, segment_multiple
 from zephyr_ray.training.packed_backend import working_backend
 from zephyr_ray.training.packed_check import check_equals_unpacked
@@ -48,6 +49,8 @@ def reference_scorer(recipe: Recipe, source: ModelSource, device: str) -> Packed
         if type(module).__name__ == "Linear4bit":
             module.train()
     add_fused_lm_head(model)
+    if training.compile:
+        compile_layers(model)
     if training.engine == "packed":
         dtype = getattr(torch, computing.dtype)
         backend = working_backend(training.packed_attention, device, model.config, dtype)

@@ -34,6 +34,7 @@ from zephyr_ray.training.callbacks import (
 from zephyr_ray.training.export import write_checkpoint
 from zephyr_ray.training.first_step import TOLERANCE, FirstStepGuard
 from zephyr_ray.training.job import TrainJob
+from zephyr_ray.training.layers import RecomputeFirst, compile_layers
 from zephyr_ray.training.model import (
     check_caps_are_kept,
     device_for,
@@ -152,6 +153,11 @@ def make_trainer(
     )
     if training.zero_stage == 0:
         widen_trained(trainer.model)
+    if training.recomputed_layers:
+        field = f"{stage}.training.gradient_checkpointing"
+        trainer.add_callback(RecomputeFirst(trainer.model, training.recomputed_layers, field))
+    if training.compile:
+        compile_layers(trainer.model)
     if isinstance(trainer, PackedDPOTrainer):
         trainer.follow(table, rank_plan, backend, align)
     elif packed:

@@ -324,6 +324,7 @@ def packed_mask(*args: Any, **kwargs: Any) -> Any:
     return BACKENDS[backend](row, kwargs["device"], kwargs.get("local_size") or None)
 
 
+@torch.compiler.disable
 def packed_attention(
     module: torch.nn.Module,
     query: torch.Tensor,

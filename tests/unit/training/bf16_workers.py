@@ -16,6 +16,7 @@ from tests.unit.training.packed import VOCAB, make_model, make_pairs
 from tests.unit.training.packed_workers import forget_state
 from zephyr_ray import recipe as recipes
 from zephyr_ray import recipe_file
+from zephyr_ray.errors import GuardError
 from zephyr_ray.models import ModelSource
 from zephyr_ray.recipe import Recipe
 from zephyr_ray.tiny.model import train_tokenizer
@@ -55,15 +56,17 @@ def make_folder(folder: Path, family: str, **shape: int) -> str:
     return str(path)
 
 
-def recipe_of(way: Way, folder: str) -> Recipe:
+def recipe_of(way: Way, folder: str, device: str = "cpu") -> Recipe:
     """A recipe that the commands take."""
     lora = ["model.lora.r=4"] if way.lora else []
+    gpus = [f"{section}.gpus_per_worker=1" for section in ("dpo.training", "reference_logps") if device == "cuda"]
     recipe = recipe_file.load(
         [],
         [
             f"model.path={folder}",
             f"model.dtype={way.dtype}",
             *lora,
+            *gpus,
             f"dpo.training.zero_stage={way.zero_stage}",
             f"dpo.training.engine={way.engine}",
             "dpo.training.tokens_per_micro_batch=400",
@@ -82,24 +85,33 @@ def recipe_of(way: Way, folder: str) -> Recipe:
     return recipe
 
 
-def references(recipe: Recipe, source: ModelSource) -> dict[str, np.ndarray]:
+def references(recipe: Recipe, source: ModelSource, device: str = "cpu") -> dict[str, np.ndarray]:
     """By the reference stage's own scorer."""
-    score = reference_scorer(recipe, source, "cpu")
+    score = reference_scorer(recipe, source, device)
     parts = [score(PAIRS[start : start + AT_A_TIME]) for start in range(0, len(PAIRS), AT_A_TIME)]
     names = ("ref_chosen_logps", "ref_rejected_logps")
     return {name: np.concatenate(sides) for name, sides in zip(names, zip(*parts, strict=True), strict=True)}
 
 
-def trainer_of(way: Way, model: str, folder: str, rank: int = 0, world_size: int = 1) -> Any:
-    recipe, source = recipe_of(way, model), ModelSource(model)
+def trainer_of(
+    way: Way,
+    model: str,
+    folder: str,
+    rank: int = 0,
+    world_size: int = 1,
+    device: str = "cpu",
+    reference: dict[str, np.ndarray] | None = None,
+) -> Any:
+    """The stage's own trainer, by default with the reference stage's own log-probs."""
+    recipe, source = recipe_of(way, model, device), ModelSource(model)
     table = datasets.Dataset.from_list(PAIRS)
-    rows = Rows(table, np.arange(len(PAIRS)), references(recipe, source))
-    return make_trainer("dpo", recipe, source, rows, folder, "cpu", rank, world_size)
+    rows = Rows(table, np.arange(len(PAIRS)), reference or references(recipe, source, device))
+    return make_trainer("dpo", recipe, source, rows, folder, device, rank, world_size)
 
 
-def train(way: Way, model: str, folder: str, rank: int = 0, world_size: int = 1) -> dict[str, Any]:
+def train(way: Way, model: str, folder: str, rank: int = 0, world_size: int = 1, device: str = "cpu") -> dict[str, Any]:
     """What a run logs, and the dtypes of the weights it trains."""
-    trainer = trainer_of(way, model, folder, rank, world_size)
+    trainer = trainer_of(way, model, folder, rank, world_size, device)
     trainer.args.save_strategy = SaveStrategy.NO  # after the last step, too
     trainer.train()
     weights = {str(weight.dtype) for weight in trainer.model.parameters() if weight.requires_grad}
@@ -125,14 +137,34 @@ def summed_gradient(zero_stage: int, micro_batches: int, share: float) -> float:
     return float(deepspeed.utils.safe_get_full_grad(engine.module.weight)[0, 0])
 
 
-def worker(rank: int, world_size: int, ways: tuple[Way, ...], models: dict[str, str], folder: str) -> None:
+def train_all(
+    rank: int, world_size: int, ways: tuple[Way, ...], models: dict[str, str], folder: str, device: str = "cpu"
+) -> None:
     """The first process writes `<name of the way>.json`."""
     for way in ways:
-        if way.zero_stage > 0:
+        if way.zero_stage > 0 and device == "cpu":
             _init_deepspeed_on_cpu()
-        result = train(way, models[way.family], os.path.join(folder, f"out-{rank}"), rank, world_size)
+        result = train(way, models[way.family], os.path.join(folder, f"out-{rank}"), rank, world_size, device)
         if rank == 0:
             Path(folder, f"{way.name}.json").write_text(json.dumps(result), encoding="utf-8")
         forget_state()
+
+
+def first_step_of(rank: int, world_size: int, way: Way, model: str, reference: str, folder: str, device: str) -> None:
+    """Writes `guard.txt`: what the first step's guard says where the reference is a model of its own, or nothing."""
+    logps = references(recipe_of(way, reference, device), ModelSource(reference), device)
+    trainer = trainer_of(way, model, os.path.join(folder, "out"), rank, world_size, device, logps)
+    trainer.args.save_strategy = SaveStrategy.NO
+    said = ""
+    try:
+        trainer.train()
+    except GuardError as error:
+        said = str(error)
+    Path(folder, "guard.txt").write_text(said, encoding="utf-8")
+
+
+def worker(rank: int, world_size: int, ways: tuple[Way, ...], models: dict[str, str], folder: str) -> None:
+    """`train_all`, and the gradients' sums of each process."""
+    train_all(rank, world_size, ways, models, folder)
     sums = {stage: summed_gradient(stage, micro_batches=300, share=1 / 128) for stage in (1, 2, 3)}
     Path(folder, f"sums-{rank}.json").write_text(json.dumps(sums), encoding="utf-8")

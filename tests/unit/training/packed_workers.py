@@ -85,22 +85,22 @@ def train(rank: int, world_size: int, way: Way, folder: str) -> dict[str, Any]:
     }
 
 
-def start(work: Callable[..., None], workers: int, *arguments: Any) -> None:
-    """Runs `work(rank, workers, *arguments)` in so many processes of a gloo group.
+def start(work: Callable[..., None], workers: int, *arguments: Any, group: str = "gloo") -> None:
+    """Runs `work(rank, workers, *arguments)` in so many processes of a group of torch's.
 
     They are forked from a process that has loaded the libraries, once for all tests of a lane.
     """
     multiprocessing.set_forkserver_preload(["tests.unit.training.bf16_workers"])
-    group = (work, workers, _find_free_port(), *arguments)
-    torch.multiprocessing.start_processes(_process, group, nprocs=workers, start_method="forkserver")
+    each = (work, workers, group, _find_free_port(), *arguments)
+    torch.multiprocessing.start_processes(_process, each, nprocs=workers, start_method="forkserver")
 
 
-def _process(rank: int, work: Callable[..., None], world_size: int, port: int, *arguments: Any) -> None:
+def _process(rank: int, work: Callable[..., None], world_size: int, group: str, port: int, *arguments: Any) -> None:
     gc.freeze()  # each trainer collects garbage, and would look through all libraries for it
     torch.set_num_threads(1)
     os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(world_size)}
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "LOCAL_WORLD_SIZE": str(world_size)}
-    torch.distributed.init_process_group("gloo", rank=rank, world_size=world_size)
+    torch.distributed.init_process_group(group, rank=rank, world_size=world_size)
     work(rank, world_size, *arguments)
     torch.distributed.destroy_process_group()
     gc.unfreeze()

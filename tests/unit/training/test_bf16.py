@@ -21,13 +21,17 @@ from zephyr_ray.stages import STAGES
 RECOMPUTING = ("dpo.training.gradient_checkpointing=true",)
 # Padded log-probs in bfloat16 depend on how far a batch is padded: here every one is to the same length.
 ONE_LENGTH = ("dpo.training.trl.pad_to_multiple_of=192",)
+FIRST_RECOMPUTES = ("dpo.training.gradient_checkpointing=1",)
 MATRIX = [
     Way(stage, engine, lora, options=ONE_LENGTH if engine == "padded" else ())
     for stage, engine, lora in itertools.product(range(4), ("packed", "padded"), (False, True))
 ]
+IN_FLOAT32 = [Way(0, dtype="float32"), Way(3, dtype="float32")]
+PLAIN = [MATRIX[0], Way(3, "padded", options=ONE_LENGTH), IN_FLOAT32[1]]  # the trainer's; test_layers has the rest
+RECOMPUTED = [way._replace(options=(*way.options, *FIRST_RECOMPUTES)) for way in PLAIN]
 OTHERS = [
-    Way(0, dtype="float32"),
-    Way(3, dtype="float32"),
+    *IN_FLOAT32,
+    *RECOMPUTED,
     Way(3, family="gemma", options=RECOMPUTING),  # tied weights
     Way(3, lora=True, options=RECOMPUTING),
     Way(0, family="gemma"),
@@ -69,6 +73,13 @@ def test_every_zero_stage_trains_alike(runs: dict[Way, dict[str, Any]], engine: 
     assert plain[1] < 0.68  # it learns
     assert [losses[1] for losses in sharded] == pytest.approx([sharded[0][1]] * 3, abs=5e-3)
     assert plain[1] == pytest.approx(sharded[0][1], abs=3e-2)  # other weights in its forward pass
+
+
+@pytest.mark.parametrize("number", range(len(PLAIN)), ids=lambda number: PLAIN[number].name)
+def test_a_layer_that_recomputes_changes_nothing(runs: dict[Way, dict[str, Any]], number: int) -> None:
+    for name in ("loss", "grad_norm"):
+        before, after = ([row[name] for row in runs[ways[number]]["log"]] for ways in (PLAIN, RECOMPUTED))
+        assert after == pytest.approx(before, rel=1e-6)
 
 
 @pytest.mark.parametrize("lora", [False, True])
@@ -124,6 +135,7 @@ def test_another_arithmetic_makes_references_stale() -> None:
         arithmetic_of("dpo.training.packed_attention=flex"),
         arithmetic_of("reference_logps.gpus_per_worker=1"),
         arithmetic_of("model.lora.load_in_4bit=true"),
+        arithmetic_of("dpo.training.compile=true"),
     ]
     assert all(change not in (plain, sharded) for change in changes)
     assert arithmetic_of(*ONE_LENGTH, engine="padded") != arithmetic_of(engine="padded")

@@ -7,13 +7,12 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import datasets
 import numpy as np
 import pytest
 import torch
 from trl.trainer.utils import add_fused_lm_head
 
-from tests.unit.training.bf16_workers import PAIRS, Way, make_folder, recipe_of, references
+from tests.unit.training.bf16_workers import PAIRS, Way, make_folder, recipe_of, references, trainer_of
 from tests.unit.training.flex_on_cpu import compiled_flex
 from tests.unit.training.packed import VOCAB, make_model
 from zephyr_ray.errors import GuardError, UserError
@@ -21,9 +20,7 @@ from zephyr_ray.models import ModelSource
 from zephyr_ray.training import packed_attention, packed_backend
 from zephyr_ray.training.first_step import TOLERANCE, FirstStep, FirstStepGuard, refusal
 from zephyr_ray.training.logps import PackedScorer
-from zephyr_ray.training.loop import make_trainer
 from zephyr_ray.training.packed_blocks import BLOCK
-from zephyr_ray.training.rows import Rows
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -54,10 +51,7 @@ def first_step(
 
     Of several workers it is one, which judges its own share as if it were the whole.
     """
-    recipe, source = recipe_of(way, folders[way.family]), ModelSource(folders[way.family])
-    table = datasets.Dataset.from_list(PAIRS)
-    rows = Rows(table, np.arange(len(PAIRS)), reference or references(recipe, source))
-    trainer = make_trainer("dpo", recipe, source, rows, str(tmp_path), "cpu", rank, world_size)
+    trainer = trainer_of(way, folders[way.family], str(tmp_path), rank, world_size, reference=reference)
     trainer.args.save_strategy = "no"
     trainer.train()
     return trainer
