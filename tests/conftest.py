@@ -11,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 from pytest_socket import socket_allow_hosts
 
-# Before anything imports ray or a Hugging Face library: no usage reports, no network. Two lanes share two cores, so a
+# Before anything imports ray or a Hugging Face library: no usage reports, no network. Lanes share the cores, so that a
 # process has one thread. Engines on a CPU get no cores of their own: by vLLM's default each would take the same ones.
 # And an engine's one worker is part of the engine's own process, as it is on a GPU; on a CPU it would be one more that
 # loads everything.
@@ -32,13 +32,13 @@ settings.load_profile("zephyr")
 
 # Files that share what is slow to start, so that one lane of a parallel run has them; those that take longest first.
 GROUPS = (
-    ("integration/chat/test_chat_page", "integration/chat/test_chat_two"),
     ("integration/test_pipeline", "integration/test_s3"),
-    ("integration/chat/",),
     ("integration/test_autoscaling",),
+    ("integration/chat/test_chat_api", "integration/chat/test_chat_fuzz", "integration/chat/test_chat_operations"),
+    ("integration/test_resume",),
     ("integration/test_feedback", "integration/test_sampling"),
     ("integration/test_submit",),
-    ("integration/test_resume",),
+    ("integration/chat/",),
     ("integration/test_elastic",),
 )
 

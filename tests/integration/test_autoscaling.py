@@ -175,7 +175,7 @@ def chat(autoscaled: Head, loaded: str, base_model: Path, tmp_path: Path) -> Ser
     service.host = "0.0.0.0"  # replicas listen there, and worker nodes have the machine's own address
     service.gateway["labels"] = {"ray.io/node-group": HEAD_TYPE}
     service.fork_server = loaded
-    service.deploy(labels={"group": "inference"}, min_replicas=0, max_replicas=2, downscale_delay_s=15)
+    service.deploy(labels={"group": "inference"}, min_replicas=0, max_replicas=2, downscale_delay_s=8)
     return service
 
 

@@ -61,19 +61,19 @@ SMALL = (
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run on this machine's disk that nothing disturbed."""
+def whole(killed: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run on this machine's disk that nothing disturbed from sampling on; what comes before is that of the bucket."""
     root = tmp_path_factory.mktemp("whole") / "run"
+    for stage in STAGES[: STAGES.index("candidates")]:
+        pafs.copy_files(f"bucket/run/{stage}", str(root / stage), source_filesystem=Run(ROOT).filesystem)
     run_job("pipeline", root, *SMALL)
     return root
 
 
 @pytest.fixture(scope="module")
-def killed(here: Machine, whole: Path) -> str:
-    """The same in a bucket from sampling on, killed while it samples, judges and trains; what its last run said."""
+def killed(here: Machine) -> str:
+    """The whole way in a bucket, killed while it samples, judges and trains; what its last run said."""
     way = settings(ROOT, *SMALL)
-    for stage in STAGES[: STAGES.index("candidates")]:
-        pafs.copy_files(str(whole / stage), f"bucket/run/{stage}", destination_filesystem=Run(ROOT).filesystem)
     for number, moment in enumerate((_samples, _judges, _trains)):
         log = here.place / f"killed-{number}.log"
         process = here.start("jobs/pipeline.py", *way, log=log)

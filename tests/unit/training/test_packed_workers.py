@@ -48,4 +48,5 @@ def test_workers_log_the_run_of_one(
     for name in sorted(set(one["log"][0]) - NOT_THE_RUNS):
         ours, theirs = ([row[name] for row in run["log"]] for run in (first, one))
         np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-4, err_msg=name)
+    assert [row["loss"] for row in first["log"]] == pytest.approx([row["loss"] for row in one["log"]], abs=1e-5)
     assert min(row["grad_norm"] for row in one["log"]) > CLIP  # clipped at every step
