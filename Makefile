@@ -5,7 +5,7 @@ VENV ?= .venv
 KIND ?= $(shell nvidia-smi -L >/dev/null 2>&1 && echo cuda || echo cpu)
 PY := $(VENV)/bin/python
 INSTALLED := $(VENV)/.installed-$(KIND)
-LANES ?= --numprocesses=3 --dist=loadscope --no-loadscope-reorder
+LANES ?= --numprocesses=2 --dist=loadscope --no-loadscope-reorder
 JOB ?= python jobs/pipeline.py --recipe recipes/tiny.yaml --set run.root=$(CURDIR)/runs/tiny
 
 .DEFAULT_GOAL := help

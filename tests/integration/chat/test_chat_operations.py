@@ -92,7 +92,7 @@ def test_metrics_are_there_for_prometheus(chat_service: Service) -> None:
                 await asyncio.gather(asking.stream(max_tokens=LONG), asking.ask(model="tiny", n=9))
 
             async with keeping_busy(both, 24):
-                await until(all_seen, 30, f"never above zero: {set(names) - seen}")
+                await until(all_seen, 120, "a metric never rose above zero")
 
     asyncio.run(ask())
 
