@@ -32,13 +32,13 @@ settings.load_profile("zephyr")
 
 # Files that share what is slow to start, so that one lane of a parallel run has them; those that take longest first.
 GROUPS = (
+    ("integration/chat/test_chat_page", "integration/chat/test_chat_two"),
     ("integration/test_pipeline", "integration/test_s3"),
+    ("integration/chat/",),
     ("integration/test_autoscaling",),
-    ("integration/chat/test_chat_api", "integration/chat/test_chat_fuzz", "integration/chat/test_chat_operations"),
-    ("integration/test_resume",),
     ("integration/test_feedback", "integration/test_sampling"),
     ("integration/test_submit",),
-    ("integration/chat/",),
+    ("integration/test_resume",),
     ("integration/test_elastic",),
 )
 

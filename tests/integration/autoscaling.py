@@ -19,7 +19,7 @@ from typing import Any
 from tests.integration.cluster import REPO, Head, head, worker_nodes
 from tests.kuberay import node_types, read_documents
 
-IDLE_S = 5
+IDLE_S = 10
 HEAD_TYPE = "ray.head.default"  # Ray's provider for tests knows no other
 _HEAD_NODE = f"{'f' * 51}00000"
 
