@@ -48,7 +48,7 @@ def prompt_ids(table: pa.Table | pa.RecordBatch) -> list[str]:
 
 
 def _ids_of_files(artifact: Artifact, report: Report) -> Iterator[str]:
-    for name in kept_files(report):
+    for name in kept_files(report.files):
         with pq.ParquetFile(posixpath.join(artifact.path, name), filesystem=artifact.run.filesystem) as file:
             for rows in file.iter_batches(columns=["prompt"]):
                 yield from prompt_ids(rows)

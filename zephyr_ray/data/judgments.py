@@ -17,6 +17,7 @@ from zephyr_ray import cluster
 from zephyr_ray.artifacts import Artifact
 from zephyr_ray.data import measures, sink, sources
 from zephyr_ray.data.asking import REASONS, Asking, asking, settle, totals_line
+from zephyr_ray.data.left_out import kept_files
 from zephyr_ray.data.rows import mixed_schema
 from zephyr_ray.data.sink import Progress, Report
 from zephyr_ray.errors import UserError
@@ -81,7 +82,7 @@ def to_rows(judged: pa.Table, progress: Progress | None = None) -> pa.Table:
 def count_agreement(artifact: Artifact, report: Report) -> dict[str, Any]:
     """How far judges, repeats and orders agree, and how many overall scores lie far from the mean of the aspects."""
     total: dict[str, Any] = _counters()
-    files = [{"path": f"{artifact.path}/{name}"} for name in report.files if name.startswith("data/")]
+    files = [{"path": f"{artifact.path}/{name}"} for name in kept_files(report.files)]
     read = functools.partial(sources.chunks.read_table, filesystem=artifact.run.filesystem)
     counted = sources.stream(files, read).map_batches(_count, batch_format="pyarrow", batch_size=None)
     for row in counted.iter_rows():
@@ -194,8 +195,7 @@ def _check_scored(report: Report, artifact: Artifact) -> None:
         UserError: No answer has a score or a rating, with what the first row says of it.
     """
     if report.rows_out and not report.stats["completions_rated"]["sum"]:
-        file = next(name for name in report.files if name.startswith("data/"))
-        first = sources.read_first_row(artifact, file)
+        first = sources.read_first_row(artifact, kept_files(report.files)[0])
         complaints = [reply["complaint"] for reply in first["replies"] if reply["complaint"]]
         why = first["error"] or "; ".join(complaints[-1:]) or "the judge gave no score"
         raise UserError(f"{artifact.stage}: not one answer could be rated; the first row says: {why}")

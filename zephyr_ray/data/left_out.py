@@ -36,7 +36,7 @@ def leave_out(
     """
     filesystem = artifact.run.filesystem
     dropped, emptied = [], []
-    for name in kept_files(report):
+    for name in kept_files(report.files):
         path = posixpath.join(artifact.path, name)
         table = pq.read_table(path, filesystem=filesystem)
         mask = pa.array(is_left_out(name, table), pa.bool_())
@@ -66,6 +66,6 @@ def leave_out(
     )
 
 
-def kept_files(report: Report) -> list[str]:
-    """The files of kept rows, relative to the artifact."""
-    return [name for name in report.files if name.startswith("data/")]
+def kept_files(files: Sequence[str]) -> list[str]:
+    """Of an artifact's files those of kept rows."""
+    return [name for name in files if name.startswith("data/")]

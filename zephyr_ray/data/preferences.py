@@ -189,7 +189,7 @@ def _observe(table: pa.Table) -> Counts:
 def _count_again(artifact: Artifact, report: Report) -> PairCounts:
     """The pairs that are left after others were left out."""
     counts = PairCounts()
-    for name in kept_files(report):
+    for name in kept_files(report.files):
         path = posixpath.join(artifact.path, name)
         with pq.ParquetFile(path, filesystem=artifact.run.filesystem) as file:
             for rows in file.iter_batches(columns=_COUNTED):

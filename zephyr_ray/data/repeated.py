@@ -25,7 +25,7 @@ def drop_repeated(artifact: Artifact, report: Report, id_column: str) -> Report:
     Which of the repeats stays does not depend on how the rows lie in files.
     """
     filesystem = artifact.run.filesystem
-    paths = {name: posixpath.join(artifact.path, name) for name in kept_files(report)}
+    paths = {name: posixpath.join(artifact.path, name) for name in kept_files(report.files)}
     repeated = _repeated_ids([pq.read_table(p, filesystem=filesystem, columns=[id_column]) for p in paths.values()])
     if not len(repeated):
         return report

@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 
 from zephyr_ray.artifacts import Artifact
 from zephyr_ray.data.in_training import prompt_ids
+from zephyr_ray.data.left_out import kept_files
 from zephyr_ray.errors import UserError
 from zephyr_ray.evaluation.implicit_reward import RESAMPLES, PairLogps, Summary, markdown, summarise, table_lines
 from zephyr_ray.evaluation.intervals import LEVEL
@@ -49,7 +50,7 @@ def check_prompts(pairs: Artifact, files: list[str]) -> None:
     Raises:
         UserError: They are.
     """
-    paths = [posixpath.join(pairs.path, name) for name in files if name.startswith("data/")]
+    paths = [posixpath.join(pairs.path, name) for name in kept_files(files)]
     prompts = {prompt_id for path in paths for prompt_id in _prompts_of(pairs, path).values()}
     if len(prompts) < 2:
         raise _too_few(len(prompts))

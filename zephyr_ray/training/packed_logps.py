@@ -62,8 +62,8 @@ def add_packed_forward(model: Any, backend: Backend, loss_reads: tuple[str, ...]
 
 @contextlib.contextmanager
 def _every_target_is_scored() -> Iterator[None]:
-    """On a GPU TRL asks which labels are not ignored, to compute no others, and waits for the answer. None of a row's
-    targets is; with what is off a GPU TRL scores all."""
+    """On a GPU TRL looks for labels that are ignored, to leave them out, and waits for the answer. A row has none of
+    them: inside, TRL scores all labels, as it does on a CPU. Its kernels stay those of the GPU."""
     theirs = trl_utils._use_triton
     trl_utils._use_triton = lambda device: False
     try:
