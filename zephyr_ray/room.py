@@ -19,10 +19,10 @@ from zephyr_ray.recipe import Recipe
 
 Say = Callable[[str], None]
 
-_LOOK_S = 0.5
+_LOOK_S = 1  # Ray waits whole seconds for a placement group
 _AUTOSCALER_START_S = 10.0  # in which the autoscaler of a cluster that has just started shows itself
 _CHECK_S = 15.0  # for all that is asked before any work; what is not known then is left to the stages
-_SAME_ANSWER = 2  # of the autoscaler's looks in a row: a node that is just going makes one look wrong
+_SAME_ANSWER = 2  # of the autoscaler's looks in a row
 _HEAD = "node:__internal_head__"  # a resource that Ray gives the head alone
 
 
@@ -153,7 +153,7 @@ def _status() -> Any:
 def _is_granted(
     wanted: Sequence[Demand], until: float | None = None, waiting: Callable[[], None] | None = None
 ) -> bool:
-    """Whether the cluster gives all of this at one time. No: never, nobody and nothing else is in the way.
+    """Whether the cluster gives all of this at one time. False if infeasible even when all others are done.
 
     Args:
         wanted: What is asked for.
@@ -162,6 +162,7 @@ def _is_granted(
         waiting: Called once when there is no room yet.
     """
     refused: set[int] = set()
+    alone_since = None
     with _asked(wanted) as group:
         asked_at = _status().cluster_resource_state.cluster_resource_state_version
         while not group.wait(_LOOK_S):
@@ -174,10 +175,13 @@ def _is_granted(
             if waiting:
                 waiting()
                 waiting = None
-            if refuses and not _others_are_in_the_way(status, wanted):
+            if not refuses or _others_are_in_the_way(status, wanted):
+                refused, alone_since = set(), None
+                continue
+            # An answer counts if the autoscaler saw the cluster after the others had gone.
+            alone_since = alone_since or status.cluster_resource_state.cluster_resource_state_version
+            if looked >= alone_since:
                 refused.add(looked)
-            else:
-                refused.clear()
             if len(refused) == _SAME_ANSWER:
                 return False
     return True
@@ -189,7 +193,8 @@ def _others_are_in_the_way(status: Any, wanted: Iterable[Demand]) -> bool:
     The latter where the autoscaler counts all groups' nodes against one maximum; KubeRay's counts each group's alone.
     """
     counts_all = not any(node.labels.get("ray.io/node-group") == "headgroup" for node in _alive(status))
-    if counts_all and status.autoscaling_state.pending_instances:
+    state = status.autoscaling_state
+    if counts_all and (state.pending_instances or state.pending_instance_requests):
         return True
     for node in _alive(status):
         if _is_going(node):

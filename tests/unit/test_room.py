@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import nullcontext
 
 import pytest
+from ray import JobID, PlacementGroupID
 from ray.core.generated import autoscaler_pb2
 
 from zephyr_ray import recipe_file, room
@@ -22,7 +24,9 @@ IDLE_DATA: Node = ({"CPU": 4.0}, {}, {"group": "data"})
 BUSY_DATA: Node = ({"CPU": 4.0}, {"CPU": 4.0}, {"group": "data"})
 
 
-def _status(*nodes: Node, pending: int = 0, going: bool = False) -> autoscaler_pb2.GetClusterStatusReply:
+def _status(
+    *nodes: Node, pending: int = 0, requested: int = 0, going: bool = False
+) -> autoscaler_pb2.GetClusterStatusReply:
     """A cluster's state of nodes with so many resources, so many of them taken, and their labels."""
     status = autoscaler_pb2.GetClusterStatusReply()
     for total, taken, labels in nodes:
@@ -35,6 +39,8 @@ def _status(*nodes: Node, pending: int = 0, going: bool = False) -> autoscaler_p
         )
     for _ in range(pending):
         status.autoscaling_state.pending_instances.add(ray_node_type_name="data")
+    if requested:
+        status.autoscaling_state.pending_instance_requests.add(ray_node_type_name="data", count=requested)
     return status
 
 
@@ -56,6 +62,48 @@ def _status(*nodes: Node, pending: int = 0, going: bool = False) -> autoscaler_p
 def test_what_may_be_in_the_way(nodes: tuple[Node, ...], pending: int, going: bool, in_the_way: bool) -> None:
     status = _status(*nodes, pending=pending, going=going)
     assert room._others_are_in_the_way(status, WANTED) == in_the_way
+
+
+def test_a_requested_node_is_in_the_way_before_it_is_there() -> None:
+    assert room._others_are_in_the_way(_status(HEAD, requested=1), WANTED)
+
+
+class _Group:
+    """A placement group that is never created."""
+
+    id = PlacementGroupID.of(JobID.from_int(1))
+
+    def wait(self, timeout_seconds: int) -> bool:
+        assert isinstance(timeout_seconds, int)  # Ray cuts a fraction off, and 0 does not wait
+        return False
+
+
+def test_a_refusal_from_before_the_others_had_gone_is_not_final(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The autoscaler's last look may be older than what the nodes are now."""
+
+    def status(now: int, looked: int, *nodes: Node) -> autoscaler_pb2.GetClusterStatusReply:
+        reply = _status(HEAD, *nodes)
+        reply.cluster_resource_state.cluster_resource_state_version = now
+        reply.autoscaling_state.last_seen_cluster_resource_state_version = looked
+        reply.autoscaling_state.infeasible_gang_resource_requests.add(details=f"{_Group.id.hex()}: PACK")
+        return reply
+
+    replies = iter(
+        [
+            status(1, 0),
+            status(3, 2, BUSY_DATA),
+            status(5, 2),  # the other node has gone, and the autoscaler has not seen it yet
+            status(6, 4),
+            status(8, 7),
+            status(9, 7),  # the same look again
+            status(11, 10),
+            status(12, 10),
+        ]
+    )
+    monkeypatch.setattr(room, "_status", lambda: next(replies))
+    monkeypatch.setattr(room, "_asked", lambda wanted: nullcontext(_Group()))
+    assert not room._is_granted(WANTED)
+    assert next(replies).cluster_resource_state.cluster_resource_state_version == 12
 
 
 @pytest.mark.parametrize(("address", "labels"), [("", {}), ("127.0.0.1:6379", TRAIN)])
