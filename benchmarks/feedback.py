@@ -149,27 +149,21 @@ def start_ray(args: argparse.Namespace) -> None:
 
 def make(stage: str, args: argparse.Namespace) -> dict[str, int]:
     """Makes a stage, as a job does; rows that went in and came out."""
+    from zephyr_ray import zephyr
     from zephyr_ray.artifacts import Run
-    from zephyr_ray.data.candidates import make_candidates
-    from zephyr_ray.data.judgments import make_judgments
-    from zephyr_ray.data.preferences import make_preferences
+    from zephyr_ray.pipeline.stage import StageContext
 
-    run, chosen = Run(str(args.work / "run")), recipe(args)
+    run = Run(str(args.work / "run"))
     artifact = run.artifact(stage)
     artifact.begin("benchmark")
-    match stage:
-        case "candidates":
-            report, _ = make_candidates(chosen, run.artifact("prompts"), artifact)
-        case "judgments":
-            report, _, _ = make_judgments(chosen, run.artifact("candidates"), artifact)
-        case _:
-            report = make_preferences(chosen, artifact, run.artifact("judgments"))
-    artifact.finish({"fingerprint": "benchmark", "files": report.files})
-    ties = {"tie": report.dropped.get("tie", 0)} if stage == "preferences" else {}
-    if report.dropped != {name: count for name, count in ties.items() if count}:
-        raise SystemExit(f"{stage} dropped rows: {report.dropped}")
-    data = [name for name in report.files if name.startswith("data/")]
-    return {"rows": report.rows_in, "kept": report.rows_out, "files": len(data)}
+    (chosen,) = [each for each in zephyr.stages(recipe(args)) if each.name == stage]
+    made = chosen.make(StageContext(chosen, run, artifact, None))
+    artifact.finish({"fingerprint": "benchmark", **made})
+    counts, dropped = made["counts"], made["counts"]["dropped"]
+    if dropped.keys() - ({"tie"} if stage == "preferences" else set()):
+        raise SystemExit(f"{stage} dropped rows: {dropped}")
+    data = [name for name in made["files"] if name.startswith("data/")]
+    return {"rows": counts["in"], "kept": counts["out"], "files": len(data)}
 
 
 def recipe(args: argparse.Namespace) -> Any:

@@ -101,12 +101,11 @@ def sample(prompts: list[dict[str, Any]], args: argparse.Namespace, url: str) ->
     import ray.data
 
     from zephyr_ray.inference.sampling import sample_candidates
-    from zephyr_ray.recipe import ModelSection, Recipe
+    from zephyr_ray.recipe import Chat
     from zephyr_ray.schemas import PROMPTS
 
-    recipe = Recipe(model=ModelSection(path="none"), sampling=section(args, url))
     dataset = ray.data.from_arrow(pa.Table.from_pylist(prompts, schema=PROMPTS))
-    return sample_candidates(recipe, dataset).take_all()
+    return sample_candidates(section(args, url), Chat(), 0, dataset).take_all()
 
 
 def section(args: argparse.Namespace, url: str) -> Any:

@@ -70,11 +70,11 @@ def main() -> None:
 def run_ours(work: Path, args: argparse.Namespace) -> None:
     from zephyr_ray.artifacts import Run
     from zephyr_ray.data.tokenized import make_tokenized
-    from zephyr_ray.models import ModelSource
 
     start_ray(args)
     run = Run(str(work / "run"))
-    tokenize = functools.partial(make_tokenized, recipe(), model=ModelSource(str(work / "tokenizer")))
+    chosen = recipe()
+    tokenize = functools.partial(make_tokenized, chosen.tokenized, source(str(work / "tokenizer")))
     tokenize(run.artifact("preferences"), run.artifact("warmed"))  # every worker process up, its tokenizer loaded
     called = time.time()
     report = tokenize(run.artifact("preferences"), run.artifact("tokenized"), progress=Log(work / "progress"))
@@ -147,19 +147,21 @@ def run_memory(work: Path, args: argparse.Namespace) -> None:
     from zephyr_ray.artifacts import Run
     from zephyr_ray.data.preferences import make_preferences
     from zephyr_ray.data.tokenized import make_tokenized
-    from zephyr_ray.models import ModelSource
 
     start_ray(args)
     run = Run(str(work / "run"))
     chosen = recipe(str(work / "rows.jsonl"))
-    report = make_preferences(chosen, run.artifact("preferences"), progress=Log(work / "preferences.progress"))
+    progress = Log(work / "preferences.progress")
+    report = make_preferences(
+        chosen.preferences, chosen.run.seed, chosen.tiny, run.artifact("preferences"), progress=progress
+    )
     finish(run.artifact("preferences"), report.files)
     (work / "preferences.done").touch()
     made = make_tokenized(
-        chosen,
+        chosen.tokenized,
+        source(str(work / "tokenizer")),
         run.artifact("preferences"),
         run.artifact("tokenized"),
-        ModelSource(str(work / "tokenizer")),
         progress=Log(work / "tokenized.progress"),
     )
     (work / "result.json").write_text(json.dumps({"preferences": report.rows_out, "tokenized": made.rows_out}))

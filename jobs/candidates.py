@@ -10,4 +10,4 @@ stopped, and no answer that was written is asked for again.
 from zephyr_ray.cli import job
 
 if __name__ == "__main__":
-    job(__doc__, ("candidates",))
+    job(__doc__, "candidates")

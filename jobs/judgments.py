@@ -11,4 +11,4 @@ judgment that was written is asked for again.
 from zephyr_ray.cli import job
 
 if __name__ == "__main__":
-    job(__doc__, ("judgments",))
+    job(__doc__, "judgments")

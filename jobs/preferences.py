@@ -9,4 +9,4 @@ Ends with rows in, kept, and dropped by reason, and with a report of them: repor
 from zephyr_ray.cli import job
 
 if __name__ == "__main__":
-    job(__doc__, ("preferences",))
+    job(__doc__, "preferences")

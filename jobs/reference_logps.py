@@ -8,4 +8,4 @@ Killed half-way, the same command computes only the pairs that were in flight an
 from zephyr_ray.cli import job
 
 if __name__ == "__main__":
-    job(__doc__, ("reference_logps",))
+    job(__doc__, "reference_logps")

@@ -6,4 +6,4 @@ python jobs/sft.py --recipe RECIPE --set dialogues.train=FILE --set sft.base=DIR
 from zephyr_ray.cli import job
 
 if __name__ == "__main__":
-    job(__doc__, ("sft",))
+    job(__doc__, "sft")

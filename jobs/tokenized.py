@@ -6,4 +6,4 @@ python jobs/tokenized.py --recipe RECIPE --set preferences.train=FILE --set mode
 from zephyr_ray.cli import job
 
 if __name__ == "__main__":
-    job(__doc__, ("tokenized",))
+    job(__doc__, "tokenized")

@@ -91,6 +91,10 @@ class Artifact:
         """The manifest, or None where the artifact does not exist."""
         return _read_json(self.run.filesystem, posixpath.join(self.path, "manifest.json"))
 
+    def manifest_lines(self) -> list[str]:
+        """What the manifest has for a person: nothing where the artifact does not exist."""
+        return list((self.manifest() or {}).get("lines", ()))
+
     def is_finished(self, fingerprint: str) -> bool:
         manifest = self.manifest()
         return manifest is not None and manifest["fingerprint"] == fingerprint

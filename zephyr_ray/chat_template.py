@@ -13,6 +13,7 @@ from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from zephyr_ray import shared_files
 from zephyr_ray.errors import UserError
 
 if TYPE_CHECKING:
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 
 Message = dict[str, str]
 
+_NAMED = ("zephyr", "model")
+"""Templates that are no file."""
 _BREAK = "\ue0f8"  # private use: stands where a control string of a message is broken, never reaches the tokenizer
 
 
@@ -38,6 +41,11 @@ class EncodedDialogue(NamedTuple):
 
     input_ids: list[int]
     assistant_mask: list[int]
+
+
+def local_files(chat: Chat) -> tuple[tuple[str, str], ...]:
+    """(field, path) of a template that is a file, which workers open."""
+    return () if chat.template in _NAMED else shared_files.local_files("chat.template", [chat.template])
 
 
 def template_text(chat: Chat) -> str | None:

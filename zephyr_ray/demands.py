@@ -1,6 +1,6 @@
-"""Reads a recipe and the name of a stage -> what the stage asks of a cluster at one time, as bundles on labelled nodes.
+"""What a stage asks of a cluster at one time, as bundles on labelled nodes, and whether node groups can hold it.
 
-And, for node groups that are known, whether they can ever hold it. Imports nothing heavy.
+Imports nothing heavy.
 """
 
 from __future__ import annotations
@@ -8,12 +8,20 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol
 
-from zephyr_ray.recipe import Recipe, ReferenceLogps, Training
-from zephyr_ray.recipe_feedback import Deployment, Judging, OfflineModel, Sampling
+if TYPE_CHECKING:
+    from zephyr_ray.recipe_feedback import Deployment
 
 Bundle = dict[str, float]
 """Resources that must lie on one node, by Ray's names (CPU, GPU)."""
+
+
+class Workers(Protocol):
+    """A section of a recipe that has workers; it may have `gpus_per_worker` and `labels` too."""
+
+    @property
+    def cpus_per_worker(self) -> float: ...
 
 
 @dataclass(frozen=True)
@@ -43,23 +51,6 @@ class NodeGroup:
     nodes: int
 
 
-def of_stage(recipe: Recipe, stage: str) -> tuple[Demand, ...]:
-    """Everything that must be there at the same time for the stage to go on."""
-    if stage == "sft" and recipe.sft is not None:
-        return (_training("sft.training", recipe.sft.training),)
-    if stage == "dpo":
-        return (_training("dpo.training", recipe.dpo.training),)
-    if stage == "candidates" and recipe.sampling is not None:
-        return _sampling(recipe.sampling)
-    if stage == "judgments" and recipe.judging is not None:
-        return _judging(recipe.judging)
-    if stage in ("reference_logps", "held_out_reference", "held_out_policy"):
-        return (_workers("reference_logps", recipe.reference_logps),)
-    if stage == "held_out" and recipe.held_out is not None:
-        return (Demand("held_out", {"CPU": 1}, recipe.held_out.workers),)
-    return (Demand(stage, {"CPU": 1}, 1),)  # Ray Data's tasks, one after the other at worst
-
-
 def first_that_does_not_fit(demands: Iterable[Demand], groups: Sequence[NodeGroup]) -> Demand | None:
     """The first demand for which no room is left, when all are placed on empty nodes, the largest bundles first.
 
@@ -78,50 +69,33 @@ def first_that_does_not_fit(demands: Iterable[Demand], groups: Sequence[NodeGrou
     return None
 
 
-def _training(what: str, training: Training) -> Demand:
-    return Demand(what, _bundle(training), training.fewest_workers, training.labels)
+def of_workers(what: str, section: Workers, count: int) -> Demand:
+    """So many workers of a section, each with its CPUs and GPUs on a node with its labels."""
+    return Demand(what, bundle(section), count, getattr(section, "labels", {}))
 
 
-def _workers(what: str, section: Sampling | Judging | ReferenceLogps) -> Demand:
-    return Demand(what, _bundle(section), section.workers, section.labels)
-
-
-def _bundle(section: Training | Sampling | Judging | ReferenceLogps | OfflineModel) -> Bundle:
-    gpus = getattr(section, "gpus_per_worker", 0)
-    return {"CPU": section.cpus_per_worker} | ({"GPU": gpus} if gpus else {})
-
-
-def _sampling(section: Sampling) -> tuple[Demand, ...]:
-    offline = tuple(
-        Demand(f"sampling.offline {each.name}", _bundle(each), each.workers * _devices(each))
-        for each in section.offline
-    )
-    return (
-        *offline,
-        *_deployments("sampling", section.deployments),
-        *(() if offline else (_workers("sampling", section),)),
-    )
-
-
-def _judging(section: Judging) -> tuple[Demand, ...]:
-    return (*_deployments("judging", section.deployments), _workers("judging", section))
-
-
-def _deployments(what: str, deployments: Sequence[Deployment]) -> tuple[Demand, ...]:
+def of_engines(what: str, deployments: Sequence[Deployment]) -> tuple[Demand, ...]:
+    """The devices of the replicas that Ray Serve starts with."""
     return tuple(
         Demand(
             f"{what}.deployments {each.name}",
             {each.accelerator.upper(): 1},
-            each.min_replicas * _devices(each),
+            each.min_replicas * devices(each.engine),
             each.labels,
         )
         for each in deployments
     )
 
 
-def _devices(model: Deployment | OfflineModel) -> int:
-    """Devices of one engine."""
-    return math.prod(int(model.engine.get(name, 1)) for name in ("tensor_parallel_size", "pipeline_parallel_size"))
+def bundle(section: Workers) -> Bundle:
+    """What one worker takes of its node."""
+    gpus = getattr(section, "gpus_per_worker", 0)
+    return {"CPU": section.cpus_per_worker} | ({"GPU": gpus} if gpus else {})
+
+
+def devices(engine: Mapping[str, Any]) -> int:
+    """Devices of one engine, by its options."""
+    return math.prod(int(engine.get(name, 1)) for name in ("tensor_parallel_size", "pipeline_parallel_size"))
 
 
 def suits(demand: Demand, group: NodeGroup) -> bool:

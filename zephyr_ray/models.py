@@ -1,20 +1,25 @@
-"""Reads model.path, sft.base and the run -> where a stage's model lies, and what it is."""
+"""References to models: where a stage's model lies, and the fingerprint of what it is."""
 
 from __future__ import annotations
 
+import functools
 import logging
 import os
 import posixpath
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import pyarrow.fs as pafs
 
 from zephyr_ray.artifacts import Artifact, Run, content_id, fingerprint_files
 from zephyr_ray.errors import UserError
-from zephyr_ray.recipe import Recipe
-from zephyr_ray.recipe_feedback import Judging
-from zephyr_ray.shared_files import not_here
+from zephyr_ray.recipe_feedback import OWN_MODELS, Deployment
+from zephyr_ray.shared_files import local_folder, not_here
 from zephyr_ray.storage import check_there, is_uri, local_copy, open_filesystem, refusal
+
+if TYPE_CHECKING:
+    from zephyr_ray.pipeline.stage import Stage
 
 
 @dataclass(frozen=True)
@@ -47,25 +52,77 @@ class ModelSource:
         return content_id(self.path, self.fingerprint)
 
 
-def model_source(recipe: Recipe, run: Run) -> ModelSource:
-    """The supervised model: `model.path`, or the checkpoint of this run's `sft` stage."""
-    if recipe.model.path is not None:
-        return external_source("model.path", recipe.model.path, recipe.model.revision)
-    return stage_source(run.artifact("sft"))
+@dataclass(frozen=True, eq=False)
+class ModelInput:
+    """A model that a stage reads: the checkpoint of another stage of the run, or one from outside of it."""
+
+    name: str
+    """In the stage's inputs, where it comes from outside."""
+    field: str
+    """The field of the recipe that names it."""
+    path: str | None = None
+    """A folder, URI or hub id; None where a stage makes it."""
+    revision: str | None = None
+    stage: Stage | None = None
+
+    @property
+    def inputs(self) -> dict[str, Stage]:
+        return {self.stage.kind: self.stage} if self.stage else {}
+
+    def outside(self) -> dict[str, str]:
+        """Its fingerprint by its name, where it comes from outside. Raises as `external_fingerprint`."""
+        return {} if self.path is None else {self.name: external_fingerprint(self.field, self.path, self.revision)}
+
+    @property
+    def local_files(self) -> tuple[tuple[str, str], ...]:
+        return () if self.path is None else local_folder(self.field, self.path)
+
+    def source(self, run: Run) -> ModelSource:
+        """Where it lies."""
+        if self.stage is not None:
+            return stage_source(run.artifact(self.stage.name))
+        assert self.path is not None
+        return external_source(self.field, self.path, self.revision)
 
 
-def base_source(recipe: Recipe, run: Run) -> ModelSource:
-    """The raw model that SFT starts from."""
-    assert recipe.sft is not None
-    if recipe.sft.base == "tiny":
-        return stage_source(run.artifact("base"))
-    return external_source("sft.base", recipe.sft.base, recipe.sft.revision)
+@dataclass(frozen=True, eq=False)
+class DeployedModels:
+    """The models that a stage deploys: checkpoints of this run, and models from outside of it."""
+
+    inputs: dict[str, Stage]
+    """The stages that make those of this run, by the name that deployments have for them."""
+    external: tuple[ModelInput, ...]
+
+    def outside(self) -> dict[str, str]:
+        """Fingerprints of those from outside, by deployment. Raises as `external_fingerprint`."""
+        return {name: found for each in self.external for name, found in each.outside().items()}
+
+    @property
+    def local_files(self) -> tuple[tuple[str, str], ...]:
+        return tuple(file for each in self.external for file in each.local_files)
 
 
-def reward_model_source(judging: Judging) -> ModelSource:
-    """The reward model that judges."""
-    assert judging.reward_model is not None
-    return external_source("judging.reward_model", judging.reward_model, judging.revision)
+def deployed_models(field: str, deployments: Sequence[Deployment], own: Mapping[str, Stage]) -> DeployedModels:
+    """The models of a section's deployments.
+
+    Args:
+        field: The section's name.
+        deployments: Its deployments.
+        own: The stages of this run whose checkpoints may be deployed, by name.
+
+    Raises:
+        UserError: A deployment names a stage that this run does not have.
+    """
+    for each in deployments:
+        if each.model in OWN_MODELS and each.model not in own:
+            raise UserError(f"{field}.deployments {each.name}: this recipe has no stage {each.model}")
+    inputs = {name: own[name] for name in sorted({each.model for each in deployments} & {*own})}
+    external = tuple(
+        ModelInput(each.name, f"{field}.deployments {each.name}", each.model, each.revision)
+        for each in deployments
+        if each.model not in own
+    )
+    return DeployedModels(inputs, external)
 
 
 def external_fingerprint(field: str, path: str, revision: str | None) -> str:
@@ -78,7 +135,7 @@ def external_fingerprint(field: str, path: str, revision: str | None) -> str:
         return _remote_fingerprint(field, path)
     if os.path.isdir(path):
         _check_names(field, path, set(os.listdir(path)))
-        return fingerprint_files([path])
+        return _folder_fingerprint(os.path.abspath(path), _look(path))
     if os.path.exists(path) or path.startswith(("/", "./", "../", "~")) or path.count("/") > 1:
         raise UserError(f"{field}={path} is not a folder; give a Hugging Face folder or a hub id (owner/name)")
     return content_id("hub", path, _commit(field, path, revision))
@@ -102,6 +159,22 @@ def stage_source(artifact: Artifact) -> ModelSource:
             f"{artifact.uri} is not there or not finished; run jobs/{artifact.stage}.py on the same run.root"
         )
     return ModelSource(posixpath.join(artifact.uri, "checkpoint"), None, manifest["fingerprint"])
+
+
+def _look(folder: str) -> tuple[tuple[str, int, int, int], ...]:
+    """Path, size, time and inode of each file: while they are the same, so is the content."""
+    found = []
+    for top, _, names in os.walk(folder):
+        for name in names:
+            info = os.stat(os.path.join(top, name))
+            found.append((os.path.join(top, name), info.st_size, info.st_mtime_ns, info.st_ino))
+    return tuple(sorted(found))
+
+
+@functools.cache
+def _folder_fingerprint(folder: str, look: tuple[tuple[str, int, int, int], ...]) -> str:
+    """A hash of a folder's content, which is read once in a process: several stages have the same model."""
+    return fingerprint_files([folder])
 
 
 def _remote_fingerprint(field: str, uri: str) -> str:

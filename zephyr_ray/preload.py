@@ -2,16 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from zephyr_ray.recipe import Recipe
-
-_WITH_WEIGHTS = frozenset(
-    {"base", "sft", "reference_logps", "dpo", "held_out_reference", "held_out_policy", "held_out"}
-)
 
 
 @dataclass(frozen=True)
@@ -39,14 +30,3 @@ ENGINES = Preload(
     ("vllm.entrypoints.openai.api_server", "ray.serve.llm", "zephyr_ray.inference.engine"),
 )
 SERVING = ENGINES + Preload((), ("zephyr_ray.inference.chat_server", "serve.gateway"))
-
-
-def of_stages(recipe: Recipe, stages: Sequence[str]) -> Preload:
-    """What the workers of these stages import."""
-    wanted = ROWS
-    sampling, judging = recipe.sampling, recipe.judging
-    if (sampling and sampling.deployments and "candidates" in stages) or (
-        judging and judging.deployments and "judgments" in stages
-    ):
-        wanted += ENGINES
-    return wanted if _WITH_WEIGHTS.isdisjoint(stages) else wanted + TRAINING

@@ -1,4 +1,4 @@
-"""Reads what stages demand and what the cluster is -> room for them, or why the cluster can never have it.
+"""Checks, and waits, until the cluster can schedule all that a stage asks for at one time; refuses what never fits.
 
 Nodes that are there are counted. A cluster that an autoscaler of Ray (version 2) makes grow is asked instead, by a
 placement group that is taken back as soon as the answer is known.
@@ -10,12 +10,14 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from zephyr_ray import cluster, demands
 from zephyr_ray.demands import Demand, NodeGroup
 from zephyr_ray.errors import UserError
-from zephyr_ray.recipe import Recipe
+
+if TYPE_CHECKING:
+    from zephyr_ray.pipeline.stage import Stage
 
 Say = Callable[[str], None]
 
@@ -26,7 +28,7 @@ _SAME_ANSWER = 2  # of the autoscaler's looks in a row
 _HEAD = "node:__internal_head__"  # a resource that Ray gives the head alone
 
 
-def check_job(recipe: Recipe, stages: Sequence[str]) -> None:
+def check_job(stages: Sequence[Stage]) -> None:
     """Before any work: whether every stage can be held, as far as that can be known without starting all its nodes.
 
     On an autoscaling cluster one bundle of each kind that no node offers yet is asked for, which starts a node of it.
@@ -34,7 +36,7 @@ def check_job(recipe: Recipe, stages: Sequence[str]) -> None:
     Raises:
         UserError: Naming the stage, what it asks and what there is.
     """
-    wanted = {stage: _asks(recipe, stage) for stage in stages}
+    wanted = {stage.name: _selected(stage.demands) for stage in stages}
     nodes = _nodes()
     misfits = {stage: demands.first_that_does_not_fit(each, nodes) for stage, each in wanted.items()}
     if not any(misfits.values()):
@@ -48,24 +50,24 @@ def check_job(recipe: Recipe, stages: Sequence[str]) -> None:
             raise _refusal(stage, wanted[stage], one.what)
 
 
-def make_room(recipe: Recipe, stage: str, say: Say) -> None:
+def make_room(stage: Stage, say: Say) -> None:
     """Right before a stage: waits until a cluster that others use too has room for all it asks at one time.
 
     Raises:
         UserError: Naming the stage and what it asks, where the cluster can never have that room.
     """
-    wanted = _asks(recipe, stage)
+    wanted = _selected(stage.demands)
     if not cluster.is_joined() or not demands.first_that_does_not_fit(wanted, _nodes(free=True)):
         return
-    if not _is_granted(wanted, waiting=lambda: say(f"{stage:<22} waiting for nodes: {_listed(wanted)}")):
+    if not _is_granted(wanted, waiting=lambda: say(f"{stage.name:<22} waiting for nodes: {_listed(wanted)}")):
         until = time.monotonic() + _CHECK_S
         alone = (each.what for each in wanted if not _is_granted([each], until))
-        raise _refusal(stage, wanted, next(alone, "all of it"))
+        raise _refusal(stage.name, wanted, next(alone, "all of it"))
 
 
-def _asks(recipe: Recipe, stage: str) -> tuple[Demand, ...]:
-    """What the stage asks of this cluster."""
-    return tuple(replace(each, labels=cluster.selector(each.labels)) for each in demands.of_stage(recipe, stage))
+def _selected(wanted: Sequence[Demand]) -> tuple[Demand, ...]:
+    """Demands as this cluster is asked for them: labels count on one that is joined."""
+    return tuple(replace(each, labels=cluster.selector(each.labels)) for each in wanted)
 
 
 def _kinds(wanted: dict[str, tuple[Demand, ...]]) -> list[tuple[str, Demand]]:

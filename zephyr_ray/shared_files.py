@@ -1,4 +1,4 @@
-"""Reads a recipe's local paths -> nothing, where every node sees them; else the path and the node, in one line.
+"""Whether every node of a cluster sees a run and the files that it reads from outside; else one line names both.
 
 A cluster's nodes share a run only through a volume that all of them mount at the same place, or through a bucket. A
 node that mounts nothing there would be written to all the same, and the rows would be missed only at the end.
@@ -10,21 +10,17 @@ import logging
 import os
 import posixpath
 import uuid
-from collections.abc import Collection, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from zephyr_ray.errors import UserError
-from zephyr_ray.recipe_feedback import OWN_MODELS
 from zephyr_ray.storage import is_uri, write_bytes
 
 if TYPE_CHECKING:
     from zephyr_ray.artifacts import Artifact, Run
-    from zephyr_ray.recipe import Recipe
 
 _ANSWER_S = 60.0  # a node may have to fetch the job's working directory and start a process first
-_OF_BASE = {"tokenized_dialogues", "sft"}
-_OF_MODEL = {"tokenized", "reference_logps", "dpo", "held_out_tokenized", "held_out_reference"}
 _ADVICE = "mount a volume that all nodes share at the same path, or use s3://"
 
 
@@ -39,10 +35,29 @@ class Seen:
     """What a person is told in the place of the path."""
 
 
-def check_nodes(recipe: Recipe, run: Run, stages: Collection[str]) -> None:
-    """Asks every node that works beside the driver's whether it sees the run and what the stages read from outside.
+def is_local(path: str) -> bool:
+    """Whether a path of a recipe is one of this machine, which other nodes may lack: no URI and no hub id."""
+    return not is_uri(path) and os.path.exists(os.path.expanduser(path))
+
+
+def local_files(field: str, paths: Iterable[str]) -> tuple[tuple[str, str], ...]:
+    """(field, path) of those that are local."""
+    return tuple((field, path) for path in paths if is_local(path))
+
+
+def local_folder(field: str, path: str) -> tuple[tuple[str, str], ...]:
+    """(field, absolute path) of a model's folder, where it is local."""
+    return ((field, os.path.abspath(path)),) if is_local(path) else ()
+
+
+def check_nodes(run: Run, files: Iterable[tuple[str, str]]) -> None:
+    """Asks every node that works beside the driver's whether it sees the run and these files from outside of it.
 
     Nodes that join later find out by `check_visible`.
+
+    Args:
+        run: Whose root they must see.
+        files: (recipe field, path as workers open it).
 
     Raises:
         UserError: Naming the first path that a node does not see as the driver does, and the node; or what the store
@@ -52,9 +67,9 @@ def check_nodes(recipe: Recipe, run: Run, stages: Collection[str]) -> None:
 
     here = ray.get_runtime_context().get_node_id()
     others = [node for node in ray.nodes() if node["Alive"] and node["NodeID"] != here and _works(node)]
-    if not others or not stages:
+    if not others:
         return
-    seen = [Seen(field, path, look(path)) for field, path in local_inputs(recipe, stages)]
+    seen = [Seen(field, path, look(path)) for field, path in files]
     if not run.is_local:
         _ask(others, run.root, seen)
         return
@@ -64,16 +79,6 @@ def check_nodes(recipe: Recipe, run: Run, stages: Collection[str]) -> None:
         _ask(others, run.root, [Seen("run.root", probe, look(probe), run.path), *seen])
     finally:
         run.filesystem.delete_file(probe)
-
-
-def local_inputs(recipe: Recipe, stages: Collection[str]) -> Iterator[tuple[str, str]]:
-    """(field, path as workers open it) of the files and folders from outside of the run that these stages read."""
-    for field, path, readers in _files(recipe):
-        if _is_local(path) and readers & set(stages):
-            yield field, path
-    for field, model, readers in _models(recipe):
-        if model and _is_local(model) and readers & set(stages):
-            yield field, os.path.abspath(model)
 
 
 def look(path: str) -> str:
@@ -103,44 +108,6 @@ def check_visible(artifact: Artifact) -> None:
 def not_here(path: str) -> UserError:
     """That a worker's machine lacks a path."""
     return UserError(f"{path} is not there on {_this_node()}; {_ADVICE}")
-
-
-def _is_local(path: str) -> bool:
-    return not is_uri(path) and os.path.exists(os.path.expanduser(path))
-
-
-def _files(recipe: Recipe) -> Iterator[tuple[str, str, set[str]]]:
-    """(field, path, the stages whose workers read it). Benchmarks to decontaminate against are read by the driver."""
-    data = (
-        ("dialogues.train", recipe.dialogues.train, "dialogues"),
-        ("prompts.train", recipe.prompts.train, "prompts"),
-        ("preferences.train", recipe.preferences.train, "preferences"),
-        ("preferences.held_out", recipe.preferences.held_out or (), "held_out_pairs"),
-    )
-    for field, names, stage in data:
-        if names not in ("tiny", "judgments"):
-            for path in (names,) if isinstance(names, str) else names:
-                yield field, path, {stage}
-    if recipe.chat.template not in ("zephyr", "model"):
-        yield "chat.template", recipe.chat.template, {*_OF_BASE, *_OF_MODEL, "candidates", "held_out_policy"}
-
-
-def _models(recipe: Recipe) -> Iterator[tuple[str, str | None, set[str]]]:
-    """(field, folder or hub id, the stages whose workers load it)."""
-    yield "model.path", recipe.model.path, _OF_MODEL
-    if recipe.sft is not None and recipe.sft.base != "tiny":
-        yield "sft.base", recipe.sft.base, _OF_BASE
-    if recipe.sampling is not None:
-        for each in recipe.sampling.deployments:
-            if each.model not in OWN_MODELS:
-                yield f"sampling.deployments {each.name}", each.model, {"candidates"}
-        for member in recipe.sampling.offline:
-            yield f"sampling.offline {member.name}", member.model, {"candidates"}
-    if recipe.judging is not None:
-        yield "judging.reward_model", recipe.judging.reward_model, {"judgments"}
-        for each in recipe.judging.deployments:
-            if each.model not in OWN_MODELS:
-                yield f"judging.deployments {each.name}", each.model, {"judgments"}
 
 
 def _works(node: dict[str, Any]) -> bool:

@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from tests.integration.fault_server import FaultServer
+from tests.making import alone
 from zephyr_ray import recipe_file
 from zephyr_ray.artifacts import Artifact, Run
 from zephyr_ray.chat_template import template_text
@@ -65,17 +66,23 @@ class Stages:
     def candidates(self) -> Any:
         from zephyr_ray.data.candidates import make_candidates
 
-        report, _ = make_candidates(self.recipe, self.run.artifact("prompts"), self.artifact("candidates"))
+        context = alone(self.artifact("candidates"))
+        section, chat, seed = self.recipe.sampling, self.recipe.chat, self.recipe.run.seed
+        assert section is not None
+        report, _ = make_candidates(section, chat, seed, self.run.artifact("prompts"), context)
         self.run.artifact("candidates").finish({"fingerprint": self.fingerprint, "files": report.files})
         return report
 
     def judgments(self) -> Any:
         from zephyr_ray.data.judgments import make_judgments
-        from zephyr_ray.models import reward_model_source
+        from zephyr_ray.models import external_source
 
-        section = self.recipe.judging
-        reward_model = reward_model_source(section) if section and section.reward_model else None
-        made = make_judgments(self.recipe, self.run.artifact("candidates"), self.artifact("judgments"), reward_model)
+        context = alone(self.artifact("judgments"))
+        section, chat, seed = self.recipe.judging, self.recipe.chat, self.recipe.run.seed
+        assert section is not None
+        given = section.reward_model
+        source = external_source("judging.reward_model", given, section.revision) if given else None
+        made = make_judgments(section, chat, seed, self.run.artifact("candidates"), source, context)
         self.run.artifact("judgments").finish({"fingerprint": self.fingerprint, "files": made[0].files})
         return made
 

@@ -9,7 +9,7 @@ import pytest
 
 from tests.integration.servers import Proxy, free_port
 from zephyr_ray.artifacts import content_id
-from zephyr_ray.recipe import ModelSection, Recipe, RunSection
+from zephyr_ray.recipe import Chat
 from zephyr_ray.recipe_feedback import Sampling
 from zephyr_ray.schemas import CANDIDATES, PROMPTS
 
@@ -33,8 +33,7 @@ def sample(asked: Any, seed: int = 0, **sampling: Any) -> list[dict[str, Any]]:
     from zephyr_ray.inference.sampling import sample_candidates
 
     section = Sampling.model_validate({"samples": SAMPLES, "max_tokens": 12, **sampling})
-    recipe = Recipe(run=RunSection(seed=seed), model=ModelSection(path="none"), sampling=section)
-    made = sample_candidates(recipe, asked)
+    made = sample_candidates(section, Chat(), seed, asked)
     tables = [table for table in made.iter_batches(batch_format="pyarrow", batch_size=None) if table.num_rows]
     assert all(table.schema.equals(CANDIDATES) for table in tables)
     return sorted((row for table in tables for row in table.to_pylist()), key=lambda row: row["prompt_id"])

@@ -6,14 +6,15 @@ from pathlib import Path
 
 import pytest
 
+from tests.making import stage_of
 from zephyr_ray import recipe_file
-from zephyr_ray.demands import Demand, NodeGroup, first_that_does_not_fit, of_stage
+from zephyr_ray.demands import Demand, NodeGroup, first_that_does_not_fit
 
 TINY = str(Path(__file__).parents[2] / "recipes" / "tiny.yaml")
 
 
 def _of(stage: str, *overrides: str) -> list[str]:
-    return [str(demand) for demand in of_stage(recipe_file.load([TINY], list(overrides)), stage)]
+    return [str(demand) for demand in stage_of(recipe_file.load([TINY], list(overrides)), stage).demands]
 
 
 def test_training_asks_for_its_workers() -> None:
@@ -23,7 +24,7 @@ def test_training_asks_for_its_workers() -> None:
 
 
 def test_held_out_pairs_are_scored_by_what_scores_the_reference() -> None:
-    asked = ("reference_logps.workers=3", "reference_logps.gpus_per_worker=1")
+    asked = ("preferences.held_out=tiny", "reference_logps.workers=3", "reference_logps.gpus_per_worker=1")
     assert _of("held_out_policy", *asked) == _of("held_out_reference", *asked) == ["reference_logps: 3 x 1 CPU + 1 GPU"]
 
 

@@ -15,7 +15,7 @@ from ray.autoscaler._private.kuberay.autoscaling_config import _derive_autoscali
 
 from serve.command_line import FAST_PATH
 from tests.kuberay import node_groups, read_documents
-from zephyr_ray import __version__, cli, demands, leave, recipe_file, stages
+from zephyr_ray import __version__, cli, demands, leave, recipe_file, zephyr
 from zephyr_ray.inference.served_model import ServedModel
 
 REPO = Path(__file__).resolve().parents[2]
@@ -228,7 +228,7 @@ def test_the_job_goes_to_the_cluster_and_its_command_line_is_read() -> None:
     python, script, *arguments = shlex.split(JOB["spec"]["entrypoint"].replace("/home/ray/zephyr_ray", str(REPO)))
     assert python == "python"
     assert Path(script) == REPO / "jobs" / "pipeline.py"
-    options = cli._parse("", arguments, None)
+    options = cli._parser("").parse_args(arguments)
     recipe = recipe_file.load(options.recipe, options.set)
     assert recipe.run.root.startswith("s3://")
 
@@ -285,12 +285,9 @@ def test_the_groups_can_hold_every_stage_of_every_recipe(file: str) -> None:
         files = ["recipes/zephyr-7b-beta/paper.yaml", file]
     recipe = recipe_file.load([str(REPO / each) for each in files], [])
     groups = node_groups(RAY_CLUSTER)
-    for stage in stages.STAGES:
-        if (stage == "sft" and recipe.sft is None) or (stage == "held_out" and recipe.held_out is None):
-            continue
-        wanted = demands.of_stage(recipe, stage)
-        assert demands.first_that_does_not_fit(wanted, groups) is None, stage
-        for demand in wanted:
+    for stage in zephyr.stages(recipe):
+        assert demands.first_that_does_not_fit(stage.demands, groups) is None, stage.name
+        for demand in stage.demands:
             assert any(demands.suits(demand, group) for group in groups), demand
 
 

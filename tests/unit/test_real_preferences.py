@@ -15,10 +15,10 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
+from tests.making import make_pairs
 from zephyr_ray.artifacts import Run
 from zephyr_ray.data.decontaminate import read_benchmarks
 from zephyr_ray.data.layouts import Dropped, dialogue, preference
-from zephyr_ray.data.preferences import make_preferences
 from zephyr_ray.recipe import SFT, Preferences, Recipe
 
 DATA = Path(os.environ.get("ZEPHYR_TEST_DATA", ""))
@@ -43,7 +43,7 @@ EXPECTED: dict[str, tuple[int, dict[str, int]]] = {
 @pytest.mark.parametrize("name", EXPECTED)
 def test_every_row_is_kept_or_dropped_for_the_right_reason(name: str, tmp_path: Path) -> None:
     recipe = Recipe(sft=SFT(), preferences=Preferences(train=str(DATA / name)))
-    report = make_preferences(recipe, Run(str(tmp_path)).artifact("preferences"))
+    report = make_pairs(recipe, Run(str(tmp_path)).artifact("preferences"))
     kept, dropped = EXPECTED[name]
     assert (report.rows_out, report.dropped) == (kept, dropped)
     assert report.rows_in == kept + sum(dropped.values()) == len(list(rows(name)))
@@ -101,14 +101,14 @@ def test_every_strict_pair_of_arena_is_a_row(tmp_path: Path) -> None:
                 without_text += 1
     assert (strict, without_text, len(texts)) == (24_353, 9, 24_335)
     recipe = Recipe(sft=SFT(), preferences=Preferences(train=str(DATA / name), rejected="every_pair"))
-    report = make_preferences(recipe, Run(str(tmp_path)).artifact("preferences"))
+    report = make_pairs(recipe, Run(str(tmp_path)).artifact("preferences"))
     assert (report.rows_in, report.rows_in + report.added) == (300, strict - without_text)
     assert (report.rows_out, report.dropped) == (len(texts), {"repeated": 9})  # a model said the same as another
     table = pq.read_table(tmp_path / "preferences" / "data")
     gaps = pc.subtract(table["score_chosen"], table["score_rejected"])
     assert pc.min(gaps).as_py() > 0
     wide = Preferences(train=str(DATA / name), rejected="every_pair", margin=2)
-    report = make_preferences(Recipe(sft=SFT(), preferences=wide), Run(str(tmp_path / "wide")).artifact("preferences"))
+    report = make_pairs(Recipe(sft=SFT(), preferences=wide), Run(str(tmp_path / "wide")).artifact("preferences"))
     assert report.rows_out == pc.sum(pc.greater(gaps, 2)).as_py()
 
 
@@ -128,7 +128,7 @@ def test_mt_bench_and_truthful_qa_are_found_in_themselves_and_hardly_elsewhere(t
     assert all(len(text.split()) < 5 for text in missed)
     name = "judged/arena_bench_v1.jsonl.gz"
     recipe = Recipe(sft=SFT(), preferences=Preferences(train=str(DATA / name), decontaminate=files))
-    report = make_preferences(recipe, Run(str(tmp_path)).artifact("preferences"))
+    report = make_pairs(recipe, Run(str(tmp_path)).artifact("preferences"))
     assert report.dropped == {"contaminated": 1}
     (dropped,) = pq.read_table(tmp_path / "preferences" / "dropped").to_pylist()
     assert dropped["detail"].startswith("mt_bench_question.jsonl:25: Read the below passage carefully")

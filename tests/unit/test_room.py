@@ -9,6 +9,7 @@ import pytest
 from ray import JobID, PlacementGroupID
 from ray.core.generated import autoscaler_pb2
 
+from tests.making import stage_of
 from zephyr_ray import recipe_file, room
 from zephyr_ray.demands import Demand
 
@@ -112,7 +113,7 @@ def test_labels_count_on_a_cluster_that_was_there_before(
 ) -> None:
     monkeypatch.setenv("RAY_ADDRESS", address)
     recipe = recipe_file.load([], ["model.path=/m", "dpo.training.labels={group: train}"])
-    assert [each.labels for each in room._asks(recipe, "dpo")] == [labels]
+    assert [each.labels for each in room._selected(stage_of(recipe, "dpo").demands)] == [labels]
 
 
 def test_kinds_are_asked_for_from_the_rarest_on() -> None:

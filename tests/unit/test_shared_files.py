@@ -6,10 +6,11 @@ from pathlib import Path
 
 import pytest
 
+from tests.making import stage_of
 from zephyr_ray import recipe_file
 from zephyr_ray.artifacts import Run
 from zephyr_ray.errors import UserError
-from zephyr_ray.shared_files import check_visible, local_inputs, look
+from zephyr_ray.shared_files import check_visible, look
 
 
 def test_the_local_paths_of_the_stages_that_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -21,11 +22,11 @@ def test_the_local_paths_of_the_stages_that_run(tmp_path: Path, monkeypatch: pyt
     judge = "{name: judge, model: judge, accelerator: cpu}"
     overrides = ["model.path=model", "sft.base=owner/name", "chat.template=chat.jinja", "dialogues.train=tiny"]
     overrides += ["preferences.train=[rows.jsonl, s3://bucket/more.jsonl]", "preferences.decontaminate=[mt_bench.txt]"]
-    overrides += ["preferences.held_out=held_out.jsonl"]
+    overrides += ["preferences.held_out=held_out.jsonl", "sampling.deployments=[{name: sft, model: sft}]"]
     recipe = recipe_file.load([], [*overrides, f"judging.deployments=[{judge}]"])
 
     def seen(*stages: str) -> dict[str, str]:
-        return dict(local_inputs(recipe, stages))
+        return dict(file for name in stages for file in stage_of(recipe, name).local_files)
 
     assert seen("dpo") == {"chat.template": "chat.jinja", "model.path": str(tmp_path / "model")}
     assert seen("sft", "dialogues") == {"chat.template": "chat.jinja"}
@@ -33,7 +34,7 @@ def test_the_local_paths_of_the_stages_that_run(tmp_path: Path, monkeypatch: pyt
     assert seen("judgments") == {"judging.deployments judge": str(tmp_path / "judge")}
     assert seen("held_out_pairs") == {"preferences.held_out": "held_out.jsonl"}
     assert seen("held_out_reference") == seen("dpo")
-    assert seen("held_out") == {}
+    assert seen("evaluation/preferences") == {}
 
 
 def test_another_file_of_the_same_name_looks_otherwise(tmp_path: Path) -> None:

@@ -1,11 +1,14 @@
 """The order of stages, and what makes a stage stale."""
 
+from dataclasses import replace
+
 import pytest
 
-from zephyr_ray import recipe_file
+from tests.making import stage_of
+from zephyr_ray import recipe_file, zephyr
 from zephyr_ray.errors import UserError
 from zephyr_ray.models import external_fingerprint
-from zephyr_ray.stages import STAGES, fingerprints, in_order
+from zephyr_ray.pipeline.stage import identities, up_to
 
 FEEDBACK = (
     "preferences.train=judgments",
@@ -14,36 +17,45 @@ FEEDBACK = (
 )
 SCORED = {"held_out_tokenized", "held_out_reference", "held_out_policy", "evaluation/preferences"}
 HELD_OUT = {"held_out_pairs", *SCORED}
-ALL = {*STAGES} - HELD_OUT - {"held_out"}
+ALL = {"base", "dialogues", "tokenized_dialogues", "sft", "prompts", "candidates", "judgments", "preferences"}
+ALL |= {"tokenized", "reference_logps", "dpo"}
 AFTER_JUDGMENTS = {"preferences", "tokenized", "reference_logps", "dpo"}
 
 
 def plan(*overrides: str, targets: tuple[str, ...] = ("dpo",)) -> dict[str, str]:
     recipe = recipe_file.load([], ["sft.base=tiny", *FEEDBACK, *overrides])
-    return {name: known[0] for name, known in fingerprints(recipe, in_order(recipe, targets)).items()}
+    return {stage.name: known.fingerprint for stage, known in identities(zephyr.select(recipe, targets)).items()}
 
 
 def test_each_stage_comes_after_what_it_reads() -> None:
     recipe = recipe_file.load([], ["sft.base=tiny", "held_out.samples=1", "preferences.held_out=tiny", *FEEDBACK])
     seen: set[str] = set()
-    for stage in in_order(recipe, ("evaluation/preferences", "dpo", "held_out")):
-        assert set(stage.reads(recipe)) <= seen
+    for stage in zephyr.select(recipe, ("evaluation/preferences", "dpo", "held_out")):
+        assert {each.name for each in stage.inputs.values()} <= seen
         seen.add(stage.name)
-    assert seen == set(STAGES)
+    assert seen == {*ALL, *HELD_OUT, "held_out"} == {stage.name for stage in zephyr.stages(recipe)}
 
 
-def test_the_pipelines_order_is_that_of_what_each_stage_reads() -> None:
-    from jobs.pipeline import ORDER
-
-    recipe = recipe_file.load([], ["sft.base=tiny", "held_out.samples=1", *FEEDBACK])
-    assert sorted(ORDER) == sorted(STAGES)
-    for place, name in enumerate(ORDER):
-        assert set(STAGES[name].reads(recipe)) <= set(ORDER[:place])
+def test_a_stage_stands_in_a_pipeline_twice() -> None:
+    """A second round: answers of what the first one trained, and a policy that is trained on their pairs."""
+    recipe = recipe_file.load([], ["sft.base=tiny", *FEEDBACK])
+    first = {stage.name: stage for stage in zephyr.stages(recipe)}
+    again = replace(first["candidates"], round=2, inputs={"prompts": first["prompts"], "sft": first["dpo"]})
+    judged = replace(first["judgments"], round=2, inputs={"candidates": again})
+    stages = [*first.values(), again, judged]
+    assert [stage.name for stage in up_to(stages, ["round_2/judgments"])][-3:] == [
+        "dpo",
+        "round_2/candidates",
+        "round_2/judgments",
+    ]
+    known = identities(stages)
+    assert known[again].fingerprint != known[first["candidates"]].fingerprint
+    assert known[judged].inputs["candidates"] == known[again].fingerprint
 
 
 def test_a_given_model_needs_no_sft(tmp_path) -> None:
     recipe = recipe_file.load([], ["sft.base=tiny", "model.path=somewhere"])
-    assert [stage.name for stage in in_order(recipe, ("dpo",))] == [
+    assert [stage.name for stage in zephyr.select(recipe, ("dpo",))] == [
         "preferences",
         "tokenized",
         "reference_logps",
@@ -116,7 +128,7 @@ def test_the_fingerprint_of_preferences_is_what_it_was() -> None:
     recipe = recipe_file.load([], ["sft.base=tiny", "preferences.train=tiny"])
     fields = ("train", "split", "score", "rejected", "margin", "disagreement")
     fields += ("decontaminate", "decontaminate_words", "max_dropped")
-    assert set(STAGES["preferences"].config(recipe)["preferences"]) == set(fields)
+    assert set(stage_of(recipe, "preferences").config["preferences"]) == set(fields)
 
 
 def test_held_out_pairs_that_are_not_there_are_one_error() -> None:
@@ -130,7 +142,7 @@ def test_held_out_pairs_that_are_not_there_are_one_error() -> None:
 
 def test_held_out_pairs_are_read_before_anything_is_trained() -> None:
     recipe = recipe_file.load([], ["sft.base=tiny", "model.path=somewhere", "preferences.held_out=tiny"])
-    order = [stage.name for stage in in_order(recipe, ("evaluation/preferences", "dpo"))]
+    order = [stage.name for stage in zephyr.select(recipe, ("evaluation/preferences", "dpo"))]
     assert order.index("held_out_tokenized") < order.index("dpo") < order.index("held_out_policy")
 
 

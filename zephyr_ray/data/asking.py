@@ -13,12 +13,10 @@ import posixpath
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import ray
-import ray.data
 
 from zephyr_ray import cluster
 from zephyr_ray.artifacts import REPLIES, Artifact
@@ -29,7 +27,12 @@ from zephyr_ray.errors import UserError
 from zephyr_ray.inference import segments
 from zephyr_ray.inference.deployed import Application, deployed
 from zephyr_ray.inference.ledger import Ledger
+from zephyr_ray.pipeline.stage import StageContext
 from zephyr_ray.recipe_feedback import Judging, Sampling
+
+if TYPE_CHECKING:
+    import ray
+    import ray.data
 
 _SHOW_S = 1.0
 REASONS = {
@@ -55,6 +58,8 @@ class Asking:
 
     def left(self, source: Artifact) -> ray.data.Dataset:
         """The rows of an artifact that are not done, by `prompt_id`."""
+        import ray
+
         rows = sources.read_artifact(source)
         if not len(self.done):
             return rows
@@ -63,11 +68,14 @@ class Asking:
 
 
 @contextlib.contextmanager
-def asking(section: Sampling | Judging, source: Artifact, artifact: Artifact, progress: Any) -> Iterator[Asking]:
+def asking(section: Sampling | Judging, source: Artifact, context: StageContext) -> Iterator[Asking]:
     """Everything a try needs, while it runs; shows requests, tokens and cost as they come.
 
     The replies are gathered when the body is through and the deployments are gone.
     """
+    import ray
+
+    artifact, progress = context.artifact, context.progress
     done = sink.written_ids(artifact, "prompt_id")
     ledger: Any = (
         ray.remote(Ledger)
@@ -80,24 +88,36 @@ def asking(section: Sampling | Judging, source: Artifact, artifact: Artifact, pr
     )
     if progress is not None:
         progress.set(len(done), total=sources.count_rows(source))
-    with deployed(artifact.stage, section.deployments, artifact.run) as applications, _shown(ledger, section, progress):
+    own = {name: stage.name for name, stage in context.stage.inputs.items() if stage.makes_model}
+    with deployed(artifact.stage, section.deployments, artifact.run, own) as applications, _shown(ledger, progress):
         yield Asking(ledger, applications, done)
     ray.kill(ledger)  # Ray keeps an actor whose handle was sent to others until the job ends
     segments.gather(artifact.run.filesystem, posixpath.join(artifact.path, REPLIES))
 
 
-def settle(section: Sampling | Judging, source: Artifact, asked: Asking, artifact: Artifact, report: Report) -> Report:
+def settle(
+    field: str, section: Sampling | Judging, source: Artifact, asked: Asking, artifact: Artifact, report: Report
+) -> Report:
     """Ends a try: checks that every row is accounted for, and says what another try has to do.
+
+    Args:
+        field: The section's name in a recipe.
+        section: Bounds on what may fail and cost.
+        source: The rows that were asked about.
+        asked: What the try worked with.
+        artifact: What was written.
+        report: What became of the rows.
 
     Raises:
         UserError: Rows are left that the next run can mend.
         RuntimeError: Rows were lost or are there twice.
     """
+    import ray
+
     _check_exactly_once(source, artifact, report)
     totals = ray.get(asked.ledger.totals.remote())
     left = sum(report.dropped.get(str(reason), 0) for reason in _AGAIN)
     stop = {reason: report.dropped.get(str(reason), 0) for reason in (Reason.OVER_BUDGET, Reason.SERVER_GIVEN_UP)}
-    field = "sampling" if isinstance(section, Sampling) else "judging"
     again = f"{report.rows_out:,} rows are done and kept; the same command goes on with the other {left:,}"
     if stop[Reason.OVER_BUDGET]:
         raise UserError(
@@ -121,13 +141,17 @@ def totals_line(totals: dict[str, float]) -> str:
 
 
 def _without(batch: pa.Table, *, done: ray.ObjectRef) -> pa.Table:
+    import ray
+
     ids = ray.get(done)
     return batch.filter(pc.invert(pc.is_in(batch["prompt_id"], value_set=ids)))
 
 
 @contextlib.contextmanager
-def _shown(ledger: Any, section: Sampling | Judging, progress: Any) -> Iterator[None]:
+def _shown(ledger: Any, progress: Any) -> Iterator[None]:
     """Passes the ledger's totals on to the screen while the body runs."""
+    import ray
+
     if progress is None:
         yield
         return

@@ -1,42 +1,99 @@
-"""reads: prompts -> writes: candidates, answers of the recipe's pool (UltraFeedback, arXiv 2310.01377, section 2.1)"""
+"""Answers of a pool of models to each prompt (UltraFeedback, arXiv 2310.01377, section 2.1)."""
 
 from __future__ import annotations
 
 import functools
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import ray
-import ray.data
 
+from zephyr_ray import chat_template, demands, shared_files
 from zephyr_ray.artifacts import Artifact
-from zephyr_ray.data import measures, sink
+from zephyr_ray.data import doctor, measures, sink
 from zephyr_ray.data.asking import REASONS, Asking, asking, settle, totals_line
 from zephyr_ray.data.rows import mixed_schema
 from zephyr_ray.data.sink import Progress, Report
+from zephyr_ray.inference.principles import PRINCIPLES
 from zephyr_ray.inference.sampling import answer, sample_candidates
-from zephyr_ray.recipe import Recipe
+from zephyr_ray.models import deployed_models
+from zephyr_ray.pipeline.stage import Manifest, Stage, StageContext
+from zephyr_ray.preload import ENGINES, ROWS
+from zephyr_ray.recipe import Chat
+from zephyr_ray.recipe_feedback import Sampling
 from zephyr_ray.schemas import CANDIDATES
+from zephyr_ray.section import semantic
+
+if TYPE_CHECKING:
+    import ray.data
 
 _ROWS_PER_FILE = 512
 
 
+def stage(section: Sampling, chat: Chat, seed: int, prompts: Stage, models: Mapping[str, Stage]) -> Stage:
+    """The stage `candidates`.
+
+    Args:
+        section: The pool that answers.
+        chat: The template of models that answer without a server.
+        seed: The run's.
+        prompts: What is answered.
+        models: The stages of this run whose checkpoints may be deployed, by name.
+    """
+
+    def make(context: StageContext) -> Manifest:
+        report, lines = make_candidates(section, chat, seed, context.input("prompts"), context)
+        made = doctor.examined(report, 1.0, context.artifact)
+        return made | {"lines": [*made["lines"], *lines]}
+
+    pool = deployed_models("sampling", section.deployments, models)
+    offline = [shared_files.local_folder(f"sampling.offline {each.name}", each.model) for each in section.offline]
+    return Stage(
+        "candidates",
+        "rows",
+        {
+            "sampling": semantic(section),
+            "chat": semantic(chat),
+            "principles": PRINCIPLES if section.principles else None,
+            "seed": seed,
+        },
+        make,
+        inputs={"prompts": prompts, **pool.inputs},
+        outside=pool.outside,
+        local_files=chat_template.local_files(chat) + pool.local_files + sum(offline, ()),
+        resources=_resources(section),
+        preload=ROWS + ENGINES if section.deployments else ROWS,
+    )
+
+
+def _resources(section: Sampling) -> tuple[demands.Demand, ...]:
+    offline = tuple(
+        demands.of_workers(f"sampling.offline {each.name}", each, each.workers * demands.devices(each.engine))
+        for each in section.offline
+    )
+    servers = demands.of_engines("sampling", section.deployments)
+    return offline or (*servers, demands.of_workers("sampling", section, section.workers))
+
+
 def make_candidates(
-    recipe: Recipe, prompts: Artifact, artifact: Artifact, *, progress: Progress | None = None
+    section: Sampling, chat: Chat, seed: int, prompts: Artifact, context: StageContext
 ) -> tuple[Report, list[str]]:
     """Writes the answers to every prompt, and says in lines what that took.
 
     Raises:
         UserError: Rows are left that the next run can mend: servers that fail, or a spent budget.
     """
-    section = recipe.sampling
-    assert section is not None
-    with asking(section, prompts, artifact, progress) as asked:
-        split = functools.partial(to_rows, progress=progress)
-        rows = _answered(recipe, asked, prompts).map_batches(split, batch_format="pyarrow", batch_size=None)
+    import ray
+
+    artifact = context.artifact
+    with asking(section, prompts, context) as asked:
+        split = functools.partial(to_rows, progress=context.progress)
+        answered = _answered(section, chat, seed, asked, prompts)
+        rows = answered.map_batches(split, batch_format="pyarrow", batch_size=None)
         report = sink.write(rows, artifact, CANDIDATES, measure=_measure, keep=True, rows_per_file=_ROWS_PER_FILE)
-        settle(section, prompts, asked, artifact, report)
+        settle("sampling", section, prompts, asked, artifact, report)
         return report, [totals_line(ray.get(asked.ledger.totals.remote()))]
 
 
@@ -57,13 +114,12 @@ def to_rows(answered: pa.Table, progress: Progress | None = None) -> pa.Table:
     return pa.Table.from_pylist(rows, schema=mixed_schema(CANDIDATES))
 
 
-def _answered(recipe: Recipe, asked: Asking, prompts: Artifact) -> ray.data.Dataset:
-    section = recipe.sampling
-    assert section is not None
+def _answered(section: Sampling, chat: Chat, seed: int, asked: Asking, prompts: Artifact) -> ray.data.Dataset:
     left = asked.left(prompts)
     if section.offline:
-        return sample_candidates(recipe, left).map_batches(_with_failure, batch_format="pyarrow", batch_size=None)
-    return answer(recipe, section, left, applications=asked.applications, ledger=asked.ledger)
+        answered = sample_candidates(section, chat, seed, left)
+        return answered.map_batches(_with_failure, batch_format="pyarrow", batch_size=None)
+    return answer(section, seed, left, applications=asked.applications, ledger=asked.ledger)
 
 
 def _with_failure(candidates: pa.Table) -> pa.Table:

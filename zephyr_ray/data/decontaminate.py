@@ -116,6 +116,11 @@ def read_benchmarks(files: Sequence[str], words: int) -> Benchmarks | None:
     return Benchmarks(tuple(prompt for name in files for prompt in _read_prompts(name)), words)
 
 
+def benchmark_fingerprints(files: Sequence[str]) -> dict[str, str]:
+    """What a stage reads of benchmark files, by the name `decontaminate`. Raises as `describe_benchmarks`."""
+    return {"decontaminate": describe_benchmarks(files)} if files else {}
+
+
 def describe_benchmarks(files: Sequence[str]) -> str:
     """A fingerprint of the files' content.
 

@@ -1,4 +1,4 @@
-"""Reads a sink's `Report` -> what a person sees of it, the part of the manifest, and a stop where too much is lost."""
+"""Checks a report on rows that were written: fails where too many were dropped, and says what became of them."""
 
 from __future__ import annotations
 
@@ -10,6 +10,12 @@ from zephyr_ray.data.sink import Report
 from zephyr_ray.errors import UserError
 
 _TOP = 3  # reasons that the error names
+
+
+def examined(report: Report, max_dropped: float, artifact: Artifact) -> dict[str, Any]:
+    """The stage's part of the manifest with the lines for a person. Raises as `check`."""
+    check(report, max_dropped, artifact)
+    return manifest(report) | {"lines": lines(report)}
 
 
 def manifest(report: Report) -> dict[str, Any]:

@@ -1,24 +1,68 @@
-"""reads: raw preference rows in any known layout, or the embedded world; preferences -> writes: held_out_pairs
+"""Preference pairs that are not trained on, made as `preferences` makes its own.
 
-Pairs that are not trained on, made as `preferences` makes its own, without those whose prompt is trained on.
+Pairs whose prompt is trained on are left out.
 """
 
 from __future__ import annotations
 
+import posixpath
+
+import pyarrow.parquet as pq
+
 from zephyr_ray.artifacts import Artifact
-from zephyr_ray.data import sources
-from zephyr_ray.data.preferences import read_tiny, write_pairs
+from zephyr_ray.data import doctor, sources
+from zephyr_ray.data.decontaminate import benchmark_fingerprints
+from zephyr_ray.data.in_training import prompt_ids
+from zephyr_ray.data.left_out import kept_files
+from zephyr_ray.data.preferences import read_tiny, settings, write_pairs
 from zephyr_ray.data.sink import Progress, Report
-from zephyr_ray.recipe import Recipe
+from zephyr_ray.errors import UserError
+from zephyr_ray.pipeline.stage import Manifest, Stage, StageContext
+from zephyr_ray.recipe import Preferences, Tiny
+from zephyr_ray.section import semantic
+
+
+def stage(section: Preferences, seed: int, tiny: Tiny, preferences: Stage) -> Stage:
+    """The stage `held_out_pairs`; `preferences` are those that are trained on."""
+    assert section.held_out is not None
+
+    def make(context: StageContext) -> Manifest:
+        report = make_held_out_pairs(
+            section, seed, tiny, context.input("preferences"), context.artifact, progress=context.progress
+        )
+        made = doctor.examined(report, section.max_dropped, context.artifact)
+        check_prompts(context.artifact, report.files)
+        return made
+
+    return Stage(
+        "held_out_pairs",
+        "rows",
+        settings(section, ("train", "split"))
+        | {"tiny": semantic(tiny) if section.held_out == "tiny" else None, "seed": seed},
+        make,
+        inputs={"preferences": preferences},
+        outside=lambda: (
+            sources.fingerprints("held_out", section.held_out or ()) | benchmark_fingerprints(section.decontaminate)
+        ),
+        local_files=sources.local_files("preferences.held_out", section.held_out),
+    )
 
 
 def make_held_out_pairs(
-    recipe: Recipe, preferences: Artifact, artifact: Artifact, *, progress: Progress | None = None
+    section: Preferences,
+    seed: int,
+    tiny: Tiny,
+    preferences: Artifact,
+    artifact: Artifact,
+    *,
+    progress: Progress | None = None,
 ) -> Report:
-    """Writes the pairs that `preferences.held_out` names, and their report.
+    """Writes the pairs that `section.held_out` names, and their report.
 
     Args:
-        recipe: Its `preferences` section and the seed count; for the embedded world also `tiny`.
+        section: What is read, and how pairs come of it.
+        seed: Of the pairs that are drawn.
+        tiny: Sizes of the embedded world.
         preferences: What is trained on.
         artifact: What is written.
         progress: Told of rows as they are done.
@@ -26,11 +70,39 @@ def make_held_out_pairs(
     Raises:
         UserError: The data, or a file of benchmark prompts, is missing or cannot be read.
     """
-    section, seed = recipe.preferences, recipe.run.seed
     assert section.held_out is not None
     if section.held_out == "tiny":
-        raw = read_tiny("held_out", recipe.tiny.held_out_prompts, seed)
+        raw = read_tiny("held_out", tiny.held_out_prompts, seed)
     else:
         raw = sources.read_rows(section.held_out, section.held_out_split)
     asked = section.model_copy(update={"train": section.held_out, "split": section.held_out_split})
     return write_pairs(raw, asked, seed, artifact, trained_on=preferences, progress=progress)
+
+
+def check_prompts(pairs: Artifact, files: list[str]) -> None:
+    """Refuses held-out pairs of fewer than two prompts, of which no interval can be told.
+
+    Raises:
+        UserError: They are.
+    """
+    paths = [posixpath.join(pairs.path, name) for name in kept_files(files)]
+    prompts = {prompt_id for path in paths for prompt_id in prompts_of(pairs, path).values()}
+    if len(prompts) < 2:
+        raise too_few_prompts(len(prompts))
+
+
+def prompts_of(pairs: Artifact, path: str) -> dict[str, str]:
+    """The prompt's id of each pair of a file, by the pair's id, in the file's order."""
+    found: dict[str, str] = {}
+    with pq.ParquetFile(path, filesystem=pairs.run.filesystem) as file:
+        for rows in file.iter_batches(columns=["pair_id", "prompt"]):
+            found.update(zip(rows.column("pair_id").to_pylist(), prompt_ids(rows), strict=True))
+    return found
+
+
+def too_few_prompts(prompts: int) -> UserError:
+    """That no interval can be told of so few prompts."""
+    return UserError(
+        f"preferences.held_out: the pairs that are left have {prompts} prompt, and an interval takes two or more; name "
+        "more pairs"
+    )

@@ -1,21 +1,19 @@
-"""reads: candidates -> writes: judgments, by language models, a program or a reward model (arXiv 2310.01377, 2.2)"""
+"""Ratings of each answer by language models, a program or a reward model (UltraFeedback, arXiv 2310.01377, 2.2)."""
 
 from __future__ import annotations
 
 import functools
 import pickle
-from typing import Any
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import ray
-import ray.data
-from ray.data import ActorPoolStrategy
 
-from zephyr_ray import cluster
+from zephyr_ray import cluster, demands
 from zephyr_ray.artifacts import Artifact
-from zephyr_ray.data import measures, sink, sources
+from zephyr_ray.data import doctor, measures, sink, sources
 from zephyr_ray.data.asking import REASONS, Asking, asking, settle, totals_line
 from zephyr_ray.data.left_out import kept_files
 from zephyr_ray.data.rows import mixed_schema
@@ -24,23 +22,82 @@ from zephyr_ray.errors import UserError
 from zephyr_ray.inference.pool import CALLS, in_flight_share, rows_per_batch
 from zephyr_ray.judging.agreement import AgreementCounter, DisagreementCounter, Kind
 from zephyr_ray.judging.pool import JUDGED, JudgePool
-from zephyr_ray.models import ModelSource
-from zephyr_ray.recipe import Recipe
+from zephyr_ray.judging.rubrics import rubric_fingerprint
+from zephyr_ray.models import ModelInput, ModelSource, deployed_models
+from zephyr_ray.pipeline.stage import Manifest, Stage, StageContext
+from zephyr_ray.preload import ENGINES, ROWS
+from zephyr_ray.recipe import Chat
 from zephyr_ray.recipe_feedback import Judging
 from zephyr_ray.schemas import ASPECTS, JUDGMENTS
+from zephyr_ray.section import semantic
+
+if TYPE_CHECKING:
+    import ray.data
 
 _ROWS_PER_FILE = 512
 _ROWS_PER_BATCH = 256
 _KINDS: tuple[Kind, ...] = ("orders", "repeats", "judges")
 
 
+def stage(section: Judging, chat: Chat, seed: int, candidates: Stage, models: Mapping[str, Stage]) -> Stage:
+    """The stage `judgments`.
+
+    Args:
+        section: Who judges, and how.
+        chat: The template of models that the stage runs itself.
+        seed: The run's.
+        candidates: What is judged.
+        models: The stages of this run whose checkpoints may be deployed, by name.
+    """
+    judges = deployed_models("judging", section.deployments, models)
+    reward_model = (
+        ModelInput("reward_model", "judging.reward_model", section.reward_model, section.revision)
+        if section.reward_model
+        else None
+    )
+
+    def outside() -> dict[str, str]:
+        found = judges.outside() | (reward_model.outside() if reward_model else {})
+        if section.function:
+            from zephyr_ray.judging.program import program_fingerprint
+
+            found["function"] = program_fingerprint(section.function)
+        return found
+
+    def make(context: StageContext) -> Manifest:
+        source = reward_model.source(context.run) if reward_model else None
+        report, agreement, lines = make_judgments(section, chat, seed, context.input("candidates"), source, context)
+        made = doctor.examined(report, 1.0, context.artifact)
+        return made | {"agreement": agreement, "lines": [*made["lines"], *lines]}
+
+    return Stage(
+        "judgments",
+        "rows",
+        {
+            "judging": semantic(section),
+            "rubrics": rubric_fingerprint() if section.servers else None,
+            "chat": semantic(chat) if section.reward_model or section.deployments else None,
+            "seed": seed,
+        },
+        make,
+        inputs={"candidates": candidates, **judges.inputs},
+        outside=outside,
+        local_files=judges.local_files + (reward_model.local_files if reward_model else ()),
+        resources=(
+            *demands.of_engines("judging", section.deployments),
+            demands.of_workers("judging", section, section.workers),
+        ),
+        preload=ROWS + ENGINES if section.deployments else ROWS,
+    )
+
+
 def make_judgments(
-    recipe: Recipe,
+    section: Judging,
+    chat: Chat,
+    seed: int,
     candidates: Artifact,
-    artifact: Artifact,
-    reward_model: ModelSource | None = None,
-    *,
-    progress: Progress | None = None,
+    reward_model: ModelSource | None,
+    context: StageContext,
 ) -> tuple[Report, dict[str, Any], list[str]]:
     """Writes the candidates with their ratings; returns agreement figures too, and lines on what all of it took.
 
@@ -48,14 +105,15 @@ def make_judgments(
         UserError: Rows are left that the next run can mend: servers that fail, or a spent budget; or a judge that
             cannot be used.
     """
-    section = recipe.judging
-    assert section is not None
-    with asking(section, candidates, artifact, progress) as asked:
-        split = functools.partial(to_rows, progress=progress)
-        rows = _judged(recipe, section, asked, candidates, reward_model)
+    import ray
+
+    artifact = context.artifact
+    with asking(section, candidates, context) as asked:
+        split = functools.partial(to_rows, progress=context.progress)
+        rows = _judged(section, chat, seed, asked, candidates, reward_model)
         rows = rows.map_batches(split, batch_format="pyarrow", batch_size=None)
         report = sink.write(rows, artifact, JUDGMENTS, measure=_measure, keep=True, rows_per_file=_ROWS_PER_FILE)
-        settle(section, candidates, asked, artifact, report)
+        settle("judging", section, candidates, asked, artifact, report)
         _check_scored(report, artifact)
         lines = [totals_line(ray.get(asked.ledger.totals.remote()))] if section.servers else []
     agreement = count_agreement(artifact, report) if section.servers else {}
@@ -111,9 +169,11 @@ def agreement_numbers(agreement: dict[str, Any]) -> dict[str, dict[str, float]]:
 
 
 def _judged(
-    recipe: Recipe, section: Judging, asked: Asking, candidates: Artifact, reward_model: ModelSource | None
+    section: Judging, chat: Chat, seed: int, asked: Asking, candidates: Artifact, reward_model: ModelSource | None
 ) -> ray.data.Dataset:
     """Rows of `judging.pool.JUDGED`."""
+    from ray.data import ActorPoolStrategy
+
     left = asked.left(candidates)
     if section.function is not None:
         from zephyr_ray.judging.program import load_judge
@@ -124,7 +184,7 @@ def _judged(
     if reward_model is not None:
         return left.map_batches(
             _RewardModelWorker,
-            fn_constructor_args=(recipe, reward_model),
+            fn_constructor_args=(section, chat, reward_model),
             batch_format="pyarrow",
             batch_size=_ROWS_PER_BATCH,
             compute=ActorPoolStrategy(size=section.workers),
@@ -132,19 +192,19 @@ def _judged(
             label_selector=cluster.selector(section.labels),
             num_gpus=section.gpus_per_worker or None,
         )
-    return _by_language_models(recipe, section, asked, left)
+    return _by_language_models(section, seed, asked, left)
 
 
-def _by_language_models(
-    recipe: Recipe, section: Judging, asked: Asking, candidates: ray.data.Dataset
-) -> ray.data.Dataset:
+def _by_language_models(section: Judging, seed: int, asked: Asking, candidates: ray.data.Dataset) -> ray.data.Dataset:
     """Fixed actors: each has its share of every judge's bound, so there are never more of them than shares."""
+    from ray.data import ActorPoolStrategy
+
     busiest = max(in_flight_share(judge, section.workers) for judge in section.servers)
     return candidates.map_batches(
         JudgePool,
         fn_constructor_kwargs={
             "section": section,
-            "run_seed": recipe.run.seed,
+            "run_seed": seed,
             "applications": asked.applications,
             "ledger": asked.ledger,
         },
@@ -161,16 +221,14 @@ def _by_language_models(
 class _RewardModelWorker:
     """Holds the reward model in one actor."""
 
-    def __init__(self, recipe: Recipe, model: ModelSource):
+    def __init__(self, section: Judging, chat: Chat, model: ModelSource):
         from zephyr_ray.judging.reward_model import RewardModel
 
-        section = recipe.judging
-        assert section is not None
         device = "cuda" if section.gpus_per_worker else "cpu"
         # The template that came with it: under another one its scores mean nothing.
-        chat = recipe.chat.model_copy(update={"template": "model"})
+        own = chat.model_copy(update={"template": "model"})
         self._model = RewardModel(
-            model.local(), chat, revision=model.revision, batch_size=section.batch_size, device=device
+            model.local(), own, revision=model.revision, batch_size=section.batch_size, device=device
         )
 
     def __call__(self, batch: pa.Table) -> pa.Table:

@@ -1,6 +1,6 @@
-"""reads: raw preference rows in any known layout, judgments, or the embedded world -> writes: preferences
+"""Preference pairs in TRL's conversational format, from raw rows in any known layout or the run's own judgments.
 
-TRL's conversational format. Which two answers of several become a pair is a function of the row and the seed alone.
+ Which two answers of several become a pair is a function of the row and the seed alone.
 Beside the rows the stage writes a picture of them: report.html and report.png.
 """
 
@@ -12,19 +12,19 @@ import json
 import pickle
 import posixpath
 from collections.abc import Iterator, Mapping
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-import ray.data
 
 from zephyr_ray.artifacts import Artifact
-from zephyr_ray.data import layouts, measures, preferences_report, sink, sources
+from zephyr_ray.data import doctor, layouts, measures, preferences_report, sink, sources
 from zephyr_ray.data.binarize import Rule
 from zephyr_ray.data.chunks import chunks_of, split_lines
-from zephyr_ray.data.decontaminate import Benchmarks, read_benchmarks
+from zephyr_ray.data.decontaminate import Benchmarks, benchmark_fingerprints, read_benchmarks
 from zephyr_ray.data.in_training import drop_in_training
+from zephyr_ray.data.judgments import agreement_numbers
 from zephyr_ray.data.left_out import kept_files
 from zephyr_ray.data.messages import Dropped
 from zephyr_ray.data.preference_counts import AnswerCounts, PairCounts, count_pairs
@@ -32,8 +32,13 @@ from zephyr_ray.data.repeated import drop_repeated
 from zephyr_ray.data.rows import decode, dropped_row, mixed_schema
 from zephyr_ray.data.sink import Progress, Report
 from zephyr_ray.errors import UserError
-from zephyr_ray.recipe import Preferences, Recipe
+from zephyr_ray.pipeline.stage import Manifest, Stage, StageContext
+from zephyr_ray.recipe import Preferences, Tiny
 from zephyr_ray.schemas import PREFERENCES
+from zephyr_ray.section import semantic
+
+if TYPE_CHECKING:
+    import ray.data
 
 MIXED = pa.schema([*mixed_schema(PREFERENCES), ("part", pa.int32()), ("counts", pa.binary())])
 """A block's columns: `part` numbers the pairs of a source row that became several, and the first row of a block carries
@@ -54,28 +59,71 @@ class Counts:
         self.pairs.add(other.pairs)
 
 
+def stage(section: Preferences, seed: int, tiny: Tiny, judgments: Stage | None) -> Stage:
+    """The stage `preferences`.
+
+    Args:
+        section: What is read, and how pairs come of it. Held-out pairs are no part of it.
+        seed: The run's.
+        tiny: Sizes of the embedded world.
+        judgments: What is read where `section.train` is `judgments`; None: the recipe makes none.
+    """
+    inputs = {"judgments": judgments} if judgments and section.train == "judgments" else {}
+
+    def make(context: StageContext) -> Manifest:
+        judged = context.input("judgments") if inputs else None
+        report = make_preferences(section, seed, tiny, context.artifact, judged, progress=context.progress)
+        return doctor.examined(report, section.max_dropped, context.artifact)
+
+    def check() -> None:
+        if section.train == "judgments" and not inputs:
+            raise _no_judgments()
+
+    return Stage(
+        "preferences",
+        "rows",
+        settings(section, ("held_out", "held_out_split"))
+        | {"tiny": semantic(tiny) if section.train == "tiny" else None, "seed": seed},
+        make,
+        inputs=inputs,
+        outside=lambda: (
+            sources.fingerprints("preferences", section.train) | benchmark_fingerprints(section.decontaminate)
+        ),
+        local_files=sources.local_files("preferences.train", section.train),
+        check=check,
+    )
+
+
+def settings(section: Preferences, without: tuple[str, ...]) -> dict[str, Any]:
+    """The semantic fields of the section that a stage is made from: training pairs do not depend on held-out ones."""
+    return {"preferences": {name: value for name, value in semantic(section).items() if name not in without}}
+
+
 def make_preferences(
-    recipe: Recipe,
+    section: Preferences,
+    seed: int,
+    tiny: Tiny,
     artifact: Artifact,
     judgments: Artifact | None = None,
     *,
-    agreement: Mapping[str, Any] | None = None,
     progress: Progress | None = None,
 ) -> Report:
-    """Writes the preference pairs that a recipe names, and their report.
+    """Writes the preference pairs that the section names, and their report.
 
     Args:
-        recipe: Its `preferences` section and the seed count; for the embedded world also `tiny`.
+        section: What is read, and how pairs come of it.
+        seed: Of the pairs that are drawn.
+        tiny: Sizes of the embedded world.
         artifact: What is written.
-        judgments: What is read where `preferences.train` is `judgments`.
-        agreement: Numbers on how far the judges agree, for the report: {name: number, or {name: number}}.
+        judgments: What is read where `section.train` is `judgments`.
         progress: Told of rows as they are done.
 
     Raises:
         UserError: The data, or a file of benchmark prompts, is missing or cannot be read.
     """
-    raw = _read(recipe, judgments)
-    return write_pairs(raw, recipe.preferences, recipe.run.seed, artifact, agreement=agreement, progress=progress)
+    agreement = agreement_numbers((judgments.manifest() or {}).get("agreement", {})) if judgments else None
+    raw = _read(section, seed, tiny, judgments)
+    return write_pairs(raw, section, seed, artifact, agreement=agreement, progress=progress)
 
 
 def write_pairs(
@@ -146,16 +194,21 @@ def _row(source: str, pair: dict[str, Any] | Dropped) -> dict[str, Any]:
     return dropped_row(source, pair) if isinstance(pair, Dropped) else {"source": source, **pair}
 
 
-def _read(recipe: Recipe, judgments: Artifact | None) -> ray.data.Dataset:
-    section = recipe.preferences
+def _read(section: Preferences, seed: int, tiny: Tiny, judgments: Artifact | None) -> ray.data.Dataset:
     if section.train == "tiny":
-        return read_tiny("preferences", recipe.tiny.preference_prompts, recipe.run.seed)
+        return read_tiny("preferences", tiny.preference_prompts, seed)
     if section.train != "judgments":
         return sources.read_rows(section.train, section.split)
     if judgments is None:
-        raise UserError("preferences.train=judgments: this run has no judgments; give the recipe a judging section")
+        raise _no_judgments()
     # Through the same reader as files, so that the same rows come of an artifact and of a copy of its files.
     return sources.read_rows([f"{judgments.run.root}/{name}" for name in _names(judgments)])
+
+
+def _no_judgments() -> UserError:
+    return UserError(
+        "preferences.train=judgments: this run has no judgments; give the recipe a sampling and a judging section"
+    )
 
 
 def _names(artifact: Artifact) -> list[str]:

@@ -1,4 +1,4 @@
-"""Reads tokenized + the frozen reference model -> reference_logps, by a pool of Ray Data actors.
+"""Log-probs of tokenized pairs under the frozen reference model, by a pool of Ray Data actors.
 
 Computed once per (reference model, tokenized rows) and shared by every epoch and every beta. Ray Data's checkpoint by
 `pair_id` makes it resumable: a rerun after a kill computes only the pairs that were in flight. Held-out pairs are
@@ -16,21 +16,88 @@ from typing import Any, Literal
 import numpy as np
 import pyarrow.fs as pafs
 import pyarrow.parquet as pq
-import ray.data
-from ray.data.checkpoint import CheckpointConfig
 
-from zephyr_ray import cluster
+from zephyr_ray import chat_template, cluster, demands
 from zephyr_ray.artifacts import Artifact
 from zephyr_ray.data.sources import count_rows
-from zephyr_ray.models import ModelSource
+from zephyr_ray.models import ModelInput, ModelSource
+from zephyr_ray.pipeline.stage import Manifest, Stage, StageContext
+from zephyr_ray.preload import ROWS, TRAINING
 from zephyr_ray.recipe import Recipe
 from zephyr_ray.shared_files import check_visible
+from zephyr_ray.training.arithmetic import reference_arithmetic
 
 _DONE_IDS = "done_ids"
 
 
 Whose = Literal["ref", "policy"]
 """Begins the names of the columns."""
+
+
+def stage(recipe: Recipe, tokenized: Stage, model: ModelInput) -> Stage:
+    """The stage `reference_logps`: of the pairs that DPO trains on, as its loss reads them."""
+    config = {
+        "ld_alpha": recipe.dpo.training.trl.get("ld_alpha"),
+        "arithmetic": reference_arithmetic(recipe),
+        "load_in_4bit": bool(recipe.model.lora and recipe.model.lora.load_in_4bit),
+    }
+    return _stage("reference_logps", recipe, recipe, config, tokenized, model, "ref")
+
+
+def held_out_stage(kind: str, recipe: Recipe, tokenized: Stage, model: ModelInput, whose: Whose) -> Stage:
+    """A stage that scores held-out pairs: the reference's log-probs or the policy's."""
+    config = {"arithmetic": reference_arithmetic(recipe)}
+    return _stage(kind, recipe, as_exported(recipe), config, tokenized, model, whose)
+
+
+def _stage(
+    kind: str,
+    recipe: Recipe,
+    scored_by: Recipe,
+    config: dict[str, Any],
+    tokenized: Stage,
+    model: ModelInput,
+    whose: Whose,
+) -> Stage:
+    def make(context: StageContext) -> Manifest:
+        source, pairs = model.source(context.run), context.input(tokenized.kind)
+        rows, files = make_reference_logps(
+            scored_by, pairs, context.artifact, source, whose=whose, progress=context.progress
+        )
+        scored = {"reference" if kind == "reference_logps" else "model": source.fingerprint}
+        return {"files": files, "counts": {"in": rows, "out": rows, "dropped": {}}} | scored
+
+    section = recipe.reference_logps
+    return Stage(
+        kind,
+        "pairs",
+        config,
+        make,
+        inputs={tokenized.kind: tokenized, **model.inputs},
+        outside=model.outside,
+        local_files=chat_template.local_files(recipe.chat) + model.local_files,
+        resources=(demands.of_workers("reference_logps", section, section.workers),),
+        preload=ROWS + TRAINING,
+    )
+
+
+def as_exported(recipe: Recipe) -> Recipe:
+    """The recipe by which policy and reference are scored on held-out pairs: as training scores its reference, save
+    for two things.
+
+    Weights are whole, not in 4 bits: so is the exported policy. And log-probs are the plain sums of the definition,
+    whatever `ld_alpha` makes of them in the loss.
+    """
+    lora, training = recipe.model.lora, recipe.dpo.training
+    whole = lora.model_copy(update={"load_in_4bit": False}) if lora else None
+    plain = {name: value for name, value in training.trl.items() if name != "ld_alpha"}
+    training = training.model_copy(update={"trl": plain})
+    return recipe.model_copy(
+        update={
+            "model": recipe.model.model_copy(update={"lora": whole}),
+            "dpo": recipe.dpo.model_copy(update={"training": training}),
+        }
+    )
 
 
 class ReferenceModel:
@@ -77,6 +144,8 @@ def make_reference_logps(
         RuntimeError: The files do not hold every pair exactly once.
         UserError: The model cannot be packed.
     """
+    import ray.data
+
     if recipe.dpo.training.engine == "packed":
         # In a worker: it loads libraries that this process has no other use for.
         check = ray.remote(_check_model).options(num_cpus=0, scheduling_strategy=cluster.this_node())
@@ -126,6 +195,9 @@ def _where_visible(artifact: Artifact) -> dict[str, Any]:
 @contextlib.contextmanager
 def _resumable(artifact: Artifact) -> Iterator[None]:
     """Ray Data's row checkpoint for the pipeline inside."""
+    import ray.data
+    from ray.data.checkpoint import CheckpointConfig
+
     context = ray.data.DataContext.get_current()
     before = context.checkpoint_config
     context.checkpoint_config = CheckpointConfig(

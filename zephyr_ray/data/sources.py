@@ -18,6 +18,7 @@ import pyarrow as pa
 import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 
+from zephyr_ray import shared_files
 from zephyr_ray.artifacts import Artifact, content_id, fingerprint_files
 from zephyr_ray.data import chunks
 from zephyr_ray.errors import UserError
@@ -26,6 +27,8 @@ from zephyr_ray.storage import check_there, is_uri, refusal
 if TYPE_CHECKING:
     import ray.data
 
+OF_THE_RUN = ("tiny", "judgments")
+"""Specs that are not read from outside: the embedded world's rows, and the run's own judgments."""
 RAW_ROW = pa.schema([("source", pa.string()), ("line", pa.large_binary())])
 """A row as it was read: `file:number` (line, array element or row, from 1), and its JSON."""
 
@@ -122,6 +125,20 @@ def describe_source(spec: str | Sequence[str]) -> str:
         UserError: Something is missing or cannot be read.
     """
     return content_id([_describe(name) for name in _names(spec)])
+
+
+def fingerprints(name: str, spec: str | Sequence[str]) -> dict[str, str]:
+    """What a stage reads from outside of the run, by this name: nothing where the rows are the run's own.
+
+    Raises:
+        UserError: As `describe_source`.
+    """
+    return {} if spec in OF_THE_RUN else {name: describe_source(spec)}
+
+
+def local_files(field: str, spec: str | Sequence[str]) -> tuple[tuple[str, str], ...]:
+    """(field, path) of the local files of a spec, which workers open."""
+    return () if spec in OF_THE_RUN else shared_files.local_files(field, _names(spec))
 
 
 def _names(spec: str | Sequence[str]) -> list[str]:

@@ -1,7 +1,4 @@
-"""reads: preferences + the model's tokenizer -> writes: tokenized
-
-Token ids of each pair, cut to length, ready for DPO. Every token that is cut off is counted.
-"""
+"""Token ids of preference pairs, cut to length, ready for DPO. Every token that is cut off is counted."""
 
 from __future__ import annotations
 
@@ -12,16 +9,19 @@ from typing import Any, NamedTuple
 import numpy as np
 import pyarrow as pa
 
+from zephyr_ray import chat_template
 from zephyr_ray.artifacts import Artifact
 from zephyr_ray.chat_template import EncodedPair, encode_pairs
-from zephyr_ray.data import measures, sink, sources
+from zephyr_ray.data import doctor, measures, sink, sources
 from zephyr_ray.data.layouts import Dropped, Reason
 from zephyr_ray.data.rows import dropped_row, mixed_schema
 from zephyr_ray.data.sink import Progress, Report
 from zephyr_ray.data.tokenizer import TokenizerSource
-from zephyr_ray.models import ModelSource
-from zephyr_ray.recipe import Recipe
+from zephyr_ray.models import ModelInput
+from zephyr_ray.pipeline.stage import Manifest, Stage, StageContext
+from zephyr_ray.recipe import Chat, Tokenized
 from zephyr_ray.schemas import TOKENIZED
+from zephyr_ray.section import semantic
 
 _BATCH_ROWS = 512  # rows that one call of the tokenizer takes
 
@@ -35,30 +35,62 @@ class Truncated(NamedTuple):
     rejected: int
 
 
+def stage(
+    section: Tokenized, pairs: Stage, model: ModelInput, chat: Chat, max_dropped: float, kind: str = "tokenized"
+) -> Stage:
+    """The stage `tokenized`, or another one that tokenizes pairs.
+
+    Args:
+        section: Lengths.
+        pairs: What is tokenized.
+        model: Whose tokenizer it is.
+        chat: Its template.
+        max_dropped: Largest share of the rows that may be dropped.
+        kind: The stage's.
+    """
+
+    def make(context: StageContext) -> Manifest:
+        tokenizer = TokenizerSource(model.source(context.run), chat)
+        report = make_tokenized(
+            section, tokenizer, context.input(pairs.kind), context.artifact, progress=context.progress
+        )
+        return doctor.examined(report, max_dropped, context.artifact)
+
+    # Pairs of zephyr_legacy were once cut as `modern` cuts them.
+    legacy_cut = {"cut": "trl-0.7"} if chat.tokenization == "zephyr_legacy" else {}
+    return Stage(
+        kind,
+        "pairs",
+        {"chat": semantic(chat), "tokenized": semantic(section)} | legacy_cut,
+        make,
+        inputs={pairs.kind: pairs, **model.inputs},
+        outside=model.outside,
+        local_files=chat_template.local_files(chat) + model.local_files,
+    )
+
+
 def make_tokenized(
-    recipe: Recipe,
+    section: Tokenized,
+    source: TokenizerSource,
     preferences: Artifact,
     artifact: Artifact,
-    model: ModelSource,
     *,
     progress: Progress | None = None,
 ) -> Report:
     """Writes the token ids of every preference pair.
 
     Args:
-        recipe: Its `chat` and `tokenized` sections count.
+        section: Lengths.
+        source: Whose tokens they are.
         preferences: What is read.
         artifact: What is written.
-        model: Whose tokenizer it is.
         progress: Told of rows as they are done.
 
     Raises:
         UserError: No preferences, or no tokenizer that loads.
         RuntimeError: Not every row arrived.
     """
-    source = TokenizerSource(model, recipe.chat)
     source.load()  # a wrong path fails here, before any Ray work
-    section = recipe.tokenized
     tokenize = functools.partial(
         tokenize_rows, source=source, max_length=section.max_length, max_prompt_length=section.max_prompt_length
     )

@@ -1,4 +1,4 @@
-"""reads: dialogues + the base model's tokenizer -> writes: tokenized_dialogues
+"""Token ids of dialogues by the base model's tokenizer, and which of them the assistant wrote.
 
 A dialogue that is too long loses its tail; one that has no token of an answer left is dropped. Where rows are packed,
 nothing is cut here: packing joins whole dialogues.
@@ -12,25 +12,57 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from zephyr_ray import chat_template
 from zephyr_ray.artifacts import Artifact
 from zephyr_ray.chat_template import EncodedDialogue, encode_dialogues
-from zephyr_ray.data import measures, sink, sources
+from zephyr_ray.data import doctor, measures, sink, sources
 from zephyr_ray.data.layouts import Dropped, Reason
 from zephyr_ray.data.rows import dropped_row, mixed_schema
 from zephyr_ray.data.sink import Progress, Report
 from zephyr_ray.data.tokenizer import TokenizerSource
-from zephyr_ray.models import ModelSource
-from zephyr_ray.recipe import Recipe
+from zephyr_ray.models import ModelInput
+from zephyr_ray.pipeline.stage import Manifest, Stage, StageContext
+from zephyr_ray.recipe import Chat
 from zephyr_ray.schemas import TOKENIZED_DIALOGUES
+from zephyr_ray.section import semantic
 
 _BATCH_ROWS = 512  # rows that one call of the tokenizer takes
 
 
+def stage(dialogues: Stage, base: ModelInput, chat: Chat, max_length: int | None, max_dropped: float) -> Stage:
+    """The stage `tokenized_dialogues`.
+
+    Args:
+        dialogues: What is tokenized.
+        base: Whose tokenizer it is.
+        chat: Its template.
+        max_length: Tokens of a row; None: all of them.
+        max_dropped: Largest share of the rows that may be dropped.
+    """
+
+    def make(context: StageContext) -> Manifest:
+        tokenizer = TokenizerSource(base.source(context.run), chat)
+        report = make_tokenized_dialogues(
+            tokenizer, context.input("dialogues"), context.artifact, max_length, progress=context.progress
+        )
+        return doctor.examined(report, max_dropped, context.artifact)
+
+    return Stage(
+        "tokenized_dialogues",
+        "rows",
+        {"chat": semantic(chat), "max_length": max_length},
+        make,
+        inputs={"dialogues": dialogues, **base.inputs},
+        outside=base.outside,
+        local_files=chat_template.local_files(chat) + base.local_files,
+    )
+
+
 def make_tokenized_dialogues(
-    recipe: Recipe,
+    source: TokenizerSource,
     dialogues: Artifact,
     artifact: Artifact,
-    model: ModelSource,
+    max_length: int | None,
     *,
     progress: Progress | None = None,
 ) -> Report:
@@ -40,10 +72,7 @@ def make_tokenized_dialogues(
         UserError: No dialogues, or no tokenizer that loads.
         RuntimeError: Not every row arrived.
     """
-    assert recipe.sft is not None
-    source = TokenizerSource(model, recipe.chat)
     source.load()  # a wrong path fails here, before any Ray work
-    max_length = None if recipe.sft.packing else recipe.sft.max_length
     tokenize = functools.partial(tokenize_rows, source=source, max_length=max_length)
     rows = sources.read_artifact(dialogues).map_batches(tokenize, batch_format="pyarrow", batch_size=_BATCH_ROWS)
     report = sink.write(rows, artifact, TOKENIZED_DIALOGUES, measure=_measure, progress=progress)

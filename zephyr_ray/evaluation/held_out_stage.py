@@ -1,4 +1,4 @@
-"""Reads the base, SFT and DPO checkpoints -> their answers to held-out prompts of the embedded world and a table.
+"""Pass rates of the base, SFT and DPO checkpoints on held-out prompts of the embedded world.
 
 The answers lie in data/, so that a rate can be looked into; the table has each model's pass rate and what DPO adds to
 SFT, with 95 % intervals. All models answer the same prompts with the same random numbers.
@@ -7,17 +7,42 @@ SFT, with 95 % intervals. All models answer the same prompts with the same rando
 from __future__ import annotations
 
 import posixpath
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-import ray.data
 
 from zephyr_ray.artifacts import Artifact
+from zephyr_ray.demands import Demand
 from zephyr_ray.evaluation.held_out import Rate, difference, pass_rate
-from zephyr_ray.models import ModelSource
+from zephyr_ray.models import ModelSource, stage_source
+from zephyr_ray.pipeline.stage import Manifest, Stage, StageContext
+from zephyr_ray.preload import ROWS, TRAINING
 from zephyr_ray.recipe import Recipe
+from zephyr_ray.section import semantic
+
+
+def stage(recipe: Recipe, checkpoints: Sequence[Stage]) -> Stage:
+    """The stage `held_out`, of these checkpoints."""
+    section = recipe.held_out
+    assert section is not None
+
+    def make(context: StageContext) -> Manifest:
+        found = {each.kind: stage_source(context.input(each.kind)) for each in checkpoints}
+        return make_held_out(recipe, found, context.artifact, progress=context.progress)
+
+    return Stage(
+        "held_out",
+        "answers",
+        {"held_out": semantic(section), "tiny": semantic(recipe.tiny), "seed": recipe.run.seed},
+        make,
+        inputs={each.kind: each for each in checkpoints},
+        resources=(Demand("held_out", {"CPU": 1}, section.workers),),
+        preload=ROWS + TRAINING,
+        is_evaluation=True,
+    )
 
 
 class Sampler:
@@ -61,6 +86,8 @@ def make_held_out(
     recipe: Recipe, checkpoints: dict[str, ModelSource], artifact: Artifact, *, progress: Any
 ) -> dict[str, Any]:
     """Answers with every checkpoint and writes `data/<stage>.parquet`; returns the manifest's part with the table."""
+    import ray.data
+
     from zephyr_ray.tiny.world import prompts
 
     section = recipe.held_out

@@ -1,4 +1,4 @@
-"""Reads held-out pairs and their log-probs under policy and reference -> a row for each pair, and a table of them all.
+"""Accuracy and margin of the implicit reward on held-out pairs, from their log-probs under policy and reference.
 
 data/pairs.parquet has the pairs, in order of their ids; summary.json and table.md what is told of them.
 """
@@ -15,53 +15,54 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from zephyr_ray.artifacts import Artifact
-from zephyr_ray.data.in_training import prompt_ids
-from zephyr_ray.data.left_out import kept_files
+from zephyr_ray.data.held_out_pairs import prompts_of, too_few_prompts
 from zephyr_ray.errors import UserError
 from zephyr_ray.evaluation.implicit_reward import RESAMPLES, PairLogps, Summary, markdown, summarise, table_lines
 from zephyr_ray.evaluation.intervals import LEVEL
-from zephyr_ray.recipe import Recipe
+from zephyr_ray.pipeline.stage import Manifest, Stage, StageContext
 from zephyr_ray.schemas import IMPLICIT_REWARDS
 
 _LOGPS = ("policy_chosen", "policy_rejected", "ref_chosen", "ref_rejected")
 
 
-def as_exported(recipe: Recipe) -> Recipe:
-    """The recipe by which policy and reference are scored: as training scores its reference, save for two things.
+def stage(beta: float, seed: int, pairs: Stage, tokenized: Stage, reference: Stage, policy: Stage) -> Stage:
+    """The stage `evaluation/preferences`; arguments as `make_preference_evaluation` has them."""
 
-    Weights are whole, not in 4 bits: so is the exported policy. And log-probs are the plain sums of the definition,
-    whatever `ld_alpha` makes of them in the loss.
-    """
-    lora, training = recipe.model.lora, recipe.dpo.training
-    whole = lora.model_copy(update={"load_in_4bit": False}) if lora else None
-    plain = {name: value for name, value in training.trl.items() if name != "ld_alpha"}
-    training = training.model_copy(update={"trl": plain})
-    return recipe.model_copy(
-        update={
-            "model": recipe.model.model_copy(update={"lora": whole}),
-            "dpo": recipe.dpo.model_copy(update={"training": training}),
-        }
+    def make(context: StageContext) -> Manifest:
+        return make_preference_evaluation(
+            beta,
+            seed,
+            pairs=context.input(pairs.kind),
+            tokenized=context.input(tokenized.kind),
+            reference=context.input(reference.kind),
+            policy=context.input(policy.kind),
+            artifact=context.artifact,
+        )
+
+    return Stage(
+        "evaluation/preferences",
+        "pairs",
+        {"beta": beta, "seed": seed},
+        make,
+        inputs={each.kind: each for each in (pairs, tokenized, reference, policy)},
+        is_evaluation=True,
     )
 
 
-def check_prompts(pairs: Artifact, files: list[str]) -> None:
-    """Refuses held-out pairs of fewer than two prompts, of which no interval can be told.
-
-    Raises:
-        UserError: They are.
-    """
-    paths = [posixpath.join(pairs.path, name) for name in kept_files(files)]
-    prompts = {prompt_id for path in paths for prompt_id in _prompts_of(pairs, path).values()}
-    if len(prompts) < 2:
-        raise _too_few(len(prompts))
-
-
 def make_preference_evaluation(
-    recipe: Recipe, pairs: Artifact, tokenized: Artifact, reference: Artifact, policy: Artifact, artifact: Artifact
-) -> dict[str, Any]:
+    beta: float,
+    seed: int,
+    pairs: Artifact,
+    tokenized: Artifact,
+    reference: Artifact,
+    policy: Artifact,
+    artifact: Artifact,
+) -> Manifest:
     """Writes the rows and the summary; returns the manifest's part with the table.
 
     Args:
+        beta: The implicit reward's scale.
+        seed: Of the intervals' resampling.
         pairs: `held_out_pairs`.
         tokenized: `held_out_tokenized`; of these two the rows that were left out are told again.
         reference: Log-probs of the tokenized pairs under the reference.
@@ -71,16 +72,16 @@ def make_preference_evaluation(
     Raises:
         UserError: Log-probs that are not finite or not those of these pairs, or fewer than two prompts.
     """
-    rows = _rows(recipe.dpo.beta, pairs, reference, policy)
+    rows = _rows(beta, pairs, reference, policy)
     prompts = rows["prompt_id"].to_numpy()
     if len(set(prompts)) < 2:
-        raise _too_few(len(set(prompts)))
+        raise too_few_prompts(len(set(prompts)))
     filesystem = artifact.run.filesystem
     filesystem.create_dir(posixpath.join(artifact.path, "data"), recursive=True)
     pq.write_table(rows, posixpath.join(artifact.path, "data/pairs.parquet"), filesystem=filesystem, compression="zstd")
-    summary = summarise(_logps(rows), prompts, recipe.dpo.beta, recipe.run.seed)
+    summary = summarise(_logps(rows), prompts, beta, seed)
     counts = _counts(pairs, tokenized, rows.num_rows)
-    told = _told(summary, recipe, counts, ties=int((rows["margin"].to_numpy() == 0).sum()))
+    told = _told(summary, beta, seed, counts, ties=int((rows["margin"].to_numpy() == 0).sum()))
     artifact.write_text("summary.json", json.dumps(told, indent=2) + "\n")
     artifact.write_text("table.md", markdown(summary))
     return {
@@ -117,19 +118,10 @@ def _described(pairs: Artifact) -> pa.Table:
     """pair_id, prompt_id and source of every held-out pair."""
     tables = []
     for path in pairs.files():
-        prompts = _prompts_of(pairs, path)
+        prompts = prompts_of(pairs, path)
         sources = pq.read_table(path, filesystem=pairs.run.filesystem, columns=["source"])["source"]
         tables.append(pa.table({"pair_id": [*prompts], "prompt_id": [*prompts.values()], "source": sources}))
     return pa.concat_tables(tables)
-
-
-def _prompts_of(pairs: Artifact, path: str) -> dict[str, str]:
-    """The prompt's id of each pair of a file, by the pair's id, in the file's order."""
-    found: dict[str, str] = {}
-    with pq.ParquetFile(path, filesystem=pairs.run.filesystem) as file:
-        for rows in file.iter_batches(columns=["pair_id", "prompt"]):
-            found.update(zip(rows.column("pair_id").to_pylist(), prompt_ids(rows), strict=True))
-    return found
 
 
 def _sorted(table: pa.Table, by: str) -> pa.Table:
@@ -159,25 +151,18 @@ def _counted(counts: dict[str, Any]) -> str:
     return f"{counts['in']:,} rows in{added} = {counts['out']:,} scored + {lost}"
 
 
-def _told(summary: Summary, recipe: Recipe, counts: dict[str, Any], ties: int) -> dict[str, Any]:
+def _told(summary: Summary, beta: float, seed: int, counts: dict[str, Any], ties: int) -> dict[str, Any]:
     return {
         "pairs": summary.pairs,
         "prompts": summary.prompts,
         "measures": {name: estimate._asdict() for name, estimate in summary.measures.items()},
         "ties": ties,
-        "beta": recipe.dpo.beta,
+        "beta": beta,
         "interval": {
             "level": LEVEL,
             "method": "percentile bootstrap over prompts",
             "resamples": RESAMPLES,
-            "seed": recipe.run.seed,
+            "seed": seed,
         },
         "counts": counts,
     }
-
-
-def _too_few(prompts: int) -> UserError:
-    return UserError(
-        f"preferences.held_out: the pairs that are left have {prompts} prompt, and an interval takes two or more; name "
-        "more pairs"
-    )

@@ -1,4 +1,4 @@
-"""Reads the deployments that a stage asks for -> Serve applications that are up while the stage runs.
+"""Deployments of a stage on Ray Serve: up while the stage runs.
 
 They are taken down when it ends, however it ends; what a killed job left is replaced by the next run of the stage.
 """
@@ -6,14 +6,14 @@ They are taken down when it ends, however it ends; what a killed job left is rep
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from zephyr_ray import cluster
 from zephyr_ray.artifacts import Run, content_id
 from zephyr_ray.errors import UserError
-from zephyr_ray.recipe_feedback import OWN_MODELS, Deployment
+from zephyr_ray.recipe_feedback import Deployment
 
 if TYPE_CHECKING:
     from zephyr_ray.inference.served_model import ServedModel
@@ -32,10 +32,18 @@ class Application:
 
 
 @contextlib.contextmanager
-def deployed(stage: str, deployments: Sequence[Deployment], run: Run) -> Iterator[dict[str, Application]]:
+def deployed(
+    stage: str, deployments: Sequence[Deployment], run: Run, own: Mapping[str, str]
+) -> Iterator[dict[str, Application]]:
     """Starts the deployments, waits until all of them answer, and yields their applications by name.
 
     Serve itself is started without any HTTP proxy, and shut down if this started it.
+
+    Args:
+        stage: Whose they are.
+        deployments: What is started.
+        run: Whose checkpoints may be deployed.
+        own: The stages that make them, by the model that a deployment names.
 
     Raises:
         UserError: A model is not there, or its engine does not start.
@@ -45,12 +53,13 @@ def deployed(stage: str, deployments: Sequence[Deployment], run: Run) -> Iterato
         return
     from ray import serve
 
-    names = {each.name: f"{stage}-{each.name}-{content_id(run.root)[:8]}" for each in deployments}
+    prefix = stage.replace("/", "-")
+    names = {each.name: f"{prefix}-{each.name}-{content_id(run.root)[:8]}" for each in deployments}
     was_running = _is_running()
     if not was_running:
         serve.start(proxy_location="Disabled")
     try:
-        yield {each.name: _start(names[each.name], served_model(each, run)) for each in deployments}
+        yield {each.name: _start(names[each.name], served_model(each, run, own)) for each in deployments}
     finally:
         for name in names.values():
             serve.delete(name)
@@ -58,12 +67,12 @@ def deployed(stage: str, deployments: Sequence[Deployment], run: Run) -> Iterato
             serve.shutdown()
 
 
-def served_model(deployment: Deployment, run: Run) -> ServedModel:
+def served_model(deployment: Deployment, run: Run, own: Mapping[str, str]) -> ServedModel:
     """The model as `inference.served_model` configures engines."""
     from zephyr_ray.inference.served_model import ServedModel
 
-    is_own = deployment.model in OWN_MODELS
-    place = {"run": run.root, "stage": deployment.model} if is_own else {"path": deployment.model}
+    is_own = deployment.model in own
+    place = {"run": run.root, "stage": own[deployment.model]} if is_own else {"path": deployment.model}
     same = ("name", "dtype", "max_model_len", "accelerator", "kv_cache_gib", "min_replicas", "max_replicas")
     fields = {name: getattr(deployment, name) for name in same} | {"engine": _ENGINE | deployment.engine}
     fields["labels"] = cluster.selector(deployment.labels)

@@ -1,4 +1,4 @@
-"""Reads prompts -> `candidates`, by models that Ray Data loads into vLLM: no server between.
+"""Answers to prompts by models that Ray Data loads into vLLM: no server between.
 
 The prompt's token ids are `chat_template.encode`'s, as in training, and go to the engine as ids. Every request is a row
 of its own on the way, with the seed that an endpoint of the same name would be sent.
@@ -19,7 +19,7 @@ from zephyr_ray.data.messages import Dropped
 from zephyr_ray.data.tokenizer import TokenizerSource
 from zephyr_ray.inference.answers import Answer, Failure, Request, candidates_row, plan
 from zephyr_ray.models import ModelSource
-from zephyr_ray.recipe import Recipe
+from zephyr_ray.recipe import Chat
 from zephyr_ray.recipe_feedback import OfflineModel, Sampling
 from zephyr_ray.schemas import CANDIDATES, IDS, MESSAGES
 
@@ -48,16 +48,16 @@ _DONE = pa.schema(
 )
 
 
-def sample_offline(recipe: Recipe, sampling: Sampling, prompts: ray.data.Dataset) -> ray.data.Dataset:
+def sample_offline(sampling: Sampling, chat: Chat, seed: int, prompts: ray.data.Dataset) -> ray.data.Dataset:
     """Rows of `schemas.CANDIDATES`. The engines of all members run at the same time; rows come when all are done."""
     parts = []
     for member in sampling.offline:
         path = os.path.abspath(member.model) if os.path.isdir(member.model) else member.model
-        source = TokenizerSource(ModelSource(path, member.engine.get("revision")), recipe.chat)
-        ask = functools.partial(_requests, member=member.name, source=source, sampling=sampling, seed=recipe.run.seed)
+        source = TokenizerSource(ModelSource(path, member.engine.get("revision")), chat)
+        ask = functools.partial(_requests, member=member.name, source=source, sampling=sampling, seed=seed)
         parts.append(_generate(prompts.map_batches(ask, batch_format="pyarrow"), member, sampling, source))
     done = parts[0].union(*parts[1:]) if len(parts) > 1 else parts[0]
-    join = functools.partial(_join, sampling=sampling, seed=recipe.run.seed)
+    join = functools.partial(_join, sampling=sampling, seed=seed)
     return done.groupby("prompt_id").map_groups(join, batch_format="pyarrow")
 
 

@@ -1,44 +1,45 @@
-"""Reads prompts -> `candidates`: answers of the recipe's pool, one row for every prompt whatever fails."""
+"""Answers of a pool of servers to prompts: one row for every prompt, whatever fails."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
-
-import ray.data
-from ray.data import ActorPoolStrategy
+from typing import TYPE_CHECKING, Any
 
 from zephyr_ray import cluster
 from zephyr_ray.inference.deployed import Application
 from zephyr_ray.inference.pool import CALLS, CandidatePool, in_flight_share, rows_per_batch
-from zephyr_ray.recipe import Recipe
+from zephyr_ray.recipe import Chat
 from zephyr_ray.recipe_feedback import Sampling
 from zephyr_ray.schemas import CANDIDATES
 
+if TYPE_CHECKING:
+    import ray.data
 
-def sample_candidates(recipe: Recipe, prompts: ray.data.Dataset) -> ray.data.Dataset:
+
+def sample_candidates(sampling: Sampling, chat: Chat, seed: int, prompts: ray.data.Dataset) -> ray.data.Dataset:
     """Answers to prompts (`schemas.PROMPTS`) as rows of `schemas.CANDIDATES`, as they stream through.
 
     Args:
-        recipe: With a `sampling` section that names no deployments: these belong to the stage.
+        sampling: The pool, without deployments: these belong to the stage.
+        chat: The template of models that answer without a server.
+        seed: The run's.
         prompts: Each prompt once.
 
     Raises:
-        ValueError: The recipe has no such section.
+        ValueError: The pool has deployments.
     """
-    sampling = recipe.sampling
-    if sampling is None or sampling.deployments:
-        raise ValueError("the recipe has no sampling section, or one with deployments")
+    if sampling.deployments:
+        raise ValueError("the pool has deployments, which a stage starts")
     if sampling.offline:
         from zephyr_ray.inference.offline import sample_offline
 
-        return sample_offline(recipe, sampling, prompts)
-    return answer(recipe, sampling, prompts, applications={}).select_columns(CANDIDATES.names)
+        return sample_offline(sampling, chat, seed, prompts)
+    return answer(sampling, seed, prompts, applications={}).select_columns(CANDIDATES.names)
 
 
 def answer(
-    recipe: Recipe,
     sampling: Sampling,
+    seed: int,
     prompts: ray.data.Dataset,
     *,
     applications: Mapping[str, Application],
@@ -48,13 +49,15 @@ def answer(
 
     Fixed actors: each has its share of every member's bound, so there are never more of them than shares.
     """
+    from ray.data import ActorPoolStrategy
+
     answering = (sampling.draw or len(sampling.members)) / len(sampling.members)
     busiest = max(in_flight_share(member, sampling.workers) for member in sampling.servers)
     return prompts.map_batches(
         CandidatePool,
         fn_constructor_kwargs={
             "sampling": sampling,
-            "run_seed": recipe.run.seed,
+            "run_seed": seed,
             "applications": applications,
             "ledger": ledger,
         },

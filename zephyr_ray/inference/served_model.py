@@ -40,8 +40,8 @@ class ServedModel(BaseModel):
     """What clients ask for in the field `model`."""
     run: str | None = None
     """Root of a run; its last finished checkpoint is served (dpo, else sft), or that of `stage`."""
-    stage: Literal["base", "sft", "dpo"] | None = None
-    """Which of the run's checkpoints."""
+    stage: str | None = None
+    """Which of the run's checkpoints: the stage that made it (base, sft, dpo)."""
     path: str | None = None
     """A Hugging Face folder, its URI or a hub id, in place of a run."""
     revision: str | None = None

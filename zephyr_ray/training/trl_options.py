@@ -7,10 +7,10 @@ it, the platform decides it, or nothing reads it. Imports nothing heavy, so that
 from __future__ import annotations
 
 import difflib
+from collections.abc import Iterable
 from typing import Literal
 
 from zephyr_ray.errors import UserError
-from zephyr_ray.recipe import Recipe
 
 Stage = Literal["sft", "dpo"]
 
@@ -211,19 +211,12 @@ REFUSED["dpo"] = _REFUSED_BY_BOTH | {
 }
 
 
-def check_trl_options(recipe: Recipe, stages: tuple[str, ...]) -> None:
+def check_trl_options(stage: Stage, names: Iterable[str]) -> None:
     """Refuses pass-through options that would do nothing, or that have another place.
 
     Raises:
         UserError: Naming the option, and what to set instead.
     """
-    if "sft" in stages and recipe.sft is not None:
-        _check("sft", tuple(recipe.sft.training.trl))
-    if "dpo" in stages:
-        _check("dpo", tuple(recipe.dpo.training.trl))
-
-
-def _check(stage: Stage, names: tuple[str, ...]) -> None:
     for name in names:
         option = f"{stage}.training.trl.{name}"
         if name in REFUSED[stage]:

@@ -10,11 +10,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from zephyr_ray import makers
+from tests.making import context_of, preferences_of
 from zephyr_ray.artifacts import Run
 from zephyr_ray.data.held_out_pairs import make_held_out_pairs
 from zephyr_ray.errors import UserError
-from zephyr_ray.makers import Context
 from zephyr_ray.recipe import SFT, Preferences, Recipe
 from zephyr_ray.schemas import PREFERENCES
 
@@ -70,7 +69,7 @@ def test_prompts_of_training_are_left_out_whatever_their_layout(tmp_path: Path) 
         "{broken",  # 9
     ]
     artifact = run.artifact("held_out_pairs")
-    report = make_held_out_pairs(recipe_of(tmp_path, rows), run.artifact("preferences"), artifact)
+    report = make_held_out_pairs(*preferences_of(recipe_of(tmp_path, rows)), run.artifact("preferences"), artifact)
     assert set(sources(Path(artifact.path) / "data")) == {"4", "5", "6"}
     assert sources(Path(artifact.path) / "dropped") == {
         "1": "in_training",
@@ -92,15 +91,17 @@ def test_many_pairs_of_few_prompts_in_training_are_no_reason_to_stop(tmp_path: P
     recipe = recipe_of(tmp_path, rows, rejected="every_pair")
     artifact = run.artifact("held_out_pairs")
     artifact.begin("f")
-    made = makers.held_out_pairs(Context(recipe, run, artifact, None))
+    context = context_of(recipe, artifact)
+    made = context.stage.make(context)
     assert made["counts"] == {"in": 5, "added": 25, "out": 18, "dropped": {"in_training": 12}}
     html = (Path(artifact.path) / "report.html").read_text()
     assert "<th>in training</th>" in html
     everything = run_that_trains_on(tmp_path / "all", *([user(f"Q{number}")] for number in range(5)))
     artifact = everything.artifact("held_out_pairs")
     artifact.begin("f")
+    context = context_of(recipe, artifact)
     with pytest.raises(UserError, match=r"held_out_pairs: 30 of 5 rows dropped \(30 in_training\), no row is left"):
-        makers.held_out_pairs(Context(recipe, everything, artifact, None))
+        context.stage.make(context)
 
 
 def test_rows_that_are_no_pairs_are_refused(tmp_path: Path) -> None:
@@ -108,8 +109,9 @@ def test_rows_that_are_no_pairs_are_refused(tmp_path: Path) -> None:
     recipe = recipe_of(tmp_path, [{"question": f"Q{number}", "answer": "A"} for number in range(3)])
     artifact = run.artifact("held_out_pairs")
     artifact.begin("f")
+    context = context_of(recipe, artifact)
     with pytest.raises(UserError, match=r"held_out_pairs: 3 of 3 rows dropped \(3 unknown_layout\), no row is left"):
-        makers.held_out_pairs(Context(recipe, run, artifact, None))
+        context.stage.make(context)
 
 
 def test_the_embedded_worlds_held_out_prompts_are_its_own(tmp_path: Path) -> None:
@@ -120,7 +122,7 @@ def test_the_embedded_worlds_held_out_prompts_are_its_own(tmp_path: Path) -> Non
         {"sft": {}, "tiny": {"held_out_prompts": 12}, "preferences": {"train": "tiny", "held_out": "tiny"}}
     )
     artifact = run.artifact("held_out_pairs")
-    report = make_held_out_pairs(recipe, run.artifact("preferences"), artifact)
+    report = make_held_out_pairs(*preferences_of(recipe), run.artifact("preferences"), artifact)
     assert (report.rows_in, "in_training" in report.dropped) == (12, False)
     rows = pq.read_table(f"{artifact.path}/data").to_pylist()
     assert {world.split_of(row["prompt"][0]["content"]) for row in rows} == {"held_out"}

@@ -10,9 +10,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from tests.making import make_pairs
+from zephyr_ray import zephyr
 from zephyr_ray.artifacts import Artifact, Run, content_id
 from zephyr_ray.data import doctor
-from zephyr_ray.data.preferences import make_preferences
 from zephyr_ray.errors import UserError
 from zephyr_ray.recipe import SFT, Preferences, Recipe
 from zephyr_ray.schemas import ASPECTS, JUDGMENTS
@@ -75,13 +76,13 @@ def judgments(root: Path, sizes: tuple[int, ...]) -> Artifact:
 def test_judgments_give_the_rows_that_their_files_give(tmp_path: Path) -> None:
     made = judgments(tmp_path / "run", (30, 10))
     a, b = out(tmp_path, "a"), out(tmp_path, "b")
-    first = make_preferences(recipe(train="judgments"), a, judgments=made)
-    second = make_preferences(recipe(train=f"{made.path}/data"), b)
+    first = make_pairs(recipe(train="judgments"), a, judgments=made)
+    second = make_pairs(recipe(train=f"{made.path}/data"), b)
     assert kept(a) == kept(b)
     assert (first.rows_in, first.rows_out, first.dropped) == (40, 32, {"empty": 8})
     assert (first.dropped, first.stats, first.noted) == (second.dropped, second.stats, second.noted)
     assert all("m3" not in (row["chosen_model"], row["rejected_model"]) for row in kept(a))
-    aspects = make_preferences(recipe(train="judgments", score="aspects"), out(tmp_path, "c"), judgments=made)
+    aspects = make_pairs(recipe(train="judgments", score="aspects"), out(tmp_path, "c"), judgments=made)
     assert aspects.dropped == {"empty": 8, "tie": 32}  # three answers have 3, one has none
 
 
@@ -89,18 +90,20 @@ def test_the_pairs_are_the_same_however_the_judgments_lie_in_files(tmp_path: Pat
     made = []
     for name, sizes in (("one", (40,)), ("four", (5, 20, 14, 1))):
         artifact = out(tmp_path, f"{name}-out")
-        make_preferences(recipe(train="judgments"), artifact, judgments=judgments(tmp_path / name, sizes))
+        make_pairs(recipe(train="judgments"), artifact, judgments=judgments(tmp_path / name, sizes))
         made.append(sorted(row["pair_id"] for row in kept(artifact)))
     assert made[0] == made[1]
 
 
 def test_judgments_that_are_not_there_are_one_error(tmp_path: Path) -> None:
     wanted = recipe(train="judgments")
-    with pytest.raises(UserError, match="give the recipe a judging section"):
-        make_preferences(wanted, out(tmp_path, "a"))
+    with pytest.raises(UserError, match="give the recipe a sampling and a judging section"):
+        make_pairs(wanted, out(tmp_path, "a"))
+    with pytest.raises(UserError, match="give the recipe a sampling and a judging section"):
+        zephyr.select(wanted, ["tokenized"])  # before any work
     missing = Run(str(tmp_path / "nothing")).artifact("judgments")
     with pytest.raises(UserError, match=r"judgments is not there or not finished"):
-        make_preferences(recipe(train="judgments"), out(tmp_path, "a"), judgments=missing)
+        make_pairs(recipe(train="judgments"), out(tmp_path, "a"), judgments=missing)
 
 
 def test_every_pair_accounts_for_source_rows_and_pairs(tmp_path: Path) -> None:
@@ -113,7 +116,7 @@ def test_every_pair_accounts_for_source_rows_and_pairs(tmp_path: Path) -> None:
     rows = [row(1, 1, 2, 3), row(2, 1, 2), row(3, 4, 4), row(4, 1, 2, 3, text="same"), row(1, 1, 2, 3), "broken"]
     file.write_text("\n".join(rows))
     artifact = out(tmp_path, "run")
-    report = make_preferences(recipe(train=str(file), rejected="every_pair"), artifact)
+    report = make_pairs(recipe(train=str(file), rejected="every_pair"), artifact)
     assert (report.rows_in, report.added, report.rows_out) == (6, 6, 4)
     assert report.dropped == {"tie": 1, "identical_pair": 3, "repeated": 3, "undecodable_line": 1}
     assert [row["source"].partition(":")[2] for row in kept(artifact)] == ["1/1", "1/2", "1/3", "2"]
@@ -131,12 +134,12 @@ def test_benchmark_prompts_are_kept_out(tmp_path: Path) -> None:
     prompts = ["Tell me, why do VEINS appear blue?", "Who was it?", "What is 2 + 2?"]
     file.write_text("\n".join(json.dumps({"prompt": each, "chosen": "a", "rejected": "b"}) for each in prompts))
     artifact = out(tmp_path, "run")
-    report = make_preferences(recipe(train=str(file), decontaminate=[str(bench)]), artifact)
+    report = make_pairs(recipe(train=str(file), decontaminate=[str(bench)]), artifact)
     assert (report.rows_out, report.dropped) == (2, {"contaminated": 1})
     (dropped,) = pq.read_table(f"{artifact.path}/dropped").to_pylist()
     assert dropped["detail"] == "bench.txt:2: Why do veins appear blue?"
     with pytest.raises(UserError, match=r"nowhere\.txt cannot be read"):
-        make_preferences(recipe(train=str(file), decontaminate=[str(tmp_path / "nowhere.txt")]), artifact)
+        make_pairs(recipe(train=str(file), decontaminate=[str(tmp_path / "nowhere.txt")]), artifact)
 
 
 def test_the_picture_is_part_of_the_artifact_and_counts_what_is_left(tmp_path: Path) -> None:
@@ -144,7 +147,7 @@ def test_the_picture_is_part_of_the_artifact_and_counts_what_is_left(tmp_path: P
     pair = {"prompt": "Q", "chosen": "long", "rejected": "s", "chosen_model": "a", "rejected_model": "b"}
     file.write_text("\n".join(json.dumps(each) for each in (pair, pair, {**pair, "prompt": "Q2"})))
     artifact = out(tmp_path, "run")
-    report = make_preferences(recipe(train=str(file)), artifact)
+    report = make_pairs(recipe(train=str(file)), artifact)
     assert {"report.html", "report.png"} <= set(report.files)
     assert report.dropped == {"repeated": 1}
     assert "2 / 0" in (Path(artifact.path) / "report.html").read_text()  # a was chosen twice, not three times

@@ -17,11 +17,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from ray.data.datasource import WriteResult
 
+from tests.making import make_pairs
 from zephyr_ray.artifacts import Run
-from zephyr_ray.data import sink, sources
+from zephyr_ray.data import row_sink, sink, sources
 from zephyr_ray.data.histogram import Histogram
+from zephyr_ray.data.row_sink import RowSink
 from zephyr_ray.data.rows import mixed_schema
-from zephyr_ray.data.sink import Report, RowSink
+from zephyr_ray.data.sink import Report
 from zephyr_ray.errors import UserError
 
 KEPT = pa.schema([("id", pa.string()), ("length", pa.int32())])
@@ -93,7 +95,7 @@ def test_a_task_that_runs_twice_writes_the_same_files(place: tuple[pafs.FileSyst
 
 
 def test_large_tasks_write_several_files(place: tuple[pafs.FileSystem, str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sink, "_FILE_BYTES", 1)
+    monkeypatch.setattr(row_sink, "_FILE_BYTES", 1)
     report = write_tasks(RowSink(*place, KEPT), [[block([row(1)]), block([row(2)])]])
     assert report.files == ["data/000000-000.parquet", "data/000000-001.parquet"]
 
@@ -190,7 +192,6 @@ def test_a_gzip_file_that_breaks_off_is_the_users_error(tmp_path: Path) -> None:
     import gzip
     import random
 
-    from zephyr_ray.data.preferences import make_preferences
     from zephyr_ray.recipe import SFT, Preferences, Recipe
 
     rng = random.Random(0)
@@ -199,7 +200,7 @@ def test_a_gzip_file_that_breaks_off_is_the_users_error(tmp_path: Path) -> None:
     path.write_bytes(gzip.compress(lines.encode(), 1)[:-1000])
     recipe = Recipe(sft=SFT(), preferences=Preferences(train=str(path)))
     with pytest.raises(UserError, match=r"rows\.jsonl\.gz breaks off in the middle"):
-        make_preferences(recipe, Run(str(tmp_path / "run")).artifact("preferences"))
+        make_pairs(recipe, Run(str(tmp_path / "run")).artifact("preferences"))
 
 
 @pytest.mark.usefixtures("ray_cluster")

@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.making import make_pairs
 from tests.oracles import old_trl
 from zephyr_ray import schemas
 from zephyr_ray.artifacts import Artifact, Run
@@ -27,7 +28,6 @@ from zephyr_ray.chat_template import (
 from zephyr_ray.data import tokenized, tokenized_dialogues
 from zephyr_ray.data.dialogues import make_dialogues
 from zephyr_ray.data.layouts import Dropped, preference
-from zephyr_ray.data.preferences import make_preferences
 from zephyr_ray.data.rows import mixed_schema
 from zephyr_ray.data.tokenized import make_tokenized, tokenize_rows, truncate
 from zephyr_ray.data.tokenized_dialogues import make_tokenized_dialogues
@@ -200,13 +200,12 @@ def test_from_files_to_tokens_whatever_the_partitioning(byte_tokenizer: str, tmp
             preferences=Preferences(train=str(folder)),
             tokenized=Tokenized(max_length=60, max_prompt_length=30),
         )
-        report = make_preferences(recipe, run.artifact("preferences"))
+        report = make_pairs(recipe, run.artifact("preferences"))
         assert (report.rows_in, report.rows_out) == (300, 298)
         assert report.dropped == {"identical_pair": 1, "undecodable_line": 1}
         finish(run.artifact("preferences"), report.files)
-        made = make_tokenized(
-            recipe, run.artifact("preferences"), run.artifact("tokenized"), ModelSource(byte_tokenizer)
-        )
+        tokenizer = TokenizerSource(ModelSource(byte_tokenizer), recipe.chat)
+        made = make_tokenized(recipe.tokenized, tokenizer, run.artifact("preferences"), run.artifact("tokenized"))
         assert (made.rows_in, made.rows_out, made.dropped) == (298, 298, {})
         finish(run.artifact("tokenized"), made.files)
         rows = sorted(table_of(run.artifact("tokenized")), key=lambda row: row["pair_id"])
@@ -229,17 +228,16 @@ def test_the_embedded_world(byte_tokenizer: str, tmp_path: Path) -> None:
         tiny=Tiny(dialogues=200, preference_prompts=60),
         dialogues=Dialogues(train="tiny"),
     )
-    report = make_preferences(recipe, run.artifact("preferences"))
+    report = make_pairs(recipe, run.artifact("preferences"))
     assert report.rows_in == 60 == report.rows_out + sum(report.dropped.values())
     assert set(report.dropped) <= {"tie", "identical_pair"}
-    assert make_preferences(recipe, run.artifact("again")).stats == report.stats
+    assert make_pairs(recipe, run.artifact("again")).stats == report.stats
 
-    report = make_dialogues(recipe, run.artifact("dialogues"))
+    report = make_dialogues(recipe.dialogues, recipe.run.seed, recipe.tiny, run.artifact("dialogues"))
     assert (report.rows_in, report.rows_out) == (200, 200)
     finish(run.artifact("dialogues"), report.files)
-    made = make_tokenized_dialogues(
-        recipe, run.artifact("dialogues"), run.artifact("tokenized"), ModelSource(byte_tokenizer)
-    )
+    source = TokenizerSource(ModelSource(byte_tokenizer), recipe.chat)
+    made = make_tokenized_dialogues(source, run.artifact("dialogues"), run.artifact("tokenized"), 64)
     finish(run.artifact("tokenized"), made.files)
     raw = {row["dialogue_id"]: row["messages"] for row in table_of(run.artifact("dialogues"))}
     tokenizer = load_tokenizer(byte_tokenizer, recipe.chat)
@@ -254,10 +252,9 @@ def test_the_embedded_world(byte_tokenizer: str, tmp_path: Path) -> None:
 
 def test_a_missing_tokenizer_fails_before_any_work(tmp_path: Path) -> None:
     run = Run(str(tmp_path))
+    nowhere = TokenizerSource(ModelSource(str(tmp_path / "nowhere")), Chat())
     with pytest.raises(UserError, match="nowhere is not there on "):
-        make_tokenized(
-            Recipe(sft=SFT()), run.artifact("preferences"), run.artifact("t"), ModelSource(str(tmp_path / "nowhere"))
-        )
+        make_tokenized(Tokenized(), nowhere, run.artifact("preferences"), run.artifact("t"))
 
 
 def test_the_process_loads_its_tokenizer_once(byte_tokenizer: str) -> None:

@@ -13,9 +13,11 @@ import pytest
 
 from zephyr_ray import recipe_file
 from zephyr_ray.artifacts import Artifact, Run
+from zephyr_ray.data.held_out_pairs import check_prompts
+from zephyr_ray.data.reference_logps import as_exported
 from zephyr_ray.errors import UserError
 from zephyr_ray.evaluation.implicit_reward import PairLogps, summarise, wins
-from zephyr_ray.evaluation.preferences_stage import as_exported, check_prompts, make_preference_evaluation
+from zephyr_ray.evaluation.preferences_stage import make_preference_evaluation
 from zephyr_ray.recipe import SFT, Recipe
 from zephyr_ray.schemas import IMPLICIT_REWARDS, PREFERENCES
 
@@ -92,8 +94,7 @@ def evaluate(root: Path, pairs: Artifact, logps: np.ndarray, ids: list[str]) -> 
     reference = scored("held_out_reference", "ref", logps[:, 2:])
     out = Run(str(root)).artifact("evaluation/preferences")
     out.begin("f")
-    recipe = recipe_file.load([], ["sft.base=tiny", "dpo.beta=0.5"])
-    return make_preference_evaluation(recipe, pairs, tokenized, reference, policy, out)
+    return make_preference_evaluation(0.5, 0, pairs, tokenized, reference, policy, out)
 
 
 SIDES = ("chosen", "rejected")

@@ -81,7 +81,7 @@ def recipe_of(way: Way, folder: str, device: str = "cpu") -> Recipe:
             *way.options,
         ],
     )
-    check_trl_options(recipe, ("dpo",))
+    check_trl_options("dpo", recipe.dpo.training.trl)
     return recipe
 
 

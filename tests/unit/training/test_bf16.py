@@ -14,9 +14,9 @@ import pytest
 import torch
 from transformers.trainer_utils import SaveStrategy
 
+from tests.making import stage_of
 from tests.unit.training.bf16_workers import Way, make_folder, recipe_of, trainer_of, worker
 from tests.unit.training.packed_workers import start
-from zephyr_ray.stages import STAGES
 
 RECOMPUTING = ("dpo.training.gradient_checkpointing=true",)
 # Padded log-probs in bfloat16 depend on how far a batch is padded: here every one is to the same length.
@@ -113,7 +113,7 @@ def test_gradients_of_micro_batches_are_summed_in_float32(written: Path) -> None
 
 
 def arithmetic_of(*overrides: str, **way: Any) -> Any:
-    return STAGES["reference_logps"].config(recipe_of(Way(**{"zero_stage": 0, "options": overrides} | way), "model"))
+    return stage_of(recipe_of(Way(**{"zero_stage": 0, "options": overrides} | way), "model"), "reference_logps").config
 
 
 def test_another_arithmetic_makes_references_stale() -> None:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 
 import pytest
 from trl import DPOConfig, SFTConfig
 
-from zephyr_ray import recipe_file
+from zephyr_ray import recipe_file, zephyr
 from zephyr_ray.errors import UserError
 from zephyr_ray.training.trl_options import PASSED, REFUSED, Stage, check_trl_options
 
@@ -25,7 +26,7 @@ def test_a_refusal_names_the_option_and_fields_that_there_are(stage: Stage) -> N
     for name in REFUSED[stage]:
         given = recipe_file.load([], ["sft.base=tiny", f"{stage}.training.trl.{name}=1"])
         with pytest.raises(UserError, match=rf"^{stage}\.training\.trl\.{name}: not passed through; ") as caught:
-            check_trl_options(given, ("sft", "dpo"))
+            check_trl_options(stage, getattr(given, stage).training.trl)
         words = str(caught.value).split("; ", 1)[1].replace(",", " ").replace(":", " ").split()
         for field in (word.split("=")[0] for word in words if "." in word.strip(".")):
             value = recipe
@@ -46,11 +47,13 @@ def test_a_refusal_names_the_option_and_fields_that_there_are(stage: Stage) -> N
 def test_by_hand(option: str, says: str) -> None:
     recipe = recipe_file.load([], ["sft.base=tiny", f"dpo.training.trl.{option}"])
     with pytest.raises(UserError) as caught:
-        check_trl_options(recipe, ("dpo",))
+        check_trl_options("dpo", recipe.dpo.training.trl)
     assert says in str(caught.value)
-    check_trl_options(recipe, ("sft",))  # a stage that is not asked for is not looked at
+    zephyr.select(recipe, ["tokenized"])  # a stage that is not asked for is not looked at
+    with pytest.raises(UserError, match=re.escape(str(caught.value))):
+        zephyr.select(recipe, ["dpo"])
 
 
 def test_what_is_passed_through_passes() -> None:
     recipe = recipe_file.load([], ["sft.base=tiny", "dpo.training.trl.ld_alpha=0.5", "sft.training.trl.loss_type=dft"])
-    check_trl_options(recipe, ("sft", "dpo"))
+    zephyr.select(recipe, ["sft", "dpo"])

@@ -1,8 +1,4 @@
-"""What a person sees: stages, progress with rate and time left, metrics, the result. All else goes to a log file.
-
-`Terminal` sends this process's stdout and stderr (and with them what Ray forwards from its workers) to the log file and
-keeps the person's screen for itself. `Progress` is a handle that any Ray task or worker can report through.
-"""
+"""What a person sees while stages run: progress with rate and time left, metrics, and lines between."""
 
 from __future__ import annotations
 
@@ -11,9 +7,7 @@ import os
 import sys
 import threading
 import time
-from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from rich.console import Console
@@ -22,92 +16,32 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from zephyr_ray import cluster
+from zephyr_ray.pipeline.progress import Progress, start_board
 
 _PLAIN_INTERVAL_S = 10.0  # between two lines where the screen is a file
 
 
-class _Board:
-    """Holds how far each stage is."""
-
-    def __init__(self) -> None:
-        self.stages: defaultdict[str, dict[str, Any]] = defaultdict(
-            lambda: {"done": 0, "total": None, "metrics": {}, "failure": None}
-        )
-
-    def add(self, stage: str, rows: int) -> None:
-        self.stages[stage]["done"] += rows
-
-    def set(self, stage: str, done: int, total: int | None, metrics: dict[str, float] | None) -> None:
-        self.stages[stage]["done"] = done
-        if total is not None:
-            self.stages[stage]["total"] = total
-        if metrics is not None:
-            self.stages[stage]["metrics"] = metrics
-
-    def show(self, stage: str, metrics: dict[str, float]) -> None:
-        self.stages[stage]["metrics"] = metrics
-
-    def fail(self, stage: str, message: str) -> None:
-        self.stages[stage]["failure"] = self.stages[stage]["failure"] or message
-
-    def read(self, stage: str) -> dict[str, Any]:
-        return self.stages[stage]
+def on_terminal(log_path: str) -> Screen:
+    """A screen where this process's stdout was. From here on its stdout and stderr, and with them what Ray forwards
+    from its workers, go to the log file."""
+    os.makedirs(os.path.dirname(log_path), exist_ok=True)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    stdout = os.fdopen(os.dup(1), "w", buffering=1, encoding="utf-8", errors="replace")
+    log = os.open(log_path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    os.dup2(log, 1)
+    os.dup2(log, 2)
+    os.close(log)
+    return Screen(Console(file=stdout, highlight=False, soft_wrap=True))
 
 
-def _start_board() -> Any:
-    """On the command's own machine, so that the loss of another one loses nothing that was reported."""
-    import ray
+class Screen:
+    """Shows a person which stage runs and how far it is: drawn anew on a terminal, else a line now and then."""
 
-    here = cluster.this_node()
-    return ray.remote(_Board).options(num_cpus=0, max_concurrency=4, scheduling_strategy=here).remote()
-
-
-@dataclass(frozen=True)
-class Progress:
-    """A handle for reporting on a stage from anywhere in the cluster; reports do not wait for an answer."""
-
-    board: Any
-    stage: str
-
-    def add(self, rows: int) -> None:
-        self.board.add.remote(self.stage, rows)
-
-    def set(self, done: int, total: int | None = None, metrics: dict[str, float] | None = None) -> None:
-        self.board.set.remote(self.stage, done, total, metrics)
-
-    def show(self, metrics: dict[str, float]) -> None:
-        """Numbers beside the count of what is done."""
-        self.board.show.remote(self.stage, metrics)
-
-    def fail(self, message: str) -> None:
-        """Leaves a line for the person, which the stage reads at its end; waits until it has arrived."""
-        import ray
-
-        ray.get(self.board.fail.remote(self.stage, message))
-
-    def read(self) -> dict[str, Any]:
-        import ray
-
-        return ray.get(self.board.read.remote(self.stage))
-
-
-class Terminal:
-    """The person's screen and the log file of one command."""
-
-    def __init__(self, log_path: str):
-        self.log_path = log_path
-        os.makedirs(os.path.dirname(log_path), exist_ok=True)
-        sys.stdout.flush()
-        sys.stderr.flush()
-        screen = os.fdopen(os.dup(1), "w", buffering=1, encoding="utf-8", errors="replace")
-        log = os.open(log_path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
-        os.dup2(log, 1)
-        os.dup2(log, 2)
-        os.close(log)
+    def __init__(self, console: Console | None = None):
+        self.console = console or Console(highlight=False, soft_wrap=True)
         self._planned: list[str] = []
         self._board: Any = None  # one for all stages: each would cost a worker
-        self.console = Console(file=screen, highlight=False, soft_wrap=True)
 
     def plan(self, stages: Sequence[str]) -> None:
         """The stages that this command brings up to date, in order."""
@@ -119,7 +53,7 @@ class Terminal:
     @contextlib.contextmanager
     def stage(self, name: str, unit: str) -> Iterator[Progress]:
         """Shows a stage's progress while its body runs."""
-        self._board = self._board or _start_board()
+        self._board = self._board or start_board()
         progress = Progress(self._board, name)
         stop = threading.Event()
         show = self._draw if self.console.is_terminal else self._print_lines

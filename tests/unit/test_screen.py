@@ -7,7 +7,7 @@ import sys
 import time
 from pathlib import Path
 
-from zephyr_ray.terminal import _clock, _progress_line
+from zephyr_ray.screen import _clock, _progress_line
 
 
 def state(done: int, total: int | None, **metrics: float) -> dict:
@@ -34,13 +34,13 @@ def test_clock() -> None:
 
 STAGE = """
 import sys, threading, time
-from zephyr_ray.terminal import Terminal
+from zephyr_ray.screen import on_terminal
 
 class Progress:
     def read(self):
         return {"done": 3, "total": 8, "metrics": {"loss": 0.5}, "failure": None}
 
-terminal, stop = Terminal(sys.argv[1]), threading.Event()
+terminal, stop = on_terminal(sys.argv[1]), threading.Event()
 terminal.plan(["sft", "dpo"])
 drawing = threading.Thread(target=terminal._draw, args=("sft", "steps", Progress(), stop))
 drawing.start()

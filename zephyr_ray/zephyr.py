@@ -1,0 +1,176 @@
+"""The way Zephyr was made (arXiv 2310.16944) as a list of stages, in order, and a function that runs it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from zephyr_ray import cluster, recipe_file
+from zephyr_ray.artifacts import Run
+from zephyr_ray.chat_template import template_text
+from zephyr_ray.data import (
+    candidates,
+    dialogues,
+    held_out_pairs,
+    judgments,
+    preferences,
+    prompts,
+    reference_logps,
+    tokenized,
+    tokenized_dialogues,
+)
+from zephyr_ray.errors import UserError
+from zephyr_ray.evaluation import held_out_stage, preferences_stage
+from zephyr_ray.models import ModelInput
+from zephyr_ray.pipeline import runner
+from zephyr_ray.pipeline.stage import Stage, up_to
+from zephyr_ray.recipe import Recipe
+from zephyr_ray.tiny import base
+from zephyr_ray.training import stage as training
+
+EVALUATIONS = ("evaluation/preferences", "held_out")
+"""What ends a pipeline, where the recipe has it."""
+
+
+def stages(recipe: Recipe) -> list[Stage]:
+    """Every stage that a recipe has, in order: dSFT, AI feedback, dDPO, and what it was good for.
+
+    Raises:
+        UserError: A template cannot be read, or a stage names another one that the recipe does not have.
+    """
+    template_text(recipe.chat)
+    supervised = _supervised(recipe)
+    models = {stage.kind: stage for stage in supervised if stage.makes_model}
+    feedback = _feedback(recipe, models)
+    return [*supervised, *feedback, *_preference_optimisation(recipe, models, {each.kind: each for each in feedback})]
+
+
+def _supervised(recipe: Recipe) -> list[Stage]:
+    """dSFT: a raw model learns from what a teacher demonstrated."""
+    seed, section = recipe.run.seed, recipe.sft
+    demonstrations = dialogues.stage(recipe.dialogues, seed, recipe.tiny)
+    if section is None:
+        return [demonstrations]
+    made = [base.stage(recipe.tiny, seed)] if section.base == "tiny" else []
+    outside = None if made else section.base
+    raw = ModelInput("base", "sft.base", outside, section.revision, made[0] if made else None)
+    length = None if section.packing else section.max_length
+    rows = tokenized_dialogues.stage(demonstrations, raw, recipe.chat, length, recipe.dialogues.max_dropped)
+    return [*made, demonstrations, rows, training.sft(recipe, rows, raw)]
+
+
+def _feedback(recipe: Recipe, models: dict[str, Stage]) -> list[Stage]:
+    """AI feedback: several answers to each prompt, ratings of them, and pairs: the best is y_w, a lower one y_l."""
+    seed, judged = recipe.run.seed, None
+    made = [prompts.stage(recipe.prompts, seed, recipe.tiny)]
+    if recipe.sampling is not None:
+        made.append(candidates.stage(recipe.sampling, recipe.chat, seed, made[-1], models))
+        if recipe.judging is not None:
+            judged = judgments.stage(recipe.judging, recipe.chat, seed, made[-1], models)
+            made.append(judged)
+    return [*made, preferences.stage(recipe.preferences, seed, recipe.tiny, judged)]
+
+
+def _preference_optimisation(recipe: Recipe, models: dict[str, Stage], feedback: dict[str, Stage]) -> list[Stage]:
+    """dDPO from the supervised model, and how it does on pairs that it was not trained on."""
+    section, given = recipe.preferences, recipe.model
+    own = None if given.path else models["sft"]
+    start = ModelInput("model", "model.path", given.path, given.revision, own)
+    pairs = feedback["preferences"]
+    rows = tokenized.stage(recipe.tokenized, pairs, start, recipe.chat, section.max_dropped)
+    logps = reference_logps.stage(recipe, rows, start)
+    policy = training.dpo(recipe, rows, logps, start)
+    made = [rows, logps, policy]
+    if section.held_out is not None:
+        made = _with_held_out_pairs(recipe, made, pairs, start)
+    if recipe.held_out is not None and own is not None and "base" in models:
+        made.append(held_out_stage.stage(recipe, (models["base"], models["sft"], policy)))
+    return made
+
+
+def _with_held_out_pairs(recipe: Recipe, training: list[Stage], pairs: Stage, start: ModelInput) -> list[Stage]:
+    """The stages of training, and beside them those of held-out pairs: read before anything is trained."""
+    rows, logps, policy = training
+    section, seed = recipe.preferences, recipe.run.seed
+    others = held_out_pairs.stage(section, seed, recipe.tiny, pairs)
+    kind = "held_out_tokenized"
+    encoded = tokenized.stage(recipe.tokenized, others, start, recipe.chat, section.max_dropped, kind)
+    reference = reference_logps.held_out_stage("held_out_reference", recipe, encoded, start, "ref")
+    trained = ModelInput("model", "model.path", stage=policy)
+    scored = reference_logps.held_out_stage("held_out_policy", recipe, encoded, trained, "policy")
+    result = preferences_stage.stage(recipe.dpo.beta, seed, others, encoded, reference, scored)
+    return [others, rows, encoded, logps, reference, policy, scored, result]
+
+
+def select(recipe: Recipe, targets: Sequence[str]) -> list[Stage]:
+    """The targets, by name, and all they read, in the pipeline's order. Evaluations that the recipe lacks are left out
+    beside other targets.
+
+    Raises:
+        UserError: The recipe has no such stage, or the settings of one are wrong.
+    """
+    found = stages(recipe)
+    names = {stage.name for stage in found}
+    wanted = [name for name in targets if name in names or name not in EVALUATIONS or len(targets) == 1]
+    for name in wanted:
+        if name not in names and (lack := _lack(recipe, name)):
+            raise UserError(f"this recipe has {lack}")
+    selected = up_to(found, wanted)
+    for stage in selected:
+        stage.check()
+    return selected
+
+
+def _lack(recipe: Recipe, name: str) -> str | None:
+    """What a recipe lacks that has no such stage."""
+    if name == "sft":
+        return "no sft section; add one, or start at jobs/dpo.py with model.path"
+    if name == "judgments" and recipe.judging is None:
+        return "no judging section; add one with the judges of the answers"
+    if name in ("candidates", "judgments"):
+        return "no sampling section; add one with the models that answer the prompts"
+    if name == "evaluation/preferences" or name.startswith("held_out_"):
+        return "no preferences.held_out; set it to pairs that are not trained on"
+    return None
+
+
+def plan(recipe: Recipe, targets: Sequence[str]) -> runner.Plan:
+    """What it takes to bring these stages, and all they read, up to date in the recipe's run.
+
+    Raises:
+        UserError: What a person can mend.
+    """
+    selected = select(recipe, targets)
+    run = Run(recipe.run.root)
+    run.check_readable()
+    return runner.plan(run, selected)
+
+
+def run_pipeline(recipe: Recipe, until: str = "dpo", *, screen: runner.Screen | None = None) -> Run:
+    """Brings a stage, and all it reads, up to date in the recipe's run.
+
+    Args:
+        recipe: The experiment.
+        until: The stage's name. With `dpo` the recipe's evaluations too.
+        screen: Where a person sees how it gets on; None: lines on stdout.
+
+    Raises:
+        UserError: What a person can mend.
+        KeyboardInterrupt: It was stopped; another call goes on from there.
+    """
+    from zephyr_ray.screen import Screen
+
+    cluster.set_environment()
+    planned = plan(recipe, (*EVALUATIONS, until) if until == "dpo" else (until,))
+    write_recipe(planned.run, recipe)
+    runner.bring_up_to_date(planned, screen or Screen())
+    return planned.run
+
+
+def write_recipe(run: Run, recipe: Recipe) -> None:
+    """Keeps the resolved recipe with the run.
+
+    Raises:
+        UserError: The run cannot be written.
+    """
+    run.check_writable()
+    run.write_text("recipe.yaml", recipe_file.to_yaml(recipe))
