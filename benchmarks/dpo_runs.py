@@ -194,10 +194,10 @@ def options(args: argparse.Namespace, **more: Any) -> Any:
 
 def tokenizer() -> Any:
     """TRL wants one; nothing is tokenized with it."""
-    from zephyr_ray.recipe import Tiny
-    from zephyr_ray.tiny.model import train_tokenizer as tiny_tokenizer
+    from zephyr_ray.embedded.model import Sizes
+    from zephyr_ray.embedded.model import train_tokenizer as tiny_tokenizer
 
-    return tiny_tokenizer(Tiny(), seed=0)
+    return tiny_tokenizer(Sizes(), seed=0)
 
 
 def adapter(args: argparse.Namespace) -> Any:

@@ -55,18 +55,18 @@ def main() -> None:
 
 def make_model(name: str, folder: str) -> str:
     """A folder with random weights and the embedded world's tokenizer."""
-    from zephyr_ray import chat_template, recipe_file
-    from zephyr_ray.tiny import model
+    from zephyr_ray import chat_template
+    from zephyr_ray.embedded import model
+    from zephyr_ray.recipe import Chat
 
-    tiny = recipe_file.load([str(REPOSITORY / "recipes" / "tiny.yaml")], [])
     if name == "tiny":
-        model.make_base(folder, tiny.tiny, 0)
+        model.make_base(folder, model.Sizes(), 0)
         return folder
     import torch
     from transformers import MistralConfig, MistralForCausalLM
 
-    tokenizer = model.train_tokenizer(tiny.tiny, 0)
-    tokenizer.chat_template = chat_template.template_text(tiny.chat)
+    tokenizer = model.train_tokenizer(model.Sizes(), 0)
+    tokenizer.chat_template = chat_template.template_text(Chat())
     config = MistralConfig(
         vocab_size=len(tokenizer),
         hidden_size=768,

@@ -74,16 +74,15 @@ class World:
     """A run of the embedded world in a folder."""
 
     def __init__(self, folder: Path):
-        from zephyr_ray import recipe_file
-        from zephyr_ray.tiny.model import make_base
+        from zephyr_ray.embedded.model import Sizes, make_base
 
-        recipe = recipe_file.load([str(REPOSITORY / "recipes/tiny.yaml")])
-        make_base(folder / "model", recipe.tiny, seed=0)
+        make_base(folder / "model", Sizes(), seed=0)
+        pairs = "{function: 'zephyr_ray.embedded.sources:preferences', options: {count: 151}}"
         self.root = folder / "run"
         self.settings = [
             *("--recipe", "recipes/tiny.yaml", "--set", f"run.root={self.root}"),
-            *("--set", f"model.path={folder / 'model'}", "--set", "preferences.train=tiny"),
-            *("--set", "tiny.preference_prompts=151", "--set", "preferences.max_dropped=0.9"),
+            *("--set", f"model.path={folder / 'model'}", "--set", f"preferences.train={pairs}"),
+            *("--set", "preferences.max_dropped=0.9"),
             *("--set", "dpo.global_batch=16", "--set", "dpo.max_steps=2"),
         ]
         seconds(self.job())

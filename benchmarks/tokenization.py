@@ -152,9 +152,7 @@ def run_memory(work: Path, args: argparse.Namespace) -> None:
     run = Run(str(work / "run"))
     chosen = recipe(str(work / "rows.jsonl"))
     progress = Log(work / "preferences.progress")
-    report = make_preferences(
-        chosen.preferences, chosen.run.seed, chosen.tiny, run.artifact("preferences"), progress=progress
-    )
+    report = make_preferences(chosen.preferences, chosen.run.seed, run.artifact("preferences"), progress=progress)
     finish(run.artifact("preferences"), report.files)
     (work / "preferences.done").touch()
     made = make_tokenized(
@@ -182,7 +180,7 @@ def start_ray(args: argparse.Namespace) -> None:
     ray.data.DataContext.get_current().enable_progress_bars = False
 
 
-def recipe(train: str = "tiny") -> Any:
+def recipe(train: str | None = None) -> Any:
     from zephyr_ray.recipe import SFT, Preferences, Recipe, Tokenized
 
     lengths = Tokenized(max_length=MAX_LENGTH, max_prompt_length=MAX_PROMPT_LENGTH)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 from zephyr_ray import zephyr
 from zephyr_ray.artifacts import Artifact
 from zephyr_ray.data.sink import Report
 from zephyr_ray.pipeline.stage import Stage, StageContext
-from zephyr_ray.recipe import Preferences, Recipe, Tiny
+from zephyr_ray.recipe import Preferences, Recipe
 
 
 def stage_of(recipe: Recipe, name: str) -> Stage:
@@ -33,6 +34,12 @@ def make_pairs(recipe: Recipe, artifact: Artifact, judgments: Artifact | None = 
     return make_preferences(*preferences_of(recipe), artifact, judgments)
 
 
-def preferences_of(recipe: Recipe) -> tuple[Preferences, int, Tiny]:
+def preferences_of(recipe: Recipe) -> tuple[Preferences, int]:
     """What preference pairs are made from."""
-    return recipe.preferences, recipe.run.seed, recipe.tiny
+    return recipe.preferences, recipe.run.seed
+
+
+def numbered_pairs(seed: int, count: int) -> Iterator[dict[str, Any]]:
+    """A source of rows as a user may have it; the first one is no pair."""
+    for number in range(count):
+        yield {"prompt": f"{seed} {number}", "chosen": "yes", "rejected": "no" if number else "yes"}

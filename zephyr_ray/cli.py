@@ -52,7 +52,7 @@ def _parser(doc: str, any_stage: bool = False) -> argparse.ArgumentParser:
         "--recipe",
         action="append",
         metavar="FILE",
-        help="recipe YAML; several are merged left to right (default: recipes/tiny.yaml)",
+        help="recipe YAML; several are merged left to right (without any, and without --set: recipes/tiny.yaml)",
     )
     parser.add_argument(
         "--set", action="append", default=[], metavar="SECTION.FIELD=VALUE", help="override one field of the recipe"
@@ -72,7 +72,7 @@ def _parser(doc: str, any_stage: bool = False) -> argparse.ArgumentParser:
 
 
 def _run(options: argparse.Namespace, targets: tuple[str, ...]) -> int:
-    recipe = recipe_file.load(options.recipe or [str(_DEFAULT_RECIPE)], options.set)
+    recipe = recipe_file.load(options.recipe, options.set) if options.recipe else _embedded_world(options)
 
     from zephyr_ray import cluster
 
@@ -80,28 +80,42 @@ def _run(options: argparse.Namespace, targets: tuple[str, ...]) -> int:
 
     from zephyr_ray import zephyr
 
-    if "dpo" in targets and not options.until:
-        targets = (*targets, *zephyr.EVALUATIONS)
+    evaluate = targets == ("dpo",)
     if options.dry_run:
-        sys.stdout.write(recipe_file.to_yaml(recipe) + "\n" + _dry_run(recipe, targets))
+        sys.stdout.write(recipe_file.to_yaml(recipe) + "\n" + _dry_run(recipe, targets, evaluate))
         return 0
-    plan = zephyr.plan(recipe, targets)
+    plan = zephyr.plan(recipe, targets, evaluate)
     if options.begin:
         plan = plan.starting_at(options.begin)
     zephyr.write_recipe(plan.run, recipe)
     return _bring_up_to_date(plan)
 
 
-def _dry_run(recipe: Recipe, targets: Sequence[str]) -> str:
+def _embedded_world(options: argparse.Namespace) -> Recipe:
+    """What a command without a recipe runs.
+
+    Raises:
+        UserError: It has --set: of what, it does not say.
+    """
+    if options.set:
+        raise UserError("--set without --recipe: name the recipe that it changes, as in --recipe recipes/tiny.yaml")
+    from zephyr_ray.cluster import is_submitted
+
+    # A submitted job runs in a copy of the repository that goes when it has ended.
+    lasting = [f"run.root={Path.home() / 'zephyr_ray' / 'tiny'}"] if is_submitted() else []
+    recipe = recipe_file.load([str(_DEFAULT_RECIPE)], lasting)
+    print(f"no --recipe: this is the embedded world, recipes/tiny.yaml, in {recipe.run.root}", flush=True)
+    return recipe
+
+
+def _dry_run(recipe: Recipe, targets: Sequence[str], evaluate: bool) -> str:
     """One line a stage: what it reads, and how it stands as far as that can be known from here."""
     from zephyr_ray import zephyr
-    from zephyr_ray.artifacts import Run
     from zephyr_ray.pipeline.runner import Plan
     from zephyr_ray.pipeline.stage import identities
 
-    stages = zephyr.select(recipe, targets)
-    run = Run(recipe.run.root)
-    run.check_readable()
+    stages = zephyr.select(recipe, targets, evaluate)
+    run = zephyr.open_run(recipe)
     try:
         plan: Plan | None = Plan(run, tuple(stages), identities(stages))
         note = ""

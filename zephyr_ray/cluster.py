@@ -67,6 +67,11 @@ def local_cpus() -> int:
     return max(_LOCAL_CPUS, os.cpu_count() or 1)
 
 
+def is_submitted() -> bool:
+    """Whether this is a job that was submitted to a cluster."""
+    return _SUBMITTED in os.environ
+
+
 def check_root(root: str) -> None:
     """A submitted job runs in Ray's copy of the working directory, which goes when the job has ended.
 
@@ -75,7 +80,7 @@ def check_root(root: str) -> None:
     """
     from zephyr_ray.storage import is_uri
 
-    if _SUBMITTED in os.environ and not is_uri(root) and not os.path.isabs(os.path.expanduser(root)):
+    if is_submitted() and not is_uri(root) and not os.path.isabs(os.path.expanduser(root)):
         raise UserError(
             f"run.root={root} lies in the job's own copy of the repository, which goes with the job; "
             "give a path that every node sees, or a URI: --set run.root=s3://..."

@@ -69,6 +69,11 @@ class ModelInput:
     def inputs(self) -> dict[str, Stage]:
         return {self.stage.kind: self.stage} if self.stage else {}
 
+    def check_named(self) -> None:
+        """Raises UserError where the recipe names no model."""
+        if self.stage is None and self.path is None:
+            raise UserError(f"{self.field} is not set; name a folder, a URI or a hub id")
+
     def outside(self) -> dict[str, str]:
         """Its fingerprint by its name, where it comes from outside. Raises as `external_fingerprint`."""
         return {} if self.path is None else {self.name: external_fingerprint(self.field, self.path, self.revision)}

@@ -1,4 +1,4 @@
-"""Reads the values of an experiment -> one frozen `Recipe`, a section per stage. Imports nothing heavy.
+"""The values of an experiment: one frozen `Recipe`, a section per stage. Imports nothing heavy.
 
 A recipe is one experiment. Fields marked as compute (`section.compute`) say how it runs and are left out of
 fingerprints: changing the hardware never changes the experiment.
@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from zephyr_ray.recipe_feedback import Judging, Prompts, Sampling
-from zephyr_ray.section import Section, compute
+from zephyr_ray.section import Function, Section, Source, compute
 
 SMOOTHED = frozenset({"robust", "exo_pair", "aot", "aot_unpaired"})
 """TRL's DPO losses that read label_smoothing."""
@@ -20,10 +20,10 @@ Scheduler = Literal["linear", "cosine", "constant", "constant_with_warmup"]
 
 
 class RunSection(Section):
-    root: str = compute("runs/tiny")
+    root: str = compute("")
     """Where everything of this run lives: a local path or any URI that pyarrow can open (s3://bucket/path ...)."""
     seed: int = Field(0, ge=0)
-    """Seeds the order of the data, the embedded world, sampling and initialisation."""
+    """Seeds the order of the data, sampling, initialisation, and functions that make rows or models."""
 
 
 class Lora(Section):
@@ -60,25 +60,6 @@ class Chat(Section):
     """modern: exactly what the template writes, up to the answer's end-of-sequence token.
     zephyr_legacy: as the published Zephyr was trained: BOS first, an empty system turn where there is none, the
     answer's end followed by a newline and a second end-of-sequence token, and pairs cut to length as TRL 0.7 did."""
-
-
-class Tiny(Section):
-    dialogues: int = Field(24_000, ge=1)
-    """Demonstrations in the embedded world."""
-    preference_prompts: int = Field(2_400, ge=1)
-    """Prompts that the embedded world's answerers compete on."""
-    held_out_prompts: int = Field(300, ge=1)
-    """Prompts kept apart for the check at the end; none of them occurs in training."""
-    flawed: float = Field(0.4, ge=0, le=1)
-    """Share of the teacher's demonstrations that have a flaw (disclaimer, refusal, chatter, case, format)."""
-    vocab_size: int = Field(640, ge=300)
-    """Entries of the byte-level BPE tokenizer."""
-    hidden_size: int = Field(128, ge=8)
-    """Width of the Mistral-architecture model."""
-    layers: int = Field(3, ge=1)
-    """Its depth."""
-    heads: int = Field(8, ge=2)
-    """Its attention heads, each 32 wide (half as many key-value heads)."""
 
 
 class Training(Section):
@@ -196,8 +177,8 @@ class Optimisation(Section):
 
 
 class Dialogues(Section):
-    train: str | tuple[str, ...] = "tiny"
-    """`tiny` (the embedded world), or files or a dataset id: messages, ShareGPT, Alpaca, prompt + completion."""
+    train: Source | None = None
+    """Files, a dataset id or a function: messages, ShareGPT, Alpaca, prompt + completion."""
     split: str = "train"
     """Split, where `train` is a dataset id."""
     max_dropped: float = Field(0.5, ge=0, le=1)
@@ -205,8 +186,8 @@ class Dialogues(Section):
 
 
 class SFT(Optimisation):
-    base: str = "tiny"
-    """The raw model: a folder, a URI, a hub id, or `tiny` (made from scratch by the embedded world)."""
+    base: str | Function | None = None
+    """The raw model: a folder, a URI, a hub id, or a function that makes one."""
     revision: str | None = None
     """Branch, tag or commit, where the base is a hub id."""
     learning_rate: float = Field(2e-5, gt=0)
@@ -232,13 +213,14 @@ class SFT(Optimisation):
 
 
 class Preferences(Section):
-    train: str | tuple[str, ...] = "tiny"
-    """`tiny`, `judgments` (this run's own), or files, folders or a dataset id in any known layout (docs/data.md)."""
+    train: Source | None = None
+    """`judgments` (this run's own), or files, folders, a dataset id or a function, in any known layout
+    (docs/data.md)."""
     split: str = "train"
     """Split, where `train` is a dataset id."""
-    held_out: str | tuple[str, ...] | None = None
-    """Pairs that are not trained on: `tiny`, or files, folders or a dataset id as in `train`. DPO then ends with how
-    often, and by how much, its implicit reward prefers their chosen answers (docs/evaluation.md)."""
+    held_out: Source | None = None
+    """Pairs that are not trained on, named as in `train`. DPO then ends with how often, and by how much, its implicit
+    reward prefers their chosen answers (docs/evaluation.md)."""
     held_out_split: str = "test"
     """Split, where `held_out` is a dataset id."""
     score: Literal["overall", "aspects"] = "overall"
@@ -333,17 +315,13 @@ class DPO(Optimisation):
         return self
 
 
-class HeldOut(Section):
-    samples: int = Field(4, ge=1)
-    """Answers drawn for each held-out prompt."""
-    temperature: float = Field(1.0, ge=0)
-    """Sampling temperature; 0 takes the most likely token."""
-    max_new_tokens: int = Field(48, ge=1)
-    """Longest answer, in tokens."""
-    workers: int = compute(2, ge=1)
-    """Actors that sample."""
-    batch_size: int = compute(64, ge=1)
-    """Prompts per generation call."""
+class Evaluation(Function):
+    name: str = Field(pattern=r"^[a-z][a-z0-9_]*$")
+    """The stage's."""
+    models: tuple[str, ...] = Field(("dpo",), min_length=1)
+    """The stages of this run whose checkpoints it evaluates."""
+    workers: int = compute(1, ge=1)
+    """Actors that it may use, of a CPU each."""
 
 
 class Recipe(Section):
@@ -352,7 +330,6 @@ class Recipe(Section):
     run: RunSection = RunSection()
     model: ModelSection = ModelSection()
     chat: Chat = Chat()
-    tiny: Tiny = Tiny()
     dialogues: Dialogues = Dialogues()
     sft: SFT | None = None
     preferences: Preferences = Preferences()
@@ -362,7 +339,7 @@ class Recipe(Section):
     prompts: Prompts = Prompts()
     sampling: Sampling | None = None
     judging: Judging | None = None
-    held_out: HeldOut | None = None
+    evaluations: tuple[Evaluation, ...] = ()
 
     @model_validator(mode="after")
     def _dpo_starts_somewhere(self) -> Recipe:

@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 from pydantic import Field, field_validator, model_validator
 
 from zephyr_ray.inference.seeds import find_clash
-from zephyr_ray.section import Section, compute
+from zephyr_ray.section import Section, Source, compute
 
 
 class Price(Section):
@@ -19,8 +19,8 @@ class Price(Section):
 
 
 class Prompts(Section):
-    train: str | tuple[str, ...] = "tiny"
-    """`tiny` (the embedded world), or files, folders or a dataset id with prompts (docs/feedback.md)."""
+    train: Source | None = None
+    """Files, folders, a dataset id or a function with prompts (docs/feedback.md)."""
     split: str = "train"
     """Split, where `train` is a dataset id."""
     max_dropped: float = Field(0.5, ge=0, le=1)

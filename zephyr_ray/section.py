@@ -22,6 +22,19 @@ class Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
 
 
+class Function(Section):
+    """A Python function of the user's own."""
+
+    function: str = Field(pattern=r"^[\w.]+:\w+$")
+    """`module:function`, importable on every node."""
+    options: dict[str, Any] = Field(default_factory=dict)
+    """What it is called with, beside what its kind is always called with (docs/extending.md)."""
+
+
+Source = str | tuple[str, ...] | Function
+"""Rows from outside: files, folders, URIs, a dataset id, or a function that yields them."""
+
+
 def semantic(section: Section) -> dict[str, Any]:
     """The fields of a section that say what the experiment is, as plain JSON values; compute fields are left out."""
     plain: dict[str, Any] = {}

@@ -19,16 +19,14 @@ from zephyr_ray.data import (
     tokenized_dialogues,
 )
 from zephyr_ray.errors import UserError
-from zephyr_ray.evaluation import held_out_stage, preferences_stage
+from zephyr_ray.evaluation import function_stage, preferences_stage
 from zephyr_ray.models import ModelInput
 from zephyr_ray.pipeline import runner
 from zephyr_ray.pipeline.stage import Stage, up_to
-from zephyr_ray.recipe import Recipe
-from zephyr_ray.tiny import base
+from zephyr_ray.recipe import SFT, Recipe
+from zephyr_ray.section import Function
+from zephyr_ray.training import made_model
 from zephyr_ray.training import stage as training
-
-EVALUATIONS = ("evaluation/preferences", "held_out")
-"""What ends a pipeline, where the recipe has it."""
 
 
 def stages(recipe: Recipe) -> list[Stage]:
@@ -47,27 +45,33 @@ def stages(recipe: Recipe) -> list[Stage]:
 def _supervised(recipe: Recipe) -> list[Stage]:
     """dSFT: a raw model learns from what a teacher demonstrated."""
     seed, section = recipe.run.seed, recipe.sft
-    demonstrations = dialogues.stage(recipe.dialogues, seed, recipe.tiny)
+    demonstrations = dialogues.stage(recipe.dialogues, seed)
     if section is None:
         return [demonstrations]
-    made = [base.stage(recipe.tiny, seed)] if section.base == "tiny" else []
-    outside = None if made else section.base
-    raw = ModelInput("base", "sft.base", outside, section.revision, made[0] if made else None)
+    made, raw = _raw_model(section, seed)
     length = None if section.packing else section.max_length
     rows = tokenized_dialogues.stage(demonstrations, raw, recipe.chat, length, recipe.dialogues.max_dropped)
     return [*made, demonstrations, rows, training.sft(recipe, rows, raw)]
 
 
+def _raw_model(section: SFT, seed: int) -> tuple[list[Stage], ModelInput]:
+    """The stage that makes it, where one does, and the model."""
+    if isinstance(section.base, Function):
+        made = made_model.stage("sft.base", section.base, seed)
+        return [made], ModelInput("base", "sft.base", stage=made)
+    return [], ModelInput("base", "sft.base", section.base, section.revision)
+
+
 def _feedback(recipe: Recipe, models: dict[str, Stage]) -> list[Stage]:
     """AI feedback: several answers to each prompt, ratings of them, and pairs: the best is y_w, a lower one y_l."""
     seed, judged = recipe.run.seed, None
-    made = [prompts.stage(recipe.prompts, seed, recipe.tiny)]
+    made = [prompts.stage(recipe.prompts, seed)]
     if recipe.sampling is not None:
         made.append(candidates.stage(recipe.sampling, recipe.chat, seed, made[-1], models))
         if recipe.judging is not None:
             judged = judgments.stage(recipe.judging, recipe.chat, seed, made[-1], models)
             made.append(judged)
-    return [*made, preferences.stage(recipe.preferences, seed, recipe.tiny, judged)]
+    return [*made, preferences.stage(recipe.preferences, seed, judged)]
 
 
 def _preference_optimisation(recipe: Recipe, models: dict[str, Stage], feedback: dict[str, Stage]) -> list[Stage]:
@@ -82,16 +86,36 @@ def _preference_optimisation(recipe: Recipe, models: dict[str, Stage], feedback:
     made = [rows, logps, policy]
     if section.held_out is not None:
         made = _with_held_out_pairs(recipe, made, pairs, start)
-    if recipe.held_out is not None and own is not None and "base" in models:
-        made.append(held_out_stage.stage(recipe, (models["base"], models["sft"], policy)))
-    return made
+    trained = {policy.kind: policy} if own is None else {**models, policy.kind: policy}
+    return [*made, *_evaluations(recipe, trained, skip=own is None)]
+
+
+def _evaluations(recipe: Recipe, models: dict[str, Stage], skip: bool) -> list[Stage]:
+    """The evaluations that are functions of the user's own.
+
+    Args:
+        recipe: The recipe.
+        models: The stages on the way to the aligned model whose checkpoints may be evaluated, by name.
+        skip: Leave out those of other models, where the run starts from a model that it is given.
+
+    Raises:
+        UserError: An evaluation is of a stage that the recipe does not have.
+    """
+    found = []
+    for each in recipe.evaluations:
+        missing = [name for name in each.models if name not in models]
+        if not missing:
+            found.append(function_stage.stage(each, recipe.run.seed, [models[name] for name in each.models]))
+        elif not skip:
+            raise UserError(f"evaluations {each.name}: models={', '.join(missing)}: this recipe has no such stage")
+    return found
 
 
 def _with_held_out_pairs(recipe: Recipe, training: list[Stage], pairs: Stage, start: ModelInput) -> list[Stage]:
     """The stages of training, and beside them those of held-out pairs: read before anything is trained."""
     rows, logps, policy = training
     section, seed = recipe.preferences, recipe.run.seed
-    others = held_out_pairs.stage(section, seed, recipe.tiny, pairs)
+    others = held_out_pairs.stage(section, seed, pairs)
     kind = "held_out_tokenized"
     encoded = tokenized.stage(recipe.tokenized, others, start, recipe.chat, section.max_dropped, kind)
     reference = reference_logps.held_out_stage("held_out_reference", recipe, encoded, start, "ref")
@@ -101,16 +125,20 @@ def _with_held_out_pairs(recipe: Recipe, training: list[Stage], pairs: Stage, st
     return [others, rows, encoded, logps, reference, policy, scored, result]
 
 
-def select(recipe: Recipe, targets: Sequence[str]) -> list[Stage]:
-    """The targets, by name, and all they read, in the pipeline's order. Evaluations that the recipe lacks are left out
-    beside other targets.
+def select(recipe: Recipe, targets: Sequence[str], evaluate: bool = False) -> list[Stage]:
+    """The targets, by name, and all they read, in the pipeline's order.
+
+    Args:
+        recipe: The recipe.
+        targets: Names of stages.
+        evaluate: Add the recipe's evaluations.
 
     Raises:
         UserError: The recipe has no such stage, or the settings of one are wrong.
     """
     found = stages(recipe)
     names = {stage.name for stage in found}
-    wanted = [name for name in targets if name in names or name not in EVALUATIONS or len(targets) == 1]
+    wanted = [*targets, *(stage.name for stage in found if evaluate and stage.is_evaluation)]
     for name in wanted:
         if name not in names and (lack := _lack(recipe, name)):
             raise UserError(f"this recipe has {lack}")
@@ -133,16 +161,26 @@ def _lack(recipe: Recipe, name: str) -> str | None:
     return None
 
 
-def plan(recipe: Recipe, targets: Sequence[str]) -> runner.Plan:
-    """What it takes to bring these stages, and all they read, up to date in the recipe's run.
+def plan(recipe: Recipe, targets: Sequence[str], evaluate: bool = False) -> runner.Plan:
+    """What it takes to bring these stages, and all they read, up to date in the recipe's run. Arguments as `select`.
 
     Raises:
         UserError: What a person can mend.
     """
-    selected = select(recipe, targets)
+    return runner.plan(open_run(recipe), select(recipe, targets, evaluate))
+
+
+def open_run(recipe: Recipe) -> Run:
+    """The recipe's run.
+
+    Raises:
+        UserError: The recipe does not say where it lies, or that place cannot be read.
+    """
+    if not recipe.run.root:
+        raise UserError("run.root is not set; give the run a folder or a URI of its own: --set run.root=runs/NAME")
     run = Run(recipe.run.root)
     run.check_readable()
-    return runner.plan(run, selected)
+    return run
 
 
 def run_pipeline(recipe: Recipe, until: str = "dpo", *, screen: runner.Screen | None = None) -> Run:
@@ -160,7 +198,7 @@ def run_pipeline(recipe: Recipe, until: str = "dpo", *, screen: runner.Screen | 
     from zephyr_ray.screen import Screen
 
     cluster.set_environment()
-    planned = plan(recipe, (*EVALUATIONS, until) if until == "dpo" else (until,))
+    planned = plan(recipe, [until], evaluate=until == "dpo")
     write_recipe(planned.run, recipe)
     runner.bring_up_to_date(planned, screen or Screen())
     return planned.run

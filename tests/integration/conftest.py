@@ -12,21 +12,19 @@ import pytest
 from filelock import FileLock
 
 from jobs.local_cluster import BIN
+from tests import embedded_world
 from tests.integration.bucket import Machine, machine_beside_a_bucket
 from tests.integration.jobs import LIBRARIES, REPO, copy_run, manifest, run_job
 from tests.integration.servers import Proxy, vllm_server
 from zephyr_ray import cluster, forkserver
-from zephyr_ray import recipe as recipes
 
 MadeOnce = Callable[[str, Callable[[Path], object]], Path]
 """A name, and what makes the folder of that name -> the folder."""
 
 # A model of a few thousand weights: what is tested is the machinery, not what it learns.
 WORLD = (
-    "tiny.hidden_size=64",
-    "tiny.layers=2",
-    "tiny.preference_prompts=151",
-    "preferences.train=tiny",
+    f"sft.base={embedded_world.base(hidden_size=64, layers=2)}",
+    f"preferences.train={embedded_world.rows('preferences', 151)}",
     "preferences.max_dropped=0.9",
     "dpo.learning_rate=1e-3",
     "dpo.epochs=2",
@@ -50,9 +48,9 @@ def _libraries_are_loaded_once() -> Iterator[None]:
 
 
 def _random_model(folder: Path, seed: int) -> Path:
-    from zephyr_ray.tiny.model import make_base
+    from zephyr_ray.embedded.model import Sizes, make_base
 
-    make_base(folder, recipes.Tiny(hidden_size=64, layers=2), seed=seed)
+    make_base(folder, Sizes(hidden_size=64, layers=2), seed=seed)
     return folder
 
 

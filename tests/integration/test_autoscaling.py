@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from serve.command_line import FAST_PATH
+from tests import embedded_world
 from tests.integration.autoscaling import HEAD_TYPE, IDLE_S, autoscaling_head, groups, watching, worker_types
 from tests.integration.cluster import BIN, REPO, Head, free_port
 from tests.integration.jobs import LIBRARIES, command, copy_run, fork_server, forked_by, metrics
@@ -139,7 +140,7 @@ def test_a_pipeline_on_a_cluster_too_small_for_it_at_once(
     )
     settings = (
         f"model.path={base_model}",
-        "tiny.preference_prompts=48",
+        f"prompts.train={embedded_world.rows('prompts', 48)}",
         f"sampling.deployments=[{engine}]",
         "sampling.samples=3",
         "sampling.max_tokens=12",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import shutil
 import subprocess
 import sys
@@ -35,21 +36,27 @@ def test_help_shows_the_command_and_imports_nothing_heavy() -> None:
 
 
 @pytest.mark.parametrize("recipe", sorted(str(p.relative_to(REPO)) for p in (REPO / "recipes").rglob("*.yaml")))
-def test_every_recipe_runs_dry(tmp_path: Path, recipe: str) -> None:
-    seen = _dry(recipe, tmp_path)
+def test_every_recipe_says_how_it_is_run(tmp_path: Path, recipe: str) -> None:
+    first = (REPO / recipe).read_text().splitlines()[0]
+    assert first.startswith("# run: python ")
+    assert recipe in first
+    command = [sys.executable, *shlex.split(first.removeprefix("# run: python "))]
+    command += ["--set", f"run.root={tmp_path / 'run'}", "--dry-run"]
+    seen = subprocess.run(command, cwd=REPO, capture_output=True, text=True, check=True).stdout
     assert "reference_logps" in seen
     assert not (tmp_path / "run").exists()
 
 
-def _dry(recipe: str, tmp_path: Path) -> str:
-    done = subprocess.run(
-        [sys.executable, "jobs/dpo.py", "--recipe", recipe, "--set", f"run.root={tmp_path / 'run'}", "--dry-run"],
-        cwd=REPO,
-        capture_output=True,
-        text=True,
-        check=True,
+def test_a_job_without_a_recipe_is_the_embedded_world_and_says_so() -> None:
+    seen = subprocess.run(
+        [sys.executable, "jobs/dpo.py", "--dry-run"], cwd=REPO, capture_output=True, text=True, check=True
     )
-    return done.stdout
+    assert seen.stdout.startswith("no --recipe: this is the embedded world, recipes/tiny.yaml, in runs/tiny\n")
+    assert "held_out " in seen.stdout
+    options = [sys.executable, "jobs/dpo.py", "--set", "dpo.beta=1"]
+    refused = subprocess.run(options, cwd=REPO, capture_output=True, text=True)
+    assert (refused.returncode, refused.stdout) == (2, "")
+    assert "--set without --recipe" in refused.stderr
 
 
 @pytest.mark.parametrize(

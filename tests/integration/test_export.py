@@ -11,6 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from tests import embedded_world
 from tests.integration.jobs import REPO, copy_run, manifest, run_job
 
 pytestmark = pytest.mark.timeout(600)
@@ -87,7 +88,7 @@ def test_adapters_are_trained_and_merged(
     _is_merged(base_model, first)
 
     adapter, root = first / "adapter", tmp_path / "second"
-    few = ("tiny.preference_prompts=24", "model.lora.load_in_4bit=true")
+    few = (f"preferences.train={embedded_world.rows('preferences', 24)}", "model.lora.load_in_4bit=true")
     run_job("dpo", root, *overrides, *ONE_WORKER, f"model.path={adapter}", *few)
     _is_merged(first, root / "dpo" / "checkpoint")
     card = (root / "dpo" / "checkpoint" / "README.md").read_text()

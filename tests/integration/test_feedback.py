@@ -33,7 +33,7 @@ class Stages:
 
     def __init__(self, root: Path, *overrides: str, fingerprint: str = "fingerprint"):
         self.fingerprint = fingerprint
-        base = ["sft.base=tiny", f"run.root={root}", *overrides]
+        base = ["model.path=none", f"run.root={root}", *overrides]
         self.recipe = recipe_file.load([], base)
         self.run = Run(str(root))
 

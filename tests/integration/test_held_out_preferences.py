@@ -19,7 +19,7 @@ pytestmark = pytest.mark.timeout(600)
 def test_dpo_ends_with_a_table_of_held_out_pairs(
     undisturbed: Path, overrides: tuple[str, ...], base_model: Path, tmp_path: Path
 ) -> None:
-    from zephyr_ray.tiny.world import completions
+    from zephyr_ray.embedded.world import completions
 
     trained = pq.read_table(undisturbed / "preferences" / "data")["prompt"].to_pylist()[0]
     rows = [json.dumps(row) for row in completions(30, 0, "held_out")]

@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 from safetensors.numpy import load, load_file
 
+from tests import embedded_world
 from tests.integration.bucket import (
     KEY,
     ROOT,
@@ -37,11 +38,9 @@ _CHECKPOINTS = "training_state/checkpoint_manager_snapshot.json"
 STAGES = ("base", "dialogues", "tokenized_dialogues", "sft", "prompts", "candidates", "judgments", "preferences")
 STAGES += ("tokenized", "reference_logps", "dpo", "held_out")
 SMALL = (
-    "tiny.hidden_size=64",
-    "tiny.layers=2",
-    "tiny.dialogues=64",
-    "tiny.preference_prompts=48",
-    "tiny.held_out_prompts=8",
+    f"sft.base={embedded_world.base(hidden_size=64, layers=2, dialogues=64)}",
+    f"dialogues.train={embedded_world.rows('dialogues', 64)}",
+    f"prompts.train={embedded_world.rows('prompts', 48)}",
     "sft.max_steps=2",
     "sft.training.workers=1",
     "sampling.samples=3",
@@ -54,9 +53,7 @@ SMALL = (
     "dpo.training.zero_stage=0",
     "dpo.training.micro_batch=8",
     "dpo.training.checkpoint_steps=2",
-    "held_out.samples=1",
-    "held_out.max_new_tokens=4",
-    "held_out.workers=1",
+    f"evaluations={embedded_world.held_out(prompts=8, samples=1, max_new_tokens=4)}",
 )
 
 
@@ -136,7 +133,8 @@ def test_one_engine_of_two_is_killed(tmp_path: Path, base_model: Path) -> None:
         f"sampling.deployments=[{{name: random, model: {base_model}, accelerator: cpu, dtype: float32, "
         "max_model_len: 128, max_in_flight: 16, min_replicas: 2, max_replicas: 2, engine: {max_num_seqs: 16}}]"
     )
-    few = (*SMALL, f"model.path={base_model}", engines, f"tiny.preference_prompts={prompts}", "sampling.max_tokens=24")
+    few = (*SMALL, f"model.path={base_model}", engines, f"prompts.train={embedded_world.rows('prompts', prompts)}")
+    few += ("sampling.max_tokens=24",)
     replies = root / "candidates" / "replies"
 
     def under_way() -> bool:
@@ -170,7 +168,7 @@ def test_what_would_run_and_why(whole: Path) -> None:
         (("--from", "dpo"), "run.seed=5", "--from dpo: base is stale (seed); start there, or leave --from out"),
         (
             ("--from", "judgments"),
-            "preferences.train=tiny",
+            f"preferences.train={embedded_world.rows('preferences', 8)}",
             "--from judgments: this recipe has no such stage on its way; it has base, dialogues, ",
         ),
         (("--until", "judgments"), "judging.function=nowhere:judge", "judging.function=nowhere:judge: No module named"),

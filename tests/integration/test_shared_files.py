@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from tests import embedded_world
 from tests.integration.cluster import Head, head, node
 from tests.integration.jobs import REPO, command, copy_run, run_job
 
@@ -23,7 +24,7 @@ pytestmark = [
     ),
 ]
 
-SMALL = ("tiny.preference_prompts=8", "preferences.train=tiny", "preferences.max_dropped=1")
+SMALL = (f"preferences.train={embedded_world.rows('preferences', 8)}", "preferences.max_dropped=1")
 
 
 @pytest.fixture(scope="module")

@@ -22,6 +22,7 @@ import pytest
 
 from jobs import local_cluster
 from jobs.local_cluster import BIN, Head
+from tests import embedded_world
 from tests.integration.jobs import REPO, manifest
 
 pytestmark = pytest.mark.timeout(900)
@@ -84,14 +85,12 @@ def test_the_demos_recipe_as_a_job(cluster: Cluster, tmp_path: Path) -> None:
     root = tmp_path / "run"
     small = {
         "run.root": root,
-        "tiny.dialogues": 256,
-        "tiny.preference_prompts": 120,
-        "preferences.train": "tiny",  # after two steps a model knows nothing that a judge could tell apart
-        "tiny.held_out_prompts": 8,
+        "dialogues.train": embedded_world.rows("dialogues", 256),
+        # after two steps a model knows nothing that a judge could tell apart
+        "preferences.train": embedded_world.rows("preferences", 120),
         "sft.max_steps": 2,
         "dpo.max_steps": 2,
-        "held_out.samples": 1,
-        "held_out.max_new_tokens": 4,
+        "evaluations": embedded_world.held_out(prompts=8, samples=1, max_new_tokens=4),
     }
     job = ["python", "jobs/dpo.py", "--recipe", "recipes/tiny.yaml"]
     for name, value in small.items():
@@ -107,7 +106,7 @@ def test_the_demos_recipe_as_a_job(cluster: Cluster, tmp_path: Path) -> None:
 
 def test_a_wrong_recipe_as_a_job_and_a_variable_that_it_is_given(cluster: Cluster) -> None:
     command = [sys.executable, "jobs/submit.py", "--address", cluster.head.api, "--env", "ZEPHYR_TEST_SECRET", "--"]
-    job = 'test "$ZEPHYR_TEST_SECRET" = plover && exec python jobs/dpo.py --set dpo.betta=1'
+    job = 'test "$ZEPHYR_TEST_SECRET" = plover && exec python jobs/dpo.py --recipe recipes/tiny.yaml --set dpo.betta=1'
     seen = run([*command, "sh", "-c", job], cluster.environment | {"ZEPHYR_TEST_SECRET": "plover"})
     assert seen.status == 2, seen.text
     assert "did you mean beta" in seen.error
@@ -116,7 +115,8 @@ def test_a_wrong_recipe_as_a_job_and_a_variable_that_it_is_given(cluster: Cluste
 
 
 def test_ray_job_submit_and_a_root_that_would_go_with_the_job(cluster: Cluster) -> None:
-    job = ["--working-dir", ".", "--", "python", "jobs/dpo.py", "--set", "run.root=runs/second"]
+    job = ["--working-dir", ".", "--", "python", "jobs/dpo.py", "--recipe", "recipes/tiny.yaml"]
+    job += ["--set", "run.root=runs/second"]
     seen = run([str(BIN / "ray"), "job", "submit", "--address", cluster.head.api, *job], cluster.environment)
     assert seen.status == 1  # Ray's own for any
     assert "error: run.root=runs/second lies in the job's own copy of the repository" in seen.text
@@ -148,8 +148,9 @@ def test_ctrl_c_leaves_the_job_running(cluster: Cluster) -> None:
 
 
 def test_a_driver_that_joins(cluster: Cluster, tmp_path: Path) -> None:
-    job = [sys.executable, "jobs/preferences.py", "--set", f"run.root={tmp_path / 'run'}"]
-    job += ["--set", "preferences.train=tiny", "--set", "tiny.preference_prompts=40"]
+    job = [sys.executable, "jobs/preferences.py", "--recipe", "recipes/tiny.yaml"]
+    job += ["--set", f"run.root={tmp_path / 'run'}"]
+    job += ["--set", f"preferences.train={embedded_world.rows('preferences', 40)}"]
     seen = run(job, cluster.environment | {"RAY_ADDRESS": cluster.head.gcs})
     assert seen.status == 0, seen.text
     assert manifest(tmp_path / "run", "preferences")["counts"]["out"] > 0
@@ -158,7 +159,8 @@ def test_a_driver_that_joins(cluster: Cluster, tmp_path: Path) -> None:
 def _refused(tmp_path: Path, variables: dict[str, str]) -> str:
     """What a driver says of an address or a token, within 30 s and with nothing written."""
     tmp_path.mkdir(exist_ok=True)
-    job = [sys.executable, "jobs/preferences.py", "--set", f"run.root={tmp_path / 'run'}"]
+    job = [sys.executable, "jobs/preferences.py", "--recipe", "recipes/tiny.yaml"]
+    job += ["--set", f"run.root={tmp_path / 'run'}"]
     seen = run(job, {"ZEPHYR_RAY_CACHE": str(tmp_path / "cache")} | variables, timeout_s=30)
     assert seen.status == 2, seen.text
     assert list(tmp_path.iterdir()) == []

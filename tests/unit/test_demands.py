@@ -24,7 +24,7 @@ def test_training_asks_for_its_workers() -> None:
 
 
 def test_held_out_pairs_are_scored_by_what_scores_the_reference() -> None:
-    asked = ("preferences.held_out=tiny", "reference_logps.workers=3", "reference_logps.gpus_per_worker=1")
+    asked = ("preferences.held_out=FILE", "reference_logps.workers=3", "reference_logps.gpus_per_worker=1")
     assert _of("held_out_policy", *asked) == _of("held_out_reference", *asked) == ["reference_logps: 3 x 1 CPU + 1 GPU"]
 
 

@@ -1,12 +1,13 @@
 """The one config: merging, overrides, what is refused and how it is said."""
 
+import re
 from pathlib import Path
 
 import pytest
 import yaml
 
 from zephyr_ray import recipe as recipes
-from zephyr_ray import recipe_file
+from zephyr_ray import recipe_file, zephyr
 from zephyr_ray.errors import UserError
 from zephyr_ray.section import Section, semantic
 
@@ -14,11 +15,11 @@ RECIPES = sorted((Path(__file__).parents[2] / "recipes").rglob("*.yaml"))
 
 
 def load(*overrides: str) -> recipes.Recipe:
-    return recipe_file.load([], ["sft.base=tiny", *overrides])
+    return recipe_file.load([], ["sft.base=/raw", *overrides])
 
 
 def test_recipes_merge_left_to_right_and_overrides_win(tmp_path: Path) -> None:
-    (tmp_path / "a.yaml").write_text("sft: {base: tiny}\ndpo: {beta: 0.5, epochs: 2}\n")
+    (tmp_path / "a.yaml").write_text("sft: {base: /raw}\ndpo: {beta: 0.5, epochs: 2}\n")
     (tmp_path / "b.yaml").write_text("dpo: {beta: 0.2}\n")
     merged = recipe_file.load([str(tmp_path / "a.yaml"), str(tmp_path / "b.yaml")], ["dpo.epochs=7"])
     assert (merged.dpo.beta, merged.dpo.epochs) == (0.2, 7)
@@ -31,7 +32,7 @@ def test_numbers_in_overrides_are_read_as_python_reads_them(text: str, value: fl
 
 def test_an_unknown_key_names_the_file_the_field_and_what_is_allowed(tmp_path: Path) -> None:
     path = tmp_path / "wrong.yaml"
-    path.write_text("sft: {base: tiny}\ndpo: {betta: 1}\n")
+    path.write_text("sft: {base: /raw}\ndpo: {betta: 1}\n")
     with pytest.raises(
         UserError, match=r"wrong\.yaml: unknown key dpo\.betta; did you mean beta\? allowed here: .*loss_type"
     ):
@@ -247,3 +248,31 @@ def test_where_a_member_is_served_is_no_part_of_the_experiment() -> None:
     assert there
     assert other
     assert semantic(here) == semantic(there) != semantic(other)
+
+
+@pytest.mark.parametrize(
+    ("target", "overrides", "says"),
+    [
+        ("sft", [], "dialogues.train is not set; name files"),
+        ("sft", ["dialogues.train=x.jsonl"], "sft.base is not set; name a folder"),
+        ("candidates", ["sampling.deployments=[{name: a, model: /m}]"], "prompts.train is not set"),
+        ("tokenized", [], "preferences.train is not set"),
+        ("nothing", [], "this recipe has no stage nothing; it has dialogues, "),
+    ],
+)
+def test_no_default_stands_for_data_or_a_model(target: str, overrides: list[str], says: str) -> None:
+    recipe = recipe_file.load([], ["model.path=/m", "sft.epochs=1", *overrides])
+    with pytest.raises(UserError, match=f"^{re.escape(says)}"):
+        zephyr.select(recipe, [target])
+
+
+def test_a_run_has_a_place_of_its_own() -> None:
+    with pytest.raises(UserError, match=r"^run\.root is not set; "):
+        zephyr.open_run(recipe_file.load([], ["model.path=/m"]))
+
+
+def test_a_function_is_written_with_its_options() -> None:
+    recipe = recipe_file.load([], ["model.path=/m", "preferences.train={function: 'a.b:c', options: {count: 3}}"])
+    assert recipe_file.load([], ["model.path=/m", f"preferences={recipe.preferences.model_dump_json()}"]) == recipe
+    with pytest.raises(UserError, match=r"a\.b\.c"):
+        recipe_file.load([], ["model.path=/m", "preferences.train={function: a.b.c}"])

@@ -15,12 +15,17 @@ from zephyr_ray.shared_files import check_visible, look
 
 def test_the_local_paths_of_the_stages_that_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    for name in ("model", "base", "judge", "tiny"):
+    for name in ("model", "base", "judge"):
         (tmp_path / name).mkdir()
     for name in ("rows.jsonl", "held_out.jsonl", "mt_bench.txt", "chat.jinja"):
         (tmp_path / name).write_text("{{ messages }}")
     judge = "{name: judge, model: judge, accelerator: cpu}"
-    overrides = ["model.path=model", "sft.base=owner/name", "chat.template=chat.jinja", "dialogues.train=tiny"]
+    overrides = [
+        "model.path=model",
+        "sft.base=owner/name",
+        "chat.template=chat.jinja",
+        "dialogues.train={function: 'x:y'}",
+    ]
     overrides += ["preferences.train=[rows.jsonl, s3://bucket/more.jsonl]", "preferences.decontaminate=[mt_bench.txt]"]
     overrides += ["preferences.held_out=held_out.jsonl", "sampling.deployments=[{name: sft, model: sft}]"]
     recipe = recipe_file.load([], [*overrides, f"judging.deployments=[{judge}]"])

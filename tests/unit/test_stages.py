@@ -4,16 +4,25 @@ from dataclasses import replace
 
 import pytest
 
+from tests import embedded_world
 from tests.making import stage_of
 from zephyr_ray import recipe_file, zephyr
 from zephyr_ray.errors import UserError
 from zephyr_ray.models import external_fingerprint
 from zephyr_ray.pipeline.stage import identities, up_to
 
+SOURCES = (
+    f"sft.base={embedded_world.base()}",
+    f"dialogues.train={embedded_world.rows('dialogues', 24_000)}",
+    f"prompts.train={embedded_world.rows('prompts', 1_600)}",
+    f"preferences.train={embedded_world.rows('preferences', 1_600)}",
+)
+HELD_OUT_PAIRS = f"preferences.held_out={embedded_world.rows('held_out_preferences', 300)}"
+EVALUATION = f"evaluations={embedded_world.held_out(samples=1)}"
 FEEDBACK = (
     "preferences.train=judgments",
     "sampling.deployments=[{name: sft, model: sft}]",
-    "judging.function=zephyr_ray.tiny.world:judge",
+    "judging.function=zephyr_ray.embedded.world:judge",
 )
 SCORED = {"held_out_tokenized", "held_out_reference", "held_out_policy", "evaluation/preferences"}
 HELD_OUT = {"held_out_pairs", *SCORED}
@@ -23,12 +32,12 @@ AFTER_JUDGMENTS = {"preferences", "tokenized", "reference_logps", "dpo"}
 
 
 def plan(*overrides: str, targets: tuple[str, ...] = ("dpo",)) -> dict[str, str]:
-    recipe = recipe_file.load([], ["sft.base=tiny", *FEEDBACK, *overrides])
+    recipe = recipe_file.load([], [*SOURCES, *FEEDBACK, *overrides])
     return {stage.name: known.fingerprint for stage, known in identities(zephyr.select(recipe, targets)).items()}
 
 
 def test_each_stage_comes_after_what_it_reads() -> None:
-    recipe = recipe_file.load([], ["sft.base=tiny", "held_out.samples=1", "preferences.held_out=tiny", *FEEDBACK])
+    recipe = recipe_file.load([], [*SOURCES, HELD_OUT_PAIRS, EVALUATION, *FEEDBACK])
     seen: set[str] = set()
     for stage in zephyr.select(recipe, ("evaluation/preferences", "dpo", "held_out")):
         assert {each.name for each in stage.inputs.values()} <= seen
@@ -38,7 +47,7 @@ def test_each_stage_comes_after_what_it_reads() -> None:
 
 def test_a_stage_stands_in_a_pipeline_twice() -> None:
     """A second round: answers of what the first one trained, and a policy that is trained on their pairs."""
-    recipe = recipe_file.load([], ["sft.base=tiny", *FEEDBACK])
+    recipe = recipe_file.load([], [*SOURCES, *FEEDBACK])
     first = {stage.name: stage for stage in zephyr.stages(recipe)}
     again = replace(first["candidates"], round=2, inputs={"prompts": first["prompts"], "sft": first["dpo"]})
     judged = replace(first["judgments"], round=2, inputs={"candidates": again})
@@ -54,7 +63,7 @@ def test_a_stage_stands_in_a_pipeline_twice() -> None:
 
 
 def test_a_given_model_needs_no_sft(tmp_path) -> None:
-    recipe = recipe_file.load([], ["sft.base=tiny", "model.path=somewhere"])
+    recipe = recipe_file.load([], [*SOURCES, "model.path=somewhere"])
     assert [stage.name for stage in zephyr.select(recipe, ("dpo",))] == [
         "preferences",
         "tokenized",
@@ -79,7 +88,7 @@ def test_a_given_model_needs_no_sft(tmp_path) -> None:
         ("sampling.deployments=[{name: sft, model: sft, max_in_flight: 4, engine: {max_num_seqs: 4}}]", set()),
         ("sampling.principles=true", {"candidates", "judgments", *AFTER_JUDGMENTS}),
         ("sampling.max_failed=0.5", set()),
-        ("judging.function=zephyr_ray.tiny.world:passes", {"judgments", *AFTER_JUDGMENTS}),
+        ("judging.function=zephyr_ray.embedded.world:passes", {"judgments", *AFTER_JUDGMENTS}),
         ("judging.position_check=0.5", {"judgments", *AFTER_JUDGMENTS}),
         ("preferences.margin=1", AFTER_JUDGMENTS),
     ],
@@ -103,7 +112,11 @@ POLICY = {"dpo", "held_out_policy", "evaluation/preferences"}
         ("tokenized.max_length=600", {"tokenized", "reference_logps", "dpo", *SCORED}),
         ("chat.template=model", {"tokenized_dialogues", "sft", "tokenized", "reference_logps", "dpo", *SCORED}),
         ("sft.learning_rate=1e-3", {"sft", "tokenized", "reference_logps", "dpo", *SCORED}),
-        ("tiny.preference_prompts=7", {*ALL, *HELD_OUT} - {"prompts", "candidates", "judgments"}),
+        (f"preferences.train={embedded_world.rows('preferences', 7)}", {*AFTER_JUDGMENTS, *HELD_OUT}),
+        (
+            "sft.base.options.layers=1",
+            {*ALL, *HELD_OUT} - {"dialogues", "prompts", "candidates", "judgments", "preferences", "held_out_pairs"},
+        ),
         ("preferences.rejected=lowest", {"preferences", "tokenized", "reference_logps", "dpo", *HELD_OUT}),
         ("preferences.held_out=FILE", HELD_OUT),
         ("preferences.held_out_split=other", HELD_OUT),
@@ -111,21 +124,21 @@ POLICY = {"dpo", "held_out_policy", "evaluation/preferences"}
 )
 def test_what_a_change_makes_stale_of_held_out_pairs(override: str, stale: set[str], tmp_path) -> None:
     (tmp_path / "pairs.jsonl").write_text("{}")
-    targets, given = ("evaluation/preferences", "dpo"), ("preferences.train=tiny", "preferences.held_out=tiny")
+    targets, given = ("evaluation/preferences", "dpo"), (*SOURCES, HELD_OUT_PAIRS)
     before = plan(*given, targets=targets)
     after = plan(*given, override.replace("FILE", str(tmp_path / "pairs.jsonl")), targets=targets)
     assert {name for name in before if before[name] != after[name]} == stale
 
 
 def test_held_out_pairs_change_nothing_of_training() -> None:
-    without, with_them = plan(), plan("preferences.held_out=tiny", targets=("evaluation/preferences", "dpo"))
+    without, with_them = plan(), plan(HELD_OUT_PAIRS, targets=("evaluation/preferences", "dpo"))
     assert with_them.keys() - without.keys() == HELD_OUT
     assert {name: with_them[name] for name in without} == without
 
 
 def test_the_fingerprint_of_preferences_is_what_it_was() -> None:
     """Before there was a field for held-out pairs: a run of then is not stale."""
-    recipe = recipe_file.load([], ["sft.base=tiny", "preferences.train=tiny"])
+    recipe = recipe_file.load([], [*SOURCES])
     fields = ("train", "split", "score", "rejected", "margin", "disagreement")
     fields += ("decontaminate", "decontaminate_words", "max_dropped")
     assert set(stage_of(recipe, "preferences").config["preferences"]) == set(fields)
@@ -141,7 +154,7 @@ def test_held_out_pairs_that_are_not_there_are_one_error() -> None:
 
 
 def test_held_out_pairs_are_read_before_anything_is_trained() -> None:
-    recipe = recipe_file.load([], ["sft.base=tiny", "model.path=somewhere", "preferences.held_out=tiny"])
+    recipe = recipe_file.load([], [*SOURCES, "model.path=somewhere", HELD_OUT_PAIRS])
     order = [stage.name for stage in zephyr.select(recipe, ("evaluation/preferences", "dpo"))]
     assert order.index("held_out_tokenized") < order.index("dpo") < order.index("held_out_policy")
 

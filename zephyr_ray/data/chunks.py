@@ -16,6 +16,7 @@ import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 
 from zephyr_ray.errors import UserError
+from zephyr_ray.pipeline import plugin
 from zephyr_ray.shared_files import not_here
 from zephyr_ray.storage import open_filesystem
 
@@ -45,10 +46,12 @@ def read_piece(batch: pa.Table) -> Iterator[pa.Table]:
         yield pa.table([[name], [first], [lines]], schema=CHUNK)
 
 
-def chunks_of(name: str, lines: Iterable[bytes]) -> Iterator[pa.Table]:
-    """JSON lines that did not come from a file, as `CHUNK` tables."""
-    for first, joined in _join(lines, 1):
-        yield pa.table([[name], [first], [joined]], schema=CHUNK)
+def call_function(batch: pa.Table) -> Iterator[pa.Table]:
+    """The rows that a function of the user's yields, as `CHUNK` tables."""
+    (call,) = batch.to_pylist()
+    rows = plugin.load("source", call["function"])(seed=call["seed"], **json.loads(call["options"]))
+    for first, lines in _join(_dump_all(rows), 1):
+        yield pa.table([[call["function"]], [first], [lines]], schema=CHUNK)
 
 
 def split_lines(chunks: pa.Table) -> pa.Table:

@@ -14,21 +14,20 @@ from zephyr_ray.data import doctor, sources
 from zephyr_ray.data.decontaminate import benchmark_fingerprints
 from zephyr_ray.data.in_training import prompt_ids
 from zephyr_ray.data.left_out import kept_files
-from zephyr_ray.data.preferences import read_tiny, settings, write_pairs
+from zephyr_ray.data.preferences import settings, write_pairs
 from zephyr_ray.data.sink import Progress, Report
 from zephyr_ray.errors import UserError
 from zephyr_ray.pipeline.stage import Manifest, Stage, StageContext
-from zephyr_ray.recipe import Preferences, Tiny
-from zephyr_ray.section import semantic
+from zephyr_ray.recipe import Preferences
 
 
-def stage(section: Preferences, seed: int, tiny: Tiny, preferences: Stage) -> Stage:
+def stage(section: Preferences, seed: int, preferences: Stage) -> Stage:
     """The stage `held_out_pairs`; `preferences` are those that are trained on."""
     assert section.held_out is not None
 
     def make(context: StageContext) -> Manifest:
         report = make_held_out_pairs(
-            section, seed, tiny, context.input("preferences"), context.artifact, progress=context.progress
+            section, seed, context.input("preferences"), context.artifact, progress=context.progress
         )
         made = doctor.examined(report, section.max_dropped, context.artifact)
         check_prompts(context.artifact, report.files)
@@ -37,12 +36,11 @@ def stage(section: Preferences, seed: int, tiny: Tiny, preferences: Stage) -> St
     return Stage(
         "held_out_pairs",
         "rows",
-        settings(section, ("train", "split"))
-        | {"tiny": semantic(tiny) if section.held_out == "tiny" else None, "seed": seed},
+        settings(section, ("train", "split")) | {"seed": seed},
         make,
         inputs={"preferences": preferences},
         outside=lambda: (
-            sources.fingerprints("held_out", section.held_out or ()) | benchmark_fingerprints(section.decontaminate)
+            sources.fingerprints("held_out", section.held_out) | benchmark_fingerprints(section.decontaminate)
         ),
         local_files=sources.local_files("preferences.held_out", section.held_out),
     )
@@ -51,7 +49,6 @@ def stage(section: Preferences, seed: int, tiny: Tiny, preferences: Stage) -> St
 def make_held_out_pairs(
     section: Preferences,
     seed: int,
-    tiny: Tiny,
     preferences: Artifact,
     artifact: Artifact,
     *,
@@ -62,7 +59,6 @@ def make_held_out_pairs(
     Args:
         section: What is read, and how pairs come of it.
         seed: Of the pairs that are drawn.
-        tiny: Sizes of the embedded world.
         preferences: What is trained on.
         artifact: What is written.
         progress: Told of rows as they are done.
@@ -71,10 +67,7 @@ def make_held_out_pairs(
         UserError: The data, or a file of benchmark prompts, is missing or cannot be read.
     """
     assert section.held_out is not None
-    if section.held_out == "tiny":
-        raw = read_tiny("held_out", tiny.held_out_prompts, seed)
-    else:
-        raw = sources.read_rows(section.held_out, section.held_out_split)
+    raw = sources.read_rows(section.held_out, section.held_out_split, seed)
     asked = section.model_copy(update={"train": section.held_out, "split": section.held_out_split})
     return write_pairs(raw, asked, seed, artifact, trained_on=preferences, progress=progress)
 

@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import json
 import pickle
 import posixpath
-from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any, Literal
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
@@ -21,7 +20,6 @@ import pyarrow.parquet as pq
 from zephyr_ray.artifacts import Artifact
 from zephyr_ray.data import doctor, layouts, measures, preferences_report, sink, sources
 from zephyr_ray.data.binarize import Rule
-from zephyr_ray.data.chunks import chunks_of, split_lines
 from zephyr_ray.data.decontaminate import Benchmarks, benchmark_fingerprints, read_benchmarks
 from zephyr_ray.data.in_training import drop_in_training
 from zephyr_ray.data.judgments import agreement_numbers
@@ -33,7 +31,7 @@ from zephyr_ray.data.rows import decode, dropped_row, mixed_schema
 from zephyr_ray.data.sink import Progress, Report
 from zephyr_ray.errors import UserError
 from zephyr_ray.pipeline.stage import Manifest, Stage, StageContext
-from zephyr_ray.recipe import Preferences, Tiny
+from zephyr_ray.recipe import Preferences
 from zephyr_ray.schemas import PREFERENCES
 from zephyr_ray.section import semantic
 
@@ -59,31 +57,30 @@ class Counts:
         self.pairs.add(other.pairs)
 
 
-def stage(section: Preferences, seed: int, tiny: Tiny, judgments: Stage | None) -> Stage:
+def stage(section: Preferences, seed: int, judgments: Stage | None) -> Stage:
     """The stage `preferences`.
 
     Args:
         section: What is read, and how pairs come of it. Held-out pairs are no part of it.
         seed: The run's.
-        tiny: Sizes of the embedded world.
         judgments: What is read where `section.train` is `judgments`; None: the recipe makes none.
     """
-    inputs = {"judgments": judgments} if judgments and section.train == "judgments" else {}
+    inputs = {"judgments": judgments} if judgments and section.train == sources.OF_THE_RUN else {}
 
     def make(context: StageContext) -> Manifest:
         judged = context.input("judgments") if inputs else None
-        report = make_preferences(section, seed, tiny, context.artifact, judged, progress=context.progress)
+        report = make_preferences(section, seed, context.artifact, judged, progress=context.progress)
         return doctor.examined(report, section.max_dropped, context.artifact)
 
     def check() -> None:
-        if section.train == "judgments" and not inputs:
+        sources.check_named("preferences.train", section.train)
+        if section.train == sources.OF_THE_RUN and not inputs:
             raise _no_judgments()
 
     return Stage(
         "preferences",
         "rows",
-        settings(section, ("held_out", "held_out_split"))
-        | {"tiny": semantic(tiny) if section.train == "tiny" else None, "seed": seed},
+        settings(section, ("held_out", "held_out_split")) | {"seed": seed},
         make,
         inputs=inputs,
         outside=lambda: (
@@ -102,7 +99,6 @@ def settings(section: Preferences, without: tuple[str, ...]) -> dict[str, Any]:
 def make_preferences(
     section: Preferences,
     seed: int,
-    tiny: Tiny,
     artifact: Artifact,
     judgments: Artifact | None = None,
     *,
@@ -113,7 +109,6 @@ def make_preferences(
     Args:
         section: What is read, and how pairs come of it.
         seed: Of the pairs that are drawn.
-        tiny: Sizes of the embedded world.
         artifact: What is written.
         judgments: What is read where `section.train` is `judgments`.
         progress: Told of rows as they are done.
@@ -122,7 +117,7 @@ def make_preferences(
         UserError: The data, or a file of benchmark prompts, is missing or cannot be read.
     """
     agreement = agreement_numbers((judgments.manifest() or {}).get("agreement", {})) if judgments else None
-    raw = _read(section, seed, tiny, judgments)
+    raw = _read(section, seed, judgments)
     return write_pairs(raw, section, seed, artifact, agreement=agreement, progress=progress)
 
 
@@ -194,15 +189,14 @@ def _row(source: str, pair: dict[str, Any] | Dropped) -> dict[str, Any]:
     return dropped_row(source, pair) if isinstance(pair, Dropped) else {"source": source, **pair}
 
 
-def _read(section: Preferences, seed: int, tiny: Tiny, judgments: Artifact | None) -> ray.data.Dataset:
-    if section.train == "tiny":
-        return read_tiny("preferences", tiny.preference_prompts, seed)
-    if section.train != "judgments":
-        return sources.read_rows(section.train, section.split)
+def _read(section: Preferences, seed: int, judgments: Artifact | None) -> ray.data.Dataset:
+    assert section.train is not None
+    if section.train != sources.OF_THE_RUN:
+        return sources.read_rows(section.train, section.split, seed)
     if judgments is None:
         raise _no_judgments()
     # Through the same reader as files, so that the same rows come of an artifact and of a copy of its files.
-    return sources.read_rows([f"{judgments.run.root}/{name}" for name in _names(judgments)])
+    return sources.read_rows(tuple(f"{judgments.run.root}/{name}" for name in _names(judgments)))
 
 
 def _no_judgments() -> UserError:
@@ -213,19 +207,6 @@ def _no_judgments() -> UserError:
 
 def _names(artifact: Artifact) -> list[str]:
     return [posixpath.relpath(path, artifact.run.path) for path in artifact.files()]
-
-
-def read_tiny(split: Literal["preferences", "held_out"], count: int, seed: int) -> ray.data.Dataset:
-    """Scored answers to so many prompts of the embedded world, as raw rows (`sources.RAW_ROW`)."""
-    item = {"count": count, "seed": seed, "split": split}
-    return sources.stream([item], _tiny_chunks).map_batches(split_lines, batch_format="pyarrow", batch_size=None)
-
-
-def _tiny_chunks(batch: pa.Table) -> Iterator[pa.Table]:
-    from zephyr_ray.tiny import world
-
-    (item,) = batch.to_pylist()
-    yield from chunks_of("tiny", (json.dumps(row).encode() for row in world.completions(**item)))
 
 
 def _measure(kept: pa.Table) -> dict[str, np.ndarray]:

@@ -21,6 +21,7 @@ from zephyr_ray.data import preferences_figure
 from zephyr_ray.data.histogram import Histogram
 from zephyr_ray.data.preference_counts import SCORE, AnswerCounts, PairCounts
 from zephyr_ray.data.sink import Report
+from zephyr_ray.data.sources import names_of
 from zephyr_ray.recipe import Preferences
 
 HTML, PNG = "report.html", "report.png"
@@ -126,13 +127,13 @@ def picture(
     agreement: Mapping[str, Any] | None = None,
 ) -> Picture:
     """The numbers of the report."""
-    names = [section.train] if isinstance(section.train, str) else section.train
+    assert section.train is not None
     duels = find_duels(answers)
     lengths = length_bars(pairs.chosen_characters, pairs.rejected_characters)
     scores = score_bars([pairs.chosen_scores, pairs.rejected_scores])
     return Picture(
         title="Preference pairs",
-        subtitle=f"from {', '.join(names)}: {_rule(section, answers)}",
+        subtitle=f"from {', '.join(names_of(section.train))}: {_rule(section, answers)}",
         rows_in=report.rows_in,
         added=report.added,
         pairs=report.rows_out,

@@ -7,6 +7,7 @@ megabyte at a time, and other tasks split and decode them in parallel: nothing e
 from __future__ import annotations
 
 import functools
+import json
 import os
 import posixpath
 import re
@@ -22,13 +23,15 @@ from zephyr_ray import shared_files
 from zephyr_ray.artifacts import Artifact, content_id, fingerprint_files
 from zephyr_ray.data import chunks
 from zephyr_ray.errors import UserError
+from zephyr_ray.pipeline import plugin
+from zephyr_ray.section import Function, Source
 from zephyr_ray.storage import check_there, is_uri, refusal
 
 if TYPE_CHECKING:
     import ray.data
 
-OF_THE_RUN = ("tiny", "judgments")
-"""Specs that are not read from outside: the embedded world's rows, and the run's own judgments."""
+OF_THE_RUN = "judgments"
+"""What is not read from outside: the run's own judgments."""
 RAW_ROW = pa.schema([("source", pa.string()), ("line", pa.large_binary())])
 """A row as it was read: `file:number` (line, array element or row, from 1), and its JSON."""
 
@@ -58,18 +61,24 @@ class Piece(TypedDict):
     revision: str
 
 
-def read_rows(spec: str | Sequence[str], split: str = "train") -> ray.data.Dataset:
+def read_rows(spec: Source, split: str = "train", seed: int = 0) -> ray.data.Dataset:
     """A stream of raw rows (`RAW_ROW`) of everything that a spec names.
 
     Args:
-        spec: Files (.jsonl, .json, .gz of both, .parquet), folders of these, URIs, or Hugging Face dataset ids
-            (`org/name`, `org/name@revision`).
-        split: Split of a Hugging Face dataset; files have none.
+        spec: Files (.jsonl, .json, .gz of both, .parquet), folders of these, URIs, Hugging Face dataset ids
+            (`org/name`, `org/name@revision`), or a function.
+        split: Split of a Hugging Face dataset; others have none.
+        seed: What a function is called with.
 
     Raises:
         UserError: Something is missing, unreadable, empty or of an unknown kind. Raised here, before any Ray work.
     """
-    pieces = [piece for name in _names(spec) for piece in _pieces(name, split)]
+    if isinstance(spec, Function):
+        plugin.load("source", spec.function)  # a wrong name fails here, before any work
+        call = {"function": spec.function, "options": json.dumps(spec.options), "seed": seed}
+        rows = stream([call], chunks.call_function)
+        return rows.map_batches(chunks.split_lines, batch_format="pyarrow", batch_size=None)
+    pieces = [piece for name in names_of(spec) for piece in _pieces(name, split)]
     return stream(pieces, chunks.read_piece).map_batches(chunks.split_lines, batch_format="pyarrow", batch_size=None)
 
 
@@ -117,31 +126,48 @@ def stream(items: Sequence[Mapping[str, Any]], read: Any) -> ray.data.Dataset:
     return dataset.map_batches(read, batch_size=1, batch_format="pyarrow", num_cpus=_READER_CPUS)
 
 
-def describe_source(spec: str | Sequence[str]) -> str:
+def describe_source(spec: Source) -> str:
     """A fingerprint of what a spec names: of the content of local files, of size and time of remote ones, of the commit
     of a hub dataset.
 
     Raises:
         UserError: Something is missing or cannot be read.
     """
-    return content_id([_describe(name) for name in _names(spec)])
+    if isinstance(spec, Function):
+        return plugin.fingerprint("source", spec.function)
+    return content_id([_describe(name) for name in names_of(spec)])
 
 
-def fingerprints(name: str, spec: str | Sequence[str]) -> dict[str, str]:
+def fingerprints(name: str, spec: Source | None) -> dict[str, str]:
     """What a stage reads from outside of the run, by this name: nothing where the rows are the run's own.
 
     Raises:
         UserError: As `describe_source`.
     """
-    return {} if spec in OF_THE_RUN else {name: describe_source(spec)}
+    return {} if spec is None or spec == OF_THE_RUN else {name: describe_source(spec)}
 
 
-def local_files(field: str, spec: str | Sequence[str]) -> tuple[tuple[str, str], ...]:
+def local_files(field: str, spec: Source | None) -> tuple[tuple[str, str], ...]:
     """(field, path) of the local files of a spec, which workers open."""
-    return () if spec in OF_THE_RUN else shared_files.local_files(field, _names(spec))
+    if spec is None or spec == OF_THE_RUN or isinstance(spec, Function):
+        return ()
+    return shared_files.local_files(field, names_of(spec))
 
 
-def _names(spec: str | Sequence[str]) -> list[str]:
+def check_named(field: str, spec: Source | None) -> None:
+    """Refuses a stage whose recipe does not say what it reads.
+
+    Raises:
+        UserError: Naming the field.
+    """
+    if spec is None:
+        raise UserError(f"{field} is not set; name files, folders, a dataset id or a function (docs/data.md)")
+
+
+def names_of(spec: Source) -> list[str]:
+    """Everything that a spec names, for a person and for the readers."""
+    if isinstance(spec, Function):
+        return [spec.function]
     names = [spec] if isinstance(spec, str) else list(spec)
     if not names or not all(names):
         raise UserError("no data: name a file, a folder or a Hugging Face dataset id")

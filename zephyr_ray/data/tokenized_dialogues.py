@@ -55,6 +55,7 @@ def stage(dialogues: Stage, base: ModelInput, chat: Chat, max_length: int | None
         inputs={"dialogues": dialogues, **base.inputs},
         outside=base.outside,
         local_files=chat_template.local_files(chat) + base.local_files,
+        check=base.check_named,
     )
 
 

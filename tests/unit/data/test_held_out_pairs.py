@@ -115,11 +115,12 @@ def test_rows_that_are_no_pairs_are_refused(tmp_path: Path) -> None:
 
 
 def test_the_embedded_worlds_held_out_prompts_are_its_own(tmp_path: Path) -> None:
-    from zephyr_ray.tiny import world
+    from zephyr_ray.embedded import world
 
     run = run_that_trains_on(tmp_path / "run", *([user(text)] for text in world.prompts("preferences", 3, 0)))
+    rows = "zephyr_ray.embedded.sources:held_out_preferences"
     recipe = Recipe.model_validate(
-        {"sft": {}, "tiny": {"held_out_prompts": 12}, "preferences": {"train": "tiny", "held_out": "tiny"}}
+        {"sft": {}, "preferences": {"train": "judgments", "held_out": {"function": rows, "options": {"count": 12}}}}
     )
     artifact = run.artifact("held_out_pairs")
     report = make_held_out_pairs(*preferences_of(recipe), run.artifact("preferences"), artifact)

@@ -51,7 +51,7 @@ class Page(HTMLParser):
 
 
 def page(report: Report, answers: AnswerCounts, kept: PairCounts, agreement: Any = None, **section: Any) -> Page:
-    return Page(render(picture(Preferences(**section), report, answers, kept, agreement)))
+    return Page(render(picture(Preferences(**{"train": "pairs.jsonl"} | section), report, answers, kept, agreement)))
 
 
 def judged() -> tuple[Report, AnswerCounts, PairCounts]:
@@ -85,7 +85,7 @@ def test_texts_of_the_data_are_text_and_nothing_is_loaded() -> None:
     names = {name for name, _ in made.attributes}
     assert not names & {"src", "href", "onload", "onerror", "onclick", "action", "data", "srcset"}
     assert not {"link", "img", "iframe", "object", "embed", "form"} & set(made.tags)
-    html = render(picture(Preferences(), *judged()))
+    html = render(picture(Preferences(train="pairs.jsonl"), *judged()))
     assert "url(" not in html
     assert "@import" not in html
     assert "http" not in html.replace("http-equiv", "")
@@ -110,7 +110,7 @@ def test_nothing_kept_is_a_page_too(tmp_path: Path) -> None:
     artifact = Run(str(tmp_path)).artifact("preferences")
     Path(artifact.path).mkdir()
     report = Report(rows_in=3, dropped={"tie": 3})
-    assert write_report(artifact, Preferences(), report, AnswerCounts(rows=3), PairCounts()) == [
+    assert write_report(artifact, Preferences(train="pairs.jsonl"), report, AnswerCounts(rows=3), PairCounts()) == [
         "report.html",
         "report.png",
     ]
@@ -121,7 +121,14 @@ def test_both_files_are_written(tmp_path: Path) -> None:
     artifact = Run(str(tmp_path)).artifact("preferences")
     Path(artifact.path).mkdir()
     report, answers, kept = judged()
-    write_report(artifact, Preferences(rejected="every_pair", margin=1.0), report, answers, kept, {"kappa": 0.5})
+    write_report(
+        artifact,
+        Preferences(train="pairs.jsonl", rejected="every_pair", margin=1.0),
+        report,
+        answers,
+        kept,
+        {"kappa": 0.5},
+    )
     png = (tmp_path / "preferences" / "report.png").read_bytes()
     assert png.startswith(b"\x89PNG\r\n\x1a\n")
     assert int.from_bytes(png[16:20], "big") == 1540  # pixels wide

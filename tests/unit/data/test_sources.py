@@ -24,7 +24,7 @@ LINES = b"".join(json.dumps(row).encode() + b"\n" for row in ROWS)
 
 def read(spec: str | list[str]) -> list[tuple[str, bytes]]:
     """What the reader tasks do, without Ray."""
-    return read_pieces([piece for name in sources._names(spec) for piece in sources._pieces(name, "train")])
+    return read_pieces([piece for name in sources.names_of(spec) for piece in sources._pieces(name, "train")])
 
 
 def read_pieces(pieces: Any) -> list[tuple[str, bytes]]:

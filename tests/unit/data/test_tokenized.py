@@ -34,7 +34,8 @@ from zephyr_ray.data.tokenized_dialogues import make_tokenized_dialogues
 from zephyr_ray.data.tokenizer import TokenizerSource
 from zephyr_ray.errors import UserError
 from zephyr_ray.models import ModelSource
-from zephyr_ray.recipe import SFT, Chat, Dialogues, Preferences, Recipe, RunSection, Tiny, Tokenized
+from zephyr_ray.recipe import SFT, Chat, Dialogues, Preferences, Recipe, RunSection, Tokenized
+from zephyr_ray.section import Function
 
 EOS = 2
 
@@ -219,21 +220,25 @@ def test_from_files_to_tokens_whatever_the_partitioning(byte_tokenizer: str, tmp
     assert outcomes[0] == outcomes[1]
 
 
+def rows_of(name: str, count: int) -> Function:
+    return Function(function=f"zephyr_ray.embedded.sources:{name}", options={"count": count})
+
+
 @pytest.mark.usefixtures("ray_cluster")
 def test_the_embedded_world(byte_tokenizer: str, tmp_path: Path) -> None:
     run = Run(str(tmp_path))
     recipe = Recipe(
         run=RunSection(seed=3),
         sft=SFT(max_length=64),
-        tiny=Tiny(dialogues=200, preference_prompts=60),
-        dialogues=Dialogues(train="tiny"),
+        dialogues=Dialogues(train=rows_of("dialogues", 200)),
+        preferences=Preferences(train=rows_of("preferences", 60)),
     )
     report = make_pairs(recipe, run.artifact("preferences"))
     assert report.rows_in == 60 == report.rows_out + sum(report.dropped.values())
     assert set(report.dropped) <= {"tie", "identical_pair"}
     assert make_pairs(recipe, run.artifact("again")).stats == report.stats
 
-    report = make_dialogues(recipe.dialogues, recipe.run.seed, recipe.tiny, run.artifact("dialogues"))
+    report = make_dialogues(recipe.dialogues, recipe.run.seed, run.artifact("dialogues"))
     assert (report.rows_in, report.rows_out) == (200, 200)
     finish(run.artifact("dialogues"), report.files)
     source = TokenizerSource(ModelSource(byte_tokenizer), recipe.chat)

@@ -149,7 +149,7 @@ def test_one_prompt_is_too_few_and_known_before_training(tmp_path: Path) -> None
 
 def test_whole_weights_and_plain_sums() -> None:
     recipe = recipe_file.load(
-        [], ["sft.base=tiny", "model.lora={r: 4, load_in_4bit: true}", "dpo.training.trl={ld_alpha: 0.5, optim: sgd}"]
+        [], ["sft.base=/raw", "model.lora={r: 4, load_in_4bit: true}", "dpo.training.trl={ld_alpha: 0.5, optim: sgd}"]
     )
     scored = as_exported(recipe)
     assert (scored.model.lora.r, scored.model.lora.load_in_4bit) == (4, False)

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from tests.unit.judging.examples import row
+from zephyr_ray.embedded import world
 from zephyr_ray.errors import UserError
 from zephyr_ray.judging.program import judge_by_program, load_judge, program_fingerprint
-from zephyr_ray.tiny import world
 
 
 def length(messages: list[dict[str, str]], answer: str) -> float | None:
@@ -66,7 +66,7 @@ def test_what_a_function_raises_goes_through() -> None:
 
 
 def test_the_embedded_worlds_judge_is_its_own_rating() -> None:
-    judge = load_judge("zephyr_ray.tiny.world:judge")
+    judge = load_judge("zephyr_ray.embedded.world:judge")
     for instruction in world.prompts("preferences", 20, 3):
         for flaw in (None, "chatter", "refusal"):
             answer = world.respond(instruction, flaw, Random(1))

@@ -14,12 +14,11 @@ from transformers.trainer_utils import SaveStrategy
 
 from tests.unit.training.packed import VOCAB, make_model, make_pairs
 from tests.unit.training.packed_workers import forget_state
-from zephyr_ray import recipe as recipes
 from zephyr_ray import recipe_file
+from zephyr_ray.embedded.model import Sizes, train_tokenizer
 from zephyr_ray.errors import GuardError
 from zephyr_ray.models import ModelSource
 from zephyr_ray.recipe import Recipe
-from zephyr_ray.tiny.model import train_tokenizer
 from zephyr_ray.training.deepspeed_config import deepspeed_config
 from zephyr_ray.training.logps import reference_scorer
 from zephyr_ray.training.loop import _init_deepspeed_on_cpu, make_trainer
@@ -52,7 +51,7 @@ def make_folder(folder: Path, family: str, **shape: int) -> str:
     """A model in bfloat16 and its tokenizer, as a stage leaves them."""
     path = folder / family
     make_model(family, **shape).to(torch.bfloat16).save_pretrained(path)
-    train_tokenizer(recipes.Tiny(vocab_size=VOCAB), seed=0).save_pretrained(path)
+    train_tokenizer(Sizes(vocab_size=VOCAB), seed=0).save_pretrained(path)
     return str(path)
 
 

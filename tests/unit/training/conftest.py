@@ -10,7 +10,7 @@ import torch
 from tests.unit.training.packed import VOCAB
 from zephyr_ray import recipe as recipes
 from zephyr_ray.chat_template import load_tokenizer
-from zephyr_ray.tiny.model import train_tokenizer
+from zephyr_ray.embedded.model import Sizes, train_tokenizer
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -35,5 +35,5 @@ def one_thread() -> Iterator[None]:
 def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Any:
     """A tokenizer with `VOCAB` entries."""
     folder = tmp_path_factory.mktemp("tokenizer")
-    train_tokenizer(recipes.Tiny(vocab_size=VOCAB), seed=0).save_pretrained(folder)
+    train_tokenizer(Sizes(vocab_size=VOCAB), seed=0).save_pretrained(folder)
     return load_tokenizer(str(folder), recipes.Chat())

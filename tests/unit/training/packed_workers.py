@@ -21,7 +21,7 @@ from trl.trainer.utils import _find_free_port
 from tests.unit.training.packed import VOCAB, make_dialogues, make_model, make_pairs
 from zephyr_ray import recipe as recipes
 from zephyr_ray.chat_template import load_tokenizer
-from zephyr_ray.tiny.model import train_tokenizer
+from zephyr_ray.embedded.model import Sizes, train_tokenizer
 from zephyr_ray.training.deepspeed_config import deepspeed_config
 from zephyr_ray.training.loop import _init_deepspeed_on_cpu
 from zephyr_ray.training.packed_sft import PackedSFTTrainer
@@ -43,7 +43,7 @@ def train(rank: int, world_size: int, way: Way, folder: str) -> dict[str, Any]:
     """A run's logged losses and gradient norms, and which rows this rank trained on in each step."""
     kind, zero_stage = way
     with tempfile.TemporaryDirectory() as tokens:
-        train_tokenizer(recipes.Tiny(vocab_size=VOCAB), seed=0).save_pretrained(tokens)
+        train_tokenizer(Sizes(vocab_size=VOCAB), seed=0).save_pretrained(tokens)
         tokenizer = load_tokenizer(tokens, recipes.Chat())
     table = datasets.Dataset.from_list(PAIRS if kind == "dpo" else DIALOGUES)
     model = make_model("mistral")  # before the arguments: after them, ZeRO-3 would draw its weights in shards

@@ -22,9 +22,9 @@ def test_somebody_has_decided_on_every_option_of_the_installed_trl(stage: Stage,
 
 @pytest.mark.parametrize("stage", ["sft", "dpo"])
 def test_a_refusal_names_the_option_and_fields_that_there_are(stage: Stage) -> None:
-    recipe = recipe_file.load([], ["sft.base=tiny"])
+    recipe = recipe_file.load([], ["sft.base=/raw"])
     for name in REFUSED[stage]:
-        given = recipe_file.load([], ["sft.base=tiny", f"{stage}.training.trl.{name}=1"])
+        given = recipe_file.load([], ["sft.base=/raw", f"{stage}.training.trl.{name}=1"])
         with pytest.raises(UserError, match=rf"^{stage}\.training\.trl\.{name}: not passed through; ") as caught:
             check_trl_options(stage, getattr(given, stage).training.trl)
         words = str(caught.value).split("; ", 1)[1].replace(",", " ").replace(":", " ").split()
@@ -45,7 +45,7 @@ def test_a_refusal_names_the_option_and_fields_that_there_are(stage: Stage) -> N
     ],
 )
 def test_by_hand(option: str, says: str) -> None:
-    recipe = recipe_file.load([], ["sft.base=tiny", f"dpo.training.trl.{option}"])
+    recipe = recipe_file.load([], ["sft.base=/raw", f"dpo.training.trl.{option}"])
     with pytest.raises(UserError) as caught:
         check_trl_options("dpo", recipe.dpo.training.trl)
     assert says in str(caught.value)
@@ -55,5 +55,5 @@ def test_by_hand(option: str, says: str) -> None:
 
 
 def test_what_is_passed_through_passes() -> None:
-    recipe = recipe_file.load([], ["sft.base=tiny", "dpo.training.trl.ld_alpha=0.5", "sft.training.trl.loss_type=dft"])
+    recipe = recipe_file.load([], ["sft.base=/raw", "dpo.training.trl.ld_alpha=0.5", "sft.training.trl.loss_type=dft"])
     zephyr.select(recipe, ["sft", "dpo"])

@@ -8,11 +8,11 @@ import torch
 from transformers import AutoModelForCausalLM, GenerationConfig, MistralForCausalLM
 
 from zephyr_ray import chat_template
-from zephyr_ray.recipe import Chat, Tiny
-from zephyr_ray.tiny import model as tiny_model
-from zephyr_ray.tiny import world
+from zephyr_ray.embedded import model as tiny_model
+from zephyr_ray.embedded import world
+from zephyr_ray.recipe import Chat
 
-TINY = Tiny(dialogues=500, vocab_size=512, hidden_size=32, layers=2, heads=4)
+TINY = tiny_model.Sizes(dialogues=500, vocab_size=512, hidden_size=32, layers=2, heads=4)
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +54,7 @@ def test_any_text_survives_the_tokenizer(folder: Path, text: str) -> None:
 
 
 def test_a_word_is_one_token_and_the_same_one_wherever_it_stands(tmp_path: Path) -> None:
-    tokenizer = tiny_model.train_tokenizer(Tiny(dialogues=4000, vocab_size=640), 0)
+    tokenizer = tiny_model.train_tokenizer(tiny_model.Sizes(dialogues=4000, vocab_size=640), 0)
     fox = tokenizer.convert_tokens_to_ids("fox")
     for text in ("fox", "fox, ant", "ant, fox", "ant\nfox", "ant; fox", 'all but "fox"', "First: fox"):
         assert tokenizer(text, add_special_tokens=False)["input_ids"].count(fox) == 1

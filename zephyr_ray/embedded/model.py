@@ -1,15 +1,16 @@
-"""Reads the embedded world's text -> a raw model in a Hugging Face folder: tokenizer, chat template, random weights."""
+"""The embedded world's raw model in a Hugging Face folder: tokenizer, chat template, random weights."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from zephyr_ray import chat_template
-from zephyr_ray.recipe import Chat, Tiny
-from zephyr_ray.tiny import world
+from zephyr_ray.embedded import world
+from zephyr_ray.recipe import Chat
 
 if TYPE_CHECKING:
     from transformers import MistralForCausalLM, PreTrainedTokenizerFast
@@ -26,19 +27,41 @@ _PIECES = r"""[0-9]|[,:;.!?]+[ ]?|[ ]?\p{L}+|\n|[ ]?[^\p{L}0-9,:;.!?\n]+"""
 wherever in the list it stands, and wherever in the answer."""
 
 
-def make_base(folder: str | Path, tiny: Tiny, seed: int) -> None:
+@dataclass(frozen=True)
+class Sizes:
+    """Of the model, and of the text that its tokenizer is learnt from."""
+
+    vocab_size: int = 640
+    """Entries of the byte-level BPE tokenizer."""
+    hidden_size: int = 128
+    """Width of the Mistral-architecture model."""
+    layers: int = 3
+    heads: int = 8
+    """Attention heads, each 32 wide (half as many key-value heads)."""
+    dialogues: int = 24_000
+    """Demonstrations of the world; the tokenizer sees the first 4,000 of them."""
+    flawed: float = 0.4
+    """Share of them that has a flaw."""
+
+
+def base(folder: str, seed: int, **sizes: Any) -> None:
+    """What a recipe names as `sft.base.function: zephyr_ray.embedded.model:base`; options are fields of `Sizes`."""
+    make_base(folder, Sizes(**sizes), seed)
+
+
+def make_base(folder: str | Path, sizes: Sizes, seed: int) -> None:
     """Writes a randomly initialised Mistral-architecture model and a tokenizer trained on the world's dialogues.
 
     The folder loads in transformers and in vLLM. The same arguments give the same bytes.
     """
-    tokenizer = train_tokenizer(tiny, seed)
-    model = init_model(tiny, tokenizer, seed)
+    tokenizer = train_tokenizer(sizes, seed)
+    model = init_model(sizes, tokenizer, seed)
     os.makedirs(folder, exist_ok=True)
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
 
 
-def train_tokenizer(tiny: Tiny, seed: int) -> PreTrainedTokenizerFast:
+def train_tokenizer(sizes: Sizes, seed: int) -> PreTrainedTokenizerFast:
     """A byte-level BPE tokenizer: it can write any text, and each digit is a token of its own. No BOS is added."""
     from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast
@@ -52,12 +75,12 @@ def train_tokenizer(tiny: Tiny, seed: int) -> PreTrainedTokenizerFast:
     )
     raw.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
-        vocab_size=tiny.vocab_size,
+        vocab_size=sizes.vocab_size,
         special_tokens=list(SPECIAL_TOKENS),
         initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
         show_progress=False,
     )
-    raw.train_from_iterator(_texts(tiny, seed), trainer)
+    raw.train_from_iterator(_texts(sizes, seed), trainer)
     tokenizer = PreTrainedTokenizerFast(
         tokenizer_object=raw,
         unk_token="<unk>",
@@ -72,7 +95,7 @@ def train_tokenizer(tiny: Tiny, seed: int) -> PreTrainedTokenizerFast:
     return tokenizer
 
 
-def init_model(tiny: Tiny, tokenizer: PreTrainedTokenizerFast, seed: int) -> MistralForCausalLM:
+def init_model(sizes: Sizes, tokenizer: PreTrainedTokenizerFast, seed: int) -> MistralForCausalLM:
     """The model with random float32 weights; torch's global random state is left as it was."""
     import torch
     from transformers import GenerationConfig, MistralConfig, MistralForCausalLM
@@ -83,13 +106,13 @@ def init_model(tiny: Tiny, tokenizer: PreTrainedTokenizerFast, seed: int) -> Mis
         "pad_token_id": tokenizer.pad_token_id,
     }
     config = MistralConfig(
-        vocab_size=tiny.vocab_size,
-        hidden_size=tiny.hidden_size,
-        intermediate_size=_intermediate_size(tiny.hidden_size),
-        num_hidden_layers=tiny.layers,
-        num_attention_heads=tiny.heads,
+        vocab_size=sizes.vocab_size,
+        hidden_size=sizes.hidden_size,
+        intermediate_size=_intermediate_size(sizes.hidden_size),
+        num_hidden_layers=sizes.layers,
+        num_attention_heads=sizes.heads,
         head_dim=_HEAD_DIM,
-        num_key_value_heads=max(1, tiny.heads // 2),
+        num_key_value_heads=max(1, sizes.heads // 2),
         max_position_embeddings=_MAX_POSITIONS,
         sliding_window=None,
         tie_word_embeddings=True,
@@ -109,8 +132,8 @@ def _intermediate_size(hidden_size: int) -> int:
     return -(-hidden_size * 8 // 3 // 32) * 32
 
 
-def _texts(tiny: Tiny, seed: int) -> Iterator[str]:
-    count = min(tiny.dialogues, _TOKENIZER_DIALOGUES)
-    for row in world.dialogues(count, seed, tiny.flawed):
+def _texts(sizes: Sizes, seed: int) -> Iterator[str]:
+    count = min(sizes.dialogues, _TOKENIZER_DIALOGUES)
+    for row in world.dialogues(count, seed, sizes.flawed):
         for message in row["messages"]:
             yield message["content"]

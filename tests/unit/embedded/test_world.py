@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from zephyr_ray.tiny import families, world
+from zephyr_ray.embedded import families, world
 
 seeds = st.integers(min_value=0, max_value=2**32)
 instructions = seeds.map(lambda seed: families.draw(Random(seed)))

@@ -6,12 +6,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from zephyr_ray.evaluation import held_out
-from zephyr_ray.recipe import Tiny
-from zephyr_ray.tiny import model as tiny_model
-from zephyr_ray.tiny import world
+from zephyr_ray.embedded import held_out, world
+from zephyr_ray.embedded import model as tiny_model
 
-TINY = Tiny(dialogues=300, vocab_size=320, hidden_size=16, layers=2, heads=2)
+TINY = tiny_model.Sizes(dialogues=300, vocab_size=320, hidden_size=16, layers=2, heads=2)
 PROMPTS = list(world.prompts("held_out", 7, 0))
 
 

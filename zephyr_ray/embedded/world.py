@@ -13,8 +13,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from random import Random
 from typing import Any, Literal
 
-from zephyr_ray.tiny import families
-from zephyr_ray.tiny.families import Task
+from zephyr_ray.embedded import families
+from zephyr_ray.embedded.families import Task
 
 Split = Literal["dialogues", "preferences", "held_out"]
 Flaw = Literal["disclaimer", "refusal", "chatter", "case", "format", "wrong"]
@@ -88,7 +88,7 @@ def rate(instruction: str, answer: str) -> float:
 def judge(messages: Sequence[Mapping[str, str]], answer: str) -> float | None:
     """The score of an answer to a conversation of one instruction; None where it is not of this world.
 
-    What a recipe names as `judging.function: zephyr_ray.tiny.world:judge`.
+    What a recipe names as `judging.function: zephyr_ray.embedded.world:judge`.
     """
     said = [message for message in messages if message["role"] != "system"]
     if len(said) != 1 or said[0]["role"] != "user":

@@ -1,0 +1,48 @@
+"""An evaluation that is a function of the user's own."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from zephyr_ray.demands import Demand
+from zephyr_ray.models import stage_source
+from zephyr_ray.pipeline import plugin
+from zephyr_ray.pipeline.stage import Manifest, Stage, StageContext
+from zephyr_ray.preload import ROWS, TRAINING
+from zephyr_ray.recipe import Evaluation
+from zephyr_ray.section import semantic
+
+
+def stage(section: Evaluation, seed: int, models: Sequence[Stage]) -> Stage:
+    """The stage of that name.
+
+    The function is called as `function(checkpoints, artifact, seed=, workers=, progress=, **options)`: checkpoints are
+    `models.ModelSource` by the names of their stages. It writes into the artifact and returns its part of the manifest,
+    with `files` and, for a person, `lines`.
+    """
+    field = f"evaluations {section.name}"
+
+    def make(context: StageContext) -> Manifest:
+        checkpoints = {each.kind: stage_source(context.input(each.kind)) for each in models}
+        evaluate = plugin.load(field, section.function)
+        made: Manifest = evaluate(
+            checkpoints,
+            context.artifact,
+            seed=seed,
+            workers=section.workers,
+            progress=context.progress,
+            **section.options,
+        )
+        return made
+
+    return Stage(
+        section.name,
+        "answers",
+        {"evaluation": semantic(section), "seed": seed},
+        make,
+        inputs={each.kind: each for each in models},
+        outside=lambda: {"function": plugin.fingerprint(field, section.function)},
+        resources=(Demand(section.name, {"CPU": 1}, section.workers),),
+        preload=ROWS + TRAINING,
+        is_evaluation=True,
+    )
