@@ -1,3 +1,5 @@
+"""What can be read, how rows are numbered, and what is refused before any work."""
+
 from __future__ import annotations
 
 import gzip

@@ -1,3 +1,5 @@
+"""What a replica lets in: its routes, with a key, as many requests as it holds."""
+
 from __future__ import annotations
 
 import asyncio

@@ -1,3 +1,5 @@
+"""The gateway before a false relay: routes, keys, limits, errors, headers and the access log."""
+
 from __future__ import annotations
 
 import asyncio
