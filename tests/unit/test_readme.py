@@ -59,10 +59,13 @@ def test_every_job_is_named_and_every_one_that_is_named_is_there() -> None:
     assert named == {path.name for path in (REPO / "jobs").iterdir() if path.is_file()} - {"local_cluster.py"}
 
 
-def test_every_recipe_has_a_row() -> None:
-    linked = [re.search(r"\]\((\S+)\)", cells[0]) for cells in table("| recipe | what it is |")]
-    named = [match[1] for match in linked if match]
-    assert sorted(named) == sorted(str(path.relative_to(REPO)) for path in (REPO / "recipes").rglob("*.yaml"))
+@pytest.mark.parametrize(
+    ("page", "header"), [("README.md", "| recipe | what it is |"), ("recipes/README.md", "| recipe | hardware |")]
+)
+def test_every_recipe_has_a_row(page: str, header: str) -> None:
+    linked = [re.search(r"\]\((\S+)\)", cells[0]) for cells in table(header, page)]
+    named = [(REPO / page).parent / match[1] for match in linked if match]
+    assert sorted(named) == sorted((REPO / "recipes").rglob("*.yaml"))
 
 
 def targets() -> dict[str, str]:
