@@ -12,7 +12,7 @@ from zephyr_ray.recipe import Recipe
 from zephyr_ray.section import Section
 
 REPO = Path(__file__).parents[2]
-CODE = ("zephyr_ray", "jobs", "serve", "benchmarks", "tests")
+CODE = ("zephyr_ray", "jobs", "serve", "benchmarks", "docs", "tests")
 
 ROOT_MODULES = {
     "base": "errors schemas section storage address __init__",
@@ -38,6 +38,7 @@ IMPORTS = {
     "jobs": "base cluster pipeline serve",
     "serve": "artifacts base cluster inference",
     "benchmarks": "artifacts base data inference judging recipe tiny training",
+    "docs": "base recipe",
 }
 """What each group imports, at the top of a module or within a function. Tests import what they like."""
 
