@@ -34,8 +34,8 @@ def sample(asked: Any, seed: int = 0, **sampling: Any) -> list[dict[str, Any]]:
 
     section = Sampling.model_validate({"samples": SAMPLES, "max_tokens": 12, **sampling})
     recipe = Recipe(run=RunSection(seed=seed), model=ModelSection(path="none"), sampling=section)
-    made: Any = sample_candidates(recipe, asked).iter_batches(batch_format="pyarrow", batch_size=None)
-    tables = [table for table in made if table.num_rows]
+    made = sample_candidates(recipe, asked)
+    tables = [table for table in made.iter_batches(batch_format="pyarrow", batch_size=None) if table.num_rows]
     assert all(table.schema.equals(CANDIDATES) for table in tables)
     return sorted((row for table in tables for row in table.to_pylist()), key=lambda row: row["prompt_id"])
 
