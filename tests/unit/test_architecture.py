@@ -19,7 +19,7 @@ ROOT_MODULES = {
     "recipe": "recipe recipe_feedback recipe_file",
     "artifacts": "artifacts chat_template manifest models shared_files status worker_log",
     "cluster": "cluster demands fork_worker forkserver leave preload room setup_worker",
-    "pipeline": "cli makers stages terminal",
+    "commands": "cli makers stages terminal",
 }
 """The modules at the package's root, by what they are for; a folder of the package is a group of its own."""
 
@@ -34,8 +34,8 @@ IMPORTS = {
     "training": "artifacts base cluster recipe",
     "evaluation": "artifacts base data recipe tiny training",
     "tiny": "artifacts recipe",
-    "pipeline": "artifacts base cluster data evaluation inference judging recipe tiny training",
-    "jobs": "base cluster pipeline serve",
+    "commands": "artifacts base cluster data evaluation inference judging recipe tiny training",
+    "jobs": "base cluster commands serve",
     "serve": "artifacts base cluster inference",
     "benchmarks": "artifacts base data inference judging recipe tiny training",
     "docs": "base recipe",
