@@ -9,7 +9,7 @@ LANES ?= --numprocesses=2 --dist=loadscope --no-loadscope-reorder
 JOB ?= python jobs/pipeline.py --recipe recipes/tiny.yaml --set run.root=$(CURDIR)/runs/tiny
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo chat up submit down check test test-gpu soak lint lock lock-check gpu-kit clean
+.PHONY: help setup demo chat up submit down check test test-gpu soak lint docs lock lock-check gpu-kit clean
 
 help: ## Show what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -52,6 +52,10 @@ lint: $(INSTALLED) ## ruff and mypy
 	@$(PY) -m ruff check .
 	@$(PY) -m ruff format --check .
 	@$(PY) -m mypy
+
+docs: $(INSTALLED) ## Build the documentation as a site, into build/site
+	@$(PY) -m docs.pages build/docs
+	@NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs build --strict  # with --quiet it would count no warning
 
 lock: ## Resolve pyproject.toml into both locks, keeping what still fits
 	@requirements/lock.sh

@@ -27,8 +27,8 @@ def grouped_attention(
     module: Any, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, mask: Any, scaling: float, **kwargs: Any
 ) -> tuple[torch.Tensor, None]:
     narrow = query.dtype if not torch.is_autocast_enabled("cpu") else torch.get_autocast_dtype("cpu")
-    states = (states.to(narrow) for states in (query, key, value))
-    out = scaled_dot_product_attention(*states, is_causal=True, scale=scaling, enable_gqa=True)
+    query, key, value = (states.to(narrow) for states in (query, key, value))
+    out = scaled_dot_product_attention(query, key, value, is_causal=True, scale=scaling, enable_gqa=True)
     return out.transpose(1, 2).contiguous(), None
 
 

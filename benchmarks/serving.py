@@ -82,7 +82,8 @@ def make_model(name: str, folder: str) -> str:
         pad_token_id=tokenizer.pad_token_id,
     )
     torch.manual_seed(0)
-    MistralForCausalLM(config).to(torch.bfloat16).save_pretrained(folder)
+    untrained: Any = MistralForCausalLM(config)
+    untrained.to(torch.bfloat16).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder
 

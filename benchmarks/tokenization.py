@@ -120,7 +120,7 @@ def encode_same(batch: dict[str, list[Any]], path: str) -> dict[str, list[Any]]:
 
     triples = list(zip(batch["prompt"], batch["chosen"], batch["rejected"], strict=True))
     pairs = encode_pairs(source(path).load(), triples, "modern")
-    cut = [truncate(pair, MAX_LENGTH, MAX_PROMPT_LENGTH).pair for pair in pairs]
+    cut = [truncate(pair, MAX_LENGTH, MAX_PROMPT_LENGTH, "modern").pair for pair in pairs]
     return {"pair_id": batch["pair_id"]} | {name: [getattr(pair, name) for pair in cut] for name in cut[0]._fields}
 
 

@@ -10,7 +10,7 @@ import json
 import logging
 import time
 from collections import Counter
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
 from typing import Any
 
@@ -69,7 +69,7 @@ class Relay:
 
     async def stream(
         self, model: str, path: str, body: bytes, headers: dict[str, str], deadline: float
-    ) -> AsyncIterator[bytes]:
+    ) -> AsyncGenerator[bytes, None]:
         """The server-sent events of a request that streams, complete events only, whatever becomes of the replica.
 
         Raises:

@@ -151,6 +151,7 @@ def packing_noise(bench: Bench) -> Iterator[Record]:
         reference = first if reference is None else reference
         for way, sums in scored.items():
             yield {"attention": name, "packing": way, **deviation(sums, first, bench.pairs)}
+    assert reference is not None
     del model
     release()
     wide, parts = noise_model(bench).float(), rows_of(bench)["first"]

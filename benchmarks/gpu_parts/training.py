@@ -210,7 +210,8 @@ class StepClock(TrainerCallback):
     def __init__(self, task: Task):
         self.warm = WARM_EPOCHS * task.steps_per_epoch
         self.steps: list[float] = []
-        self.compiled = 0
+        self.compiled = self.before = 0
+        self.last = 0.0
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         if state.global_step < self.warm:

@@ -58,7 +58,7 @@ class Machine:
         )
 
     def run(self, script: str, *arguments: str, expect: int = 0, timeout: float = 600, **variables: str) -> str:
-        process = self.start(script, *arguments, **variables)
+        process = self.start(script, *arguments, log=None, **variables)
         seen, _ = process.communicate(timeout=timeout)
         assert process.returncode == expect, seen + self.last_log()
         return seen

@@ -145,5 +145,5 @@ def adapter(tmp_path_factory: pytest.TempPathFactory, base_model: Path) -> Path:
         if "lora_B" in name:
             torch.nn.init.normal_(weight, std=0.5)
     folder = tmp_path_factory.mktemp("adapter")
-    model.save_pretrained(folder)
+    model.save_pretrained(str(folder))
     return folder

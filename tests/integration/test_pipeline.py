@@ -35,8 +35,10 @@ from zephyr_ray.artifacts import Run
 pytestmark = pytest.mark.timeout(1200)
 
 _CHECKPOINTS = "training_state/checkpoint_manager_snapshot.json"
-STAGES = ("base", "dialogues", "tokenized_dialogues", "sft", "prompts", "candidates", "judgments", "preferences")
-STAGES += ("tokenized", "reference_logps", "dpo", "held_out")
+STAGES = (
+    *("base", "dialogues", "tokenized_dialogues", "sft", "prompts", "candidates", "judgments", "preferences"),
+    *("tokenized", "reference_logps", "dpo", "held_out"),
+)
 SMALL = (
     f"sft.base={embedded_world.base(hidden_size=64, layers=2, dialogues=64)}",
     f"dialogues.train={embedded_world.rows('dialogues', 64)}",

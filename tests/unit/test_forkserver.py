@@ -128,7 +128,7 @@ def drawn(folder: Path, on_ray: Sequence[str], **variables: str) -> list[list[st
         told(path, folder, **variables)
         loading = psutil.Process(told(path, folder, **variables)["parent"])
         assert loading.is_running()
-        return [ask(path, script, **variables).split() for _ in range(3)]
+        return [ask(path, script, folder=None, **variables).split() for _ in range(3)]
 
 
 def test_workers_draw_other_numbers_and_ids(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

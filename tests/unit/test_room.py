@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import nullcontext
+from typing import Any
 
 import pytest
 from ray import JobID, PlacementGroupID
@@ -25,15 +26,13 @@ IDLE_DATA: Node = ({"CPU": 4.0}, {}, {"group": "data"})
 BUSY_DATA: Node = ({"CPU": 4.0}, {"CPU": 4.0}, {"group": "data"})
 
 
-def _status(
-    *nodes: Node, pending: int = 0, requested: int = 0, going: bool = False
-) -> autoscaler_pb2.GetClusterStatusReply:
+def _status(*nodes: Node, pending: int = 0, requested: int = 0, going: bool = False) -> Any:
     """A cluster's state of nodes with so many resources, so many of them taken, and their labels."""
-    status = autoscaler_pb2.GetClusterStatusReply()
+    status = autoscaler_pb2.GetClusterStatusReply()  # type: ignore[attr-defined]
     for total, taken, labels in nodes:
         kind = "DRAINING" if going and "CPU" in total else "RUNNING"
         status.cluster_resource_state.node_states.add(
-            status=autoscaler_pb2.NodeStatus.Value(kind),
+            status=autoscaler_pb2.NodeStatus.Value(kind),  # type: ignore[attr-defined]
             total_resources=total,
             available_resources={name: amount - taken.get(name, 0) for name, amount in total.items()},
             labels=labels,
@@ -82,7 +81,7 @@ class _Group:
 def test_a_refusal_from_before_the_others_had_gone_is_not_final(monkeypatch: pytest.MonkeyPatch) -> None:
     """The autoscaler's last look may be older than what the nodes are now."""
 
-    def status(now: int, looked: int, *nodes: Node) -> autoscaler_pb2.GetClusterStatusReply:
+    def status(now: int, looked: int, *nodes: Node) -> Any:
         reply = _status(HEAD, *nodes)
         reply.cluster_resource_state.cluster_resource_state_version = now
         reply.autoscaling_state.last_seen_cluster_resource_state_version = looked

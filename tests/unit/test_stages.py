@@ -139,7 +139,7 @@ def test_held_out_pairs_change_nothing_of_training() -> None:
 def test_the_fingerprint_of_preferences_is_what_it_was() -> None:
     """Before there was a field for held-out pairs: a run of then is not stale."""
     recipe = recipe_file.load([], [*SOURCES])
-    fields = ("train", "split", "score", "rejected", "margin", "disagreement")
+    fields: tuple[str, ...] = ("train", "split", "score", "rejected", "margin", "disagreement")
     fields += ("decontaminate", "decontaminate_words", "max_dropped")
     assert set(stage_of(recipe, "preferences").config["preferences"]) == set(fields)
 

@@ -129,7 +129,8 @@ def test_disagreement(overall: Any, given_ratings: tuple[int, ...], limit: float
 
 def test_answers_that_contradict_themselves_are_counted_or_left_out() -> None:
     misread = rated(10, "1", "1", response="misread")
-    raw = {"instruction": "Q", "completions": [misread, rated(8, "4", response="good"), rated(4, "2", response="bad")]}
+    completions = [misread, rated(8, "4", response="good"), rated(4, "2", response="bad")]
+    raw = {"instruction": "Q", "completions": completions}
     counted, left_out = AnswerCounts(), AnswerCounts()
     (pair,) = preferences(raw, Rule(), counts=counted)
     assert isinstance(pair, dict)
@@ -137,7 +138,7 @@ def test_answers_that_contradict_themselves_are_counted_or_left_out() -> None:
     (pair,) = preferences(raw, Rule(disagreement=0.5), counts=left_out)
     assert isinstance(pair, dict)
     assert (pair["chosen_model"], left_out.disagreeing, left_out.answers) == ("good", 1, 2)
-    raw["completions"].pop()
+    completions.pop()
     assert reason(raw, disagreement=0.5) == Reason.DISAGREEING
 
 

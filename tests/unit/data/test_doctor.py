@@ -1,3 +1,5 @@
+"""What the dataset doctor tells a person and a manifest, and the rows it refuses."""
+
 from __future__ import annotations
 
 from pathlib import Path

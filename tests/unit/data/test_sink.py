@@ -1,3 +1,5 @@
+"""Rows that are written: every one kept or dropped, once, whatever the partitions and whichever task dies."""
+
 from __future__ import annotations
 
 import itertools

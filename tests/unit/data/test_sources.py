@@ -1,3 +1,5 @@
+"""What can be read, how rows are numbered, and what is refused before any work."""
+
 from __future__ import annotations
 
 import gzip
@@ -18,7 +20,7 @@ from zephyr_ray.data.chunks import read_piece, split_lines
 from zephyr_ray.data.sources import describe_source, hub_pieces, read_rows
 from zephyr_ray.errors import UserError
 
-ROWS = [{"n": 1}, {"n": 2, "text": "é\n"}, {"n": 3}]
+ROWS: list[dict[str, Any]] = [{"n": 1}, {"n": 2, "text": "é\n"}, {"n": 3}]
 LINES = b"".join(json.dumps(row).encode() + b"\n" for row in ROWS)
 
 

@@ -3,6 +3,7 @@
 from collections import Counter
 from itertools import islice
 from random import Random
+from typing import get_args
 
 import pytest
 from hypothesis import given, settings
@@ -120,7 +121,7 @@ def test_rate_takes_any_text(instruction: str, answer: str) -> None:
 @settings(max_examples=20)
 @given(seeds, seeds)
 def test_splits_are_disjoint_and_prompts_unique(first: int, second: int) -> None:
-    drawn = {split: list(world.prompts(split, 40, first)) for split in ("dialogues", "preferences", "held_out")}
+    drawn = {split: list(world.prompts(split, 40, first)) for split in get_args(world.Split)}
     for split, texts in drawn.items():
         assert len(set(texts)) == 40
         assert {world.split_of(text) for text in (*texts, *world.prompts(split, 10, second))} == {split}

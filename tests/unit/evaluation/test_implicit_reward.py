@@ -152,6 +152,7 @@ def test_whole_weights_and_plain_sums() -> None:
         [], ["sft.base=/raw", "model.lora={r: 4, load_in_4bit: true}", "dpo.training.trl={ld_alpha: 0.5, optim: sgd}"]
     )
     scored = as_exported(recipe)
+    assert scored.model.lora is not None
     assert (scored.model.lora.r, scored.model.lora.load_in_4bit) == (4, False)
     assert scored.dpo.training.trl == {"optim": "sgd"}
     plain = Recipe(sft=SFT())

@@ -31,7 +31,12 @@ def test_drawn_members_keep_the_seeds_that_they_would_have_without_a_draw() -> N
 
 def test_a_row_keeps_what_succeeded_and_names_what_failed() -> None:
     requests = [Request("a", 0, 10), Request("a", 1, 11), Request("b", 0, 12), Request("b", 1, 13)]
-    outcomes = [Answer("hi", "stop", 2), Failure("busy\n  now"), Failure("gone"), Failure("gone")]
+    outcomes: list[Answer | Failure] = [
+        Answer("hi", "stop", 2),
+        Failure("busy\n  now"),
+        Failure("gone"),
+        Failure("gone"),
+    ]
     assert candidates_row(PROMPT, requests, outcomes) == {
         "prompt_id": "p",
         "messages": PROMPT["messages"],

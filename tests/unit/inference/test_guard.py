@@ -1,3 +1,5 @@
+"""What a replica lets in: its routes, with a key, as many requests as it holds."""
+
 from __future__ import annotations
 
 import asyncio
@@ -66,7 +68,7 @@ def test_a_full_replica_answers_429_and_takes_the_next_when_one_is_done() -> Non
             assert (b"retry-after", b"1") in message["headers"]
 
     async def three() -> None:
-        guard = Guard(app, None, 2)  # type: ignore[arg-type]
+        guard = Guard(app, None, 2)
         scope = http("/v1/chat/completions")
         inside = [asyncio.create_task(guard(scope, None, send)) for _ in range(2)]  # type: ignore[arg-type]
         await asyncio.sleep(0)

@@ -1,3 +1,5 @@
+"""API keys: how they are hashed, which header is let in, and which files are refused."""
+
 from __future__ import annotations
 
 import hashlib

@@ -34,7 +34,8 @@ class Book:
     """A ledger, which keeps what it is told."""
 
     def __init__(self, allows: bool = True):
-        self.allows, self.held, self.records = allows, 0.0, []
+        self.allows, self.held = allows, 0.0
+        self.records: list[dict[str, Any]] = []
 
     async def reserve(self, usd: float) -> bool:
         self.held += usd if self.allows else 0
@@ -131,7 +132,8 @@ def test_nothing_is_sent_over_the_budget() -> None:
 
 
 def test_the_most_that_a_request_costs_is_what_is_held_back() -> None:
-    member = Member(Script(), in_flight=1, retries=0, ledger=Book(), price=Price(input=1.0, output=2.0))
+    book: Any = Book()
+    member = Member(Script(), in_flight=1, retries=0, ledger=book, price=Price(input=1.0, output=2.0))
     # 4 bytes and the turn's 16 tokens at 1, 100 tokens at 2.
     assert member._most_it_costs(BODY) == pytest.approx((4 + 16 + 200) / 1e6)
 
@@ -144,7 +146,7 @@ def test_a_request_that_has_a_reply_is_not_sent_and_any_other_is() -> None:
         assert answer == Answer("hi", "stop", 10)
         return server.sent
 
-    book = Book()
+    book: Any = Book()
     member = Member(Script(), in_flight=1, retries=0, identity="a", ledger=book)
     asyncio.run(member.ask("p", BODY, {}))
     known = {each["key"]: each["answer"] for each in book.records}

@@ -22,8 +22,8 @@ def renderer(folder: str, vocabulary: int) -> TrainingRenderer:
     made = TrainingRenderer.__new__(TrainingRenderer)
     made.tokenizer = AutoTokenizer.from_pretrained(folder)
     made.model_config = SimpleNamespace(get_vocab_size=lambda: vocabulary)  # type: ignore[assignment]
-    made._tokenize_prompt_async = make_async(made._tokenize_prompt)  # type: ignore[assignment]
-    made._async_tokenizer_decode = make_async(made._decode)  # type: ignore[assignment]
+    made._tokenize_prompt_async = make_async(made._tokenize_prompt)
+    made._async_tokenizer_decode = make_async(made._decode)
     return made
 
 

@@ -1,3 +1,5 @@
+"""A model to be served: which fields and engine options are refused, and what goes to the engine."""
+
 from __future__ import annotations
 
 import json

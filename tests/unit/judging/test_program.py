@@ -56,7 +56,8 @@ def test_what_is_no_score_is_refused(score: Any) -> None:
 
 
 def test_other_kinds_of_numbers_are_scores() -> None:
-    made = judge_by_program(row("x"), lambda messages, answer: Fraction(5, 2))
+    score: Any = Fraction(5, 2)
+    made = judge_by_program(row("x"), lambda messages, answer: score)
     assert made["completions"][0]["overall_score"] == 2.5
 
 

@@ -30,7 +30,7 @@ def config(labels: int = 1, positions: int = 256) -> MistralConfig:
         num_attention_heads=4,
         num_key_value_heads=2,
         max_position_embeddings=positions,
-        num_labels=labels,
+        num_labels=labels,  # type: ignore[call-arg]
         sliding_window=None,
     )
 

@@ -1,3 +1,5 @@
+"""Bodies of requests: whatever comes is read within the limits, or refused by the field's name."""
+
 from __future__ import annotations
 
 import json

@@ -1,3 +1,5 @@
+"""The example config of `serve deploy`."""
+
 from __future__ import annotations
 
 from pathlib import Path

@@ -1,3 +1,5 @@
+"""Errors in OpenAI's shape, whole or as the end of a stream."""
+
 from __future__ import annotations
 
 import json

@@ -1,3 +1,5 @@
+"""Choices that people make on the chat page: rows that are whole, stored once, and trained on."""
+
 from __future__ import annotations
 
 import json

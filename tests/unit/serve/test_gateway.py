@@ -1,3 +1,5 @@
+"""The gateway before a false relay: routes, keys, limits, errors, headers and the access log."""
+
 from __future__ import annotations
 
 import asyncio
@@ -395,7 +397,7 @@ def test_a_model_that_cannot_be_asked_is_listed_all_the_same(
     async def fail(_: str) -> dict[str, Any]:
         raise error
 
-    client.relay.describe = fail  # type: ignore[method-assign]
+    client.relay.describe = fail  # type: ignore[assignment, method-assign]
     assert client("GET", "/v1/models").json()["data"][0]["fingerprint"] == "of-tiny"  # what it said last
 
 

@@ -1,3 +1,5 @@
+"""The command that makes an API key."""
+
 from __future__ import annotations
 
 import stat

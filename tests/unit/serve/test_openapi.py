@@ -1,3 +1,5 @@
+"""The endpoint's own description of its routes, bodies and errors."""
+
 from __future__ import annotations
 
 import json

@@ -249,7 +249,7 @@ def test_without_a_replica_to_choose_the_client_is_told_when_to_come_back(error:
         async def choose(_: Any) -> str:
             raise made
 
-        relay._choose = choose  # type: ignore[method-assign]
+        relay._choose = choose  # type: ignore[assignment, method-assign]
         with pytest.raises(ApiError) as raised:
             await relay.whole("tiny", PATH, BODY, HEADERS, time.monotonic() + 5)
         assert raised.value.status == status

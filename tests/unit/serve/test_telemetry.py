@@ -1,3 +1,5 @@
+"""Counters and the access log of requests, however they end."""
+
 from __future__ import annotations
 
 import json

@@ -32,8 +32,8 @@ def test_training_goes_on_while_one_checkpoint_is_stored(tmp_path: Path, monkeyp
                 time.sleep(0.05)
             return store(*arguments)
 
-        StorageContext.persist_current_checkpoint = store_later  # type: ignore[method-assign]
-        report = ReportCheckpoint(SimpleNamespace(seen=np.array([1, 2])))  # type: ignore[arg-type]
+        StorageContext.persist_current_checkpoint = store_later  # type: ignore[assignment, method-assign]
+        report = ReportCheckpoint(SimpleNamespace(seen=np.array([1, 2])))
         args, control = SimpleNamespace(output_dir=str(local), process_index=0), SimpleNamespace(should_save=True)
 
         def checkpoint(step: int) -> Path:

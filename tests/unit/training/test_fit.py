@@ -1,3 +1,5 @@
+"""What a training is started with, and what a killed one leaves behind."""
+
 from __future__ import annotations
 
 from pathlib import Path

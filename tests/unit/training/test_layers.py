@@ -41,7 +41,8 @@ def step(model: Any, seed: int, packed: bool = True) -> tuple[torch.Tensor, torc
 @pytest.mark.parametrize("packed", [True, False])
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_the_first_layers_recompute_and_give_the_same_gradients(dtype: torch.dtype, packed: bool) -> None:
-    model, calls = trained(dtype), {}
+    model = trained(dtype)
+    calls: dict[int, int] = {}
     plain = step(model, 1, packed)
     for number, layer in enumerate(decoder_layers(model)):
         layer.mlp.register_forward_pre_hook(lambda *_, n=number: calls.update({n: calls.get(n, 0) + 1}))

@@ -60,6 +60,8 @@ def arguments(folder: Path, **options: Any) -> DPOConfig:
 class PlainTRL(DPOTrainer):
     """TRL's own trainer and loss. Only its data are ours: it gets a step's pairs as one padded batch."""
 
+    pairs: list[dict[str, Any]]
+
     def _prepare_dataset(self, dataset, *args, **kwargs):
         return dataset
 
