@@ -1,4 +1,4 @@
-"""TRL's SFT trainer on packed rows: whole dialogues share a row of tokens, and none sees another.
+"""SFT on packed rows: whole dialogues share a row of tokens, and none sees another.
 
 A dialogue is laid out as a prompt of one token, which nothing predicts, with all the rest as its one branch.
 """
@@ -11,9 +11,8 @@ import torch
 
 from zephyr_ray.training.packed_attention import row_multiple
 from zephyr_ray.training.packed_layout import PackedRow, pack
-from zephyr_ray.training.packed_logps import routing
-from zephyr_ray.training.packed_metrics import for_metrics, of_this_rank, token_weights
-from zephyr_ray.training.packed_steps import PackedSteps, counted
+from zephyr_ray.training.packed_metrics import Sum, sum_of
+from zephyr_ray.training.packed_steps import PackedSteps
 from zephyr_ray.training.rows import IGNORED
 from zephyr_ray.training.trainers import PlannedSFTTrainer, plan_of
 
@@ -21,10 +20,10 @@ from zephyr_ray.training.trainers import PlannedSFTTrainer, plan_of
 def collate_dialogues(dialogues: list[dict[str, Any]], multiple: int = 1) -> dict[str, Any]:
     """A micro-batch: its dialogues in one row, the number of its tokens, and what the plan says of it."""
     row, plan = pack_dialogues(dialogues, multiple), plan_of(dialogues)
+    tokens = sum(len(dialogue["input_ids"]) for dialogue in dialogues)
     if plan["loss_scale"] == 0:
-        row = row.scoring(torch.zeros_like(row.branch, dtype=torch.bool))
-    tokens = torch.tensor([sum(len(dialogue["input_ids"]) for dialogue in dialogues)])
-    return {"packed_row": row, **counted(token_weights(row.targets.numel()), tokens, plan["loss_scale"]), **plan}
+        row, tokens = row.scoring(torch.zeros_like(row.branch, dtype=torch.bool)), 0
+    return {"packed_row": row, "num_tokens": tokens, **plan}
 
 
 def pack_dialogues(dialogues: list[dict[str, Any]], multiple: int = 1) -> PackedRow:
@@ -35,8 +34,25 @@ def pack_dialogues(dialogues: list[dict[str, Any]], multiple: int = 1) -> Packed
     return row.scoring(torch.tensor(labels, dtype=torch.int64) != IGNORED)
 
 
+def token_losses(log_probs: torch.Tensor, loss_type: str) -> torch.Tensor:
+    """The loss of each learnt token from its log-prob, under TRL's names: `nll`, the negative of it, or `dft`, in which
+    a token counts by its probability (arXiv 2508.05629)."""
+    return -log_probs * log_probs.exp().detach() if loss_type == "dft" else -log_probs
+
+
+def packed_metrics(row: PackedRow, output: Any) -> dict[str, Sum]:
+    """The metrics of a row under TRL's names: means over learnt tokens."""
+    learnt, found = row.targets.numel(), {}
+    if output.aux_loss is not None:
+        found["aux_loss"] = sum_of(output.aux_loss * learnt, learnt)
+    if output.entropy is not None:
+        found["entropy"] = sum_of(output.entropy, learnt)
+        found["mean_token_accuracy"] = sum_of(output.is_top1, learnt)
+    return found
+
+
 class PackedSFTTrainer(PackedSteps, PlannedSFTTrainer):
-    """TRL's SFT without padding; its loss is the mean over the step's learnt tokens over all workers."""
+    """TRL's SFT trainer with our own loss on packed rows: the mean over the step's learnt tokens over all workers."""
 
     loss_is_scaled_for_ga = True  # type: ignore[assignment]
 
@@ -51,10 +67,13 @@ class PackedSFTTrainer(PackedSteps, PlannedSFTTrainer):
     def compute_loss(
         self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
-        row: PackedRow = inputs.pop("packed_row")
-
-        def packed_model(**padded: Any) -> Any:
-            return for_metrics(model(packed_row=row, lean=self.lean, **routing(padded)))
-
-        with of_this_rank(self.accelerator):
-            return super().compute_loss(packed_model, inputs, num_items_in_batch=num_items_in_batch)
+        row, scale = inputs["packed_row"], self._take_slots(inputs)
+        output = self.forward(model, row)
+        self.note(packed_metrics(row, output), scale)
+        total = token_losses(output.log_probs, self.args.loss_type).sum()
+        loss = (
+            total / num_items_in_batch.clamp(min=1) * self.accelerator.num_processes
+        )  # which gradients are divided by
+        if self.aux_loss_enabled:
+            loss = loss + self.router_aux_loss_coef * output.aux_loss / self.current_gradient_accumulation_steps
+        return loss

@@ -82,7 +82,7 @@ def test_a_filler_learns_nothing() -> None:
     batch = collate_dialogues([filler])
     assert batch["packed_row"].tokens.tolist() == [[5, 6, 7]]
     assert batch["packed_row"].targets.shape == (1, 0)
-    assert batch["attention_mask"].tolist() == [0]
+    assert batch["num_tokens"] == 0
 
 
 def test_a_dialogue_of_one_token_is_kept() -> None:
