@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from trl.trainer.dpo_trainer import DataCollatorForPreference
-from trl.trainer.utils import add_fused_lm_head
 
 from zephyr_ray.training.arithmetic import arithmetic
 from zephyr_ray.training.layers import compile_layers
@@ -20,7 +19,7 @@ from zephyr_ray.training.packed_attention import Backend, row_multiple, segment_
 from zephyr_ray.training.packed_backend import working_backend
 from zephyr_ray.training.packed_check import check_equals_unpacked
 from zephyr_ray.training.packed_layout import by_completion, completion_mask, pack_pairs
-from zephyr_ray.training.packed_logps import add_packed_forward
+from zephyr_ray.training.packed_logps import add_fused_lm_head, add_packed_forward
 from zephyr_ray.training.packing import partition, rounded_up
 
 if TYPE_CHECKING:

@@ -43,6 +43,7 @@ class PackedSteps:
     args: Any
     state: Any
     aux_loss_enabled: bool
+    router_aux_loss_coef: float
     unlogged: Metrics
     noted: list[dict[str, Sum]]
     """The metrics of the micro-batches of the step that runs."""
@@ -131,6 +132,10 @@ class PackedSteps:
         """TRL's output of the model, or of the wrapper around it, for a row: [1, C] for each of its fields."""
         routing = {"output_router_logits": True} if self.aux_loss_enabled else {}
         return model(packed_row=row, lean=self.lean, **routing)
+
+    def with_auxiliary(self, loss: torch.Tensor, output: Any, parts: int = 1) -> torch.Tensor:
+        """The loss and, where a mixture of experts has one, a part of its load-balancing loss, as TRL weights it."""
+        return loss + self.router_aux_loss_coef * output.aux_loss / parts if self.aux_loss_enabled else loss
 
     def note(self, metrics: dict[str, Sum], loss_scale: float) -> None:
         """Keeps the metrics of a micro-batch for the log; of a filler only their names."""

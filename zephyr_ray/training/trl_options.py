@@ -217,10 +217,10 @@ def check_trl_options(recipe: Recipe, stages: tuple[str, ...]) -> None:
     Raises:
         UserError: Naming the option, and what to set instead.
     """
-    if "sft" in stages and recipe.sft is not None:
-        _check("sft", tuple(recipe.sft.training.trl))
-    if "dpo" in stages:
-        _check("dpo", tuple(recipe.dpo.training.trl))
+    for stage in PASSED:
+        section = getattr(recipe, stage)
+        if stage in stages and section is not None:
+            _check(stage, tuple(section.training.trl))
 
 
 def _check(stage: Stage, names: tuple[str, ...]) -> None:

@@ -18,9 +18,9 @@ from trl.trainer.utils import add_fused_lm_head
 from tests.oracles.dpo import dpo_loss, sequence_logp
 from zephyr_ray.recipe import SMOOTHED
 from zephyr_ray.training.logps import PackedScorer, PaddedScorer
+from zephyr_ray.training.methods.dpo import PlannedDPOTrainer
 from zephyr_ray.training.plan import Plan, RankPlan
 from zephyr_ray.training.rows import Rows
-from zephyr_ray.training.trainers import PlannedDPOTrainer
 
 VOCAB = 320
 BETA = 0.3

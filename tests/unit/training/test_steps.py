@@ -16,8 +16,8 @@ from tests.unit.training.packed import make_dialogues, make_model, make_pairs
 from tests.unit.training.read_backs import ReadBacks, ReadBacksOfSteps
 from zephyr_ray.errors import UserError
 from zephyr_ray.training.losses import LOSSES
-from zephyr_ray.training.packed_sft import PackedSFTTrainer
-from zephyr_ray.training.packed_trainer import PackedDPOTrainer
+from zephyr_ray.training.methods.dpo import PackedDPOTrainer
+from zephyr_ray.training.methods.sft import PackedSFTTrainer
 from zephyr_ray.training.packing import PackedRankPlan
 from zephyr_ray.training.plan import Plan
 from zephyr_ray.training.rows import Rows
