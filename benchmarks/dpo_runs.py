@@ -250,8 +250,8 @@ def run_ours(args: argparse.Namespace, model: Any, pairs: Pairs, count: Counter)
     from trl.trainer.utils import add_fused_lm_head
 
     from zephyr_ray.training.logps import PackedScorer
+    from zephyr_ray.training.methods.dpo import PackedDPOTrainer
     from zephyr_ray.training.packed_attention import choose_backend
-    from zephyr_ray.training.packed_trainer import PackedDPOTrainer
     from zephyr_ray.training.packing import PackedRankPlan, rounded_up
     from zephyr_ray.training.plan import Plan
     from zephyr_ray.training.rows import Rows

@@ -21,8 +21,8 @@ from trl.trainer.utils import add_fused_lm_head
 from zephyr_ray.errors import GuardError
 from zephyr_ray.training.first_step import TOLERANCE, FirstStepGuard
 from zephyr_ray.training.logps import PackedScorer
+from zephyr_ray.training.methods.dpo import PackedDPOTrainer
 from zephyr_ray.training.packed_attention import segment_multiple
-from zephyr_ray.training.packed_trainer import PackedDPOTrainer
 from zephyr_ray.training.packing import PackedRankPlan, rounded_up
 from zephyr_ray.training.plan import Plan
 from zephyr_ray.training.rows import Rows

@@ -29,8 +29,8 @@ from trl.trainer import dpo_trainer
 
 from zephyr_ray.training.layers import compile_layers
 from zephyr_ray.training.logps import PackedScorer
+from zephyr_ray.training.methods.dpo import PackedDPOTrainer
 from zephyr_ray.training.packed_attention import segment_multiple
-from zephyr_ray.training.packed_trainer import PackedDPOTrainer
 from zephyr_ray.training.packing import PackedRankPlan, rounded_up
 from zephyr_ray.training.plan import Plan
 from zephyr_ray.training.rows import Rows

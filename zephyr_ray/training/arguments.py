@@ -12,12 +12,13 @@ import torch
 from zephyr_ray.errors import UserError
 from zephyr_ray.recipe import DPO, SFT
 from zephyr_ray.training.deepspeed_config import deepspeed_config
+from zephyr_ray.training.methods import Method
 from zephyr_ray.training.packing import PackedRankPlan
 from zephyr_ray.training.plan import RankPlan
 
 
 def training_arguments(
-    stage: str,
+    method: Method,
     section: SFT | DPO,
     rank_plan: RankPlan | PackedRankPlan,
     seed: int,
@@ -25,10 +26,10 @@ def training_arguments(
     device: str,
     dtype: torch.dtype,
 ) -> Any:
-    """TRL's SFTConfig or DPOConfig for one rank.
+    """TRL's configuration for one rank.
 
     Raises:
-        UserError: A pass-through option has a value that TRL refuses.
+        UserError: A field or a pass-through option has a value that TRL refuses.
     """
     training = section.training
     options: dict[str, Any] = {
@@ -57,24 +58,8 @@ def training_arguments(
         "remove_unused_columns": False,
         "dataloader_pin_memory": device == "cuda",
     }
-    if isinstance(section, DPO):
-        options |= {
-            "beta": section.beta,
-            "loss_type": list(section.loss_type),
-            "loss_weights": list(section.loss_weights) if section.loss_weights else None,
-            "label_smoothing": section.label_smoothing,
-            "max_length": None,  # the `tokenized` stage has truncated
-            "precompute_ref_log_probs": True,  # the `reference_logps` stage has computed
-        }
-    else:
-        options |= {"max_length": None, "packing": False, "dataset_kwargs": {"skip_prepare_dataset": True}}
+    options |= method.options(section)
     try:
-        return _config_class(section)(**{**options, **training.trl})
+        return method.config(**{**options, **training.trl})
     except (TypeError, ValueError) as error:
-        raise UserError(f"{stage}.training.trl: {' '.join(str(error).split())[:300]}") from None
-
-
-def _config_class(section: SFT | DPO) -> Any:
-    from trl import DPOConfig, SFTConfig
-
-    return DPOConfig if isinstance(section, DPO) else SFTConfig
+        raise UserError(f"{method.name}.training.trl: {' '.join(str(error).split())[:300]}") from None

@@ -32,8 +32,7 @@ class TrainJob:
 
     @property
     def section(self) -> SFT | DPO:
-        section = self.recipe.sft if self.stage == "sft" else self.recipe.dpo
-        assert section is not None
+        section: SFT | DPO = getattr(self.recipe, self.stage)
         return section
 
 

@@ -11,16 +11,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from trl.trainer.dpo_trainer import DataCollatorForPreference
-from trl.trainer.utils import add_fused_lm_head
 
 from zephyr_ray.training.arithmetic import arithmetic
-from zephyr_ray.training.completion_sums import completion_sums
 from zephyr_ray.training.layers import compile_layers
+from zephyr_ray.training.losses import completion_sums
 from zephyr_ray.training.packed_attention import Backend, row_multiple, segment_multiple
 from zephyr_ray.training.packed_backend import working_backend
 from zephyr_ray.training.packed_check import check_equals_unpacked
-from zephyr_ray.training.packed_logps import PairGrid, add_packed_forward
-from zephyr_ray.training.packed_trainer import pack_pairs
+from zephyr_ray.training.packed_layout import by_completion, completion_mask, pack_pairs
+from zephyr_ray.training.packed_logps import add_fused_lm_head, add_packed_forward
 from zephyr_ray.training.packing import partition, rounded_up
 
 if TYPE_CHECKING:
@@ -91,10 +90,10 @@ class PackedScorer:
 
     @torch.no_grad()
     def _row(self, pairs: list[Pair]) -> torch.Tensor:
-        grid = PairGrid(pack_pairs(pairs, row_multiple(self.backend), self.align).to(self.model.device))
+        row = pack_pairs(pairs, row_multiple(self.backend), self.align).to(self.model.device)
         with self.narrowing:
-            per_token = grid.scatter(self.model(packed_row=grid.row)).log_probs
-        return completion_sums(per_token, grid.batch()["completion_mask"][:, 1:], self.ld_alpha)
+            per_token = by_completion(row, self.model(packed_row=row).log_probs.float())
+        return completion_sums(per_token, completion_mask(row), self.ld_alpha)
 
 
 class PaddedScorer:
@@ -124,7 +123,9 @@ class PaddedScorer:
                 use_cache=False,
                 fused_lm_head=True,
             ).log_probs
-        chosen, rejected = completion_sums(per_token, batch["completion_mask"][:, 1:], self.ld_alpha).cpu().numpy()
+        mask = batch["completion_mask"][:, 1:]
+        grid, its_mask = (values.view(2, -1, mask.shape[1]) for values in (per_token.float(), mask))
+        chosen, rejected = completion_sums(grid, its_mask, self.ld_alpha).cpu().numpy()
         return chosen, rejected
 
 

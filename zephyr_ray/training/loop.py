@@ -1,4 +1,4 @@
-"""Reads a `TrainJob` -> a trained checkpoint: what every Ray Train worker does, for SFT and DPO."""
+"""Reads a `TrainJob` -> a trained checkpoint: what every Ray Train worker does, whatever the method."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from zephyr_ray.artifacts import Artifact
 from zephyr_ray.chat_template import load_tokenizer
 from zephyr_ray.errors import UserError
 from zephyr_ray.models import ModelSource
-from zephyr_ray.recipe import DPO, SFT, Recipe, Training
+from zephyr_ray.recipe import Recipe, Training
 from zephyr_ray.training import rows as training_rows
 from zephyr_ray.training.arguments import training_arguments
 from zephyr_ray.training.arithmetic import arithmetic
@@ -32,9 +32,9 @@ from zephyr_ray.training.callbacks import (
     wait_until_stored,
 )
 from zephyr_ray.training.export import write_checkpoint
-from zephyr_ray.training.first_step import TOLERANCE, FirstStepGuard
 from zephyr_ray.training.job import TrainJob
 from zephyr_ray.training.layers import RecomputeFirst, compile_layers
+from zephyr_ray.training.methods import Method, method_of
 from zephyr_ray.training.model import (
     check_caps_are_kept,
     device_for,
@@ -45,13 +45,11 @@ from zephyr_ray.training.model import (
 )
 from zephyr_ray.training.packed_attention import segment_multiple
 from zephyr_ray.training.packed_backend import working_backend
-from zephyr_ray.training.packed_sft import PackedSFTTrainer
-from zephyr_ray.training.packed_trainer import PackedDPOTrainer
 from zephyr_ray.training.packing import PackedRankPlan, rounded_up
 from zephyr_ray.training.plan import Plan, RankPlan
 from zephyr_ray.training.resume import for_these_workers
 from zephyr_ray.training.scratch import own_folder
-from zephyr_ray.training.trainers import PlannedDPOTrainer, PlannedMixin, PlannedSFTTrainer
+from zephyr_ray.training.trainers import PlannedMixin
 
 
 def train(job: TrainJob) -> None:
@@ -86,15 +84,7 @@ def train(job: TrainJob) -> None:
 def _build_trainer(job: TrainJob, device: str, folder: str) -> Any:
     """The trainer of this Ray Train worker, on the stage's rows, with the callbacks that talk to Ray."""
     section = job.section
-    if isinstance(section, SFT):
-        table = (
-            training_rows.load_joined_dialogues(job.tokenized, section.max_length)
-            if section.packing
-            else training_rows.load_dialogues(job.tokenized, section.loss_on)
-        )
-    else:
-        assert job.reference_logps is not None
-        table = training_rows.load_pairs(job.tokenized, job.reference_logps)
+    table = method_of(job.stage).load_rows(section, job.tokenized, job.reference_logps)
     context = ray.train.get_context()
     rank = context.get_world_rank()
     if section.training.zero_stage > 0 and device == "cpu":
@@ -123,12 +113,10 @@ def make_trainer(
     world_size: int,
 ) -> Any:
     """The trainer of one rank. It needs torch's process group, where there are several, and no Ray."""
-    section = recipe.sft if stage == "sft" else recipe.dpo
-    assert section is not None
-    training = section.training
+    method, section = method_of(stage), getattr(recipe, stage)
+    training: Training = section.training
     plan = Plan(len(table), section.global_batch, section.epochs, recipe.run.seed, section.max_steps)
-    # Joined dialogues see each other and fill their rows: nothing is left to pack.
-    packed = training.engine == "packed" and not (isinstance(section, SFT) and section.packing)
+    packed = training.engine == "packed" and method.packs(section)
     computing, lora = arithmetic(recipe.model, training), recipe.model.lora
     dtype = getattr(torch, computing.dtype)
     weights = whole_weights(source.local(), source.revision)
@@ -136,15 +124,14 @@ def make_trainer(
     rank_plan: PackedRankPlan | RankPlan
     if packed:
         backend = working_backend(training.packed_attention, device, config, dtype)
-        # Where log-probs have to meet a reference's, a pair must compute alike in any row.
-        align = segment_multiple(backend, dtype) if stage == "dpo" else 1
-        rank_plan = packed_plan(plan, rank, world_size, table, training, stage, align)
+        align = segment_multiple(backend, dtype) if method.meets_a_reference else 1
+        rank_plan = packed_plan(plan, rank, world_size, table, training, method, align)
     else:
         check_caps_are_kept(config, recipe.model.attn_implementation)
         rank_plan = RankPlan(plan, rank, world_size, training.micro_batch)
     # Before the model is loaded: under ZeRO-3 its weights are then read in shards.
-    args = training_arguments(stage, section, rank_plan, recipe.run.seed, folder, device, dtype)
-    trainer = _trainer_class(stage, packed)(
+    args = training_arguments(method, section, rank_plan, recipe.run.seed, folder, device, dtype)
+    trainer = (method.packed if packed else method.padded)(
         model=load_for_training(weights, recipe.model, computing),
         args=args,
         train_dataset=table.table,
@@ -158,25 +145,17 @@ def make_trainer(
         trainer.add_callback(RecomputeFirst(trainer.model, training.recomputed_layers, field))
     if training.compile:
         compile_layers(trainer.model)
-    if isinstance(trainer, PackedDPOTrainer):
+    if packed:
         trainer.follow(table, rank_plan, backend, align)
-    elif packed:
-        trainer.follow(table, rank_plan, backend)
     else:
         trainer.follow(table, rank_plan)
-    if isinstance(section, DPO):
-        trainer.add_callback(FirstStepGuard(trainer, section.step0_tolerance or TOLERANCE[computing.dtype]))
+    for guard in method.guards(trainer, section, computing.dtype):
+        trainer.add_callback(guard)
     return trainer
 
 
-def _trainer_class(stage: str, packed: bool) -> Any:
-    if stage == "sft":
-        return PackedSFTTrainer if packed else PlannedSFTTrainer
-    return PackedDPOTrainer if packed else PlannedDPOTrainer
-
-
 def packed_plan(
-    plan: Plan, rank: int, world_size: int, rows: training_rows.Rows, training: Training, stage: str, align: int = 1
+    plan: Plan, rank: int, world_size: int, rows: training_rows.Rows, training: Training, method: Method, align: int = 1
 ) -> PackedRankPlan:
     """The plan of a rank by the lengths of all rows, each filled up to a multiple of `align`.
 
@@ -186,10 +165,10 @@ def packed_plan(
     lengths, budget = rows.packed_lengths(), training.tokens_per_micro_batch
     larger = int((lengths > budget).sum())
     if larger and training.oversized == "refuse":
-        shorter = "tokenized.max_length" if stage == "dpo" else "sft.max_length"
+        fields = f"{method.name}.training"
         raise UserError(
-            f"{larger} rows are larger than {stage}.training.tokens_per_micro_batch={budget} (the largest has "
-            f"{lengths.max()} tokens); raise it, lower {shorter}, or set {stage}.training.oversized=alone"
+            f"{larger} rows are larger than {fields}.tokens_per_micro_batch={budget} (the largest has "
+            f"{lengths.max()} tokens); raise it, lower {method.length_field}, or set {fields}.oversized=alone"
         )
     return PackedRankPlan(plan, rank, world_size, rounded_up(lengths, align), budget)
 

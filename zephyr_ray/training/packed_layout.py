@@ -7,7 +7,7 @@ where its prompt ends, so that a branch cannot tell that others lie before it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
@@ -128,6 +128,26 @@ def pack(
 def _filler(tokens: int) -> list[tuple[list[int], list[list[int]]]]:
     """A prompt without branches, of so many tokens; none for 0."""
     return [([0] * tokens, [])] if tokens else []
+
+
+def pack_pairs(pairs: Sequence[Mapping[str, Any]], multiple: int = 1, align: int = 1) -> PackedRow:
+    """Pairs (`prompt_ids`, `chosen_ids`, `rejected_ids`) in one row: a prompt, its chosen and its rejected completion,
+    and the next prompt."""
+    branches = [(pair["chosen_ids"], pair["rejected_ids"]) for pair in pairs]
+    return pack([pair["prompt_ids"] for pair in pairs], branches, multiple, align)
+
+
+def by_completion(row: PackedRow, values: torch.Tensor) -> torch.Tensor:
+    """A value [1, C] for each completion token of a row of B pairs -> [2, B, L], the chosen completions first, with 0
+    behind a completion's end."""
+    lengths = row.branch_lengths
+    grid = values.new_zeros(2, len(lengths) // 2, max(lengths))
+    return grid.index_put((row.branch % 2, row.branch // 2, row.offset), values[0])
+
+
+def completion_mask(row: PackedRow) -> torch.Tensor:
+    """Where `by_completion` has a token: bool [2, B, L]."""
+    return by_completion(row, torch.ones_like(row.targets, dtype=torch.bool))
 
 
 def pieces(segments: Sequence[Segment]) -> list[Piece]:

@@ -18,7 +18,7 @@ from zephyr_ray.training.packed_attention import Backend
 from zephyr_ray.training.packed_check import check_attention, check_packable
 from zephyr_ray.training.packed_layout import PackedRow
 from zephyr_ray.training.packed_logps import add_packed_forward
-from zephyr_ray.training.packed_metrics import OF_THE_HEAD, Metrics
+from zephyr_ray.training.packed_metrics import Metrics, Sum
 from zephyr_ray.training.packing import PackedRankPlan
 from zephyr_ray.training.plan import RankPlan, Slot
 from zephyr_ray.training.prefetch import Prefetched
@@ -31,8 +31,9 @@ STEPS_AHEAD = 2
 class PackedSteps:
     """Goes before a planned trainer among a class's bases. Set `rows` and the plan with `follow`.
 
-    A micro-batch is a dict with its `packed_row` and what else the loss reads, what the plan says (`plan_of`), and what
-    its metrics count (`counted`).
+    A micro-batch is a dict with its `packed_row` and what else the loss reads, what the plan says (`plan_of`), and
+    `num_tokens`, how many it trains on: none where it is a filler, which only keeps the ranks in step. `compute_loss`
+    calls the model with `forward`, and notes its metrics with `note`.
     """
 
     rows: Rows
@@ -41,12 +42,17 @@ class PackedSteps:
     accelerator: Any
     args: Any
     state: Any
+    aux_loss_enabled: bool
+    router_aux_loss_coef: float
     unlogged: Metrics
+    noted: list[dict[str, Sum]]
+    """The metrics of the micro-batches of the step that runs."""
+    trained_tokens = 0
+    """On all ranks, up to the last log."""
     backend: Backend
+    align = 1
     lean: bool = False
     """Whether the head computes what the loss reads alone: the step that runs is not logged."""
-    _metrics: Any
-    _total_train_tokens: int
     _prefetched: Prefetched | None = None
 
     def collate(self, rows: list[dict[str, Any]]) -> dict[str, Any]:
@@ -61,9 +67,12 @@ class PackedSteps:
         """What the loss of a step is divided by, over all ranks, where it is not a mean over micro-batches."""
         return None
 
-    def follow(self, rows: Rows, rank_plan: RankPlan | PackedRankPlan, backend: Backend = "sdpa") -> None:
+    def follow(
+        self, rows: Rows, rank_plan: RankPlan | PackedRankPlan, backend: Backend = "sdpa", align: int = 1
+    ) -> None:
+        """Takes the rows, the plan, how attention is computed, and the multiple at which a pair starts in its row."""
         super().follow(rows, rank_plan)  # type: ignore[misc]
-        self.backend, self.unlogged = backend, Metrics(self.accelerator.device)
+        self.backend, self.align, self.unlogged = backend, align, Metrics(self.accelerator.device)
         model = self.model.get_base_model() if is_peft_model(self.model) else self.model
         check_packable(model.config, type(model))
         device = self.accelerator.device
@@ -110,16 +119,27 @@ class PackedSteps:
         wait for it; ZeRO-2 and 3 reduce at each and are told which one ends the step."""
         micro_batches = inputs["micro_batches"]
         self.current_gradient_accumulation_steps = len(micro_batches)
-        self.lean = not self._is_logged()
-        items, weights = self.items_in_step(micro_batches), [batch.pop("counted") for batch in micro_batches]
-        tokens_before, found, losses = self._total_train_tokens, [], []
+        self.lean, self.noted = not self._is_logged(), []
+        items, tokens = self.items_in_step(micro_batches), sum(batch.pop("num_tokens") for batch in micro_batches)
+        losses = []
         for number, batch in enumerate(micro_batches, start=1):
             with self._gradients_of(model, last=number == len(micro_batches)):
                 losses.append(super().training_step(model, batch, items))  # type: ignore[misc]
-            found.append(self._taken_metrics())
-            self._total_train_tokens = tokens_before  # what TRL has added lies on the device
-        self.unlogged.add_step(found, weights, sum(weight["num_tokens"] for weight in weights))
+        self.unlogged.add_step(self.noted, tokens)
         return torch.stack(losses).sum()
+
+    def forward(self, model: Any, row: PackedRow) -> Any:
+        """TRL's output of the model, or of the wrapper around it, for a row: [1, C] for each of its fields."""
+        routing = {"output_router_logits": True} if self.aux_loss_enabled else {}
+        return model(packed_row=row, lean=self.lean, **routing)
+
+    def with_auxiliary(self, loss: torch.Tensor, output: Any, parts: int = 1) -> torch.Tensor:
+        """The loss and, where a mixture of experts has one, a part of its load-balancing loss, as TRL weights it."""
+        return loss + self.router_aux_loss_coef * output.aux_loss / parts if self.aux_loss_enabled else loss
+
+    def note(self, metrics: dict[str, Sum], loss_scale: float) -> None:
+        """Keeps the metrics of a micro-batch for the log; of a filler only their names."""
+        self.noted.append({name: Sum(total, number * (loss_scale > 0)) for name, (total, number) in metrics.items()})
 
     def _is_logged(self) -> bool:
         """Whether the step that runs ends with a log, by the trainer's own rule."""
@@ -135,34 +155,14 @@ class PackedSteps:
         no_sync: contextlib.AbstractContextManager[None] = accelerator.no_sync(model)
         return no_sync
 
-    def _taken_metrics(self) -> dict[str, torch.Tensor]:
-        """What TRL has noted of a micro-batch, less what was not computed and what is counted here, taken from it."""
-        left_out = {"num_tokens"} | (OF_THE_HEAD if self.lean else set())
-        found = {name: value for name, (value,) in self._metrics["train"].items() if name not in left_out}
-        self._metrics["train"].clear()
-        return found
-
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """As TRL's, which averages its metrics over steps."""
+        """As TRL's, with the means of the metrics over the steps since the last log."""
         if self.unlogged.steps:
-            means, tokens = self.unlogged.over_ranks(self.accelerator)
-            self._total_train_tokens += tokens
-            self._metrics["train"].update(means, num_tokens=[self._total_train_tokens])
+            steps, tokens = self.unlogged.over_ranks(self.accelerator)
+            self.trained_tokens += tokens
+            logs |= {name: sum(means) / len(means) for name, means in steps.items()}
+            logs["num_tokens"] = float(self.trained_tokens)
         super().log(logs, start_time)  # type: ignore[misc]
-
-
-def counted(weights: dict[str, int], tokens: torch.Tensor, loss_scale: float) -> dict[str, Any]:
-    """What a micro-batch's metrics count, and as TRL sums it the number of its tokens: nothing where it is a filler,
-    which only keeps the ranks in step.
-
-    Args:
-        weights: What each metric is a mean of (`packed_metrics`).
-        tokens: int64 [1].
-        loss_scale: The plan's.
-    """
-    tokens = tokens * (loss_scale > 0)
-    found = {**weights, "num_tokens": int(tokens)}
-    return {"attention_mask": tokens, "counted": {name: count * (loss_scale > 0) for name, count in found.items()}}
 
 
 class _MicroBatches(torch.utils.data.Dataset):

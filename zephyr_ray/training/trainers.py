@@ -1,28 +1,27 @@
-"""TRL's trainers, with the seams this platform needs: rows that are tokenized already, the plan's micro-batches, a loss
-normalised over exactly the step's rows, and a count of every row that was trained on.
+"""What all trainers change of TRL's: the plan's micro-batches of rows that are tokenized already, floats that stay
+float32, checkpoints without gathered weights, and a count of every row that was trained on.
 """
 
 from __future__ import annotations
 
-import contextlib
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import torch
-from trl import DPOTrainer, SFTTrainer
-from trl.trainer import dpo_trainer
 
 from zephyr_ray.errors import GuardError
-from zephyr_ray.training.first_step import FirstStep, check_no_dropout
 from zephyr_ray.training.packing import PackedRankPlan
 from zephyr_ray.training.plan import RankPlan
 from zephyr_ray.training.rows import IGNORED, Rows
 
 
 class PlannedMixin:
-    """What both trainers share. Set `rows`, `rank_plan` and `seen` (int64 counts per row) with `follow`."""
+    """Goes before TRL's trainer among a class's bases.
+
+    Set `rows`, `rank_plan` and `seen` (int64 counts per row) with `follow`.
+    """
 
     rows: Rows
     rank_plan: RankPlan | PackedRankPlan
@@ -81,82 +80,6 @@ class PlannedMixin:
         loss = logs.get("loss")
         if loss is not None and not math.isfinite(loss):
             raise GuardError(f"the loss is {loss} at step {self.state.global_step}; lower the learning rate")  # type: ignore[attr-defined]
-
-
-class PlannedDPOTrainer(PlannedMixin, DPOTrainer):
-    """TRL's DPO on pairs whose reference log-probs are columns. The loss itself is TRL's."""
-
-    loss_is_scaled_for_ga = True
-
-    def __init__(self, *args: Any, **kwargs: Any):
-        with _no_weight_is_hashed():
-            super().__init__(*args, **kwargs)
-
-    def follow(self, rows: Rows, rank_plan: RankPlan | PackedRankPlan) -> None:
-        super().follow(rows, rank_plan)
-        assert self.model is not None
-        check_no_dropout(self.model)
-        self.first_step = FirstStep()
-        self.accelerator.gather = _gather_uneven(self.accelerator)
-
-    def _prepare_dataset(self, dataset: Any, *args: Any, **kwargs: Any) -> Any:
-        return dataset  # tokenized by the `tokenized` stage
-
-    def _precompute_ref_logps(self, dataset: Any, *args: Any, **kwargs: Any) -> Any:
-        return dataset  # computed by the `reference_logps` stage
-
-    def compute_loss(
-        self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
-    ) -> Any:
-        scale = self._take_slots(inputs)
-        if scale > 0 and self.state.global_step == 0:
-            model = self.first_step.watched(model, inputs, self.ld_alpha)
-        return super().compute_loss(model, inputs) * scale
-
-
-class PlannedSFTTrainer(PlannedMixin, SFTTrainer):
-    """TRL's SFT on tokenized rows; its loss is already normalised by the step's tokens over all workers."""
-
-    def compute_loss(
-        self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
-    ) -> Any:
-        self._take_slots(inputs)
-        return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
-
-
-@contextlib.contextmanager
-def _no_weight_is_hashed() -> Iterator[None]:
-    """TRL hashes all weights, two minutes of each rank's start at 7 billion, to name its cache of reference log-probs.
-
-    Ours come from a stage, whose fingerprint has the model's, and the name is never read.
-    """
-    theirs = dpo_trainer.hash_module
-    dpo_trainer.hash_module = lambda module: "reference_logps"
-    try:
-        yield
-    finally:
-        dpo_trainer.hash_module = theirs
-
-
-def _gather_uneven(accelerator: Any) -> Callable[[torch.Tensor], torch.Tensor]:
-    """`accelerator.gather` where ranks hold different numbers of values.
-
-    TRL gathers one value per pair for its metrics. In the last step of an epoch the pairs may not divide by the number
-    of ranks, and gloo and NCCL gather equal sizes only.
-    """
-    gather = accelerator.gather
-
-    def gather_uneven(values: torch.Tensor) -> torch.Tensor:
-        if values.dim() == 0 or accelerator.num_processes == 1:
-            return gather(values)
-        size = torch.tensor([values.shape[0]], device=values.device)
-        sizes = gather(size).tolist()
-        padded = values.new_zeros(max(sizes), *values.shape[1:])
-        padded[: values.shape[0]] = values
-        parts = gather(padded).split(max(sizes))
-        return torch.cat([part[:count] for part, count in zip(parts, sizes, strict=True)])
-
-    return gather_uneven
 
 
 def _collate(collator: Callable[[list[dict[str, Any]]], dict[str, Any]]) -> Callable[[list[dict[str, Any]]], Any]:

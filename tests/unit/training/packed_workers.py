@@ -24,8 +24,8 @@ from zephyr_ray.chat_template import load_tokenizer
 from zephyr_ray.embedded.model import Sizes, train_tokenizer
 from zephyr_ray.training.deepspeed_config import deepspeed_config
 from zephyr_ray.training.loop import _init_deepspeed_on_cpu
-from zephyr_ray.training.packed_sft import PackedSFTTrainer
-from zephyr_ray.training.packed_trainer import PackedDPOTrainer
+from zephyr_ray.training.methods.dpo import PackedDPOTrainer
+from zephyr_ray.training.methods.sft import PackedSFTTrainer
 from zephyr_ray.training.packing import PackedRankPlan
 from zephyr_ray.training.plan import Plan
 from zephyr_ray.training.rows import Rows

@@ -17,11 +17,10 @@ from trl.trainer.utils import add_fused_lm_head
 
 from tests.oracles.dpo import dpo_loss, sequence_logp
 from zephyr_ray.recipe import SMOOTHED
-from zephyr_ray.training.completion_sums import length_desensitized
 from zephyr_ray.training.logps import PackedScorer, PaddedScorer
+from zephyr_ray.training.methods.dpo import PlannedDPOTrainer
 from zephyr_ray.training.plan import Plan, RankPlan
 from zephyr_ray.training.rows import Rows
-from zephyr_ray.training.trainers import PlannedDPOTrainer
 
 VOCAB = 320
 BETA = 0.3
@@ -108,11 +107,6 @@ def test_packed_and_padded_agree_on_length_desensitized_sums() -> None:
     sides = PaddedScorer(padded, 0.5, 0)(pairs), PackedScorer(packed, 0.5, 50, "sdpa")(pairs)
     np.testing.assert_allclose(*sides, atol=1e-4)
     assert not np.allclose(sides[0], PaddedScorer(padded, None, 0)(pairs), atol=1e-2)
-
-
-def test_length_desensitized_weights_by_hand() -> None:
-    mask = torch.tensor([[0, 1, 1, 1], [0, 1, 0, 0]])  # chosen has three tokens, rejected one
-    assert length_desensitized(mask, 0.5).tolist() == [[0, 1, 0.5, 0.5], [0, 1, 0, 0]]
 
 
 def test_trl_computes_the_papers_loss(tmp_path: Path, tokenizer) -> None:

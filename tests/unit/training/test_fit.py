@@ -13,6 +13,7 @@ from zephyr_ray.errors import UserError
 from zephyr_ray.recipe import DPO, Training
 from zephyr_ray.training.fit import STATE_FOLDER, drop_unreadable_state, environment, scaling
 from zephyr_ray.training.loop import packed_plan
+from zephyr_ray.training.methods import method_of
 from zephyr_ray.training.plan import Plan
 
 
@@ -34,10 +35,10 @@ def test_a_training_that_never_began_has_nothing_to_drop(tmp_path: Path) -> None
 
 def test_a_pair_over_the_budget_is_alone_or_refused_as_the_recipe_says() -> None:
     pairs, plan = SimpleNamespace(packed_lengths=lambda: np.array([30, 90, 40])), Plan(3, 3, 1, 0)
-    alone = packed_plan(plan, 0, 1, pairs, Training(tokens_per_micro_batch=80), "dpo")
+    alone = packed_plan(plan, 0, 1, pairs, Training(tokens_per_micro_batch=80), method_of("dpo"))
     assert [[slot.row for slot in part] for part in alone.step(0)] == [[1], [2, 0]]
     with pytest.raises(UserError, match=r"1 rows are larger than .*=80 \(the largest has 90 tokens\).*alone"):
-        packed_plan(plan, 0, 1, pairs, Training(tokens_per_micro_batch=80, oversized="refuse"), "dpo")
+        packed_plan(plan, 0, 1, pairs, Training(tokens_per_micro_batch=80, oversized="refuse"), method_of("dpo"))
 
 
 @pytest.mark.parametrize(("workers", "elastic"), [(2, False), ((1, 4), True)])

@@ -20,9 +20,8 @@ from tests.unit.training.read_backs import ReadBacks
 from zephyr_ray.training import packed_attention, packed_logps
 from zephyr_ray.training.packed_attention import BACKENDS, Backend, FlexAttention, SegmentAttention, flash_sequences
 from zephyr_ray.training.packed_blocks import BLOCK
-from zephyr_ray.training.packed_layout import pack, visible
-from zephyr_ray.training.packed_logps import PairGrid, add_packed_forward
-from zephyr_ray.training.packed_trainer import pack_pairs
+from zephyr_ray.training.packed_layout import by_completion, pack, pack_pairs, visible
+from zephyr_ray.training.packed_logps import add_packed_forward
 
 FIELDS = ("log_probs", "entropy", "mean_logits", "is_top1", "log_sum_sq_probs")
 
@@ -35,8 +34,7 @@ def packed(model, backend: str = "sdpa", outputs: tuple[str, ...] = ("log_probs"
 
 def sums(model, pairs: list[dict]) -> torch.Tensor:
     row = pack_pairs(pairs)
-    grid = PairGrid(row)
-    return grid.scatter(model(packed_row=row)).log_probs.sum(dim=1)
+    return by_completion(row, model(packed_row=row).log_probs).sum(dim=-1).flatten()
 
 
 @pytest.mark.parametrize("family", CONFIGS)
@@ -103,8 +101,8 @@ def test_with_flex_attention_they_equal_plain_ones(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(packed_attention, "_plain_flex", lambda: plain_flex)
     plain, pairs = make_model(family, attention="eager"), make_pairs(6, 6)
     model = packed(copy.deepcopy(plain), "flex").train()
-    grid = PairGrid(pack_pairs(pairs, BLOCK))
-    logps = grid.scatter(model(packed_row=grid.row)).log_probs.sum(dim=1)
+    row = pack_pairs(pairs, BLOCK)
+    logps = by_completion(row, model(packed_row=row).log_probs).sum(dim=-1).flatten()
     expected = plain_logps(plain, pairs)
     torch.testing.assert_close(logps, expected, atol=1e-4, rtol=0)
     ours, theirs = gradient(model, logps), gradient(plain, expected)
@@ -133,14 +131,15 @@ def test_every_field_is_trls(family: str) -> None:
     plain, pairs = make_model(family), make_pairs(4, 3)
     model, row = packed(copy.deepcopy(plain), outputs=FIELDS), pack_pairs(pairs)
     with torch.no_grad():
-        ours = PairGrid(row).scatter(model(packed_row=row))
+        output = model(packed_row=row)
+        ours = {name: by_completion(row, getattr(output, name)).flatten(0, 1).float() for name in FIELDS}
         sides = [(pair["prompt_ids"], pair[side]) for side in ("chosen_ids", "rejected_ids") for pair in pairs]
         for number, (prompt, completion) in enumerate(sides):
             ids = torch.tensor([prompt + completion])
             alone = model(input_ids=ids, labels=ids, use_cache=False, fused_lm_head=True)
             for name in FIELDS:
                 theirs = getattr(alone, name)[0, len(prompt) - 1 :].float()
-                got = getattr(ours, name)[number].float()
+                got = ours[name][number]
                 torch.testing.assert_close(got[: len(completion)], theirs, atol=1e-4, rtol=1e-4)
                 assert not got[len(completion) :].any()
 

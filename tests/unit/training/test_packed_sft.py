@@ -10,11 +10,10 @@ import torch
 from trl import SFTConfig
 
 from tests.unit.training.packed import make_dialogues, make_model
-from zephyr_ray.training.packed_sft import PackedSFTTrainer, collate_dialogues, pack_dialogues
+from zephyr_ray.training.methods.sft import PackedSFTTrainer, PlannedSFTTrainer, collate_dialogues, pack_dialogues
 from zephyr_ray.training.packing import PackedRankPlan
 from zephyr_ray.training.plan import Plan, RankPlan
 from zephyr_ray.training.rows import IGNORED, Rows
-from zephyr_ray.training.trainers import PlannedSFTTrainer
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -26,7 +25,7 @@ DIALOGUES = make_dialogues(20)  # an epoch of four steps, the last one of two di
 PLAN = Plan(len(DIALOGUES), BATCH, epochs=1, seed=0, max_steps=STEPS)
 
 
-def train(folder: Path, tokenizer: Any, loss_on: Any, budget: int | None) -> list[dict[str, float]]:
+def train(folder: Path, tokenizer: Any, loss_on: Any, budget: int | None, **options: Any) -> list[dict[str, float]]:
     """What is logged at each step, with a token budget or (None) padded."""
     table = datasets.Dataset.from_list(DIALOGUES)
     args = SFTConfig(
@@ -45,6 +44,7 @@ def train(folder: Path, tokenizer: Any, loss_on: Any, budget: int | None) -> lis
         disable_tqdm=True,
         max_steps=STEPS,
         per_device_train_batch_size=BATCH,
+        **options,
     )
     kind = PlannedSFTTrainer if budget is None else PackedSFTTrainer
     trainer = kind(model=make_model("mistral"), args=args, train_dataset=table, processing_class=tokenizer)
@@ -67,6 +67,13 @@ def test_every_budget_logs_the_padded_run(tmp_path: Path, tokenizer: Any, loss_o
             np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-4, err_msg=f"{name}, budget {budget}")
 
 
+def test_dynamic_fine_tuning_logs_the_padded_run(tmp_path: Path, tokenizer: Any) -> None:
+    padded, packed = (train(tmp_path, tokenizer, "all", budget, loss_type="dft") for budget in (None, 90))
+    for name in LEARNT_IN_BOTH:
+        ours, theirs = ([row[name] for row in run] for run in (packed, padded))
+        np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-4, err_msg=name)
+
+
 def test_a_row_holds_dialogues_and_their_labels() -> None:
     first = {"input_ids": [5, 6, 7], "labels": [IGNORED, 6, IGNORED]}
     row = pack_dialogues([first, {"input_ids": [8, 9], "labels": [8, 9]}])
@@ -82,7 +89,7 @@ def test_a_filler_learns_nothing() -> None:
     batch = collate_dialogues([filler])
     assert batch["packed_row"].tokens.tolist() == [[5, 6, 7]]
     assert batch["packed_row"].targets.shape == (1, 0)
-    assert batch["attention_mask"].tolist() == [0]
+    assert batch["num_tokens"] == 0
 
 
 def test_a_dialogue_of_one_token_is_kept() -> None:

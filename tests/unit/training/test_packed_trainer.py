@@ -14,7 +14,7 @@ from trl.trainer.dpo_trainer import DataCollatorForPreference
 
 from tests.oracles.dpo import sequence_logp
 from tests.unit.training.packed import make_model, make_pairs
-from zephyr_ray.training.packed_trainer import PackedDPOTrainer, collate_packed
+from zephyr_ray.training.methods.dpo import PackedDPOTrainer, collate_packed
 from zephyr_ray.training.packing import PackedRankPlan
 from zephyr_ray.training.plan import Plan, Slot
 from zephyr_ray.training.rows import Rows

@@ -15,9 +15,9 @@ from trl.trainer import utils as trl_utils
 from tests.unit.training.packed import make_dialogues, make_model, make_pairs
 from tests.unit.training.read_backs import ReadBacks, ReadBacksOfSteps
 from zephyr_ray.errors import UserError
-from zephyr_ray.training.packed_metrics import OF_THE_HEAD
-from zephyr_ray.training.packed_sft import PackedSFTTrainer
-from zephyr_ray.training.packed_trainer import PackedDPOTrainer
+from zephyr_ray.training.losses import LOSSES
+from zephyr_ray.training.methods.dpo import PackedDPOTrainer
+from zephyr_ray.training.methods.sft import PackedSFTTrainer
 from zephyr_ray.training.packing import PackedRankPlan
 from zephyr_ray.training.plan import Plan
 from zephyr_ray.training.rows import Rows
@@ -25,6 +25,7 @@ from zephyr_ray.training.rows import Rows
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 STEPS, LOGGED = 6, 3
+OF_THE_HEAD = {"entropy", "logits/chosen", "logits/rejected", "mean_token_accuracy"}
 PLAN = Plan(20, 6, epochs=1, seed=0, max_steps=STEPS)
 
 
@@ -71,15 +72,21 @@ def prefetching() -> list[str]:
     return [thread.name for thread in threading.enumerate() if thread.name.startswith("prefetch")]
 
 
-@pytest.mark.parametrize("kind", ["dpo", "sft"])
+EVERY_LOSS = {"loss_type": sorted(LOSSES), "label_smoothing": 0.1, "ld_alpha": 0.5}
+
+
+@pytest.mark.parametrize(
+    ("kind", "options"),
+    [("dpo", {}), ("sft", {}), ("dpo", EVERY_LOSS), ("dpo", {"use_weighting": True}), ("sft", {"loss_type": "dft"})],
+)
 def test_a_step_that_is_not_logged_reads_nothing_back(
-    tmp_path: Path, tokenizer: Any, monkeypatch: pytest.MonkeyPatch, kind: str
+    tmp_path: Path, tokenizer: Any, monkeypatch: pytest.MonkeyPatch, kind: str, options: dict[str, Any]
 ) -> None:
     """Its data, forward and backward passes, clipping, optimizer and schedule, in the trainer's own loop.
 
     Where TRL sees a GPU it chooses the labels that its head computes; here it sees one.
     """
-    trainer = make_trainer(kind, tmp_path, tokenizer)
+    trainer = make_trainer(kind, tmp_path, tokenizer, **options)
     monkeypatch.setattr(trl_utils, "_use_triton", lambda device: True)
     counter = ReadBacksOfSteps()
     trainer.add_callback(counter)
@@ -180,7 +187,7 @@ def test_a_gpu_gets_every_tensor_of_a_step_pinned(
     for batch in pin_memory(step)["micro_batches"]:
         values = [*batch.values(), *vars(batch["packed_row"]).values()]
         tensors = [value for value in values if isinstance(value, torch.Tensor)]
-        assert len(tensors) == 5 + 6
+        assert len(tensors) == 2 + 6  # references, and the row's own
         assert all(any(tensor is each for each in pinned) for tensor in tensors)
 
 

@@ -6,9 +6,8 @@ from typing import Any
 import pytest
 import torch
 
-from zephyr_ray.training.packed_sft import PackedSFTTrainer
-from zephyr_ray.training.packed_trainer import PackedDPOTrainer
-from zephyr_ray.training.trainers import PlannedDPOTrainer, PlannedSFTTrainer
+from zephyr_ray.training.methods.dpo import PackedDPOTrainer, PlannedDPOTrainer
+from zephyr_ray.training.methods.sft import PackedSFTTrainer, PlannedSFTTrainer
 
 
 @pytest.mark.parametrize("kind", [PlannedDPOTrainer, PackedDPOTrainer, PlannedSFTTrainer, PackedSFTTrainer])
