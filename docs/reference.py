@@ -20,6 +20,7 @@ REPO = Path(__file__).resolve().parents[1]
 
 API = {
     "Recipes": ("recipe_file.load", "recipe_file.to_yaml", "section.semantic"),
+    "Pipelines": ("zephyr.stages", "zephyr.run_pipeline"),
     "Rows as they come, by their layout": ("data.layouts.preferences", "data.layouts.dialogue", "data.layouts.prompt"),
     "Datasets": ("data.sources.read_rows", "inference.sampling.sample_candidates"),
     "Prompts as token ids": ("chat_template.load_tokenizer", "chat_template.encode"),
@@ -32,8 +33,6 @@ API = {
     "Evaluation": (
         "evaluation.implicit_reward.summarise",
         "evaluation.intervals.bootstrap",
-        "evaluation.held_out.pass_rate",
-        "evaluation.held_out.difference",
     ),
 }
 """Functions of zephyr_ray that a program of one's own may call."""

@@ -135,8 +135,8 @@ def test_one_engine_of_two_is_killed(tmp_path: Path, base_model: Path) -> None:
         f"sampling.deployments=[{{name: random, model: {base_model}, accelerator: cpu, dtype: float32, "
         "max_model_len: 128, max_in_flight: 16, min_replicas: 2, max_replicas: 2, engine: {max_num_seqs: 16}}]"
     )
-    few = (*SMALL, f"model.path={base_model}", engines, f"prompts.train={embedded_world.rows('prompts', prompts)}")
-    few += ("sampling.max_tokens=24",)
+    asked = f"prompts.train={embedded_world.rows('prompts', prompts)}"
+    few = (*SMALL, f"model.path={base_model}", engines, asked, "sampling.max_tokens=24")
     replies = root / "candidates" / "replies"
 
     def under_way() -> bool:

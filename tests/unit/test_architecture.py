@@ -19,26 +19,27 @@ ROOT_MODULES = {
     "recipe": "recipe recipe_feedback recipe_file",
     "artifacts": "artifacts chat_template manifest models shared_files status worker_log",
     "cluster": "cluster demands fork_worker forkserver leave preload room setup_worker",
-    "commands": "cli makers stages terminal",
+    "commands": "cli screen zephyr",
 }
 """The modules at the package's root, by what they are for; a folder of the package is a group of its own."""
 
 IMPORTS = {
     "base": "",
     "recipe": "base inference",  # of inference the seeds alone: two names of a pool must not share them
-    "artifacts": "base recipe",
-    "cluster": "base recipe",
-    "data": "artifacts base cluster inference judging recipe tiny training",
+    "artifacts": "base pipeline recipe",
+    "cluster": "base pipeline recipe",
+    "data": "artifacts base cluster inference judging pipeline recipe training",
     "inference": "artifacts base cluster data recipe",
-    "judging": "artifacts base inference recipe training",
-    "training": "artifacts base cluster recipe",
-    "evaluation": "artifacts base data recipe tiny training",
-    "tiny": "artifacts recipe",
-    "commands": "artifacts base cluster data evaluation inference judging recipe tiny training",
+    "judging": "artifacts base inference pipeline recipe training",
+    "training": "artifacts base cluster pipeline recipe",
+    "evaluation": "artifacts base cluster data pipeline recipe",
+    "commands": "artifacts base cluster data evaluation pipeline recipe training",
     "jobs": "base cluster commands serve",
     "serve": "artifacts base cluster inference",
-    "benchmarks": "artifacts base data inference judging recipe tiny training",
+    "benchmarks": "artifacts base commands data embedded inference judging pipeline recipe training",
     "docs": "base recipe",
+    "embedded": "artifacts recipe training",
+    "pipeline": "artifacts base cluster",
 }
 """What each group imports, at the top of a module or within a function. Tests import what they like."""
 
@@ -94,9 +95,9 @@ def test_imports_go_the_ways_of_the_table() -> None:
 
 
 def test_an_import_within_a_function_counts() -> None:
-    """`makers` imports all its stages' modules that way."""
-    names = {name[:2] for name in imported(REPO / "zephyr_ray" / "makers.py")}
-    assert {("zephyr_ray", "evaluation"), ("zephyr_ray", "tiny")} <= names
+    """`preload` and `cli` import heavy modules that way."""
+    names = {name[:2] for name in imported(REPO / "zephyr_ray" / "cli.py")}
+    assert {("zephyr_ray", "zephyr"), ("zephyr_ray", "screen")} <= names
 
 
 def sections(section: type[Section] = Recipe) -> dict[str, type[Section]]:

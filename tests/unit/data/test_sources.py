@@ -24,7 +24,7 @@ ROWS: list[dict[str, Any]] = [{"n": 1}, {"n": 2, "text": "é\n"}, {"n": 3}]
 LINES = b"".join(json.dumps(row).encode() + b"\n" for row in ROWS)
 
 
-def read(spec: str | list[str]) -> list[tuple[str, bytes]]:
+def read(spec: str | tuple[str, ...]) -> list[tuple[str, bytes]]:
     """What the reader tasks do, without Ray."""
     return read_pieces([piece for name in sources.names_of(spec) for piece in sources._pieces(name, "train")])
 
@@ -37,7 +37,7 @@ def read_pieces(pieces: Any) -> list[tuple[str, bytes]]:
     return [(row["source"], row["line"]) for row in rows]
 
 
-def values(spec: str | list[str]) -> list[Any]:
+def values(spec: str | tuple[str, ...]) -> list[Any]:
     return [json.loads(line) for _, line in read(spec)]
 
 
@@ -123,7 +123,7 @@ def test_folders_uris_and_several_specs(tmp_path: Path) -> None:
     (tmp_path / "README.md").write_text("not data")
     assert values(str(tmp_path)) == ROWS[:1] + ROWS
     assert values(f"file://{tmp_path}") == ROWS[:1] + ROWS
-    assert values([f"{tmp_path}/b.json", f"{tmp_path}/deep"]) == ROWS[:1] + ROWS
+    assert values((f"{tmp_path}/b.json", f"{tmp_path}/deep")) == ROWS[:1] + ROWS
 
 
 def test_an_empty_file_of_a_folder_takes_nothing_from_the_others(tmp_path: Path) -> None:
@@ -226,7 +226,7 @@ def test_a_fingerprint_is_of_the_content(tmp_path: Path) -> None:
 def test_streamed_by_ray(tmp_path: Path) -> None:
     path = tmp_path / "rows.jsonl"
     path.write_bytes(b"".join(json.dumps({"n": n}).encode() + b"\n" for n in range(1000)))
-    rows = read_rows([str(path), str(path)]).take_all()
+    rows = read_rows((str(path), str(path))).take_all()
     assert sorted(json.loads(row["line"])["n"] for row in rows) == sorted([*range(1000)] * 2)
     assert {row["source"] for row in rows} == {f"{path}:{number}" for number in range(1, 1001)}
 

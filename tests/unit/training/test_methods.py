@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import dataclasses
 import math
 from pathlib import Path
 from typing import Any
@@ -23,11 +24,13 @@ NAMES = sorted(path.stem for path in (ROOT / "methods").glob("*.py") if path.ste
 
 def test_a_method_has_the_name_of_its_file_section_and_options() -> None:
     assert set(NAMES) == PASSED.keys()
-    recipe = recipe_file.load([], ["sft.base=tiny"])
+    recipe = recipe_file.load([], ["sft.base=/raw"])
     for name in NAMES:
         method = method_of(name)
         assert method.name == name
-        assert method.options(getattr(recipe, name)).keys() <= set(method.config.__dataclass_fields__)
+        fields: Any = method.config
+        known = {field.name for field in dataclasses.fields(fields)}
+        assert method.options(getattr(recipe, name)).keys() <= known
 
 
 def names_a_method(node: ast.AST) -> bool:
@@ -55,7 +58,7 @@ def test_no_other_file_of_training_asks_which_method_it_is() -> None:
 
 
 def test_an_unknown_loss_is_refused_by_name() -> None:
-    recipe = recipe_file.load([], ["sft.base=tiny", "dpo.loss_type=[sigmoid, sigmod]"])
+    recipe = recipe_file.load([], ["sft.base=/raw", "dpo.loss_type=[sigmoid, sigmod]"])
     with pytest.raises(UserError, match=r"^dpo\.loss_type=sigmod: not one of sigmoid, .*sft$"):
         method_of("dpo").options(recipe.dpo)
 

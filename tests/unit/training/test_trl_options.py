@@ -12,6 +12,8 @@ from zephyr_ray import recipe_file, zephyr
 from zephyr_ray.errors import UserError
 from zephyr_ray.training.trl_options import PASSED, REFUSED, Stage, check_trl_options
 
+GIVEN = ("model.path=/m", "preferences.train=pairs.jsonl", "dialogues.train=dialogues.jsonl")
+
 
 @pytest.mark.parametrize(("stage", "config"), [("sft", SFTConfig), ("dpo", DPOConfig)])
 def test_somebody_has_decided_on_every_option_of_the_installed_trl(stage: Stage, config: type) -> None:
@@ -45,7 +47,7 @@ def test_a_refusal_names_the_option_and_fields_that_there_are(stage: Stage) -> N
     ],
 )
 def test_by_hand(option: str, says: str) -> None:
-    recipe = recipe_file.load([], ["sft.base=/raw", f"dpo.training.trl.{option}"])
+    recipe = recipe_file.load([], [*GIVEN, f"dpo.training.trl.{option}"])
     with pytest.raises(UserError) as caught:
         check_trl_options("dpo", recipe.dpo.training.trl)
     assert says in str(caught.value)
@@ -55,5 +57,6 @@ def test_by_hand(option: str, says: str) -> None:
 
 
 def test_what_is_passed_through_passes() -> None:
-    recipe = recipe_file.load([], ["sft.base=/raw", "dpo.training.trl.ld_alpha=0.5", "sft.training.trl.loss_type=dft"])
+    options = ["dpo.training.trl.ld_alpha=0.5", "sft.training.trl.loss_type=dft"]
+    recipe = recipe_file.load([], [*GIVEN, "sft.base=/raw", *options])
     zephyr.select(recipe, ["sft", "dpo"])

@@ -118,7 +118,7 @@ def test_what_is_called_or_replaced_has_its_parameters(seam: str) -> None:
 
 @pytest.mark.parametrize("trainer", [DPOTrainer, SFTTrainer])
 @pytest.mark.parametrize("name", SET_BY_INIT)
-def test_a_trainer_sets_what_is_read(trainer: type, name: str) -> None:
+def test_a_trainer_sets_what_is_read(trainer: Any, name: str) -> None:
     assert f"self.{name} = " in inspect.getsource(trainer.__init__), SET_BY_INIT[name]
 
 
