@@ -20,6 +20,7 @@ import contextlib
 import gc
 import importlib
 import json
+import logging
 import os
 import runpy
 import select
@@ -145,10 +146,14 @@ def main(arguments: Sequence[str], environment: Mapping[str, str]) -> None:
 
 
 def _load(module: str) -> None:
+    """Imports it. What it logs meanwhile is no worker's, and would stand in the command's terminal."""
+    logging.disable(logging.WARNING)
     try:
         importlib.import_module(module)
     except Exception:  # a worker that needs it says so itself, where it can be seen
         traceback.print_exc()
+    finally:
+        logging.disable(logging.NOTSET)
 
 
 @dataclass

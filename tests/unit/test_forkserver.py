@@ -77,6 +77,23 @@ def test_without_its_server_a_worker_starts_all_the_same(tmp_path: Path) -> None
     assert told(str(tmp_path / "nothing"), tmp_path, "x")["arguments"] == ["x"]
 
 
+def test_what_a_library_logs_as_it_is_loaded_is_not_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delenv(forkserver.VARIABLE, raising=False)
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(REPO), str(tmp_path)]))
+    (tmp_path / "talkative.py").write_text("import logging\nlogging.warning('no GPU')\n")
+    script = tmp_path / "warn.py"
+    script.write_text(
+        "import logging, sys\n"
+        "logging.basicConfig(stream=sys.stdout, force=True)\n"
+        "logging.warning('talkative' in sys.modules)\n"
+    )
+    with forkserver.started(["talkative"], []) as path:
+        assert ask(path, script) == "WARNING:root:True\n"
+    assert "no GPU" not in capfd.readouterr().err
+
+
 def test_a_server_is_forked_from_one_that_runs(server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(forkserver.VARIABLE, server)
     with forkserver.started(["this_is_not_there"], []) as path:
