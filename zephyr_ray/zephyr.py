@@ -167,7 +167,9 @@ def plan(recipe: Recipe, targets: Sequence[str], evaluate: bool = False) -> runn
     Raises:
         UserError: What a person can mend.
     """
-    return runner.plan(open_run(recipe), select(recipe, targets, evaluate))
+    run, selected = open_run(recipe), select(recipe, targets, evaluate)
+    cluster.check_root(recipe.run.root)
+    return runner.plan(run, selected)
 
 
 def open_run(recipe: Recipe) -> Run:

@@ -46,7 +46,7 @@ def test_links_out_of_docs_lead_to_files_of_the_site(site: Path) -> None:
     page = (site / "cluster.html").read_text()
     assert 'href="jobs/rayjob.yaml"' in page
     assert (site / "jobs" / "rayjob.yaml").read_text() == (REPO / "jobs" / "rayjob.yaml").read_text()
-    assert 'href="../index.html#measured"' in (site / "recipes" / "index.html").read_text()
+    assert 'href="../index.html#benchmarks"' in (site / "recipes" / "index.html").read_text()
 
 
 def test_a_link_to_nowhere_is_refused(tmp_path: Path) -> None:

@@ -74,9 +74,8 @@ def plan(run: Run, stages: Sequence[Stage]) -> Plan:
     """What bringing these stages up to date takes, and whether this machine can do it.
 
     Raises:
-        UserError: An input from outside is missing, or the run or the cluster cannot be used from here.
+        UserError: An input from outside is missing, or the cluster cannot be used from here.
     """
-    cluster.check_root(run.root)
     address.check_driver()
     return Plan(run, tuple(stages), identities(stages))
 

@@ -59,10 +59,10 @@ def test_more_layers_than_there_are_is_refused(tmp_path: Path) -> None:
         trainer_of(way, make_folder(tmp_path, "mistral"), str(tmp_path / "out"))
 
 
-def test_compiled_layers_round_as_plain_ones_do(monkeypatch: pytest.MonkeyPatch) -> None:
+# One thread compiles here: more are processes that load torch anew. And a check compiles as much again.
+@torch._inductor.config.patch({"compile_threads": 1, "cpp.vec_isa_ok": True})
+def test_compiled_layers_round_as_plain_ones_do() -> None:
     """In bfloat16 to the last digit. Another row takes no other graph."""
-    monkeypatch.setattr(torch._inductor.config, "compile_threads", 1)  # here: more are processes that load torch anew
-    monkeypatch.setattr(torch._inductor.config.cpp, "vec_isa_ok", True)  # a check that compiles as much again
     plain, compiled, graphs = trained(torch.bfloat16), trained(torch.bfloat16), []
     compile_layers(compiled)
     torch._dynamo.reset()

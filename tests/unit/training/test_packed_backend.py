@@ -42,10 +42,9 @@ def test_the_reason_is_torchs_own() -> None:
     assert "\n" not in reason
 
 
+@inductor.patch({"cpp.cxx": ("no-such-compiler",), "force_disable_caches": True})
 def test_a_missing_compiler_is_a_reason(monkeypatch: pytest.MonkeyPatch) -> None:
     """FlexAttention compiled, as on a GPU, by a compiler that is not there."""
-    monkeypatch.setattr(inductor.cpp, "cxx", ("no-such-compiler",))
-    monkeypatch.setattr(inductor, "force_disable_caches", True)
     compiled = torch.compile(flex_attention, dynamic=True)
 
     def forward(*states: torch.Tensor, **how: Any) -> torch.Tensor:
