@@ -80,7 +80,7 @@ def _run(options: argparse.Namespace, targets: tuple[str, ...]) -> int:
 
     from zephyr_ray import zephyr
 
-    evaluate = targets == ("dpo",)
+    evaluate = targets == ("dpo",) and not options.until
     if options.dry_run:
         sys.stdout.write(recipe_file.to_yaml(recipe) + "\n" + _dry_run(recipe, targets, evaluate))
         return 0

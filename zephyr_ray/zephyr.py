@@ -185,12 +185,12 @@ def open_run(recipe: Recipe) -> Run:
     return run
 
 
-def run_pipeline(recipe: Recipe, until: str = "dpo", *, screen: runner.Screen | None = None) -> Run:
-    """Brings a stage, and all it reads, up to date in the recipe's run.
+def run_pipeline(recipe: Recipe, until: str | None = None, *, screen: runner.Screen | None = None) -> Run:
+    """Brings a pipeline's stages up to date in the recipe's run.
 
     Args:
         recipe: The experiment.
-        until: The stage's name. With `dpo` the recipe's evaluations too.
+        until: The stage to stop after, by name, with all it reads. None: `dpo`, and the recipe's evaluations.
         screen: Where a person sees how it gets on; None: lines on stdout.
 
     Raises:
@@ -200,7 +200,7 @@ def run_pipeline(recipe: Recipe, until: str = "dpo", *, screen: runner.Screen | 
     from zephyr_ray.screen import Screen
 
     cluster.set_environment()
-    planned = plan(recipe, [until], evaluate=until == "dpo")
+    planned = plan(recipe, [until or "dpo"], evaluate=until is None)
     write_recipe(planned.run, recipe)
     runner.bring_up_to_date(planned, screen or Screen())
     return planned.run

@@ -53,6 +53,9 @@ def test_a_job_without_a_recipe_is_the_embedded_world_and_says_so() -> None:
     )
     assert seen.stdout.startswith("no --recipe: this is the embedded world, recipes/tiny.yaml, in runs/tiny\n")
     assert "held_out " in seen.stdout
+    until = [sys.executable, "jobs/pipeline.py", "--until", "dpo", "--dry-run"]
+    stages = subprocess.run(until, cwd=REPO, capture_output=True, text=True, check=True).stdout.partition("status\n")[2]
+    assert [line.split()[0] for line in stages.splitlines()][-2:] == ["reference_logps", "dpo"]  # no evaluation
     options = [sys.executable, "jobs/dpo.py", "--set", "dpo.beta=1"]
     refused = subprocess.run(options, cwd=REPO, capture_output=True, text=True)
     assert (refused.returncode, refused.stdout) == (2, "")

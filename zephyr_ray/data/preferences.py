@@ -1,6 +1,6 @@
 """Preference pairs in TRL's conversational format, from raw rows in any known layout or the run's own judgments.
 
- Which two answers of several become a pair is a function of the row and the seed alone.
+Which two answers of several become a pair is a function of the row and the seed alone.
 Beside the rows the stage writes a picture of them: report.html and report.png.
 """
 
