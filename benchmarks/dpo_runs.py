@@ -120,7 +120,7 @@ class Counter:
         model.base_model.register_forward_pre_hook(self._count, with_kwargs=True)
 
     def _count(self, module: Any, args: Any, kwargs: dict[str, Any]) -> None:
-        from zephyr_ray.training.packed_attention import active_row
+        from zephyr_ray.training.packed.attention import active_row
 
         tokens, mask, row = kwargs["input_ids"], kwargs.get("attention_mask"), active_row()
         self.computed += tokens.numel()
@@ -249,12 +249,12 @@ def run_ours(args: argparse.Namespace, model: Any, pairs: Pairs, count: Counter)
     import datasets
     from trl.trainer.utils import add_fused_lm_head
 
+    from zephyr_ray.training.dataset import Rows
     from zephyr_ray.training.logps import PackedScorer
     from zephyr_ray.training.methods.dpo import PackedDPOTrainer
-    from zephyr_ray.training.packed_attention import choose_backend
-    from zephyr_ray.training.packing import PackedRankPlan, rounded_up
-    from zephyr_ray.training.plan import Plan
-    from zephyr_ray.training.rows import Rows
+    from zephyr_ray.training.packed.attention import choose_backend
+    from zephyr_ray.training.sampler import Plan
+    from zephyr_ray.training.token_batching import PackedRankPlan, rounded_up
 
     backend = choose_backend("auto", args.device)
     trained_forward = model.forward

@@ -150,7 +150,7 @@ def start_ray(args: argparse.Namespace) -> None:
 def make(stage: str, args: argparse.Namespace) -> dict[str, int]:
     """Makes a stage, as a job does; rows that went in and came out."""
     from zephyr_ray import zephyr
-    from zephyr_ray.artifacts import Run
+    from zephyr_ray.pipeline.artifacts import Run
     from zephyr_ray.pipeline.stage import StageContext
 
     run = Run(str(args.work / "run"))
@@ -167,8 +167,8 @@ def make(stage: str, args: argparse.Namespace) -> dict[str, int]:
 
 
 def recipe(args: argparse.Namespace) -> Any:
-    from zephyr_ray.recipe import ModelSection, Preferences, Recipe
-    from zephyr_ray.recipe_feedback import Judging, Sampling
+    from zephyr_ray.config.feedback import Judging, Sampling
+    from zephyr_ray.config.recipe import ModelSection, Preferences, Recipe
 
     server = {
         "name": "m",
@@ -186,8 +186,8 @@ def recipe(args: argparse.Namespace) -> Any:
 
 def requests(args: argparse.Namespace) -> Iterator[dict[str, Any]]:
     """The requests of a stage of the ideal part, made without the stage."""
-    from zephyr_ray.inference.answers import messages_of, plan
-    from zephyr_ray.judging import presentation
+    from zephyr_ray.inference.request_plan import messages_of, plan
+    from zephyr_ray.judging import prompt
 
     chosen = recipe(args)
     for row in made_rows(args.ideal_rows, with_answers=args.stage == "judgments"):
@@ -196,10 +196,10 @@ def requests(args: argparse.Namespace) -> Iterator[dict[str, Any]]:
             section, more = chosen.sampling, {"top_p": chosen.sampling.top_p}
             body = {"messages": messages_of(request, row["messages"]), "seed": request.seed, **more}
         else:
-            (question,) = presentation.questions_of(row, chosen.judging, 0)
-            section, more = chosen.judging, {"response_format": presentation.response_format_of(question)}
-            seed = presentation.question_seed(0, row["prompt_id"], question, 0)
-            body = {"messages": presentation.messages_of(question, row), "seed": seed, **more}
+            (question,) = prompt.questions_of(row, chosen.judging, 0)
+            section, more = chosen.judging, {"response_format": prompt.response_format_of(question)}
+            seed = prompt.question_seed(0, row["prompt_id"], question, 0)
+            body = {"messages": prompt.messages_of(question, row), "seed": seed, **more}
         yield {**body, "temperature": section.temperature, "max_tokens": section.max_tokens}
 
 

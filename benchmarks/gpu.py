@@ -110,10 +110,10 @@ def make_bench(args: argparse.Namespace) -> tuple[Any, str]:
 
 def compile_on_cpu() -> None:
     """The kernel that a GPU would run, compiled; without, torch computes FlexAttention as one dense product."""
-    from zephyr_ray.training import packed_attention
+    from zephyr_ray.training.packed import attention
 
-    kernel = packed_attention._compiled_flex()
-    packed_attention._plain_flex = lambda: kernel
+    kernel = attention._compiled_flex()
+    attention._plain_flex = lambda: kernel
 
 
 def run_part(number: int, bench: Any, path: Path) -> None:

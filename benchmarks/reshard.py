@@ -3,7 +3,7 @@
     python benchmarks/reshard.py --json reshard.json
 
 Three ways, each for one worker and for four, in turns, medians:
-ours: every worker cuts its own shard out of the old ones (`training/reshard.py`) and loads it.
+ours: every worker cuts its own shard out of the old ones (`training/zero_resharding.py`) and loads it.
 consolidated: one worker joins everything in one copy; then every worker cuts its own shard out of that and loads it.
 universal: DeepSpeed's `ds_to_universal`, then every worker reads every weight's files, as DeepSpeed's engine does.
 
@@ -119,15 +119,15 @@ def _child(*step: str) -> dict[str, float]:
 def _step(name: str, way: str, shards: str, folder: str, rank: str, workers: str) -> None:
     import deepspeed.checkpoint.ds_to_universal  # noqa: F401  (what is imported is no part of the figures)
 
-    from zephyr_ray.training import reshard
+    from zephyr_ray.training import zero_resharding
 
     base, before = _peak(), _written()
     begun = time.perf_counter()
     target = os.path.join(folder, f"worker-{rank}")
     if name == "join" and way == "consolidated":
         os.makedirs(os.path.join(folder, "whole"))
-        reshard.write_weights(shards, os.path.join(folder, "whole"), 0, 1)
-        reshard.write_optimizer(shards, os.path.join(folder, "whole"), 0, 1)
+        zero_resharding.write_weights(shards, os.path.join(folder, "whole"), 0, 1)
+        zero_resharding.write_optimizer(shards, os.path.join(folder, "whole"), 0, 1)
     elif name == "join":
         _to_universal(shards, os.path.join(folder, "universal"))
     elif way == "universal":
@@ -135,8 +135,8 @@ def _step(name: str, way: str, shards: str, folder: str, rank: str, workers: str
     else:
         os.makedirs(target)
         source = shards if way == "ours" else os.path.join(folder, "whole")
-        reshard.write_weights(source, target, int(rank), int(workers))
-        reshard.write_optimizer(source, target, int(rank), int(workers))
+        zero_resharding.write_weights(source, target, int(rank), int(workers))
+        zero_resharding.write_optimizer(source, target, int(rank), int(workers))
         torch.load(next(Path(target).glob("*_optim_states.pt")), weights_only=False)
         shutil.rmtree(target)
     seconds = time.perf_counter() - begun

@@ -100,8 +100,8 @@ def sample(prompts: list[dict[str, Any]], args: argparse.Namespace, url: str) ->
     import pyarrow as pa
     import ray.data
 
+    from zephyr_ray.config.recipe import Chat
     from zephyr_ray.inference.sampling import sample_candidates
-    from zephyr_ray.recipe import Chat
     from zephyr_ray.schemas import PROMPTS
 
     dataset = ray.data.from_arrow(pa.Table.from_pylist(prompts, schema=PROMPTS))
@@ -109,7 +109,7 @@ def sample(prompts: list[dict[str, Any]], args: argparse.Namespace, url: str) ->
 
 
 def section(args: argparse.Namespace, url: str) -> Any:
-    from zephyr_ray.recipe_feedback import Sampling
+    from zephyr_ray.config.feedback import Sampling
 
     endpoint = {"name": "m", "model": "m", "base_url": url, "max_in_flight": args.max_num_seqs, "timeout_s": 3600}
     limits = {"samples": args.samples, "max_tokens": args.max_tokens, "extra": {"ignore_eos": True}}
@@ -138,7 +138,7 @@ def conversations(prompts: list[dict[str, Any]], args: argparse.Namespace) -> tu
     """The pool's requests, one by one."""
     from vllm import SamplingParams
 
-    from zephyr_ray.inference.answers import plan
+    from zephyr_ray.inference.request_plan import plan
 
     planned = [(row, each) for row in prompts for each in plan(section(args, "http://none/v1"), 0, row["prompt_id"])]
     params = [

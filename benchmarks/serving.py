@@ -56,8 +56,8 @@ def main() -> None:
 def make_model(name: str, folder: str) -> str:
     """A folder with random weights and the embedded world's tokenizer."""
     from zephyr_ray import chat_template
+    from zephyr_ray.config.recipe import Chat
     from zephyr_ray.embedded import model
-    from zephyr_ray.recipe import Chat
 
     if name == "tiny":
         model.make_base(folder, model.Sizes(), 0)

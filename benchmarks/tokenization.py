@@ -68,8 +68,8 @@ def main() -> None:
 
 
 def run_ours(work: Path, args: argparse.Namespace) -> None:
-    from zephyr_ray.artifacts import Run
     from zephyr_ray.data.tokenized import make_tokenized
+    from zephyr_ray.pipeline.artifacts import Run
 
     start_ray(args)
     run = Run(str(work / "run"))
@@ -144,9 +144,9 @@ def encode_plain(batch: dict[str, list[Any]], path: str) -> dict[str, list[Any]]
 
 
 def run_memory(work: Path, args: argparse.Namespace) -> None:
-    from zephyr_ray.artifacts import Run
     from zephyr_ray.data.preferences import make_preferences
     from zephyr_ray.data.tokenized import make_tokenized
+    from zephyr_ray.pipeline.artifacts import Run
 
     start_ray(args)
     run = Run(str(work / "run"))
@@ -181,16 +181,16 @@ def start_ray(args: argparse.Namespace) -> None:
 
 
 def recipe(train: str | None = None) -> Any:
-    from zephyr_ray.recipe import SFT, Preferences, Recipe, Tokenized
+    from zephyr_ray.config.recipe import SFT, Preferences, Recipe, Tokenized
 
     lengths = Tokenized(max_length=MAX_LENGTH, max_prompt_length=MAX_PROMPT_LENGTH)
     return Recipe(sft=SFT(), preferences=Preferences(train=train), tokenized=lengths)
 
 
 def source(path: str) -> Any:
+    from zephyr_ray.config.recipe import Chat
     from zephyr_ray.data.tokenizer import TokenizerSource
-    from zephyr_ray.models import ModelSource
-    from zephyr_ray.recipe import Chat
+    from zephyr_ray.pipeline.model_source import ModelSource
 
     return TokenizerSource(ModelSource(path), Chat())
 

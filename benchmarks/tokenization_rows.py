@@ -23,7 +23,7 @@ def prepare(work: Path, data: str | None, copies: int, count: int) -> None:
 def write_preferences(root: Path, stage: str, table: Any, files: int = 4) -> None:
     import pyarrow.parquet as pq
 
-    from zephyr_ray.artifacts import Run
+    from zephyr_ray.pipeline.artifacts import Run
 
     artifact = Run(str(root)).artifact(stage)
     Path(artifact.path, "data").mkdir(parents=True)
@@ -42,12 +42,12 @@ def finish(artifact: Any, files: list[str]) -> None:
 def real(path: str) -> Iterator[dict[str, Any]]:
     import pyarrow as pa
 
-    from zephyr_ray.data import chunks, sources
-    from zephyr_ray.data.layouts import Dropped
+    from zephyr_ray.data.formats.layouts import Dropped
+    from zephyr_ray.data.io import readers, sources
 
     for piece in sources._pieces(path, "train"):
-        for chunk in chunks.read_piece(pa.Table.from_pylist([piece])):
-            for row in chunks.split_lines(chunk).to_pylist():
+        for chunk in readers.read_piece(pa.Table.from_pylist([piece])):
+            for row in readers.split_lines(chunk).to_pylist():
                 try:
                     yield kept(json.loads(row["line"]), row["source"])
                 except (Dropped, ValueError):  # rows that the preferences stage drops
@@ -55,7 +55,7 @@ def real(path: str) -> Iterator[dict[str, Any]]:
 
 
 def kept(raw: dict[str, Any], where: str) -> dict[str, Any]:
-    from zephyr_ray.data.layouts import preference
+    from zephyr_ray.data.formats.layouts import preference
 
     return {**preference(raw), "source": where}
 

@@ -13,22 +13,26 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from pydantic_core import PydanticUndefined
 
-from zephyr_ray.recipe import Recipe
-from zephyr_ray.section import Section
+from zephyr_ray.config.recipe import Recipe
+from zephyr_ray.config.section import Section
 
 REPO = Path(__file__).resolve().parents[1]
 
 API = {
-    "Recipes": ("recipe_file.load", "recipe_file.to_yaml", "section.semantic"),
+    "Recipes": ("config.loader.load", "config.loader.to_yaml", "config.section.semantic"),
     "Pipelines": ("zephyr.stages", "zephyr.run_pipeline"),
-    "Rows as they come, by their layout": ("data.layouts.preferences", "data.layouts.dialogue", "data.layouts.prompt"),
-    "Datasets": ("data.sources.read_rows", "inference.sampling.sample_candidates"),
+    "Rows as they come, by their layout": (
+        "data.formats.layouts.preferences",
+        "data.formats.layouts.dialogue",
+        "data.formats.layouts.prompt",
+    ),
+    "Datasets": ("data.io.sources.read_rows", "inference.sampling.sample_candidates"),
     "Prompts as token ids": ("chat_template.load_tokenizer", "chat_template.encode"),
     "Judging": (
-        "judging.presentation.questions_of",
-        "judging.llm.ask",
-        "judging.opinions.judged_row",
-        "judging.program.judge_by_program",
+        "judging.prompt.questions_of",
+        "judging.llm_judge.ask",
+        "judging.aggregation.judged_row",
+        "judging.function_judge.judge_by_program",
     ),
     "Evaluation": (
         "evaluation.implicit_reward.summarise",

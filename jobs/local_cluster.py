@@ -30,7 +30,7 @@ from pathlib import Path
 import psutil
 
 from serve.command_line import FAST_PATH, free_port
-from zephyr_ray.cluster import ONE_MACHINE, local_cpus
+from zephyr_ray.cluster.connect import ONE_MACHINE, local_cpus
 from zephyr_ray.errors import UserError
 from zephyr_ray.storage import cache_root
 

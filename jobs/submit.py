@@ -117,7 +117,7 @@ def _variables(names: list[str]) -> dict[str, str]:
 
 
 def _client(address: str) -> JobSubmissionClient:
-    from zephyr_ray.address import check_api
+    from zephyr_ray.cluster.preflight import check_api
 
     check_api(address)
     from ray.job_submission import JobSubmissionClient

@@ -27,7 +27,7 @@ from ray.serve import Application  # noqa: E402
 
 from serve.settings import GatewaySettings, ModelApplication  # noqa: E402
 from zephyr_ray.errors import UserError  # noqa: E402
-from zephyr_ray.inference.served_model import ServedModel  # noqa: E402
+from zephyr_ray.serving.model_spec import ServedModel  # noqa: E402
 
 
 def model(args: ModelApplication) -> Application:
@@ -37,8 +37,8 @@ def model(args: ModelApplication) -> Application:
     from ray import serve
     from ray.serve.llm import build_llm_deployment
 
-    from zephyr_ray.inference.chat_server import ChatServer
-    from zephyr_ray.inference.served_model import llm_config
+    from zephyr_ray.serving.chat_replica import ChatServer
+    from zephyr_ray.serving.model_spec import llm_config
 
     served = ServedModel(**args.model_dump(exclude={"keys", "open"}))
     return build_llm_deployment(
@@ -73,7 +73,7 @@ def chat(args: GatewaySettings) -> Application:
 
 def _check_keys(is_open: bool, file: str | None) -> None:
     """Of the gateway and of every model alike: replicas have ports of their own."""
-    from zephyr_ray.inference import keys
+    from zephyr_ray.serving import keys
 
     if not is_open and keys.read(file) is None:
         raise UserError(

@@ -89,19 +89,19 @@ def _parse(description: str, arguments: list[str] | None = None) -> argparse.Nam
 
 
 def _serve(options: argparse.Namespace) -> None:
-    from zephyr_ray import address
+    from zephyr_ray.cluster import preflight
 
     _check_door(options)
-    address.check_driver()
+    preflight.check_driver()
     found = _models(options)
     applications = [_application(options, each) for each in found]
     settings = _gateway_settings(options, found)
 
     logging.disable(logging.INFO)  # what Ray says of itself here; the replicas' logs are in Ray's log folder
-    from zephyr_ray import cluster
+    from zephyr_ray.cluster import connect
 
-    cluster.set_environment()
-    if not cluster.is_joined():
+    connect.set_environment()
+    if not connect.is_joined():
         for name in ("RAY_SERVE_HAPROXY_STATS_PORT", "RAY_SERVE_HAPROXY_METRICS_PORT"):
             os.environ.setdefault(name, str(free_port()))
         # A model that cannot start here will not at the third time either.
@@ -118,7 +118,7 @@ def _run(options: argparse.Namespace, applications: list[ModelApplication], sett
     from ray import serve
     from ray.exceptions import RayError, RayTaskError
 
-    from zephyr_ray import cluster
+    from zephyr_ray.cluster import connect
 
     try:
         serve.start(http_options={"host": options.host, "port": options.port})
@@ -126,7 +126,7 @@ def _run(options: argparse.Namespace, applications: list[ModelApplication], sett
         raise UserError(f"Ray Serve did not start: {_cause(str(error))} (more in {_logs()}); try again") from None
     print(f"loading {', '.join(each.name for each in applications)} ...", flush=True)
     # In a worker, which is forked with vLLM loaded; here its import would take as long as Ray's start.
-    deploy = ray.remote(_deploy).options(num_cpus=0, scheduling_strategy=cluster.this_node(), max_retries=0)
+    deploy = ray.remote(_deploy).options(num_cpus=0, scheduling_strategy=connect.this_node(), max_retries=0)
     try:
         try:
             ray.get(deploy.remote(applications, settings))
@@ -138,7 +138,7 @@ def _run(options: argparse.Namespace, applications: list[ModelApplication], sett
         print(f"OpenAI API  http://{options.host}:{options.port}/v1", flush=True)
         threading.Event().wait()
     finally:
-        if cluster.is_joined():  # a cluster that stays: what was deployed to it goes, in good order
+        if connect.is_joined():  # a cluster that stays: what was deployed to it goes, in good order
             for name in (*(each.name for each in applications), "chat"):
                 serve.delete(name)
 
@@ -197,7 +197,7 @@ def _cause(message: str) -> str:
 
 def _check_door(options: argparse.Namespace) -> None:
     """Keys, or openly none of them on loopback; a port that can be had."""
-    from zephyr_ray.inference import keys
+    from zephyr_ray.serving import keys
 
     if not 1 <= options.port <= 65535:
         raise UserError(f"--port {options.port}: give 1 to 65535")
@@ -218,8 +218,8 @@ def _check_door(options: argparse.Namespace) -> None:
 
 def _models(options: argparse.Namespace) -> list[dict[str, Any]]:
     """What the command line asks for, one dictionary of ServedModel's fields each; checked before Ray starts."""
-    from zephyr_ray.artifacts import Run
-    from zephyr_ray.inference.served_model import checkpoint_of_run
+    from zephyr_ray.pipeline.artifacts import Run
+    from zephyr_ray.serving.model_spec import checkpoint_of_run
 
     found: list[dict[str, Any]] = []
     if options.stage and not options.run:
@@ -322,16 +322,16 @@ def _feedback_place(options: argparse.Namespace) -> str | None:
 @contextlib.contextmanager
 def _connected() -> Iterator[None]:
     """The cluster of RAY_ADDRESS, or one on this machine while the endpoint is up."""
-    from zephyr_ray import cluster, preload
+    from zephyr_ray.cluster import connect, preload
 
-    if cluster.is_joined():
+    if connect.is_joined():
         import ray
 
         with ray.init(runtime_env={"env_vars": {"PYTHONPATH": _REPOSITORY}}):
             yield
     else:
         os.environ["PYTHONPATH"] = _REPOSITORY
-        with cluster.started(preload.SERVING, log_to_driver=False, logging_level=logging.ERROR):
+        with connect.started(preload.SERVING, log_to_driver=False, logging_level=logging.ERROR):
             yield
 
 

@@ -35,7 +35,7 @@ from serve.relay import Relay
 from serve.settings import GatewaySettings
 from serve.telemetry import Request as Measured
 from serve.telemetry import Telemetry
-from zephyr_ray.inference import keys
+from zephyr_ray.serving import keys
 
 logger = logging.getLogger("ray.serve")
 

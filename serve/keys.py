@@ -12,7 +12,7 @@ import os
 import sys
 
 from zephyr_ray.errors import UserError
-from zephyr_ray.inference import keys
+from zephyr_ray.serving import keys
 
 
 def main() -> None:

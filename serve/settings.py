@@ -3,7 +3,7 @@
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from serve import bodies
-from zephyr_ray.inference.served_model import ServedModel
+from zephyr_ray.serving.model_spec import ServedModel
 
 
 class GatewaySettings(BaseModel):

@@ -88,10 +88,10 @@ def ray_cluster() -> Iterator[None]:
     """One Ray cluster for the whole session, with four logical CPUs at least, whose workers are forked."""
     import ray.data
 
-    from zephyr_ray import cluster, preload
+    from zephyr_ray.cluster import connect, preload
 
     options: dict[str, Any] = {"log_to_driver": False, "configure_logging": False, "_node_ip_address": "127.0.0.1"}
-    with cluster.started(preload.ROWS, object_store_memory=512 << 20, **options):
+    with connect.started(preload.ROWS, object_store_memory=512 << 20, **options):
         ray.data.DataContext.get_current().enable_progress_bars = False
         yield
 

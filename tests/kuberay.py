@@ -8,7 +8,7 @@ from typing import Any
 import yaml
 from ray.autoscaler._private.kuberay.autoscaling_config import _derive_autoscaling_config_from_ray_cr
 
-from zephyr_ray.demands import NodeGroup
+from zephyr_ray.cluster.resources import NodeGroup
 
 REPO = Path(__file__).resolve().parents[1]
 

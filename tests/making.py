@@ -6,10 +6,10 @@ from collections.abc import Iterator
 from typing import Any
 
 from zephyr_ray import zephyr
-from zephyr_ray.artifacts import Artifact
-from zephyr_ray.data.sink import Report
+from zephyr_ray.config.recipe import Preferences, Recipe
+from zephyr_ray.data.io.writer import Report
+from zephyr_ray.pipeline.artifacts import Artifact
 from zephyr_ray.pipeline.stage import Stage, StageContext
-from zephyr_ray.recipe import Preferences, Recipe
 
 
 def stage_of(recipe: Recipe, name: str) -> Stage:

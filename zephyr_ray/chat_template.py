@@ -13,13 +13,13 @@ from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from zephyr_ray import shared_files
+from zephyr_ray.cluster import shared_storage
 from zephyr_ray.errors import UserError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-    from zephyr_ray.recipe import Chat
+    from zephyr_ray.config.recipe import Chat
 
 Message = dict[str, str]
 
@@ -45,7 +45,7 @@ class EncodedDialogue(NamedTuple):
 
 def local_files(chat: Chat) -> tuple[tuple[str, str], ...]:
     """(field, path) of a template that is a file, which workers open."""
-    return () if chat.template in _NAMED else shared_files.local_files("chat.template", [chat.template])
+    return () if chat.template in _NAMED else shared_storage.local_files("chat.template", [chat.template])
 
 
 def template_text(chat: Chat) -> str | None:

@@ -11,15 +11,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from zephyr_ray import __version__, recipe_file
+from zephyr_ray import __version__
+from zephyr_ray.config import loader
 from zephyr_ray.errors import UserError, raised_by_user
 
 if TYPE_CHECKING:
-    from zephyr_ray.artifacts import Run
+    from zephyr_ray.config.recipe import Recipe
+    from zephyr_ray.pipeline.artifacts import Run
     from zephyr_ray.pipeline.runner import Plan
+    from zephyr_ray.pipeline.screen import Screen
     from zephyr_ray.pipeline.stage import Stage
-    from zephyr_ray.recipe import Recipe
-    from zephyr_ray.screen import Screen
 
 _DEFAULT_RECIPE = Path(__file__).resolve().parents[1] / "recipes" / "tiny.yaml"
 
@@ -72,17 +73,17 @@ def _parser(doc: str, any_stage: bool = False) -> argparse.ArgumentParser:
 
 
 def _run(options: argparse.Namespace, targets: tuple[str, ...]) -> int:
-    recipe = recipe_file.load(options.recipe, options.set) if options.recipe else _embedded_world(options)
+    recipe = loader.load(options.recipe, options.set) if options.recipe else _embedded_world(options)
 
-    from zephyr_ray import cluster
+    from zephyr_ray.cluster import connect
 
-    cluster.set_environment()
+    connect.set_environment()
 
     from zephyr_ray import zephyr
 
     evaluate = targets == ("dpo",) and not options.until
     if options.dry_run:
-        sys.stdout.write(recipe_file.to_yaml(recipe) + "\n" + _dry_run(recipe, targets, evaluate))
+        sys.stdout.write(loader.to_yaml(recipe) + "\n" + _dry_run(recipe, targets, evaluate))
         return 0
     plan = zephyr.plan(recipe, targets, evaluate)
     if options.begin:
@@ -99,11 +100,11 @@ def _embedded_world(options: argparse.Namespace) -> Recipe:
     """
     if options.set:
         raise UserError("--set without --recipe: name the recipe that it changes, as in --recipe recipes/tiny.yaml")
-    from zephyr_ray.cluster import is_submitted
+    from zephyr_ray.cluster.connect import is_submitted
 
     # A submitted job runs in a copy of the repository that goes when it has ended.
     lasting = [f"run.root={Path.home() / 'zephyr_ray' / 'tiny'}"] if is_submitted() else []
-    recipe = recipe_file.load([str(_DEFAULT_RECIPE)], lasting)
+    recipe = loader.load([str(_DEFAULT_RECIPE)], lasting)
     print(f"no --recipe: this is the embedded world, recipes/tiny.yaml, in {recipe.run.root}", flush=True)
     return recipe
 
@@ -134,7 +135,7 @@ def _reads(stage: Stage) -> str:
 
 def _bring_up_to_date(plan: Plan) -> int:
     from zephyr_ray.pipeline import runner
-    from zephyr_ray.screen import on_terminal
+    from zephyr_ray.pipeline.screen import on_terminal
 
     log_path = _log_path(plan.run)
     screen = on_terminal(log_path)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from zephyr_ray import cluster, recipe_file
-from zephyr_ray.artifacts import Run
 from zephyr_ray.chat_template import template_text
+from zephyr_ray.cluster import connect
+from zephyr_ray.config import loader
+from zephyr_ray.config.recipe import SFT, Recipe
+from zephyr_ray.config.section import Function
 from zephyr_ray.data import (
     candidates,
     dialogues,
@@ -20,12 +22,11 @@ from zephyr_ray.data import (
 )
 from zephyr_ray.errors import UserError
 from zephyr_ray.evaluation import function_stage, preferences_stage
-from zephyr_ray.models import ModelInput
 from zephyr_ray.pipeline import runner
+from zephyr_ray.pipeline.artifacts import Run
+from zephyr_ray.pipeline.model_source import ModelInput
 from zephyr_ray.pipeline.stage import Stage, up_to
-from zephyr_ray.recipe import SFT, Recipe
-from zephyr_ray.section import Function
-from zephyr_ray.training import made_model
+from zephyr_ray.training import base_model
 from zephyr_ray.training import stage as training
 
 
@@ -57,7 +58,7 @@ def _supervised(recipe: Recipe) -> list[Stage]:
 def _raw_model(section: SFT, seed: int) -> tuple[list[Stage], ModelInput]:
     """The stage that makes it, where one does, and the model."""
     if isinstance(section.base, Function):
-        made = made_model.stage("sft.base", section.base, seed)
+        made = base_model.stage("sft.base", section.base, seed)
         return [made], ModelInput("base", "sft.base", stage=made)
     return [], ModelInput("base", "sft.base", section.base, section.revision)
 
@@ -168,7 +169,7 @@ def plan(recipe: Recipe, targets: Sequence[str], evaluate: bool = False) -> runn
         UserError: What a person can mend.
     """
     run, selected = open_run(recipe), select(recipe, targets, evaluate)
-    cluster.check_root(recipe.run.root)
+    connect.check_root(recipe.run.root)
     return runner.plan(run, selected)
 
 
@@ -197,9 +198,9 @@ def run_pipeline(recipe: Recipe, until: str | None = None, *, screen: runner.Scr
         UserError: What a person can mend.
         KeyboardInterrupt: It was stopped; another call goes on from there.
     """
-    from zephyr_ray.screen import Screen
+    from zephyr_ray.pipeline.screen import Screen
 
-    cluster.set_environment()
+    connect.set_environment()
     planned = plan(recipe, [until or "dpo"], evaluate=until is None)
     write_recipe(planned.run, recipe)
     runner.bring_up_to_date(planned, screen or Screen())
@@ -213,4 +214,4 @@ def write_recipe(run: Run, recipe: Recipe) -> None:
         UserError: The run cannot be written.
     """
     run.check_writable()
-    run.write_text("recipe.yaml", recipe_file.to_yaml(recipe))
+    run.write_text("recipe.yaml", loader.to_yaml(recipe))

@@ -21,9 +21,9 @@ from gpu_parts.models import (
     row_scores,
 )
 
-from zephyr_ray.training.packed_attention import Backend
-from zephyr_ray.training.packed_blocks import BLOCK
-from zephyr_ray.training.packing import partition
+from zephyr_ray.training.packed.attention import Backend
+from zephyr_ray.training.packed.blocks import BLOCK
+from zephyr_ray.training.token_batching import partition
 
 BETA = 0.1
 LOGITS_SCALE = 2.5

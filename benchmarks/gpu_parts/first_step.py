@@ -19,13 +19,13 @@ from trl import DPOConfig
 from trl.trainer.utils import add_fused_lm_head
 
 from zephyr_ray.errors import GuardError
-from zephyr_ray.training.first_step import TOLERANCE, FirstStepGuard
+from zephyr_ray.training.dataset import Rows
 from zephyr_ray.training.logps import PackedScorer
 from zephyr_ray.training.methods.dpo import PackedDPOTrainer
-from zephyr_ray.training.packed_attention import segment_multiple
-from zephyr_ray.training.packing import PackedRankPlan, rounded_up
-from zephyr_ray.training.plan import Plan
-from zephyr_ray.training.rows import Rows
+from zephyr_ray.training.packed.attention import segment_multiple
+from zephyr_ray.training.reference_guard import TOLERANCE, FirstStepGuard
+from zephyr_ray.training.sampler import Plan
+from zephyr_ray.training.token_batching import PackedRankPlan, rounded_up
 
 PAIRS = 32
 

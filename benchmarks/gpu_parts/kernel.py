@@ -10,8 +10,8 @@ from collections.abc import Iterator
 import torch
 from gpu_parts.bench import Bench, Record, compiled, release, round_all, seconds
 
-from zephyr_ray.training.packed_attention import FlexAttention
-from zephyr_ray.training.packed_layout import PackedRow, pack, visible
+from zephyr_ray.training.packed.attention import FlexAttention
+from zephyr_ray.training.packed.layout import PackedRow, pack, visible
 
 PROMPTS = (1, 127, 128, 129)  # a block's border lies at 128
 BOUNDS = {torch.bfloat16: 1e-2, torch.float32: 1e-4}

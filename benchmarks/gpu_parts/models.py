@@ -9,10 +9,10 @@ from typing import Any
 import torch
 from gpu_parts.bench import Bench, Pairs, Sizes, batches
 
-from zephyr_ray.training.packed_attention import Backend, row_multiple
-from zephyr_ray.training.packed_layout import PackedRow, pack
-from zephyr_ray.training.packed_logps import add_packed_forward
-from zephyr_ray.training.packing import partition
+from zephyr_ray.training.packed.attention import Backend, row_multiple
+from zephyr_ray.training.packed.layout import PackedRow, pack
+from zephyr_ray.training.packed.logps import add_packed_forward
+from zephyr_ray.training.token_batching import partition
 
 Scored = Iterator[tuple[list[int], list[tuple[torch.Tensor, torch.Tensor]]]]
 """The numbers of a few pairs, and the log-probs of their chosen and their rejected tokens."""

@@ -5,8 +5,8 @@ import torch
 
 from tests.gpu import DEVICE, NEEDS_GPU
 from tests.unit.training.test_packed_logps import attention_inputs, branching_row, dense
-from zephyr_ray.training.packed_attention import FlexAttention
-from zephyr_ray.training.packed_layout import visible
+from zephyr_ray.training.packed.attention import FlexAttention
+from zephyr_ray.training.packed.layout import visible
 
 pytestmark = NEEDS_GPU
 

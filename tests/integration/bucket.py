@@ -20,9 +20,9 @@ import pyarrow.fs as pafs
 import pytest
 
 from tests.integration.cluster import REPO, free_port
-from tests.integration.jobs import LIBRARIES, fork_server
-from zephyr_ray import forkserver
-from zephyr_ray.artifacts import Run
+from tests.integration.jobs import LIBRARIES, started_fork_server
+from zephyr_ray.cluster import fork_server
+from zephyr_ray.pipeline.artifacts import Run
 
 ROOT = "s3://bucket/run"
 KEY, SECRET = "a-key-of-the-tests", "a-secret-of-the-tests"
@@ -90,8 +90,8 @@ def machine_beside_a_bucket() -> Iterator[Machine]:
                 for name, value in machine.environment.items():
                     if name.startswith("AWS_"):
                         patch.setenv(name, value)
-                with fork_server(machine.environment, LIBRARIES) as socket:
-                    machine.environment[forkserver.VARIABLE] = socket
+                with started_fork_server(machine.environment, LIBRARIES) as socket:
+                    machine.environment[fork_server.VARIABLE] = socket
                     yield machine
         finally:
             server.terminate()

@@ -71,7 +71,7 @@ def worker_nodes(cluster: Head) -> list[dict[str, Any]]:
 
 def drain(joins: Head, seconds: int) -> None:
     """Tells the cluster that its other nodes are about to go, with the command of cluster.yaml's preStop hook."""
-    command = [sys.executable, "-m", "zephyr_ray.leave", "--seconds", str(seconds)]
+    command = [sys.executable, "-m", "zephyr_ray.cluster.drain", "--seconds", str(seconds)]
     subprocess.run(command, env={**joins.environment, "RAY_ADDRESS": joins.gcs}, cwd=REPO, check=True, timeout=30)
 
 

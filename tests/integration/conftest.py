@@ -16,7 +16,7 @@ from tests import embedded_world
 from tests.integration.bucket import Machine, machine_beside_a_bucket
 from tests.integration.jobs import LIBRARIES, REPO, copy_run, manifest, run_job
 from tests.integration.servers import Proxy, vllm_server
-from zephyr_ray import cluster, forkserver
+from zephyr_ray.cluster import connect, fork_server
 
 MadeOnce = Callable[[str, Callable[[Path], object]], Path]
 """A name, and what makes the folder of that name -> the folder."""
@@ -38,12 +38,12 @@ WORLD = (
 @pytest.fixture(scope="session", autouse=True)
 def _libraries_are_loaded_once() -> Iterator[None]:
     """Fork servers of the jobs that these tests run are forked from one that has loaded the libraries."""
-    cluster.set_environment()
+    connect.set_environment()
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", str(REPO))  # for judges of the tests' own
         patch.setenv("PATH", str(BIN), prepend=os.pathsep)  # as every process of a cluster has it
-        with forkserver.started(LIBRARIES, ()) as socket:
-            patch.setenv(forkserver.VARIABLE, socket)
+        with fork_server.started(LIBRARIES, ()) as socket:
+            patch.setenv(fork_server.VARIABLE, socket)
             yield
 
 

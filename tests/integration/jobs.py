@@ -17,7 +17,7 @@ from typing import Any
 import psutil
 import pytest
 
-from zephyr_ray import forkserver, preload
+from zephyr_ray.cluster import fork_server, preload
 
 REPO = Path(__file__).parents[2]
 LIBRARIES = (preload.ROWS + preload.TRAINING + preload.ENGINES).libraries
@@ -26,20 +26,22 @@ _TIMEOUT_S = 420
 
 
 @contextlib.contextmanager
-def fork_server(environment: Mapping[str, str], libraries: Sequence[str], on_ray: Sequence[str] = ()) -> Iterator[str]:
+def started_fork_server(
+    environment: Mapping[str, str], libraries: Sequence[str], on_ray: Sequence[str] = ()
+) -> Iterator[str]:
     """A fork server for workers that have these variables; yields its socket."""
     with contextlib.ExitStack() as stack:
         with pytest.MonkeyPatch.context() as patch:
             for name, value in environment.items():
                 patch.setenv(name, value)
-            patch.delenv(forkserver.VARIABLE, raising=False)
-            socket = stack.enter_context(forkserver.started(libraries, on_ray))
+            patch.delenv(fork_server.VARIABLE, raising=False)
+            socket = stack.enter_context(fork_server.started(libraries, on_ray))
         yield socket
 
 
 def forked_by(socket: str) -> dict[str, Any]:
     """The runtime_env of a job whose workers, on any node of this machine, come from that fork server."""
-    return {"py_executable": forkserver.client(socket)}
+    return {"py_executable": fork_server.client(socket)}
 
 
 def command(

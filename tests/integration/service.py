@@ -15,7 +15,7 @@ import yaml
 
 from tests.integration.cluster import BIN, REPO, Head, free_port
 from tests.integration.jobs import forked_by
-from zephyr_ray.artifacts import Run, fingerprint_files
+from zephyr_ray.pipeline.artifacts import Run, fingerprint_files
 
 KEY = "a-key-of-the-tests-0001"
 REPLICA_PORTS = (31_500, 31_600)

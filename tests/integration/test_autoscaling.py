@@ -17,7 +17,7 @@ from serve.command_line import FAST_PATH
 from tests import embedded_world
 from tests.integration.autoscaling import HEAD_TYPE, IDLE_S, autoscaling_head, groups, watching, worker_types
 from tests.integration.cluster import BIN, REPO, Head, free_port
-from tests.integration.jobs import LIBRARIES, command, copy_run, fork_server, forked_by, metrics
+from tests.integration.jobs import LIBRARIES, command, copy_run, forked_by, metrics, started_fork_server
 from tests.integration.load import clients, keeping_busy, until
 from tests.integration.service import KEY, Service, describe, make_run
 
@@ -55,7 +55,7 @@ def small(overrides: tuple[str, ...]) -> tuple[str, ...]:
 @pytest.fixture(scope="module")
 def loaded(autoscaled: Head) -> Iterator[str]:
     """A fork server for the workers on that cluster's nodes."""
-    with fork_server(autoscaled.environment, LIBRARIES) as socket:
+    with started_fork_server(autoscaled.environment, LIBRARIES) as socket:
         yield socket
 
 

@@ -14,7 +14,7 @@ import pytest
 from tests.integration.cluster import Head, drain, head, node
 from tests.integration.jobs import REPO, command, copy_run, forked_by, log_tail
 from tests.integration.test_resume import has_checkpoints, is_the_undisturbed_run
-from zephyr_ray import forkserver
+from zephyr_ray.cluster import fork_server
 
 pytestmark = pytest.mark.timeout(600)
 Until = Callable[[Callable[[], bool]], None]
@@ -61,7 +61,7 @@ def _lose_a_node(job: list[str], root: Path, when: Callable[[Head, Until], None]
     soon |= {f"RAY_TRAIN_{name}_INTERVAL_S": "0.25" for name in ("HEALTH_CHECK", "PREEMPTION_POLL")}
     with head(folder, soon, cpus=1) as cluster, (folder / "seen").open("w+") as seen:
         variables = {**os.environ, **cluster.environment, "RAY_ADDRESS": cluster.gcs}
-        job_config = {"runtime_env": forked_by(os.environ[forkserver.VARIABLE])}
+        job_config = {"runtime_env": forked_by(os.environ[fork_server.VARIABLE])}
         variables["RAY_JOB_CONFIG_JSON_ENV_VAR"] = json.dumps(job_config)  # as a submitted job is told of its own
         with node(cluster, folder, cpus=1):
             process = subprocess.Popen(job, env=variables, stdout=seen, stderr=subprocess.STDOUT, cwd=REPO)

@@ -67,8 +67,8 @@ print("IDS", json.dumps({{"prompt": list(out.prompt_token_ids), "answer": list(o
     assert line is not None, done.stdout[-3000:] + done.stderr[-3000:]
     ids = json.loads(line.removeprefix("IDS "))
 
-    from zephyr_ray import recipe as recipes
     from zephyr_ray.chat_template import encode, load_tokenizer
+    from zephyr_ray.config import recipe as recipes
 
     tokenizer = load_tokenizer(str(undisturbed / "dpo" / "checkpoint"), recipes.Chat())
     assert ids["prompt"] == encode(tokenizer, messages, add_generation_prompt=True)

@@ -17,11 +17,11 @@ import pytest
 
 from tests.integration.fault_server import FaultServer
 from tests.making import alone
-from zephyr_ray import recipe_file
-from zephyr_ray.artifacts import Artifact, Run
 from zephyr_ray.chat_template import template_text
+from zephyr_ray.config import loader
+from zephyr_ray.config.recipe import Chat
 from zephyr_ray.errors import UserError
-from zephyr_ray.recipe import Chat
+from zephyr_ray.pipeline.artifacts import Artifact, Run
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")
 
@@ -34,7 +34,7 @@ class Stages:
     def __init__(self, root: Path, *overrides: str, fingerprint: str = "fingerprint"):
         self.fingerprint = fingerprint
         base = ["model.path=none", f"run.root={root}", *overrides]
-        self.recipe = recipe_file.load([], base)
+        self.recipe = loader.load([], base)
         self.run = Run(str(root))
 
     def artifact(self, stage: str) -> Artifact:
@@ -46,9 +46,9 @@ class Stages:
     def prompts(self, count: int, *more: str) -> Artifact:
         import pyarrow as pa
 
-        from zephyr_ray.artifacts import content_id
-        from zephyr_ray.data import sink
-        from zephyr_ray.data.rows import mixed_schema
+        from zephyr_ray.data.io import writer
+        from zephyr_ray.data.io.rows import mixed_schema
+        from zephyr_ray.pipeline.artifacts import content_id
         from zephyr_ray.schemas import PROMPTS
 
         rows = []
@@ -59,7 +59,7 @@ class Stages:
 
         table = pa.Table.from_pylist(rows, schema=mixed_schema(PROMPTS))
         artifact = self.artifact("prompts")
-        report = sink.write(ray.data.from_arrow(table), artifact, PROMPTS)
+        report = writer.write(ray.data.from_arrow(table), artifact, PROMPTS)
         artifact.finish({"fingerprint": self.fingerprint, "files": report.files})
         return artifact
 
@@ -75,7 +75,7 @@ class Stages:
 
     def judgments(self) -> Any:
         from zephyr_ray.data.judgments import make_judgments
-        from zephyr_ray.models import external_source
+        from zephyr_ray.pipeline.model_source import external_source
 
         context = alone(self.artifact("judgments"))
         section, chat, seed = self.recipe.judging, self.recipe.chat, self.recipe.run.seed

@@ -30,7 +30,7 @@ from tests.integration.bucket import (
     wait,
 )
 from tests.integration.jobs import kill_and_finish, manifest, run_job
-from zephyr_ray.artifacts import Run
+from zephyr_ray.pipeline.artifacts import Run
 
 pytestmark = pytest.mark.timeout(1200)
 

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from tests.integration.servers import Proxy, free_port
-from zephyr_ray.artifacts import content_id
-from zephyr_ray.recipe import Chat
-from zephyr_ray.recipe_feedback import Sampling
+from zephyr_ray.config.feedback import Sampling
+from zephyr_ray.config.recipe import Chat
+from zephyr_ray.pipeline.artifacts import content_id
 from zephyr_ray.schemas import CANDIDATES, PROMPTS
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")

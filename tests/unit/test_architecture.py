@@ -8,38 +8,37 @@ from functools import cache
 from pathlib import Path
 from typing import get_args
 
-from zephyr_ray.recipe import Recipe
-from zephyr_ray.section import Section
+from zephyr_ray.config.recipe import Recipe
+from zephyr_ray.config.section import Section
 
 REPO = Path(__file__).parents[2]
 CODE = ("zephyr_ray", "jobs", "serve", "benchmarks", "docs", "tests")
 
 ROOT_MODULES = {
-    "base": "errors schemas section storage address __init__",
-    "recipe": "recipe recipe_feedback recipe_file",
-    "artifacts": "artifacts chat_template manifest models shared_files status worker_log",
-    "cluster": "cluster demands fork_worker forkserver leave preload room setup_worker",
-    "commands": "cli screen zephyr",
+    "base": "errors schemas storage __init__",
+    "chat_template": "chat_template",
+    "commands": "cli zephyr",
 }
 """The modules at the package's root, by what they are for; a folder of the package is a group of its own."""
 
 IMPORTS = {
     "base": "",
-    "recipe": "base inference",  # of inference the seeds alone: two names of a pool must not share them
-    "artifacts": "base pipeline recipe",
-    "cluster": "base pipeline recipe",
-    "data": "artifacts base cluster inference judging pipeline recipe training",
-    "inference": "artifacts base cluster data recipe",
-    "judging": "artifacts base inference pipeline recipe training",
-    "training": "artifacts base cluster pipeline recipe",
-    "evaluation": "artifacts base cluster data pipeline recipe",
-    "commands": "artifacts base cluster data evaluation pipeline recipe training",
+    "chat_template": "base cluster config",
+    "config": "base inference",  # of inference the seeds alone: two names of a pool must not share them
+    "cluster": "base config pipeline",
+    "pipeline": "base cluster config",
+    "data": "base chat_template cluster config inference judging pipeline serving training",
+    "inference": "base chat_template cluster config data pipeline serving",
+    "serving": "base chat_template cluster config pipeline",
+    "judging": "base chat_template config inference pipeline serving training",
+    "training": "base chat_template cluster config pipeline",
+    "evaluation": "base cluster config data pipeline",
+    "commands": "base chat_template cluster config data evaluation pipeline training",
     "jobs": "base cluster commands serve",
-    "serve": "artifacts base cluster inference",
-    "benchmarks": "artifacts base commands data embedded inference judging pipeline recipe training",
-    "docs": "base recipe",
-    "embedded": "artifacts recipe training",
-    "pipeline": "artifacts base cluster",
+    "serve": "base cluster pipeline serving",
+    "benchmarks": "base chat_template commands config data embedded inference judging pipeline training",
+    "docs": "config",
+    "embedded": "chat_template config pipeline training",
 }
 """What each group imports, at the top of a module or within a function. Tests import what they like."""
 
@@ -97,7 +96,7 @@ def test_imports_go_the_ways_of_the_table() -> None:
 def test_an_import_within_a_function_counts() -> None:
     """`preload` and `cli` import heavy modules that way."""
     names = {name[:2] for name in imported(REPO / "zephyr_ray" / "cli.py")}
-    assert {("zephyr_ray", "zephyr"), ("zephyr_ray", "screen")} <= names
+    assert {("zephyr_ray", "zephyr"), ("zephyr_ray", "pipeline")} <= names
 
 
 def sections(section: type[Section] = Recipe) -> dict[str, type[Section]]:
@@ -118,7 +117,7 @@ def attributes(tree: ast.AST) -> set[str]:
 
 def test_every_field_of_a_recipe_is_read() -> None:
     """By a module that is not the recipe's own, or by a property that such a module reads."""
-    own = {REPO / "zephyr_ray" / f"{module}.py" for module in ROOT_MODULES["recipe"].split()}
+    own = set(modules("zephyr_ray/config"))
     others = [path for path in modules("zephyr_ray", "jobs", "serve") if path not in own]
     read = set().union(*(attributes(parsed(path)) for path in others))
     functions = [node for path in own for node in ast.walk(parsed(path)) if isinstance(node, ast.FunctionDef)]

@@ -19,8 +19,8 @@ from zephyr_ray.chat_template import (
     load_tokenizer,
     render,
 )
+from zephyr_ray.config.recipe import Chat
 from zephyr_ray.errors import UserError
-from zephyr_ray.recipe import Chat
 
 BOS, EOS = 1, 2
 

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from docs import pages, reference
-from zephyr_ray.recipe import DPO, Recipe
-from zephyr_ray.section import Section
+from zephyr_ray.config.recipe import DPO, Recipe
+from zephyr_ray.config.section import Section
 
 REPO = Path(__file__).parents[2]
 

@@ -15,8 +15,10 @@ from ray.autoscaler._private.kuberay.autoscaling_config import _derive_autoscali
 
 from serve.command_line import FAST_PATH
 from tests.kuberay import node_groups, read_documents
-from zephyr_ray import __version__, cli, demands, leave, recipe_file, zephyr
-from zephyr_ray.inference.served_model import ServedModel
+from zephyr_ray import __version__, cli, zephyr
+from zephyr_ray.cluster import drain, resources
+from zephyr_ray.config import loader
+from zephyr_ray.serving.model_spec import ServedModel
 
 REPO = Path(__file__).resolve().parents[2]
 CLUSTER = read_documents("cluster.yaml")
@@ -176,7 +178,7 @@ def test_a_training_node_says_in_time_that_it_goes() -> None:
     pod = _pods()["cluster.yaml train"]
     script = pod["containers"][0]["lifecycle"]["preStop"]["exec"]["command"][-1]
     *command, option, seconds = shlex.split(script.partition("&&")[0])
-    assert (*command, option) == ("timeout", "30", "python", "-m", leave.__name__, "--seconds")
+    assert (*command, option) == ("timeout", "30", "python", "-m", drain.__name__, "--seconds")
     assert 0 < int(seconds) < pod["terminationGracePeriodSeconds"] - 20
 
 
@@ -229,7 +231,7 @@ def test_the_job_goes_to_the_cluster_and_its_command_line_is_read() -> None:
     assert python == "python"
     assert Path(script) == REPO / "jobs" / "pipeline.py"
     options = cli._parser("").parse_args(arguments)
-    recipe = recipe_file.load(options.recipe, options.set)
+    recipe = loader.load(options.recipe, options.set)
     assert recipe.run.root.startswith("s3://")
 
 
@@ -283,12 +285,12 @@ def test_the_groups_can_hold_every_stage_of_every_recipe(file: str) -> None:
     files = [file]
     if file.endswith("feedback.yaml"):  # merged over a recipe that trains
         files = ["recipes/zephyr-7b-beta/paper.yaml", file]
-    recipe = recipe_file.load([str(REPO / each) for each in files], [])
+    recipe = loader.load([str(REPO / each) for each in files], [])
     groups = node_groups(RAY_CLUSTER)
     for stage in zephyr.stages(recipe):
-        assert demands.first_that_does_not_fit(stage.demands, groups) is None, stage.name
+        assert resources.first_that_does_not_fit(stage.demands, groups) is None, stage.name
         for demand in stage.demands:
-            assert any(demands.suits(demand, group) for group in groups), demand
+            assert any(resources.suits(demand, group) for group in groups), demand
 
 
 def test_ray_reads_the_groups_as_we_do() -> None:

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from zephyr_ray import recipe_file, zephyr
+from zephyr_ray import zephyr
+from zephyr_ray.config import loader
 
 REPO = Path(__file__).parents[2]
 PAGES = [REPO / "README.md", REPO / "CONTRIBUTING.md", *sorted((REPO / "docs").glob("*.md"))]
@@ -40,7 +41,7 @@ def test_every_integration_test_holds_a_claim() -> None:
 
 def test_every_stage_has_a_row() -> None:
     named = [name for names, *_ in table("| stage | reads |") for name in names.split(", ")]
-    recipe = recipe_file.load([str(REPO / "recipes" / "tiny.yaml")], ["preferences.held_out=FILE"])
+    recipe = loader.load([str(REPO / "recipes" / "tiny.yaml")], ["preferences.held_out=FILE"])
     assert sorted(named) == sorted(stage.name for stage in zephyr.stages(recipe))
 
 

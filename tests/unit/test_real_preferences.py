@@ -16,10 +16,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from tests.making import make_pairs
-from zephyr_ray.artifacts import Run
-from zephyr_ray.data.decontaminate import read_benchmarks
-from zephyr_ray.data.layouts import Dropped, dialogue, preference
-from zephyr_ray.recipe import SFT, Preferences, Recipe
+from zephyr_ray.config.recipe import SFT, Preferences, Recipe
+from zephyr_ray.data.cleaning.decontaminate import read_benchmarks
+from zephyr_ray.data.formats.layouts import Dropped, dialogue, preference
+from zephyr_ray.pipeline.artifacts import Run
 
 DATA = Path(os.environ.get("ZEPHYR_TEST_DATA", ""))
 pytestmark = pytest.mark.usefixtures("outside_data")

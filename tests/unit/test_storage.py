@@ -12,7 +12,7 @@ import pytest
 
 from zephyr_ray import storage
 from zephyr_ray.errors import UserError
-from zephyr_ray.models import ModelSource, external_fingerprint
+from zephyr_ray.pipeline.model_source import ModelSource, external_fingerprint
 from zephyr_ray.storage import local_copy, open_filesystem, refusal
 
 KEY = "k" * 32

@@ -1,1 +1,1 @@
-"""One file per dataset, named for what it writes; `layouts`, `sources` and `sink` are what they share."""
+"""One file per dataset, named for what it writes; `io`, `formats` and `cleaning` are what they share."""

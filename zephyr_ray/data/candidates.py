@@ -10,21 +10,22 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from zephyr_ray import chat_template, demands, shared_files
-from zephyr_ray.artifacts import Artifact
-from zephyr_ray.data import doctor, measures, sink
-from zephyr_ray.data.asking import REASONS, Asking, asking, settle, totals_line
-from zephyr_ray.data.rows import mixed_schema
-from zephyr_ray.data.sink import Progress, Report
+from zephyr_ray import chat_template
+from zephyr_ray.cluster import resources, shared_storage
+from zephyr_ray.cluster.preload import ENGINES, ROWS
+from zephyr_ray.config.feedback import Sampling
+from zephyr_ray.config.recipe import Chat
+from zephyr_ray.config.section import semantic
+from zephyr_ray.data.io import drop_report, lengths, writer
+from zephyr_ray.data.io.rows import mixed_schema
+from zephyr_ray.data.io.writer import Progress, Report
+from zephyr_ray.data.request_stage import REASONS, Asking, asking, settle, totals_line
 from zephyr_ray.inference.principles import PRINCIPLES
 from zephyr_ray.inference.sampling import answer, sample_candidates
-from zephyr_ray.models import deployed_models
+from zephyr_ray.pipeline.artifacts import Artifact
+from zephyr_ray.pipeline.model_source import deployed_models
 from zephyr_ray.pipeline.stage import Manifest, Stage, StageContext
-from zephyr_ray.preload import ENGINES, ROWS
-from zephyr_ray.recipe import Chat
-from zephyr_ray.recipe_feedback import Sampling
 from zephyr_ray.schemas import CANDIDATES
-from zephyr_ray.section import semantic
 
 if TYPE_CHECKING:
     import ray.data
@@ -45,11 +46,11 @@ def stage(section: Sampling, chat: Chat, seed: int, prompts: Stage, models: Mapp
 
     def make(context: StageContext) -> Manifest:
         report, lines = make_candidates(section, chat, seed, context.input("prompts"), context)
-        made = doctor.examined(report, 1.0, context.artifact)
+        made = drop_report.examined(report, 1.0, context.artifact)
         return made | {"lines": [*made["lines"], *lines]}
 
     pool = deployed_models("sampling", section.deployments, models)
-    offline = [shared_files.local_folder(f"sampling.offline {each.name}", each.model) for each in section.offline]
+    offline = [shared_storage.local_folder(f"sampling.offline {each.name}", each.model) for each in section.offline]
     return Stage(
         "candidates",
         "rows",
@@ -68,13 +69,13 @@ def stage(section: Sampling, chat: Chat, seed: int, prompts: Stage, models: Mapp
     )
 
 
-def _resources(section: Sampling) -> tuple[demands.Demand, ...]:
+def _resources(section: Sampling) -> tuple[resources.Demand, ...]:
     offline = tuple(
-        demands.of_workers(f"sampling.offline {each.name}", each, each.workers * demands.devices(each.engine))
+        resources.of_workers(f"sampling.offline {each.name}", each, each.workers * resources.devices(each.engine))
         for each in section.offline
     )
-    servers = demands.of_engines("sampling", section.deployments)
-    return offline or (*servers, demands.of_workers("sampling", section, section.workers))
+    servers = resources.of_engines("sampling", section.deployments)
+    return offline or (*servers, resources.of_workers("sampling", section, section.workers))
 
 
 def make_candidates(
@@ -92,7 +93,7 @@ def make_candidates(
         split = functools.partial(to_rows, progress=context.progress)
         answered = _answered(section, chat, seed, asked, prompts)
         rows = answered.map_batches(split, batch_format="pyarrow", batch_size=None)
-        report = sink.write(rows, artifact, CANDIDATES, measure=_measure, keep=True, rows_per_file=_ROWS_PER_FILE)
+        report = writer.write(rows, artifact, CANDIDATES, measure=_measure, keep=True, rows_per_file=_ROWS_PER_FILE)
         settle("sampling", section, prompts, asked, artifact, report)
         return report, [totals_line(ray.get(asked.ledger.totals.remote()))]
 
@@ -129,4 +130,4 @@ def _with_failure(candidates: pa.Table) -> pa.Table:
 
 
 def _measure(kept: pa.Table) -> dict[str, np.ndarray]:
-    return measures.characters(kept, ("messages",)) | measures.completions(kept)
+    return lengths.characters(kept, ("messages",)) | lengths.completions(kept)

@@ -9,16 +9,16 @@ import posixpath
 
 import pyarrow.parquet as pq
 
-from zephyr_ray.artifacts import Artifact
-from zephyr_ray.data import doctor, sources
-from zephyr_ray.data.decontaminate import benchmark_fingerprints
-from zephyr_ray.data.in_training import prompt_ids
-from zephyr_ray.data.left_out import kept_files
+from zephyr_ray.config.recipe import Preferences
+from zephyr_ray.data.cleaning.decontaminate import benchmark_fingerprints
+from zephyr_ray.data.cleaning.train_overlap import prompt_ids
+from zephyr_ray.data.io import drop_report, sources
+from zephyr_ray.data.io.rewrite import kept_files
+from zephyr_ray.data.io.writer import Progress, Report
 from zephyr_ray.data.preferences import settings, write_pairs
-from zephyr_ray.data.sink import Progress, Report
 from zephyr_ray.errors import UserError
+from zephyr_ray.pipeline.artifacts import Artifact
 from zephyr_ray.pipeline.stage import Manifest, Stage, StageContext
-from zephyr_ray.recipe import Preferences
 
 
 def stage(section: Preferences, seed: int, preferences: Stage) -> Stage:
@@ -29,7 +29,7 @@ def stage(section: Preferences, seed: int, preferences: Stage) -> Stage:
         report = make_held_out_pairs(
             section, seed, context.input("preferences"), context.artifact, progress=context.progress
         )
-        made = doctor.examined(report, section.max_dropped, context.artifact)
+        made = drop_report.examined(report, section.max_dropped, context.artifact)
         check_prompts(context.artifact, report.files)
         return made
 

@@ -11,25 +11,25 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from zephyr_ray import cluster, demands
-from zephyr_ray.artifacts import Artifact
-from zephyr_ray.data import doctor, measures, sink, sources
-from zephyr_ray.data.asking import REASONS, Asking, asking, settle, totals_line
-from zephyr_ray.data.left_out import kept_files
-from zephyr_ray.data.rows import mixed_schema
-from zephyr_ray.data.sink import Progress, Report
+from zephyr_ray.cluster import connect, resources
+from zephyr_ray.cluster.preload import ENGINES, ROWS
+from zephyr_ray.config.feedback import Judging
+from zephyr_ray.config.recipe import Chat
+from zephyr_ray.config.section import semantic
+from zephyr_ray.data.io import drop_report, lengths, readers, sources, writer
+from zephyr_ray.data.io.rewrite import kept_files
+from zephyr_ray.data.io.rows import mixed_schema
+from zephyr_ray.data.io.writer import Progress, Report
+from zephyr_ray.data.request_stage import REASONS, Asking, asking, settle, totals_line
 from zephyr_ray.errors import UserError
 from zephyr_ray.inference.pool import CALLS, in_flight_share, rows_per_batch
 from zephyr_ray.judging.agreement import AgreementCounter, DisagreementCounter, Kind
 from zephyr_ray.judging.pool import JUDGED, JudgePool
 from zephyr_ray.judging.rubrics import rubric_fingerprint
-from zephyr_ray.models import ModelInput, ModelSource, deployed_models
+from zephyr_ray.pipeline.artifacts import Artifact
+from zephyr_ray.pipeline.model_source import ModelInput, ModelSource, deployed_models
 from zephyr_ray.pipeline.stage import Manifest, Stage, StageContext
-from zephyr_ray.preload import ENGINES, ROWS
-from zephyr_ray.recipe import Chat
-from zephyr_ray.recipe_feedback import Judging
 from zephyr_ray.schemas import ASPECTS, JUDGMENTS
-from zephyr_ray.section import semantic
 
 if TYPE_CHECKING:
     import ray.data
@@ -59,7 +59,7 @@ def stage(section: Judging, chat: Chat, seed: int, candidates: Stage, models: Ma
     def outside() -> dict[str, str]:
         found = judges.outside() | (reward_model.outside() if reward_model else {})
         if section.function:
-            from zephyr_ray.judging.program import program_fingerprint
+            from zephyr_ray.judging.function_judge import program_fingerprint
 
             found["function"] = program_fingerprint(section.function)
         return found
@@ -67,7 +67,7 @@ def stage(section: Judging, chat: Chat, seed: int, candidates: Stage, models: Ma
     def make(context: StageContext) -> Manifest:
         source = reward_model.source(context.run) if reward_model else None
         report, agreement, lines = make_judgments(section, chat, seed, context.input("candidates"), source, context)
-        made = doctor.examined(report, 1.0, context.artifact)
+        made = drop_report.examined(report, 1.0, context.artifact)
         return made | {"agreement": agreement, "lines": [*made["lines"], *lines]}
 
     return Stage(
@@ -84,8 +84,8 @@ def stage(section: Judging, chat: Chat, seed: int, candidates: Stage, models: Ma
         outside=outside,
         local_files=judges.local_files + (reward_model.local_files if reward_model else ()),
         resources=(
-            *demands.of_engines("judging", section.deployments),
-            demands.of_workers("judging", section, section.workers),
+            *resources.of_engines("judging", section.deployments),
+            resources.of_workers("judging", section, section.workers),
         ),
         preload=ROWS + ENGINES if section.deployments else ROWS,
     )
@@ -112,7 +112,7 @@ def make_judgments(
         split = functools.partial(to_rows, progress=context.progress)
         rows = _judged(section, chat, seed, asked, candidates, reward_model)
         rows = rows.map_batches(split, batch_format="pyarrow", batch_size=None)
-        report = sink.write(rows, artifact, JUDGMENTS, measure=_measure, keep=True, rows_per_file=_ROWS_PER_FILE)
+        report = writer.write(rows, artifact, JUDGMENTS, measure=_measure, keep=True, rows_per_file=_ROWS_PER_FILE)
         settle("judging", section, candidates, asked, artifact, report)
         _check_scored(report, artifact)
         lines = [totals_line(ray.get(asked.ledger.totals.remote()))] if section.servers else []
@@ -141,7 +141,7 @@ def count_agreement(artifact: Artifact, report: Report) -> dict[str, Any]:
     """How far judges, repeats and orders agree, and how many overall scores lie far from the mean of the aspects."""
     total: dict[str, Any] = _counters()
     files = [{"path": f"{artifact.path}/{name}"} for name in kept_files(report.files)]
-    read = functools.partial(sources.chunks.read_table, filesystem=artifact.run.filesystem)
+    read = functools.partial(readers.read_table, filesystem=artifact.run.filesystem)
     counted = sources.stream(files, read).map_batches(_count, batch_format="pyarrow", batch_size=None)
     for row in counted.iter_rows():
         for name, counter in pickle.loads(row["counters"]).items():
@@ -176,7 +176,7 @@ def _judged(
 
     left = asked.left(candidates)
     if section.function is not None:
-        from zephyr_ray.judging.program import load_judge
+        from zephyr_ray.judging.function_judge import load_judge
 
         load_judge(section.function)  # a wrong name fails here, before any work
         judge = functools.partial(_by_program, function=section.function)
@@ -189,7 +189,7 @@ def _judged(
             batch_size=_ROWS_PER_BATCH,
             compute=ActorPoolStrategy(size=section.workers),
             num_cpus=section.cpus_per_worker,
-            label_selector=cluster.selector(section.labels),
+            label_selector=connect.selector(section.labels),
             num_gpus=section.gpus_per_worker or None,
         )
     return _by_language_models(section, seed, asked, left)
@@ -214,7 +214,7 @@ def _by_language_models(section: Judging, seed: int, asked: Asking, candidates: 
             size=section.workers, max_tasks_in_flight_per_actor=2 * CALLS, max_concurrent_calls_per_actor=CALLS
         ),
         num_cpus=section.cpus_per_worker,
-        label_selector=cluster.selector(section.labels),
+        label_selector=connect.selector(section.labels),
     )
 
 
@@ -222,7 +222,7 @@ class _RewardModelWorker:
     """Holds the reward model in one actor."""
 
     def __init__(self, section: Judging, chat: Chat, model: ModelSource):
-        from zephyr_ray.judging.reward_model import RewardModel
+        from zephyr_ray.judging.reward_judge import RewardModel
 
         device = "cuda" if section.gpus_per_worker else "cpu"
         # The template that came with it: under another one its scores mean nothing.
@@ -236,7 +236,7 @@ class _RewardModelWorker:
 
 
 def _by_program(batch: pa.Table, *, function: str) -> pa.Table:
-    from zephyr_ray.judging.program import judge_by_program, load_judge
+    from zephyr_ray.judging.function_judge import judge_by_program, load_judge
 
     judge = load_judge(function)
     return _without_failures([judge_by_program(row, judge, function) for row in batch.to_pylist()])
@@ -291,4 +291,4 @@ def _measure(kept: pa.Table) -> dict[str, np.ndarray]:
     rated = functools.reduce(pc.or_, map(pc.is_valid, scores)).to_numpy()
     parents = pc.list_parent_indices(kept["completions"]).to_numpy()
     count = np.bincount(parents, weights=rated, minlength=kept.num_rows)
-    return measures.completions(kept) | {"completions_rated": count.astype(np.int64)}
+    return lengths.completions(kept) | {"completions_rated": count.astype(np.int64)}

@@ -16,8 +16,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from zephyr_ray.data.binarize import Scored
-from zephyr_ray.data.histogram import Histogram
-from zephyr_ray.data.measures import message_characters
+from zephyr_ray.data.io.histogram import Histogram
+from zephyr_ray.data.io.lengths import message_characters
 
 MOST_MODELS = 64
 _NAME_LENGTH = 120  # characters of a model's name

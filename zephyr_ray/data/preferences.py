@@ -17,23 +17,25 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from zephyr_ray.artifacts import Artifact
-from zephyr_ray.data import doctor, layouts, measures, preferences_report, sink, sources
+from zephyr_ray.config.recipe import Preferences
+from zephyr_ray.config.section import semantic
+from zephyr_ray.data import preferences_report
 from zephyr_ray.data.binarize import Rule
-from zephyr_ray.data.decontaminate import Benchmarks, benchmark_fingerprints, read_benchmarks
-from zephyr_ray.data.in_training import drop_in_training
+from zephyr_ray.data.cleaning.decontaminate import Benchmarks, benchmark_fingerprints, read_benchmarks
+from zephyr_ray.data.cleaning.dedup import drop_repeated
+from zephyr_ray.data.cleaning.train_overlap import drop_in_training
+from zephyr_ray.data.formats import layouts
+from zephyr_ray.data.formats.messages import Dropped
+from zephyr_ray.data.io import drop_report, lengths, sources, writer
+from zephyr_ray.data.io.rewrite import kept_files
+from zephyr_ray.data.io.rows import decode, dropped_row, mixed_schema
+from zephyr_ray.data.io.writer import Progress, Report
 from zephyr_ray.data.judgments import agreement_numbers
-from zephyr_ray.data.left_out import kept_files
-from zephyr_ray.data.messages import Dropped
 from zephyr_ray.data.preference_counts import AnswerCounts, PairCounts, count_pairs
-from zephyr_ray.data.repeated import drop_repeated
-from zephyr_ray.data.rows import decode, dropped_row, mixed_schema
-from zephyr_ray.data.sink import Progress, Report
 from zephyr_ray.errors import UserError
+from zephyr_ray.pipeline.artifacts import Artifact
 from zephyr_ray.pipeline.stage import Manifest, Stage, StageContext
-from zephyr_ray.recipe import Preferences
 from zephyr_ray.schemas import PREFERENCES
-from zephyr_ray.section import semantic
 
 if TYPE_CHECKING:
     import ray.data
@@ -70,7 +72,7 @@ def stage(section: Preferences, seed: int, judgments: Stage | None) -> Stage:
     def make(context: StageContext) -> Manifest:
         judged = context.input("judgments") if inputs else None
         report = make_preferences(section, seed, context.artifact, judged, progress=context.progress)
-        return doctor.examined(report, section.max_dropped, context.artifact)
+        return drop_report.examined(report, section.max_dropped, context.artifact)
 
     def check() -> None:
         sources.check_named("preferences.train", section.train)
@@ -142,7 +144,7 @@ def write_pairs(
     benchmarks = read_benchmarks(section.decontaminate, section.decontaminate_words)
     make_rows = functools.partial(to_pairs, rule=rule_of(section, seed), benchmarks=benchmarks)
     rows = raw.map_batches(make_rows, batch_format="pyarrow", batch_size=None)
-    report = sink.write(rows, artifact, PREFERENCES, measure=_measure, observe=_observe, progress=progress)
+    report = writer.write(rows, artifact, PREFERENCES, measure=_measure, observe=_observe, progress=progress)
     counts = report.observed or Counts(AnswerCounts(), PairCounts())
     if counts.answers.rows != report.rows_in:
         raise RuntimeError(f"{counts.answers.rows} rows were read and {report.rows_in} arrived")
@@ -210,7 +212,7 @@ def _names(artifact: Artifact) -> list[str]:
 
 
 def _measure(kept: pa.Table) -> dict[str, np.ndarray]:
-    return measures.characters(kept, ("prompt", "chosen", "rejected"))
+    return lengths.characters(kept, ("prompt", "chosen", "rejected"))
 
 
 def _observe(table: pa.Table) -> Counts:

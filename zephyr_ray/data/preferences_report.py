@@ -16,13 +16,13 @@ from typing import Any, NamedTuple
 import jinja2
 import numpy as np
 
-from zephyr_ray.artifacts import Artifact
+from zephyr_ray.config.recipe import Preferences
 from zephyr_ray.data import preferences_figure
-from zephyr_ray.data.histogram import Histogram
+from zephyr_ray.data.io.histogram import Histogram
+from zephyr_ray.data.io.sources import names_of
+from zephyr_ray.data.io.writer import Report
 from zephyr_ray.data.preference_counts import SCORE, AnswerCounts, PairCounts
-from zephyr_ray.data.sink import Report
-from zephyr_ray.data.sources import names_of
-from zephyr_ray.recipe import Preferences
+from zephyr_ray.pipeline.artifacts import Artifact
 
 HTML, PNG = "report.html", "report.png"
 

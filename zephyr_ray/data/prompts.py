@@ -7,15 +7,16 @@ import functools
 import numpy as np
 import pyarrow as pa
 
-from zephyr_ray.artifacts import Artifact
-from zephyr_ray.data import doctor, layouts, measures, sink, sources
-from zephyr_ray.data.repeated import drop_repeated
-from zephyr_ray.data.rows import convert
-from zephyr_ray.data.sink import Progress, Report
+from zephyr_ray.config.feedback import Prompts
+from zephyr_ray.config.section import semantic
+from zephyr_ray.data.cleaning.dedup import drop_repeated
+from zephyr_ray.data.formats import layouts
+from zephyr_ray.data.io import drop_report, lengths, sources, writer
+from zephyr_ray.data.io.rows import convert
+from zephyr_ray.data.io.writer import Progress, Report
+from zephyr_ray.pipeline.artifacts import Artifact
 from zephyr_ray.pipeline.stage import Manifest, Stage, StageContext
-from zephyr_ray.recipe_feedback import Prompts
 from zephyr_ray.schemas import PROMPTS
-from zephyr_ray.section import semantic
 
 
 def stage(section: Prompts, seed: int) -> Stage:
@@ -23,7 +24,7 @@ def stage(section: Prompts, seed: int) -> Stage:
 
     def make(context: StageContext) -> Manifest:
         report = make_prompts(section, seed, context.artifact, progress=context.progress)
-        return doctor.examined(report, section.max_dropped, context.artifact)
+        return drop_report.examined(report, section.max_dropped, context.artifact)
 
     return Stage(
         "prompts",
@@ -46,9 +47,9 @@ def make_prompts(section: Prompts, seed: int, artifact: Artifact, *, progress: P
     raw = sources.read_rows(section.train, section.split, seed)
     make_rows = functools.partial(convert, to_row=layouts.prompt, kept=PROMPTS)
     rows = raw.map_batches(make_rows, batch_format="pyarrow", batch_size=None)
-    report = sink.write(rows, artifact, PROMPTS, measure=_measure, progress=progress)
+    report = writer.write(rows, artifact, PROMPTS, measure=_measure, progress=progress)
     return drop_repeated(artifact, report, "prompt_id")
 
 
 def _measure(kept: pa.Table) -> dict[str, np.ndarray]:
-    return measures.characters(kept, ("messages",))
+    return lengths.characters(kept, ("messages",))

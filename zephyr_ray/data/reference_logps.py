@@ -17,14 +17,15 @@ import numpy as np
 import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 
-from zephyr_ray import chat_template, cluster, demands
-from zephyr_ray.artifacts import Artifact
-from zephyr_ray.data.sources import count_rows
-from zephyr_ray.models import ModelInput, ModelSource
+from zephyr_ray import chat_template
+from zephyr_ray.cluster import connect, resources
+from zephyr_ray.cluster.preload import ROWS, TRAINING
+from zephyr_ray.cluster.shared_storage import check_visible
+from zephyr_ray.config.recipe import Recipe
+from zephyr_ray.data.io.sources import count_rows
+from zephyr_ray.pipeline.artifacts import Artifact
+from zephyr_ray.pipeline.model_source import ModelInput, ModelSource
 from zephyr_ray.pipeline.stage import Manifest, Stage, StageContext
-from zephyr_ray.preload import ROWS, TRAINING
-from zephyr_ray.recipe import Recipe
-from zephyr_ray.shared_files import check_visible
 from zephyr_ray.training.arithmetic import reference_arithmetic
 
 _DONE_IDS = "done_ids"
@@ -76,7 +77,7 @@ def _stage(
         inputs={tokenized.kind: tokenized, **model.inputs},
         outside=model.outside,
         local_files=chat_template.local_files(recipe.chat) + model.local_files,
-        resources=(demands.of_workers("reference_logps", section, section.workers),),
+        resources=(resources.of_workers("reference_logps", section, section.workers),),
         preload=ROWS + TRAINING,
     )
 
@@ -148,7 +149,7 @@ def make_reference_logps(
 
     if recipe.dpo.training.engine == "packed":
         # In a worker: it loads libraries that this process has no other use for.
-        check = ray.remote(_check_model).options(num_cpus=0, scheduling_strategy=cluster.this_node())
+        check = ray.remote(_check_model).options(num_cpus=0, scheduling_strategy=connect.this_node())
         ray.get(check.remote(model))
     section = recipe.reference_logps
     filesystem = artifact.run.filesystem
@@ -157,7 +158,7 @@ def make_reference_logps(
     resources: dict[str, Any] = {"num_cpus": section.cpus_per_worker}
     if section.gpus_per_worker:
         resources["num_gpus"] = section.gpus_per_worker
-    if labels := cluster.selector(section.labels):
+    if labels := connect.selector(section.labels):
         resources["label_selector"] = labels
     with _resumable(artifact):
         pairs = ray.data.read_parquet(
@@ -181,7 +182,7 @@ def make_reference_logps(
 
 
 def _check_model(model: ModelSource) -> None:
-    from zephyr_ray.training.packed_check import check_folder
+    from zephyr_ray.training.packed.check import check_folder
 
     check_folder(model.without_weights(), model.revision)
 

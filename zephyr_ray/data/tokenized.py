@@ -10,18 +10,18 @@ import numpy as np
 import pyarrow as pa
 
 from zephyr_ray import chat_template
-from zephyr_ray.artifacts import Artifact
 from zephyr_ray.chat_template import EncodedPair, encode_pairs
-from zephyr_ray.data import doctor, measures, sink, sources
-from zephyr_ray.data.layouts import Dropped, Reason
-from zephyr_ray.data.rows import dropped_row, mixed_schema
-from zephyr_ray.data.sink import Progress, Report
+from zephyr_ray.config.recipe import Chat, Tokenized
+from zephyr_ray.config.section import semantic
+from zephyr_ray.data.formats.layouts import Dropped, Reason
+from zephyr_ray.data.io import drop_report, lengths, sources, writer
+from zephyr_ray.data.io.rows import dropped_row, mixed_schema
+from zephyr_ray.data.io.writer import Progress, Report
 from zephyr_ray.data.tokenizer import TokenizerSource
-from zephyr_ray.models import ModelInput
+from zephyr_ray.pipeline.artifacts import Artifact
+from zephyr_ray.pipeline.model_source import ModelInput
 from zephyr_ray.pipeline.stage import Manifest, Stage, StageContext
-from zephyr_ray.recipe import Chat, Tokenized
 from zephyr_ray.schemas import TOKENIZED
-from zephyr_ray.section import semantic
 
 _BATCH_ROWS = 512  # rows that one call of the tokenizer takes
 
@@ -54,7 +54,7 @@ def stage(
         report = make_tokenized(
             section, tokenizer, context.input(pairs.kind), context.artifact, progress=context.progress
         )
-        return doctor.examined(report, max_dropped, context.artifact)
+        return drop_report.examined(report, max_dropped, context.artifact)
 
     # Pairs of zephyr_legacy were once cut as `modern` cuts them.
     legacy_cut = {"cut": "trl-0.7"} if chat.tokenization == "zephyr_legacy" else {}
@@ -95,7 +95,7 @@ def make_tokenized(
         tokenize_rows, source=source, max_length=section.max_length, max_prompt_length=section.max_prompt_length
     )
     rows = sources.read_artifact(preferences).map_batches(tokenize, batch_format="pyarrow", batch_size=_BATCH_ROWS)
-    report = sink.write(rows, artifact, TOKENIZED, measure=_measure, progress=progress)
+    report = writer.write(rows, artifact, TOKENIZED, measure=_measure, progress=progress)
     sources.check_all_read(preferences, report.rows_in)
     return report
 
@@ -162,5 +162,5 @@ _TRUNCATED: Sequence[str] = ("prompt_truncated", "chosen_truncated", "rejected_t
 
 
 def _measure(kept: pa.Table) -> dict[str, np.ndarray]:
-    lengths = measures.tokens(kept, ("prompt_ids", "chosen_ids", "rejected_ids"))
-    return lengths | {name: kept[name].to_numpy() for name in _TRUNCATED}
+    measured = lengths.tokens(kept, ("prompt_ids", "chosen_ids", "rejected_ids"))
+    return measured | {name: kept[name].to_numpy() for name in _TRUNCATED}

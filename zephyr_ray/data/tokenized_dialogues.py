@@ -13,18 +13,18 @@ import numpy as np
 import pyarrow as pa
 
 from zephyr_ray import chat_template
-from zephyr_ray.artifacts import Artifact
 from zephyr_ray.chat_template import EncodedDialogue, encode_dialogues
-from zephyr_ray.data import doctor, measures, sink, sources
-from zephyr_ray.data.layouts import Dropped, Reason
-from zephyr_ray.data.rows import dropped_row, mixed_schema
-from zephyr_ray.data.sink import Progress, Report
+from zephyr_ray.config.recipe import Chat
+from zephyr_ray.config.section import semantic
+from zephyr_ray.data.formats.layouts import Dropped, Reason
+from zephyr_ray.data.io import drop_report, lengths, sources, writer
+from zephyr_ray.data.io.rows import dropped_row, mixed_schema
+from zephyr_ray.data.io.writer import Progress, Report
 from zephyr_ray.data.tokenizer import TokenizerSource
-from zephyr_ray.models import ModelInput
+from zephyr_ray.pipeline.artifacts import Artifact
+from zephyr_ray.pipeline.model_source import ModelInput
 from zephyr_ray.pipeline.stage import Manifest, Stage, StageContext
-from zephyr_ray.recipe import Chat
 from zephyr_ray.schemas import TOKENIZED_DIALOGUES
-from zephyr_ray.section import semantic
 
 _BATCH_ROWS = 512  # rows that one call of the tokenizer takes
 
@@ -45,7 +45,7 @@ def stage(dialogues: Stage, base: ModelInput, chat: Chat, max_length: int | None
         report = make_tokenized_dialogues(
             tokenizer, context.input("dialogues"), context.artifact, max_length, progress=context.progress
         )
-        return doctor.examined(report, max_dropped, context.artifact)
+        return drop_report.examined(report, max_dropped, context.artifact)
 
     return Stage(
         "tokenized_dialogues",
@@ -76,7 +76,7 @@ def make_tokenized_dialogues(
     source.load()  # a wrong path fails here, before any Ray work
     tokenize = functools.partial(tokenize_rows, source=source, max_length=max_length)
     rows = sources.read_artifact(dialogues).map_batches(tokenize, batch_format="pyarrow", batch_size=_BATCH_ROWS)
-    report = sink.write(rows, artifact, TOKENIZED_DIALOGUES, measure=_measure, progress=progress)
+    report = writer.write(rows, artifact, TOKENIZED_DIALOGUES, measure=_measure, progress=progress)
     sources.check_all_read(dialogues, report.rows_in)
     return report
 
@@ -105,4 +105,4 @@ def _row(raw: dict[str, Any], encoded: EncodedDialogue | Dropped, max_length: in
 
 
 def _measure(kept: pa.Table) -> dict[str, np.ndarray]:
-    return measures.tokens(kept, ("input_ids",)) | {"truncated": kept["truncated"].to_numpy()}
+    return lengths.tokens(kept, ("input_ids",)) | {"truncated": kept["truncated"].to_numpy()}

@@ -15,9 +15,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from zephyr_ray.artifacts import Artifact
 from zephyr_ray.embedded.held_out import Rate, difference, pass_rate
-from zephyr_ray.models import ModelSource
+from zephyr_ray.pipeline.artifacts import Artifact
+from zephyr_ray.pipeline.model_source import ModelSource
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Sampler:
         import torch
 
         from zephyr_ray.chat_template import load_tokenizer
-        from zephyr_ray.recipe import Chat, ModelSection
+        from zephyr_ray.config.recipe import Chat, ModelSection
         from zephyr_ray.training.model import load_model
 
         torch.set_num_threads(1)

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from zephyr_ray import chat_template
+from zephyr_ray.config.recipe import Chat
 from zephyr_ray.embedded import world
-from zephyr_ray.recipe import Chat
 
 if TYPE_CHECKING:
     from transformers import MistralForCausalLM, PreTrainedTokenizerFast

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from zephyr_ray.demands import Demand
-from zephyr_ray.models import stage_source
+from zephyr_ray.cluster.preload import ROWS, TRAINING
+from zephyr_ray.cluster.resources import Demand
+from zephyr_ray.config.recipe import Evaluation
+from zephyr_ray.config.section import semantic
 from zephyr_ray.pipeline import plugin
+from zephyr_ray.pipeline.model_source import stage_source
 from zephyr_ray.pipeline.stage import Manifest, Stage, StageContext
-from zephyr_ray.preload import ROWS, TRAINING
-from zephyr_ray.recipe import Evaluation
-from zephyr_ray.section import semantic
 
 
 def stage(section: Evaluation, seed: int, models: Sequence[Stage]) -> Stage:

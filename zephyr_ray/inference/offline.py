@@ -15,12 +15,12 @@ import pyarrow as pa
 import ray.data
 
 from zephyr_ray import chat_template
-from zephyr_ray.data.messages import Dropped
+from zephyr_ray.config.feedback import OfflineModel, Sampling
+from zephyr_ray.config.recipe import Chat
+from zephyr_ray.data.formats.messages import Dropped
 from zephyr_ray.data.tokenizer import TokenizerSource
-from zephyr_ray.inference.answers import Answer, Failure, Request, candidates_row, plan
-from zephyr_ray.models import ModelSource
-from zephyr_ray.recipe import Chat
-from zephyr_ray.recipe_feedback import OfflineModel, Sampling
+from zephyr_ray.inference.request_plan import Answer, Failure, Request, candidates_row, plan
+from zephyr_ray.pipeline.model_source import ModelSource
 from zephyr_ray.schemas import CANDIDATES, IDS, MESSAGES
 
 if TYPE_CHECKING:

@@ -9,17 +9,17 @@ from typing import Any
 
 import pyarrow as pa
 
-from zephyr_ray.artifacts import content_id
-from zephyr_ray.inference.answers import Answer, Failure, Request, candidates_row, messages_of, plan, worst
-from zephyr_ray.inference.deployed import Application
-from zephyr_ray.inference.ledger import LedgerLink
-from zephyr_ray.inference.member import Member
-from zephyr_ray.inference.servers import DeployedServer, HttpServer
-from zephyr_ray.recipe_feedback import Deployment, Endpoint, Sampling
+from zephyr_ray.config.feedback import Deployment, Endpoint, Sampling
+from zephyr_ray.inference.clients import DeployedServer, HttpServer
+from zephyr_ray.inference.request_plan import Answer, Failure, Request, candidates_row, messages_of, plan, worst
+from zephyr_ray.inference.response_cache import LedgerLink
+from zephyr_ray.inference.retrying_client import Member
+from zephyr_ray.pipeline.artifacts import content_id
 from zephyr_ray.schemas import CANDIDATES
+from zephyr_ray.serving.stage_deployments import Application
 
 ANSWERED = pa.schema([*CANDIDATES, ("failure", pa.string())])
-"""Candidates, and the kind of the worst failure among a row's requests (`answers.worst`), null where none failed."""
+"""Candidates, and the kind of the worst failure among a row's requests (`request_plan.worst`); null: none failed."""
 
 _BATCHES_PER_CALL = 4  # Ray Data runs so many batches of a block side by side in an async actor
 _MAX_BATCH = 256

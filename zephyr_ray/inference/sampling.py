@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from zephyr_ray import cluster
-from zephyr_ray.inference.deployed import Application
+from zephyr_ray.cluster import connect
+from zephyr_ray.config.feedback import Sampling
+from zephyr_ray.config.recipe import Chat
 from zephyr_ray.inference.pool import CALLS, CandidatePool, in_flight_share, rows_per_batch
-from zephyr_ray.recipe import Chat
-from zephyr_ray.recipe_feedback import Sampling
 from zephyr_ray.schemas import CANDIDATES
+from zephyr_ray.serving.stage_deployments import Application
 
 if TYPE_CHECKING:
     import ray.data
@@ -69,5 +69,5 @@ def answer(
             max_concurrent_calls_per_actor=CALLS,
         ),
         num_cpus=sampling.cpus_per_worker,
-        label_selector=cluster.selector(sampling.labels),
+        label_selector=connect.selector(sampling.labels),
     )

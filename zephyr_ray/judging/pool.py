@@ -8,17 +8,17 @@ from typing import Any
 
 import pyarrow as pa
 
-from zephyr_ray.inference.answers import Failure, worst
-from zephyr_ray.inference.deployed import Application
+from zephyr_ray.config.feedback import Judging
 from zephyr_ray.inference.pool import Pool
-from zephyr_ray.judging.llm import CutReply, NoReply, ask
-from zephyr_ray.judging.opinions import Outcome, judged_row
-from zephyr_ray.judging.presentation import Message, Question, question_seed, questions_of
-from zephyr_ray.recipe_feedback import Judging
+from zephyr_ray.inference.request_plan import Failure, worst
+from zephyr_ray.judging.aggregation import Outcome, judged_row
+from zephyr_ray.judging.llm_judge import CutReply, NoReply, ask
+from zephyr_ray.judging.prompt import Message, Question, question_seed, questions_of
 from zephyr_ray.schemas import JUDGMENTS
+from zephyr_ray.serving.stage_deployments import Application
 
 JUDGED = pa.schema([*JUDGMENTS, ("failure", pa.string())])
-"""Judgments, and the kind of the worst failure among a row's requests (`answers.worst`), null where none failed."""
+"""Judgments, and the kind of the worst failure among a row's requests (`request_plan.worst`); null: none failed."""
 
 
 class JudgePool(Pool):

@@ -7,8 +7,8 @@ import inspect
 from collections.abc import Callable
 from typing import Any
 
-from zephyr_ray.artifacts import fingerprint_files
 from zephyr_ray.errors import UserError
+from zephyr_ray.pipeline.artifacts import fingerprint_files
 
 
 def load(field: str, function: str) -> Callable[..., Any]:

@@ -6,7 +6,7 @@ from collections import defaultdict
 from dataclasses import dataclass
 from typing import Any
 
-from zephyr_ray import cluster
+from zephyr_ray.cluster import connect
 
 
 class _Board:
@@ -41,7 +41,7 @@ def start_board() -> Any:
     """A board on the command's own machine, so that the loss of another one loses nothing that was reported."""
     import ray
 
-    here = cluster.this_node()
+    here = connect.this_node()
     return ray.remote(_Board).options(num_cpus=0, max_concurrency=4, scheduling_strategy=here).remote()
 
 

@@ -8,13 +8,13 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from typing import Protocol
 
-from zephyr_ray import address, cluster
-from zephyr_ray.artifacts import Run
+from zephyr_ray.cluster import connect, preflight
+from zephyr_ray.cluster.preload import ROWS
 from zephyr_ray.errors import UserError
+from zephyr_ray.pipeline.artifacts import Run
 from zephyr_ray.pipeline.progress import Progress
 from zephyr_ray.pipeline.stage import Identity, Stage, StageContext, identities
-from zephyr_ray.preload import ROWS
-from zephyr_ray.status import Status, status_of
+from zephyr_ray.pipeline.status import Status, status_of
 
 
 class Screen(Protocol):
@@ -76,7 +76,7 @@ def plan(run: Run, stages: Sequence[Stage]) -> Plan:
     Raises:
         UserError: An input from outside is missing, or the cluster cannot be used from here.
     """
-    address.check_driver()
+    preflight.check_driver()
     return Plan(run, tuple(stages), identities(stages))
 
 
@@ -92,12 +92,12 @@ def bring_up_to_date(plan: Plan, screen: Screen) -> None:
         for stage in plan.stages:
             _say_done(stage, screen)
         return
-    from zephyr_ray import room, shared_files
+    from zephyr_ray.cluster import scheduling, shared_storage
 
-    with cluster.connected(sum((stage.preload for stage in todo), ROWS)):
-        room.check_job(todo)
-        if cluster.is_joined():
-            shared_files.check_nodes(plan.run, dict.fromkeys(file for stage in todo for file in stage.local_files))
+    with connect.connected(sum((stage.preload for stage in todo), ROWS)):
+        scheduling.check_job(todo)
+        if connect.is_joined():
+            shared_storage.check_nodes(plan.run, dict.fromkeys(file for stage in todo for file in stage.local_files))
         screen.plan([stage.name for stage in plan.stages])
         for stage in plan.stages:
             if stage in todo:
@@ -111,11 +111,11 @@ def _say_done(stage: Stage, screen: Screen) -> None:
 
 
 def _make(plan: Plan, stage: Stage, screen: Screen) -> None:
-    from zephyr_ray import room
-    from zephyr_ray.manifest import environment
+    from zephyr_ray.cluster import scheduling
+    from zephyr_ray.pipeline.provenance import environment
 
     artifact, known = plan.run.artifact(stage.name), plan.known[stage]
-    room.make_room(stage, screen.say)
+    scheduling.make_room(stage, screen.say)
     if artifact.begin(known.fingerprint):
         screen.say(f"{stage.name:<22} resuming")
     started = time.time()

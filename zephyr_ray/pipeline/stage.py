@@ -10,10 +10,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from zephyr_ray.artifacts import Artifact, Run, fingerprint
-from zephyr_ray.demands import Demand
+from zephyr_ray.cluster.preload import ROWS, Preload
+from zephyr_ray.cluster.resources import Demand
 from zephyr_ray.errors import UserError
-from zephyr_ray.preload import ROWS, Preload
+from zephyr_ray.pipeline.artifacts import Artifact, Run, fingerprint
 
 Manifest = dict[str, Any]
 """A stage's own part of its manifest: files, counts, and `lines` for a person."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any, Literal, NamedTuple
 
-from zephyr_ray.recipe import ModelSection, Recipe, Training
+from zephyr_ray.config.recipe import ModelSection, Recipe, Training
 
 Dtype = Literal["float32", "bfloat16"]
 

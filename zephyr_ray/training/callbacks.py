@@ -17,11 +17,11 @@ import ray.train.collective
 import torch
 from transformers import TrainerCallback
 
-from zephyr_ray.training.trainers import PlannedMixin
+from zephyr_ray.training.trl_trainers import PlannedMixin
 
 if TYPE_CHECKING:
-    from zephyr_ray.artifacts import Artifact
-    from zephyr_ray.training.job import TrainJob
+    from zephyr_ray.pipeline.artifacts import Artifact
+    from zephyr_ray.training.task import TrainJob
 
 logger = logging.getLogger(__name__)
 

@@ -14,7 +14,7 @@ from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 from zephyr_ray.training.model import adapter_base, is_adapter, merge_adapter, whole_weights
 
 if TYPE_CHECKING:
-    from zephyr_ray.training.job import TrainJob
+    from zephyr_ray.training.task import TrainJob
 
 ADAPTER_FOLDER = "adapter"
 _TRAINER_FILES = ("training_args.bin",)

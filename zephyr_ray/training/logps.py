@@ -15,16 +15,16 @@ from trl.trainer.dpo_trainer import DataCollatorForPreference
 from zephyr_ray.training.arithmetic import arithmetic
 from zephyr_ray.training.layers import compile_layers
 from zephyr_ray.training.losses import completion_sums
-from zephyr_ray.training.packed_attention import Backend, row_multiple, segment_multiple
-from zephyr_ray.training.packed_backend import working_backend
-from zephyr_ray.training.packed_check import check_equals_unpacked
-from zephyr_ray.training.packed_layout import by_completion, completion_mask, pack_pairs
-from zephyr_ray.training.packed_logps import add_fused_lm_head, add_packed_forward
-from zephyr_ray.training.packing import partition, rounded_up
+from zephyr_ray.training.packed.attention import Backend, row_multiple, segment_multiple
+from zephyr_ray.training.packed.backend import working_backend
+from zephyr_ray.training.packed.check import check_equals_unpacked
+from zephyr_ray.training.packed.layout import by_completion, completion_mask, pack_pairs
+from zephyr_ray.training.packed.logps import add_fused_lm_head, add_packed_forward
+from zephyr_ray.training.token_batching import partition, rounded_up
 
 if TYPE_CHECKING:
-    from zephyr_ray.models import ModelSource
-    from zephyr_ray.recipe import Recipe
+    from zephyr_ray.config.recipe import Recipe
+    from zephyr_ray.pipeline.model_source import ModelSource
 
 Pair = dict[str, list[int]]
 

@@ -16,7 +16,7 @@ import ray.train.collective
 from transformers import set_seed
 
 from zephyr_ray.errors import UserError
-from zephyr_ray.training import reshard
+from zephyr_ray.training import zero_resharding
 
 _RANDOM_STATE = "rng_state"
 
@@ -52,16 +52,16 @@ def for_these_workers(checkpoint: str, stage: str, zero_stage: int, seed: int) -
 def prepare(checkpoint: str, folder: str, rank: int, workers: int, *, first_of_machine: bool) -> None:
     """Writes one worker's part of a folder to resume from."""
     os.makedirs(folder, exist_ok=True)
-    shards = reshard.shard_folder(checkpoint)
+    shards = zero_resharding.shard_folder(checkpoint)
     if first_of_machine:
         _link_rest(checkpoint, folder)
     if shards is None:
         return
     target = os.path.join(folder, os.path.basename(shards))
     os.makedirs(target, exist_ok=True)
-    if first_of_machine or reshard.cuts_each_weight(shards):
-        reshard.write_weights(shards, target, rank, workers)
-    reshard.write_optimizer(shards, target, rank, workers)
+    if first_of_machine or zero_resharding.cuts_each_weight(shards):
+        zero_resharding.write_weights(shards, target, rank, workers)
+    zero_resharding.write_optimizer(shards, target, rank, workers)
 
 
 def check_zero_stage(checkpoint: str, stage: str, zero_stage: int) -> None:
@@ -70,8 +70,8 @@ def check_zero_stage(checkpoint: str, stage: str, zero_stage: int) -> None:
     Raises:
         UserError: Naming the stage that the checkpoint was written under.
     """
-    shards = reshard.shard_folder(checkpoint)
-    written = "0" if shards is None else reshard.stages_that_read(shards)
+    shards = zero_resharding.shard_folder(checkpoint)
+    written = "0" if shards is None else zero_resharding.stages_that_read(shards)
     if str(zero_stage) not in written:
         raise UserError(
             f"{stage}.training.zero_stage={zero_stage}: this training was begun with {written} and goes on with that "

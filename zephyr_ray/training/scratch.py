@@ -9,12 +9,12 @@ import socket
 import tempfile
 from typing import TYPE_CHECKING
 
-from zephyr_ray.artifacts import content_id
 from zephyr_ray.errors import UserError
+from zephyr_ray.pipeline.artifacts import content_id
 from zephyr_ray.storage import cache_root
 
 if TYPE_CHECKING:
-    from zephyr_ray.training.job import TrainJob
+    from zephyr_ray.training.task import TrainJob
 
 
 def check_scratch(job: TrainJob) -> None:

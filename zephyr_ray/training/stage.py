@@ -5,12 +5,13 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
-from zephyr_ray import chat_template, demands
-from zephyr_ray.models import ModelInput
+from zephyr_ray import chat_template
+from zephyr_ray.cluster import resources
+from zephyr_ray.cluster.preload import ROWS, TRAINING
+from zephyr_ray.config.recipe import DPO, SFT, Recipe
+from zephyr_ray.config.section import semantic
+from zephyr_ray.pipeline.model_source import ModelInput
 from zephyr_ray.pipeline.stage import Manifest, Stage, StageContext
-from zephyr_ray.preload import ROWS, TRAINING
-from zephyr_ray.recipe import DPO, SFT, Recipe
-from zephyr_ray.section import semantic
 from zephyr_ray.training.trl_options import check_trl_options
 
 
@@ -27,7 +28,7 @@ def dpo(recipe: Recipe, rows: Stage, reference_logps: Stage, model: ModelInput) 
 
 def _stage(kind: Any, recipe: Recipe, section: SFT | DPO, model: ModelInput, rows: dict[str, Stage]) -> Stage:
     def make(context: StageContext) -> Manifest:
-        from zephyr_ray.training.fit import train
+        from zephyr_ray.training.launch import train
 
         tokenized, *logps = (context.input(name) for name in rows)
         source = model.source(context.run)
@@ -47,7 +48,7 @@ def _stage(kind: Any, recipe: Recipe, section: SFT | DPO, model: ModelInput, row
         inputs={**rows, **model.inputs},
         outside=model.outside,
         local_files=chat_template.local_files(recipe.chat) + model.local_files,
-        resources=(demands.of_workers(f"{kind}.training", section.training, section.training.fewest_workers),),
+        resources=(resources.of_workers(f"{kind}.training", section.training, section.training.fewest_workers),),
         preload=ROWS + TRAINING,
         check=partial(check_trl_options, kind, tuple(section.training.trl)),
         makes_model=True,

@@ -15,9 +15,9 @@ import pytest
 
 from serve.command_line import FAST_PATH
 from tests.integration.cluster import REPO, free_port, head
-from tests.integration.jobs import fork_server
+from tests.integration.jobs import started_fork_server
 from tests.integration.service import KEY, REPLICA_PORTS, Service, describe, make_run
-from zephyr_ray import preload
+from zephyr_ray.cluster import preload
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, BrowserContext, Page
@@ -41,7 +41,7 @@ def chat_service(tmp_path_factory: pytest.TempPathFactory, base_model: Path, ada
     }
     for name in ("RAY_SERVE_HAPROXY_STATS_PORT", "RAY_SERVE_HAPROXY_METRICS_PORT"):
         variables[name] = str(free_port())
-    with head(folder, variables) as started, fork_server(started.environment, *LOADED) as socket:
+    with head(folder, variables) as started, started_fork_server(started.environment, *LOADED) as socket:
         service = describe(started, folder, run, {"tiny-lora": str(adapter)})
         service.fork_server = socket
         service.deploy()

@@ -11,10 +11,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from tests.making import context_of, preferences_of
-from zephyr_ray.artifacts import Run
+from zephyr_ray.config.recipe import SFT, Preferences, Recipe
 from zephyr_ray.data.held_out_pairs import make_held_out_pairs
 from zephyr_ray.errors import UserError
-from zephyr_ray.recipe import SFT, Preferences, Recipe
+from zephyr_ray.pipeline.artifacts import Run
 from zephyr_ray.schemas import PREFERENCES
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")

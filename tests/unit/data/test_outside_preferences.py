@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from zephyr_ray.data.layouts import Dropped, preference
+from zephyr_ray.data.formats.layouts import Dropped, preference
 
 
 def rows(path: Path) -> list[dict[str, Any]]:

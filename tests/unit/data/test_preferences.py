@@ -12,10 +12,10 @@ import pytest
 
 from tests.making import make_pairs
 from zephyr_ray import zephyr
-from zephyr_ray.artifacts import Artifact, Run, content_id
-from zephyr_ray.data import doctor
+from zephyr_ray.config.recipe import SFT, Preferences, Recipe
+from zephyr_ray.data.io import drop_report
 from zephyr_ray.errors import UserError
-from zephyr_ray.recipe import SFT, Preferences, Recipe
+from zephyr_ray.pipeline.artifacts import Artifact, Run, content_id
 from zephyr_ray.schemas import ASPECTS, JUDGMENTS
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")
@@ -121,11 +121,11 @@ def test_every_pair_accounts_for_source_rows_and_pairs(tmp_path: Path) -> None:
     assert report.dropped == {"tie": 1, "identical_pair": 3, "repeated": 3, "undecodable_line": 1}
     assert [row["source"].partition(":")[2] for row in kept(artifact)] == ["1/1", "1/2", "1/3", "2"]
     assert report.noted == {"disagreeing_answers": 0, "pairs_per_row": 0.67}
-    lines = doctor.lines(report)
+    lines = drop_report.lines(report)
     assert lines[0] == "6 rows in + 6 more that came of them = 4 kept + 8 dropped"
-    assert doctor.manifest(report)["counts"]["added"] == 6
+    assert drop_report.manifest(report)["counts"]["added"] == 6
     with pytest.raises(UserError, match=r"more than max_dropped=0\.5 allows"):
-        doctor.check(report, 0.5, artifact)  # 8 of the 12
+        drop_report.check(report, 0.5, artifact)  # 8 of the 12
 
 
 def test_benchmark_prompts_are_kept_out(tmp_path: Path) -> None:

@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 
 from tests.unit.data.test_preference_counts import pairs, seen
-from zephyr_ray.artifacts import Run
+from zephyr_ray.config.recipe import Preferences
+from zephyr_ray.data.io.writer import Report
 from zephyr_ray.data.preference_counts import AnswerCounts, PairCounts, count_pairs
 from zephyr_ray.data.preferences_report import picture, render, short, write_report
-from zephyr_ray.data.sink import Report
-from zephyr_ray.recipe import Preferences
+from zephyr_ray.pipeline.artifacts import Run
 
 EVIL = "<script>alert('x')</script>\"&"
 VOID = {"meta", "br", "rect"}

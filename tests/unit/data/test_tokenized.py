@@ -16,7 +16,6 @@ from hypothesis import strategies as st
 from tests.making import make_pairs
 from tests.oracles import old_trl
 from zephyr_ray import schemas
-from zephyr_ray.artifacts import Artifact, Run
 from zephyr_ray.chat_template import (
     EncodedDialogue,
     EncodedPair,
@@ -25,17 +24,18 @@ from zephyr_ray.chat_template import (
     encode_pairs,
     load_tokenizer,
 )
+from zephyr_ray.config.recipe import SFT, Chat, Dialogues, Preferences, Recipe, RunSection, Tokenized
+from zephyr_ray.config.section import Function
 from zephyr_ray.data import tokenized, tokenized_dialogues
 from zephyr_ray.data.dialogues import make_dialogues
-from zephyr_ray.data.layouts import Dropped, preference
-from zephyr_ray.data.rows import mixed_schema
+from zephyr_ray.data.formats.layouts import Dropped, preference
+from zephyr_ray.data.io.rows import mixed_schema
 from zephyr_ray.data.tokenized import make_tokenized, tokenize_rows, truncate
 from zephyr_ray.data.tokenized_dialogues import make_tokenized_dialogues
 from zephyr_ray.data.tokenizer import TokenizerSource
 from zephyr_ray.errors import UserError
-from zephyr_ray.models import ModelSource
-from zephyr_ray.recipe import SFT, Chat, Dialogues, Preferences, Recipe, RunSection, Tokenized
-from zephyr_ray.section import Function
+from zephyr_ray.pipeline.artifacts import Artifact, Run
+from zephyr_ray.pipeline.model_source import ModelSource
 
 EOS = 2
 

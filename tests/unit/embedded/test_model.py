@@ -8,9 +8,9 @@ import torch
 from transformers import AutoModelForCausalLM, GenerationConfig, MistralForCausalLM
 
 from zephyr_ray import chat_template
+from zephyr_ray.config.recipe import Chat
 from zephyr_ray.embedded import model as tiny_model
 from zephyr_ray.embedded import world
-from zephyr_ray.recipe import Chat
 
 TINY = tiny_model.Sizes(dialogues=500, vocab_size=512, hidden_size=32, layers=2, heads=4)
 

@@ -11,14 +11,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from zephyr_ray import recipe_file
-from zephyr_ray.artifacts import Artifact, Run
+from zephyr_ray.config import loader
+from zephyr_ray.config.recipe import SFT, Recipe
 from zephyr_ray.data.held_out_pairs import check_prompts
 from zephyr_ray.data.reference_logps import as_exported
 from zephyr_ray.errors import UserError
 from zephyr_ray.evaluation.implicit_reward import PairLogps, summarise, wins
 from zephyr_ray.evaluation.preferences_stage import make_preference_evaluation
-from zephyr_ray.recipe import SFT, Recipe
+from zephyr_ray.pipeline.artifacts import Artifact, Run
 from zephyr_ray.schemas import IMPLICIT_REWARDS, PREFERENCES
 
 # policy_chosen, policy_rejected, ref_chosen, ref_rejected
@@ -148,7 +148,7 @@ def test_one_prompt_is_too_few_and_known_before_training(tmp_path: Path) -> None
 
 
 def test_whole_weights_and_plain_sums() -> None:
-    recipe = recipe_file.load(
+    recipe = loader.load(
         [], ["sft.base=/raw", "model.lora={r: 4, load_in_4bit: true}", "dpo.training.trl={ld_alpha: 0.5, optim: sgd}"]
     )
     scored = as_exported(recipe)

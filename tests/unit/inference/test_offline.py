@@ -8,12 +8,12 @@ import pyarrow as pa
 import pytest
 
 from zephyr_ray.chat_template import encode
+from zephyr_ray.config.feedback import OfflineModel, Sampling
+from zephyr_ray.config.recipe import Chat
 from zephyr_ray.data.tokenizer import TokenizerSource
 from zephyr_ray.inference import offline
 from zephyr_ray.inference.seeds import request_seed
-from zephyr_ray.models import ModelSource
-from zephyr_ray.recipe import Chat
-from zephyr_ray.recipe_feedback import OfflineModel, Sampling
+from zephyr_ray.pipeline.model_source import ModelSource
 from zephyr_ray.schemas import CANDIDATES, PROMPTS
 
 # A template that says no, as many published ones do.

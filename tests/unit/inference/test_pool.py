@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from zephyr_ray.inference.deployed import Application
+from zephyr_ray.config.feedback import Deployment, Endpoint
 from zephyr_ray.inference.pool import _identity
-from zephyr_ray.recipe_feedback import Deployment, Endpoint
+from zephyr_ray.serving.stage_deployments import Application
 
 
 def endpoint(**fields: Any) -> str:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from zephyr_ray.judging.presentation import Question
-from zephyr_ray.recipe_feedback import Judging
+from zephyr_ray.config.feedback import Judging
+from zephyr_ray.judging.prompt import Question
 
 
 def row(*answers: str, prompt_id: str = "p") -> dict[str, Any]:

@@ -7,13 +7,7 @@ from typing import Any
 
 import pytest
 
-from zephyr_ray.judging.agreement import (
-    Agreement,
-    AgreementCounter,
-    DisagreementCounter,
-    disagreement,
-    interval_alpha,
-)
+from zephyr_ray.judging.agreement import Agreement, AgreementCounter, DisagreementCounter, disagreement, interval_alpha
 
 
 def judged(raters: dict[tuple[str, int, bool], list[float | None]], aspect: str = "overall") -> dict[str, Any]:

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from tests.unit.judging.examples import question
-from zephyr_ray.judging.parsing import Unreadable, parse_reply
+from zephyr_ray.judging.parsing.reply import Unreadable, parse_reply
 
 DATA = Path(os.environ.get("ZEPHYR_TEST_DATA", ""))
 pytestmark = pytest.mark.usefixtures("outside_data")

@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 
 from tests.making import make_pairs
-from zephyr_ray.artifacts import Run
+from zephyr_ray.config.recipe import SFT, Preferences, Recipe, RunSection
+from zephyr_ray.config.section import Function
 from zephyr_ray.errors import UserError
 from zephyr_ray.pipeline import plugin
-from zephyr_ray.recipe import SFT, Preferences, Recipe, RunSection
-from zephyr_ray.section import Function
+from zephyr_ray.pipeline.artifacts import Run
 
 
 @pytest.mark.usefixtures("ray_cluster")

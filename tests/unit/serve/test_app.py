@@ -28,7 +28,7 @@ from serve.command_line import (
 from serve.keys import add
 from serve.settings import GatewaySettings
 from zephyr_ray.errors import UserError
-from zephyr_ray.inference import keys
+from zephyr_ray.serving import keys
 
 ROOT = Path(__file__).parents[3]
 

@@ -18,9 +18,10 @@ from serve.errors import ApiError
 from serve.feedback import Feedback, FeedbackBody, FeedbackObjects, open_feedback, parse, row
 from tests.unit.serve.standin import QUESTION, refused
 from tests.unit.serve.test_bodies import JSON
-from zephyr_ray.data import layouts, sources
-from zephyr_ray.data.chunks import read_piece, split_lines
-from zephyr_ray.data.rows import convert
+from zephyr_ray.data.formats import layouts
+from zephyr_ray.data.io import sources
+from zephyr_ray.data.io.readers import read_piece, split_lines
+from zephyr_ray.data.io.rows import convert
 from zephyr_ray.errors import UserError
 from zephyr_ray.schemas import PREFERENCES
 

@@ -23,7 +23,7 @@ from serve.gateway import STATIC, Gateway, build_app
 from serve.keys import add
 from serve.settings import GatewaySettings
 from tests.unit.serve.standin import QUESTION, StandInRelay, make_gateway
-from zephyr_ray.inference import keys
+from zephyr_ray.serving import keys
 
 CHAT = "/v1/chat/completions"
 BODY = {"model": "tiny", "messages": QUESTION}

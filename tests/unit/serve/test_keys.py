@@ -11,7 +11,7 @@ import pytest
 
 from serve.keys import add
 from zephyr_ray.errors import UserError
-from zephyr_ray.inference import keys
+from zephyr_ray.serving import keys
 
 
 def test_a_new_key_is_let_in_and_only_its_hash_is_kept(tmp_path: Path) -> None:

@@ -12,18 +12,18 @@ import numpy as np
 import torch
 from transformers.trainer_utils import SaveStrategy
 
-from tests.unit.training.packed import VOCAB, make_model, make_pairs
 from tests.unit.training.packed_workers import forget_state
-from zephyr_ray import recipe_file
+from tests.unit.training.small_models import VOCAB, make_model, make_pairs
+from zephyr_ray.config import loader
+from zephyr_ray.config.recipe import Recipe
 from zephyr_ray.embedded.model import Sizes, train_tokenizer
 from zephyr_ray.errors import GuardError
-from zephyr_ray.models import ModelSource
-from zephyr_ray.recipe import Recipe
+from zephyr_ray.pipeline.model_source import ModelSource
+from zephyr_ray.training.dataset import Rows
 from zephyr_ray.training.deepspeed_config import deepspeed_config
 from zephyr_ray.training.logps import reference_scorer
-from zephyr_ray.training.loop import _init_deepspeed_on_cpu, make_trainer
-from zephyr_ray.training.rows import Rows
 from zephyr_ray.training.trl_options import check_trl_options
+from zephyr_ray.training.worker import _init_deepspeed_on_cpu, make_trainer
 
 PAIRS = make_pairs(12, 1, longest=90)
 AT_A_TIME = 5
@@ -59,7 +59,7 @@ def recipe_of(way: Way, folder: str, device: str = "cpu") -> Recipe:
     """A recipe that the commands take."""
     lora = ["model.lora.r=4"] if way.lora else []
     gpus = [f"{section}.gpus_per_worker=1" for section in ("dpo.training", "reference_logps") if device == "cuda"]
-    recipe = recipe_file.load(
+    recipe = loader.load(
         [],
         [
             f"model.path={folder}",

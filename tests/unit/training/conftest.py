@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 import torch
 
-from tests.unit.training.packed import VOCAB
-from zephyr_ray import recipe as recipes
+from tests.unit.training.small_models import VOCAB
 from zephyr_ray.chat_template import load_tokenizer
+from zephyr_ray.config import recipe as recipes
 from zephyr_ray.embedded.model import Sizes, train_tokenizer
 
 

@@ -18,17 +18,17 @@ from transformers.integrations import unset_hf_deepspeed_config
 from trl import DPOConfig, SFTConfig
 from trl.trainer.utils import _find_free_port
 
-from tests.unit.training.packed import VOCAB, make_dialogues, make_model, make_pairs
-from zephyr_ray import recipe as recipes
+from tests.unit.training.small_models import VOCAB, make_dialogues, make_model, make_pairs
 from zephyr_ray.chat_template import load_tokenizer
+from zephyr_ray.config import recipe as recipes
 from zephyr_ray.embedded.model import Sizes, train_tokenizer
+from zephyr_ray.training.dataset import Rows
 from zephyr_ray.training.deepspeed_config import deepspeed_config
-from zephyr_ray.training.loop import _init_deepspeed_on_cpu
 from zephyr_ray.training.methods.dpo import PackedDPOTrainer
 from zephyr_ray.training.methods.sft import PackedSFTTrainer
-from zephyr_ray.training.packing import PackedRankPlan
-from zephyr_ray.training.plan import Plan
-from zephyr_ray.training.rows import Rows
+from zephyr_ray.training.sampler import Plan
+from zephyr_ray.training.token_batching import PackedRankPlan
+from zephyr_ray.training.worker import _init_deepspeed_on_cpu
 
 PAIRS, DIALOGUES = make_pairs(17, 4), make_dialogues(17)
 PLAN = Plan(len(PAIRS), global_batch=8, epochs=2, seed=0)  # steps of 8, 8 and 1 rows: the last one has fillers

@@ -16,11 +16,11 @@ from trl.trainer import dpo_trainer
 from trl.trainer.utils import add_fused_lm_head
 
 from tests.oracles.dpo import dpo_loss, sequence_logp
-from zephyr_ray.recipe import SMOOTHED
+from zephyr_ray.config.recipe import SMOOTHED
+from zephyr_ray.training.dataset import Rows
 from zephyr_ray.training.logps import PackedScorer, PaddedScorer
 from zephyr_ray.training.methods.dpo import PlannedDPOTrainer
-from zephyr_ray.training.plan import Plan, RankPlan
-from zephyr_ray.training.rows import Rows
+from zephyr_ray.training.sampler import Plan, RankPlan
 
 VOCAB = 320
 BETA = 0.3

@@ -8,11 +8,11 @@ import torch
 from trl.trainer.utils import add_fused_lm_head
 
 from tests.unit.training.bf16_workers import Way, make_folder, trainer_of
-from tests.unit.training.packed import make_model, make_pairs
+from tests.unit.training.small_models import make_model, make_pairs
 from zephyr_ray.errors import UserError
 from zephyr_ray.training.layers import RecomputeFirst, compile_layers, decoder_layers
-from zephyr_ray.training.packed_layout import pack_pairs
-from zephyr_ray.training.packed_logps import add_packed_forward
+from zephyr_ray.training.packed.layout import pack_pairs
+from zephyr_ray.training.packed.logps import add_packed_forward
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 DTYPES = [torch.float32, torch.bfloat16]

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 import zephyr_ray.training
-from zephyr_ray import recipe_file
+from zephyr_ray.config import loader
 from zephyr_ray.errors import UserError
 from zephyr_ray.training.methods import method_of
 from zephyr_ray.training.methods.sft import token_losses
@@ -24,7 +24,7 @@ NAMES = sorted(path.stem for path in (ROOT / "methods").glob("*.py") if path.ste
 
 def test_a_method_has_the_name_of_its_file_section_and_options() -> None:
     assert set(NAMES) == PASSED.keys()
-    recipe = recipe_file.load([], ["sft.base=/raw"])
+    recipe = loader.load([], ["sft.base=/raw"])
     for name in NAMES:
         method = method_of(name)
         assert method.name == name
@@ -58,7 +58,7 @@ def test_no_other_file_of_training_asks_which_method_it_is() -> None:
 
 
 def test_an_unknown_loss_is_refused_by_name() -> None:
-    recipe = recipe_file.load([], ["sft.base=/raw", "dpo.loss_type=[sigmoid, sigmod]"])
+    recipe = loader.load([], ["sft.base=/raw", "dpo.loss_type=[sigmoid, sigmod]"])
     with pytest.raises(UserError, match=r"^dpo\.loss_type=sigmod: not one of sigmoid, .*sft$"):
         method_of("dpo").options(recipe.dpo)
 

@@ -13,11 +13,11 @@ from trl import DPOConfig, DPOTrainer
 from trl.trainer.dpo_trainer import DataCollatorForPreference
 
 from tests.oracles.dpo import sequence_logp
-from tests.unit.training.packed import make_model, make_pairs
+from tests.unit.training.small_models import make_model, make_pairs
+from zephyr_ray.training.dataset import Rows
 from zephyr_ray.training.methods.dpo import PackedDPOTrainer, collate_packed
-from zephyr_ray.training.packing import PackedRankPlan
-from zephyr_ray.training.plan import Plan, Slot
-from zephyr_ray.training.rows import Rows
+from zephyr_ray.training.sampler import Plan, Slot
+from zephyr_ray.training.token_batching import PackedRankPlan
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

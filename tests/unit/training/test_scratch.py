@@ -10,12 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from zephyr_ray.artifacts import Run
+from zephyr_ray.config.recipe import DPO, SFT, Recipe, Training
 from zephyr_ray.errors import UserError
-from zephyr_ray.models import ModelSource
-from zephyr_ray.recipe import DPO, SFT, Recipe, Training
-from zephyr_ray.training.job import TrainJob
+from zephyr_ray.pipeline.artifacts import Run
+from zephyr_ray.pipeline.model_source import ModelSource
 from zephyr_ray.training.scratch import check_scratch, own_folder
+from zephyr_ray.training.task import TrainJob
 
 
 def job(scratch: Path | None, root: Path) -> TrainJob:

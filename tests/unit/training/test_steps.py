@@ -12,15 +12,15 @@ from torch.utils.data._utils.pin_memory import pin_memory
 from trl import DPOConfig, SFTConfig
 from trl.trainer import utils as trl_utils
 
-from tests.unit.training.packed import make_dialogues, make_model, make_pairs
 from tests.unit.training.read_backs import ReadBacks, ReadBacksOfSteps
+from tests.unit.training.small_models import make_dialogues, make_model, make_pairs
 from zephyr_ray.errors import UserError
+from zephyr_ray.training.dataset import Rows
 from zephyr_ray.training.losses import LOSSES
 from zephyr_ray.training.methods.dpo import PackedDPOTrainer
 from zephyr_ray.training.methods.sft import PackedSFTTrainer
-from zephyr_ray.training.packing import PackedRankPlan
-from zephyr_ray.training.plan import Plan
-from zephyr_ray.training.rows import Rows
+from zephyr_ray.training.sampler import Plan
+from zephyr_ray.training.token_batching import PackedRankPlan
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

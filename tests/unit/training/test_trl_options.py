@@ -8,7 +8,8 @@ import re
 import pytest
 from trl import DPOConfig, SFTConfig
 
-from zephyr_ray import recipe_file, zephyr
+from zephyr_ray import zephyr
+from zephyr_ray.config import loader
 from zephyr_ray.errors import UserError
 from zephyr_ray.training.trl_options import PASSED, REFUSED, Stage, check_trl_options
 
@@ -24,9 +25,9 @@ def test_somebody_has_decided_on_every_option_of_the_installed_trl(stage: Stage,
 
 @pytest.mark.parametrize("stage", ["sft", "dpo"])
 def test_a_refusal_names_the_option_and_fields_that_there_are(stage: Stage) -> None:
-    recipe = recipe_file.load([], ["sft.base=/raw"])
+    recipe = loader.load([], ["sft.base=/raw"])
     for name in REFUSED[stage]:
-        given = recipe_file.load([], ["sft.base=/raw", f"{stage}.training.trl.{name}=1"])
+        given = loader.load([], ["sft.base=/raw", f"{stage}.training.trl.{name}=1"])
         with pytest.raises(UserError, match=rf"^{stage}\.training\.trl\.{name}: not passed through; ") as caught:
             check_trl_options(stage, getattr(given, stage).training.trl)
         words = str(caught.value).split("; ", 1)[1].replace(",", " ").replace(":", " ").split()
@@ -47,7 +48,7 @@ def test_a_refusal_names_the_option_and_fields_that_there_are(stage: Stage) -> N
     ],
 )
 def test_by_hand(option: str, says: str) -> None:
-    recipe = recipe_file.load([], [*GIVEN, f"dpo.training.trl.{option}"])
+    recipe = loader.load([], [*GIVEN, f"dpo.training.trl.{option}"])
     with pytest.raises(UserError) as caught:
         check_trl_options("dpo", recipe.dpo.training.trl)
     assert says in str(caught.value)
@@ -58,5 +59,5 @@ def test_by_hand(option: str, says: str) -> None:
 
 def test_what_is_passed_through_passes() -> None:
     options = ["dpo.training.trl.ld_alpha=0.5", "sft.training.trl.loss_type=dft"]
-    recipe = recipe_file.load([], [*GIVEN, "sft.base=/raw", *options])
+    recipe = loader.load([], [*GIVEN, "sft.base=/raw", *options])
     zephyr.select(recipe, ["sft", "dpo"])

@@ -25,21 +25,21 @@ import zephyr_ray.training
 
 ROOT = Path(zephyr_ray.training.__file__).parent
 PUBLIC = {"DPOConfig", "DPOTrainer", "SFTConfig", "SFTTrainer", "DataCollatorForPreference"}
-INSIDE = {"packed_logps.py", "methods/dpo.py"}
-"""The files that import what is TRL's own. `packed_steps.py` also reads two of its trainers' attributes."""
+INSIDE = {"packed/logps.py", "methods/dpo.py"}
+"""The files that import what is TRL's own. `packed/steps.py` also reads two of its trainers' attributes."""
 
 CALLED: dict[str, tuple[Any, str, str, str]] = {
     "the fused head": (
         trl_utils,
         "add_fused_lm_head",
         "model temperature cast_lm_head_to_fp32 outputs",
-        "packed_logps: a packed row has no log-probs, in training and in the reference stage",
+        "packed.logps: a packed row has no log-probs, in training and in the reference stage",
     ),
     "which labels the head leaves out": (
         trl_utils,
         "_use_triton",
         "device",
-        "packed_logps: on a GPU each forward pass waits for the number of labels",
+        "packed.logps: on a GPU each forward pass waits for the number of labels",
     ),
     "the hash of all weights": (
         dpo_trainer,
@@ -63,49 +63,54 @@ CALLED: dict[str, tuple[Any, str, str, str]] = {
         Trainer,
         "_prepare_input",
         "self data",
-        "trainers: DeepSpeed's dtype rounds reference log-probs; packed_steps: a packed row stays on the CPU",
+        "trl_trainers: DeepSpeed's dtype rounds reference log-probs; packed.steps: a packed row stays on the CPU",
     ),
-    "clipping": (Trainer, "_clip_grad_norm", "self model", "trainers: under DeepSpeed each step waits for the norm"),
+    "clipping": (
+        Trainer,
+        "_clip_grad_norm",
+        "self model",
+        "trl_trainers: under DeepSpeed each step waits for the norm",
+    ),
     "the norm of the gradient": (
         Trainer,
         "_get_grad_norm",
         "self model grad_norm",
-        "trainers: under DeepSpeed each step waits for the norm",
+        "trl_trainers: under DeepSpeed each step waits for the norm",
     ),
     "the whole weights of a checkpoint": (
         Trainer,
         "save_model",
         "self output_dir _internal_call",
-        "trainers: under DeepSpeed each checkpoint gathers all weights",
+        "trl_trainers: under DeepSpeed each checkpoint gathers all weights",
     ),
     "the batches of a step": (
         Trainer,
         "get_batch_samples",
         "self epoch_iterator num_batches device",
-        "packed_steps: the next steps are not prepared while one runs",
+        "packed.steps: the next steps are not prepared while one runs",
     ),
     "a micro-batch": (
         Trainer,
         "training_step",
         "self model inputs num_items_in_batch",
-        "packed_steps: a step's micro-batches are not summed",
+        "packed.steps: a step's micro-batches are not summed",
     ),
     "whether gradients are reduced": (
         GradientState,
         "_set_sync_gradients",
         "self sync_gradients",
-        "packed_steps: gradients are clipped and reduced at each micro-batch, or never",
+        "packed.steps: gradients are clipped and reduced at each micro-batch, or never",
     ),
     "whether a step is logged": (
         DefaultFlowCallback,
         "on_step_end",
         "self args state control kwargs",
-        "packed_steps: a step that is logged lacks the head's metrics",
+        "packed.steps: a step that is logged lacks the head's metrics",
     ),
 }
 SET_BY_INIT = {
-    "aux_loss_enabled": "packed_steps: a mixture of experts trains without its load-balancing loss",
-    "router_aux_loss_coef": "packed_steps: the load-balancing loss has no weight",
+    "aux_loss_enabled": "packed.steps: a mixture of experts trains without its load-balancing loss",
+    "router_aux_loss_coef": "packed.steps: the load-balancing loss has no weight",
 }
 
 
@@ -147,7 +152,7 @@ def test_the_hash_is_looked_up_where_it_is_replaced() -> None:
 @pytest.mark.parametrize("trainer", [DPOTrainer, SFTTrainer])
 def test_trls_log_adds_its_own_means_to_those_that_are_there(trainer: Any) -> None:
     """Of a packed step TRL has none."""
-    assert "logs.update(metrics)" in inspect.getsource(trainer.log), "packed_steps: metrics are not logged"
+    assert "logs.update(metrics)" in inspect.getsource(trainer.log), "packed.steps: metrics are not logged"
 
 
 def test_two_files_import_what_is_trls_own() -> None:

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from transformers import TrainerCallback
 
-    from zephyr_ray.artifacts import Artifact
-    from zephyr_ray.training.rows import Rows
+    from zephyr_ray.pipeline.artifacts import Artifact
+    from zephyr_ray.training.dataset import Rows
 
 
 @dataclass(frozen=True)

@@ -15,20 +15,20 @@ import torch
 from trl import DPOConfig, DPOTrainer
 from trl.trainer import dpo_trainer
 
-from zephyr_ray.artifacts import Artifact
+from zephyr_ray.config.recipe import DPO
 from zephyr_ray.errors import UserError
-from zephyr_ray.recipe import DPO
-from zephyr_ray.training.first_step import TOLERANCE, FirstStep, FirstStepGuard, check_no_dropout
+from zephyr_ray.pipeline.artifacts import Artifact
+from zephyr_ray.training.dataset import Rows, load_pairs
 from zephyr_ray.training.losses import LOSSES, Pairs, PreferenceLoss, compare, preference_loss, reward_metrics
 from zephyr_ray.training.methods import Method
-from zephyr_ray.training.packed_attention import Backend, row_multiple
-from zephyr_ray.training.packed_layout import PackedRow, by_completion, completion_mask, pack_pairs
-from zephyr_ray.training.packed_metrics import Sum, sum_of
-from zephyr_ray.training.packed_steps import PackedSteps
-from zephyr_ray.training.packing import PackedRankPlan
-from zephyr_ray.training.plan import RankPlan
-from zephyr_ray.training.rows import Rows, load_pairs
-from zephyr_ray.training.trainers import PlannedMixin, plan_of
+from zephyr_ray.training.packed.attention import Backend, row_multiple
+from zephyr_ray.training.packed.layout import PackedRow, by_completion, completion_mask, pack_pairs
+from zephyr_ray.training.packed.metrics import Sum, sum_of
+from zephyr_ray.training.packed.steps import PackedSteps
+from zephyr_ray.training.reference_guard import TOLERANCE, FirstStep, FirstStepGuard, check_no_dropout
+from zephyr_ray.training.sampler import RankPlan
+from zephyr_ray.training.token_batching import PackedRankPlan
+from zephyr_ray.training.trl_trainers import PlannedMixin, plan_of
 
 _REFERENCES = ("ref_chosen_logps", "ref_rejected_logps")
 

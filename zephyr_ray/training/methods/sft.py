@@ -12,15 +12,15 @@ from typing import Any
 import torch
 from trl import SFTConfig, SFTTrainer
 
-from zephyr_ray.artifacts import Artifact
-from zephyr_ray.recipe import SFT
+from zephyr_ray.config.recipe import SFT
+from zephyr_ray.pipeline.artifacts import Artifact
+from zephyr_ray.training.dataset import IGNORED, Rows, load_dialogues, load_joined_dialogues
 from zephyr_ray.training.methods import Method
-from zephyr_ray.training.packed_attention import row_multiple
-from zephyr_ray.training.packed_layout import PackedRow, pack
-from zephyr_ray.training.packed_metrics import Sum, sum_of
-from zephyr_ray.training.packed_steps import PackedSteps
-from zephyr_ray.training.rows import IGNORED, Rows, load_dialogues, load_joined_dialogues
-from zephyr_ray.training.trainers import PlannedMixin, plan_of
+from zephyr_ray.training.packed.attention import row_multiple
+from zephyr_ray.training.packed.layout import PackedRow, pack
+from zephyr_ray.training.packed.metrics import Sum, sum_of
+from zephyr_ray.training.packed.steps import PackedSteps
+from zephyr_ray.training.trl_trainers import PlannedMixin, plan_of
 
 
 class PlannedSFTTrainer(PlannedMixin, SFTTrainer):

@@ -1,0 +1,131 @@
+"""What a reply says, what an actor of the pool keeps to itself, and where it has its keys from."""
+
+import asyncio
+import logging
+import socket
+from types import SimpleNamespace
+from typing import Any
+
+import pyarrow as pa
+import pytest
+
+from zephyr_ray.config.feedback import Endpoint, Sampling
+from zephyr_ray.errors import UserError
+from zephyr_ray.inference import clients, pool
+from zephyr_ray.inference.clients import Busy, Refused, Reply, Unusable, read_reply
+from zephyr_ray.schemas import PROMPTS
+
+
+def test_requests_leave_nothing_in_the_log_even_where_they_fail(caplog: pytest.LogCaptureFixture) -> None:
+    with socket.socket() as closed:  # bound, but nothing listens
+        closed.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{closed.getsockname()[1]}/v1"
+        member = Endpoint(name="a", base_url=url, model="m", retries=0)
+        asked = pool.CandidatePool(Sampling(endpoints=(member,)), run_seed=0, applications={})
+        messages = [{"role": "user", "content": "between us"}]
+        batch = pa.Table.from_pylist([{"prompt_id": "p", "messages": messages, "source": "s"}], schema=PROMPTS)
+        with caplog.at_level(logging.DEBUG):
+            made = asyncio.run(asked(batch))
+    assert made.schema == pool.ANSWERED
+    assert made["failure"].to_pylist() == ["failed"]
+    assert made["error"].to_pylist() == ["a (sample 0): APIConnectionError: Connection error. (ConnectionRefusedError)"]
+    assert "between us" not in caplog.text
+    assert not [record.name for record in caplog.records if record.name.startswith(clients._CHATTY)]
+
+
+def test_a_key_comes_from_the_variable_that_the_recipe_names(monkeypatch: pytest.MonkeyPatch) -> None:
+    member = Endpoint(name="a", base_url="http://host/v1", model="m", api_key_env="POOL_KEY")
+    monkeypatch.delenv("POOL_KEY", raising=False)
+    with pytest.raises(UserError, match="a needs its key in POOL_KEY"):
+        clients._client(member, 1)
+    monkeypatch.setenv("POOL_KEY", "sesame")
+    assert clients._client(member, 1).api_key == "sesame"
+    monkeypatch.setenv("OPENAI_API_KEY", "another's")  # the client's own variable is not sent to every server
+    assert clients._client(member.model_copy(update={"api_key_env": None}), 1).api_key == "none"
+
+
+def reply(content: Any, finish_reason: str = "stop", **fields: Any) -> Any:
+    message = SimpleNamespace(content=content)
+    return SimpleNamespace(choices=[SimpleNamespace(message=message, finish_reason=finish_reason)], **fields)
+
+
+@pytest.mark.parametrize(
+    ("given", "read"),
+    [
+        (
+            reply("hi", usage=SimpleNamespace(completion_tokens=3, prompt_tokens=9)),
+            Reply("hi", "stop", 3, 9),
+        ),
+        (reply("cut off", "length", usage=None), Reply("cut off", "length", None, None)),
+        (reply("", "stop"), Reply("", "stop", None, None)),
+    ],
+)
+def test_what_a_reply_says(given: Any, read: Reply) -> None:
+    assert read_reply(given) == read
+
+
+@pytest.mark.parametrize(
+    ("given", "reason"),
+    [
+        (reply(None, "content_filter"), "no content .finish_reason content_filter"),
+        (SimpleNamespace(choices=[]), "no choices"),
+        (SimpleNamespace(choices=None), "no choices"),
+        ("<html>", "no choices"),
+    ],
+)
+def test_a_reply_that_says_nothing_is_asked_for_again(given: Any, reason: str) -> None:
+    with pytest.raises(Busy, match=reason):
+        read_reply(given)
+
+
+@pytest.mark.parametrize(
+    ("status", "kind"),
+    [
+        (400, Refused),
+        (401, Unusable),
+        (403, Refused),
+        (404, Unusable),
+        (408, Busy),
+        (422, Refused),
+        (429, Busy),
+        (503, Busy),
+    ],
+)
+def test_what_a_status_means(status: int, kind: type[Exception]) -> None:
+    error = clients._of_status(status, "why", None)
+    assert type(error) is kind
+    assert getattr(error, "is_overload", None) in {None, status in (429, 503)}
+
+
+def test_workers_share_a_members_bound() -> None:
+    member = Endpoint(name="a", base_url="http://host/v1", model="m", max_in_flight=10)
+    assert [pool.in_flight_share(member, workers) for workers in (1, 3, 10)] == [10, 3, 1]
+
+
+def test_a_block_holds_twice_what_keeps_the_pool_busy() -> None:
+    assert pool.rows_per_batch(8, 1) * 4 == 16
+    assert pool.rows_per_batch(8, 4) * 4 == 4
+    assert pool.rows_per_batch(8, 0.5) * 4 == 32
+    assert pool.rows_per_batch(100_000, 1) == 256
+
+
+@pytest.mark.parametrize(("hangs", "named"), [(False, "ServerDisconnectedError"), (True, "APITimeoutError")])
+def test_a_lost_connection_is_no_sign_that_the_server_has_too_much_to_do(hangs: bool, named: str) -> None:
+    async def harm(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        if hangs:
+            await asyncio.sleep(0.6)
+        writer.close()
+
+    async def run() -> Busy:
+        async with await asyncio.start_server(harm, "127.0.0.1", 0) as listening:
+            url = f"http://127.0.0.1:{listening.sockets[0].getsockname()[1]}/v1"
+            server = clients.HttpServer(Endpoint(name="a", base_url=url, model="m", timeout_s=0.3), 1)
+            with pytest.raises(Busy) as caught:
+                await server.send({"messages": [{"role": "user", "content": "hi"}]})
+            await server._client.close()
+            return caught.value
+
+    busy = asyncio.run(run())
+    assert named in str(busy)
+    assert busy.is_overload == hangs

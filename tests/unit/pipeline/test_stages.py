@@ -1,0 +1,181 @@
+"""The order of stages, and what makes a stage stale."""
+
+from dataclasses import replace
+
+import pytest
+
+from tests import embedded_world
+from tests.making import stage_of
+from zephyr_ray import zephyr
+from zephyr_ray.config import loader
+from zephyr_ray.errors import UserError
+from zephyr_ray.pipeline.model_source import external_fingerprint
+from zephyr_ray.pipeline.stage import identities, up_to
+
+SOURCES = (
+    f"sft.base={embedded_world.base()}",
+    f"dialogues.train={embedded_world.rows('dialogues', 24_000)}",
+    f"prompts.train={embedded_world.rows('prompts', 1_600)}",
+    f"preferences.train={embedded_world.rows('preferences', 1_600)}",
+)
+HELD_OUT_PAIRS = f"preferences.held_out={embedded_world.rows('held_out_preferences', 300)}"
+EVALUATION = f"evaluations={embedded_world.held_out(samples=1)}"
+FEEDBACK = (
+    "preferences.train=judgments",
+    "sampling.deployments=[{name: sft, model: sft}]",
+    "judging.function=zephyr_ray.embedded.world:judge",
+)
+SCORED = {"held_out_tokenized", "held_out_reference", "held_out_policy", "evaluation/preferences"}
+HELD_OUT = {"held_out_pairs", *SCORED}
+ALL = {"base", "dialogues", "tokenized_dialogues", "sft", "prompts", "candidates", "judgments", "preferences"}
+ALL |= {"tokenized", "reference_logps", "dpo"}
+AFTER_JUDGMENTS = {"preferences", "tokenized", "reference_logps", "dpo"}
+
+
+def plan(*overrides: str, targets: tuple[str, ...] = ("dpo",)) -> dict[str, str]:
+    recipe = loader.load([], [*SOURCES, *FEEDBACK, *overrides])
+    return {stage.name: known.fingerprint for stage, known in identities(zephyr.select(recipe, targets)).items()}
+
+
+def test_each_stage_comes_after_what_it_reads() -> None:
+    recipe = loader.load([], [*SOURCES, HELD_OUT_PAIRS, EVALUATION, *FEEDBACK])
+    seen: set[str] = set()
+    for stage in zephyr.select(recipe, ("evaluation/preferences", "dpo", "held_out")):
+        assert {each.name for each in stage.inputs.values()} <= seen
+        seen.add(stage.name)
+    assert seen == {*ALL, *HELD_OUT, "held_out"} == {stage.name for stage in zephyr.stages(recipe)}
+
+
+def test_a_stage_stands_in_a_pipeline_twice() -> None:
+    """A second round: answers of what the first one trained, and a policy that is trained on their pairs."""
+    recipe = loader.load([], [*SOURCES, *FEEDBACK])
+    first = {stage.name: stage for stage in zephyr.stages(recipe)}
+    again = replace(first["candidates"], round=2, inputs={"prompts": first["prompts"], "sft": first["dpo"]})
+    judged = replace(first["judgments"], round=2, inputs={"candidates": again})
+    stages = [*first.values(), again, judged]
+    assert [stage.name for stage in up_to(stages, ["round_2/judgments"])][-3:] == [
+        "dpo",
+        "round_2/candidates",
+        "round_2/judgments",
+    ]
+    known = identities(stages)
+    assert known[again].fingerprint != known[first["candidates"]].fingerprint
+    assert known[judged].inputs["candidates"] == known[again].fingerprint
+
+
+def test_a_given_model_needs_no_sft(tmp_path) -> None:
+    recipe = loader.load([], [*SOURCES, "model.path=somewhere"])
+    assert [stage.name for stage in zephyr.select(recipe, ("dpo",))] == [
+        "preferences",
+        "tokenized",
+        "reference_logps",
+        "dpo",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("override", "stale"),
+    [
+        ("dpo.beta=0.2", {"dpo"}),
+        ("dpo.training.workers=2", set()),
+        ("dpo.training.trl.ld_alpha=0.5", {"reference_logps", "dpo"}),
+        ("tokenized.max_length=600", {"tokenized", "reference_logps", "dpo"}),
+        ("preferences.rejected=lowest", {"preferences", "tokenized", "reference_logps", "dpo"}),
+        ("sft.learning_rate=1e-3", {"sft", "candidates", "judgments", *AFTER_JUDGMENTS}),
+        ("run.root=elsewhere", set()),
+        ("run.seed=1", ALL),
+        ("prompts.max_dropped=0.9", ALL - {"base", "dialogues", "tokenized_dialogues", "sft"}),
+        ("sampling.temperature=0.5", {"candidates", "judgments", *AFTER_JUDGMENTS}),
+        ("sampling.deployments=[{name: sft, model: sft, max_in_flight: 4, engine: {max_num_seqs: 4}}]", set()),
+        ("sampling.principles=true", {"candidates", "judgments", *AFTER_JUDGMENTS}),
+        ("sampling.max_failed=0.5", set()),
+        ("judging.function=zephyr_ray.embedded.world:passes", {"judgments", *AFTER_JUDGMENTS}),
+        ("judging.position_check=0.5", {"judgments", *AFTER_JUDGMENTS}),
+        ("preferences.margin=1", AFTER_JUDGMENTS),
+    ],
+)
+def test_what_a_change_makes_stale(override: str, stale: set[str]) -> None:
+    before, after = plan(), plan(override)
+    assert {name for name in before if before[name] != after[name]} == stale
+
+
+POLICY = {"dpo", "held_out_policy", "evaluation/preferences"}
+
+
+@pytest.mark.parametrize(
+    ("override", "stale"),
+    [
+        ("dpo.beta=0.2", POLICY),
+        ("dpo.learning_rate=1e-3", POLICY),
+        ("dpo.training.workers=2", set()),
+        ("dpo.training.trl.ld_alpha=0.5", {"reference_logps", *POLICY}),  # no part of an implicit reward
+        ("model.dtype=bfloat16", {"sft", "tokenized", "reference_logps", "dpo", *SCORED}),
+        ("tokenized.max_length=600", {"tokenized", "reference_logps", "dpo", *SCORED}),
+        ("chat.template=model", {"tokenized_dialogues", "sft", "tokenized", "reference_logps", "dpo", *SCORED}),
+        ("sft.learning_rate=1e-3", {"sft", "tokenized", "reference_logps", "dpo", *SCORED}),
+        (f"preferences.train={embedded_world.rows('preferences', 7)}", {*AFTER_JUDGMENTS, *HELD_OUT}),
+        (
+            "sft.base.options.layers=1",
+            {*ALL, *HELD_OUT} - {"dialogues", "prompts", "candidates", "judgments", "preferences", "held_out_pairs"},
+        ),
+        ("preferences.rejected=lowest", {"preferences", "tokenized", "reference_logps", "dpo", *HELD_OUT}),
+        ("preferences.held_out=FILE", HELD_OUT),
+        ("preferences.held_out_split=other", HELD_OUT),
+    ],
+)
+def test_what_a_change_makes_stale_of_held_out_pairs(override: str, stale: set[str], tmp_path) -> None:
+    (tmp_path / "pairs.jsonl").write_text("{}")
+    targets, given = ("evaluation/preferences", "dpo"), (*SOURCES, HELD_OUT_PAIRS)
+    before = plan(*given, targets=targets)
+    after = plan(*given, override.replace("FILE", str(tmp_path / "pairs.jsonl")), targets=targets)
+    assert {name for name in before if before[name] != after[name]} == stale
+
+
+def test_held_out_pairs_change_nothing_of_training() -> None:
+    without, with_them = plan(), plan(HELD_OUT_PAIRS, targets=("evaluation/preferences", "dpo"))
+    assert with_them.keys() - without.keys() == HELD_OUT
+    assert {name: with_them[name] for name in without} == without
+
+
+def test_the_fingerprint_of_preferences_is_what_it_was() -> None:
+    """Before there was a field for held-out pairs: a run of then is not stale."""
+    recipe = loader.load([], [*SOURCES])
+    fields: tuple[str, ...] = ("train", "split", "score", "rejected", "margin", "disagreement")
+    fields += ("decontaminate", "decontaminate_words", "max_dropped")
+    assert set(stage_of(recipe, "preferences").config["preferences"]) == set(fields)
+
+
+def test_held_out_pairs_that_are_not_there_are_one_error() -> None:
+    with pytest.raises(UserError, match=r"nowhere\.jsonl is not there"):
+        plan("preferences.held_out=nowhere.jsonl", targets=("evaluation/preferences",))
+    with pytest.raises(UserError, match=r"this recipe has no preferences\.held_out"):
+        plan(targets=("evaluation/preferences",))
+    with pytest.raises(UserError, match=r"preferences\.held_out: the run's own judgments are trained on"):
+        plan("preferences.held_out=judgments")
+
+
+def test_held_out_pairs_are_read_before_anything_is_trained() -> None:
+    recipe = loader.load([], [*SOURCES, "model.path=somewhere", HELD_OUT_PAIRS])
+    order = [stage.name for stage in zephyr.select(recipe, ("evaluation/preferences", "dpo"))]
+    assert order.index("held_out_tokenized") < order.index("dpo") < order.index("held_out_policy")
+
+
+def test_a_model_folder_is_its_content(tmp_path) -> None:
+    for name, weights in (("a", b"1"), ("b", b"1"), ("c", b"2")):
+        folder = tmp_path / name
+        folder.mkdir()
+        (folder / "config.json").write_text("{}")
+        (folder / "tokenizer.json").write_text("{}")
+        (folder / "model.safetensors").write_bytes(weights)
+    a, b, c = (external_fingerprint("model.path", str(tmp_path / name), None) for name in "abc")
+    assert a == b != c
+    with pytest.raises(UserError, match=r"model\.path=.*is not a folder"):
+        external_fingerprint("model.path", str(tmp_path / "nowhere"), None)
+
+
+def test_a_hub_id_that_cannot_be_had_is_named(monkeypatch) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with pytest.raises(
+        UserError, match=r"model\.path=nobody/nothing is not a folder here, and the hub cannot be reached"
+    ):
+        external_fingerprint("model.path", "nobody/nothing", None)

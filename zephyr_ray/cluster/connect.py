@@ -1,0 +1,170 @@
+"""Connects to the Ray cluster of this command, or starts one on this machine."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import json
+import logging
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from unittest import mock
+
+from zephyr_ray.cluster import fork_server
+from zephyr_ray.errors import UserError
+
+if TYPE_CHECKING:
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    from zephyr_ray.cluster.preload import Preload
+
+_QUIET = {
+    # Usage reports of Ray, the Hugging Face hub (TRL's too), and vLLM: off.
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "VLLM_NO_USAGE_STATS": "1",
+    "DO_NOT_TRACK": "1",
+    # Chatter that says nothing about the run.
+    "TOKENIZERS_PARALLELISM": "false",
+    "TRANSFORMERS_VERBOSITY": "warning",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+}
+_LOCAL = {
+    # A local cluster has no API server. Ray Train asks it at the end of a training whether the controller still lives,
+    # and would look 12 s for it; nothing answers here at once.
+    "RAY_API_SERVER_ADDRESS": "http://127.0.0.1:9",
+    # Between two looks of Ray Train at its workers, which wait for it at every checkpoint; 2 by default.
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.25",
+}
+ONE_MACHINE = "ZEPHYR_RAY_ONE_MACHINE"
+"""Set in the environment of a cluster whose nodes are all on one machine: its workers are forked too."""
+_SUBMITTED = "RAY_JOB_CONFIG_JSON_ENV_VAR"  # what Ray tells the command of a submitted job of itself
+_SETUP_WORKER = Path(__file__).with_name("setup_worker.py")
+_LOCAL_CPUS = 4  # logical: stages wait on each other's I/O, and fewer would starve a pipeline of Ray Data operators
+
+
+def set_environment() -> None:
+    """Usage reports off and chatter down, in this process; call it before heavy imports."""
+    for name, value in _QUIET.items():
+        os.environ.setdefault(name, value)
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # warns of a CPU kernel that it could not look up
+    # That this machine has no GPU: the driver's often has none.
+    logging.getLogger("DeepSpeed").addFilter(lambda record: "Setting accelerator to CPU" not in record.getMessage())
+
+
+def this_node() -> NodeAffinitySchedulingStrategy:
+    """For an actor that has to lie where the command runs: the loss of another node must not take it along."""
+    import ray
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    return NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+
+
+def local_cpus() -> int:
+    """The logical CPUs of a cluster on this machine."""
+    return max(_LOCAL_CPUS, os.cpu_count() or 1)
+
+
+def is_submitted() -> bool:
+    """Whether this is a job that was submitted to a cluster."""
+    return _SUBMITTED in os.environ
+
+
+def check_root(root: str) -> None:
+    """A submitted job runs in Ray's copy of the working directory, which goes when the job has ended.
+
+    Raises:
+        UserError: The run's root lies in there.
+    """
+    from zephyr_ray.storage import is_uri
+
+    if is_submitted() and not is_uri(root) and not os.path.isabs(os.path.expanduser(root)):
+        raise UserError(
+            f"run.root={root} lies in the job's own copy of the repository, which goes with the job; "
+            "give a path that every node sees, or a URI: --set run.root=s3://..."
+        )
+
+
+def is_joined() -> bool:
+    """Whether commands here join a cluster (RAY_ADDRESS, set for every `ray job submit`) instead of starting one."""
+    return bool(os.environ.get("RAY_ADDRESS"))
+
+
+@contextlib.contextmanager
+def connected(preload: Preload) -> Iterator[None]:
+    """Joins the cluster of RAY_ADDRESS, or starts one on this machine, and leaves it with the block.
+
+    Args:
+        preload: What its workers import, where they are on this machine.
+    """
+    with _joined(preload) if is_joined() else _started_quietly(preload):
+        import ray.data
+
+        ray.data.DataContext.get_current().enable_progress_bars = False
+        yield
+
+
+@contextlib.contextmanager
+def _joined(preload: Preload) -> Iterator[None]:
+    import ray
+
+    job = json.loads(os.environ.get(_SUBMITTED, "{}")).get("runtime_env", {})
+    given = job.get("env_vars", {})  # which Ray takes no second time
+    runtime_env: dict[str, Any] = {"env_vars": {name: os.environ[name] for name in _QUIET if name not in given}}
+    with contextlib.ExitStack() as stack:
+        if os.environ.get(ONE_MACHINE):
+            runtime_env["py_executable"] = fork_server.client(
+                stack.enter_context(fork_server.started(preload.libraries, preload.on_ray))
+            )
+        stack.enter_context(ray.init(runtime_env=runtime_env))
+        yield
+
+
+@contextlib.contextmanager
+def _started_quietly(preload: Preload) -> Iterator[None]:
+    os.environ.update(_LOCAL)
+    with started(preload, runtime_env={"worker_process_setup_hook": "zephyr_ray.cluster.worker_log.quiet"}):
+        yield
+
+
+@contextlib.contextmanager
+def started(preload: Preload, *, runtime_env: Mapping[str, Any] | None = None, **options: Any) -> Iterator[None]:
+    """A cluster on this machine, which ends with the block.
+
+    Args:
+        preload: What its workers import; loaded once for all of them.
+        runtime_env: The driver's, beside that.
+        options: More of `ray.init`.
+    """
+    with fork_server.started(preload.libraries, preload.on_ray) as path:
+        import ray
+
+        with _light_setup_of_workers():
+            context = ray.init(
+                address="local",
+                num_cpus=local_cpus(),
+                include_dashboard=False,
+                runtime_env={**(runtime_env or {}), "py_executable": fork_server.client(path)},
+                # Those without a runtime_env, which none here is.
+                _system_config={"prestart_worker_first_driver": False},
+                **options,
+            )
+        with context:
+            yield
+
+
+@contextlib.contextmanager
+def _light_setup_of_workers() -> Iterator[None]:
+    """Ray nodes that are started meanwhile start their workers by a script that does not load Ray first."""
+    from ray._private import parameter
+
+    light = functools.partial(parameter.RayParams, setup_worker_path=str(_SETUP_WORKER))
+    with mock.patch.object(parameter, "RayParams", light):
+        yield
+
+
+def selector(labels: Mapping[str, str]) -> dict[str, str]:
+    """The node labels to ask Ray for: none where this command started the cluster, whose one node is every group."""
+    return dict(labels) if is_joined() else {}

@@ -1,0 +1,251 @@
+"""The sections of a recipe for AI feedback: prompts, the pool that answers them, the judges. Imports nothing heavy."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+from urllib.parse import urlsplit
+
+from pydantic import Field, field_validator, model_validator
+
+from zephyr_ray.config.section import Section, Source, compute
+from zephyr_ray.inference.seeds import find_clash
+
+
+class Price(Section):
+    input: float = Field(ge=0)
+    """US dollars for a million tokens of prompts."""
+    output: float = Field(ge=0)
+    """US dollars for a million tokens of answers."""
+
+
+class Prompts(Section):
+    train: Source | None = None
+    """Files, folders, a dataset id or a function with prompts (docs/feedback.md)."""
+    split: str = "train"
+    """Split, where `train` is a dataset id."""
+    max_dropped: float = Field(0.5, ge=0, le=1)
+    """Refuse to go on when a larger share of the rows was dropped."""
+
+
+class Endpoint(Section):
+    name: str = Field(min_length=1)
+    """What the rows call this member; unique in the pool, and part of its seeds."""
+    base_url: str = compute(...)
+    """The OpenAI-compatible API, up to and with /v1: Ray Serve, vLLM or a remote one."""
+    model: str = Field(min_length=1)
+    """The model's id there."""
+    api_key_env: str | None = compute(None)
+    """Environment variable of the workers that holds the key. None: no key is sent (a server of one's own)."""
+    max_in_flight: int = compute(64, ge=1)
+    """Requests that all workers together may have open; fewer while the server says that it is too busy."""
+    timeout_s: float = compute(300.0, gt=0)
+    """Seconds to wait for an answer (for a connection: at most 10) before the request is sent again."""
+    retries: int = compute(5, ge=0)
+    """How often a request is sent again after 408, 409, 425, 429, 5xx, a timeout, a lost connection or a broken
+    reply."""
+    price: Price | None = compute(None)
+    """What it costs; None: nothing."""
+
+    @field_validator("base_url")
+    @classmethod
+    def _is_a_url_without_secrets(cls, value: str) -> str:
+        parts = urlsplit(value)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise ValueError("not a URL like http://host:8000/v1")
+        if parts.username or parts.password:
+            raise ValueError("a URL holds no user or password; name a variable in api_key_env")
+        return value
+
+
+OWN_MODELS = ("base", "sft")
+"""Stages of a run whose checkpoints its own stages can deploy."""
+
+
+class Deployment(Section):
+    name: str = Field(min_length=1, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,95}$")
+    """What the rows call this member; unique in the pool, and part of its seeds."""
+    model: str = Field(min_length=1)
+    """A stage of this run whose checkpoint it is (`base`, `sft`), a folder that every node sees, a URI or a hub id."""
+    revision: str | None = None
+    """Branch, tag or commit, where the model is a hub id."""
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    """Type of the weights. auto: as they were saved."""
+    max_model_len: int | None = Field(None, ge=16)
+    """Longest prompt and answer together, in tokens. None: what the model's config allows."""
+    engine: dict[str, Any] = compute({})
+    """Further engine options by vLLM's own names (tensor_parallel_size, gpu_memory_utilization ...)."""
+    accelerator: Literal["cpu", "gpu"] = compute("gpu")
+    """What the engines run on."""
+    kv_cache_gib: int = compute(1, ge=1)
+    """Memory for keys and values of each engine on a CPU."""
+    min_replicas: int = compute(1, ge=1)
+    """Replicas that Ray Serve starts with."""
+    max_replicas: int = compute(1, ge=1)
+    """Replicas at most."""
+    labels: dict[str, str] = compute({})
+    """Ray node labels that the engines' nodes must carry."""
+    max_in_flight: int = compute(64, ge=1)
+    """Requests that all workers together may have open; fewer while the server says that it is too busy."""
+    timeout_s: float = compute(300.0, gt=0)
+    """Seconds to wait for an answer before the request is sent again."""
+    retries: int = compute(5, ge=0)
+    """How often a request is sent again."""
+
+    @model_validator(mode="after")
+    def _most_is_not_below_fewest(self) -> Deployment:
+        if self.max_replicas < self.min_replicas:
+            raise ValueError(f"{self.name}: max_replicas={self.max_replicas} is below min_replicas={self.min_replicas}")
+        return self
+
+
+class OfflineModel(Section):
+    name: str = Field(min_length=1)
+    """What the rows call this member; unique in the pool, and part of its seeds."""
+    model: str = Field(min_length=1)
+    """A folder (the same on every node) or a hub id."""
+    engine: dict[str, Any] = Field(default_factory=dict)
+    """Any option of vLLM's engine by its own name (max_model_len, dtype, tensor_parallel_size, revision ...)."""
+    env: dict[str, str] = compute({})
+    """Environment variables of the engine's process (VLLM_CPU_KVCACHE_SPACE ...)."""
+    workers: int = compute(1, ge=1)
+    """Engines; the rows are divided among them."""
+    cpus_per_worker: float = compute(1, gt=0)
+    """Logical CPUs for each process of an engine."""
+    gpus_per_worker: float = compute(0, ge=0)
+    """GPUs for each process of an engine; 0 generates on the CPU."""
+    batch_size: int = compute(64, ge=1)
+    """Requests per Ray Data batch; several batches are in the engine at a time."""
+
+
+class Sampling(Section):
+    endpoints: tuple[Endpoint, ...] = ()
+    """Members of the pool that are servers which answer chat requests."""
+    deployments: tuple[Deployment, ...] = ()
+    """Members of the pool that the stage deploys on Ray Serve itself, and takes down when it is done."""
+    offline: tuple[OfflineModel, ...] = ()
+    """The pool as models that Ray Data loads into vLLM, without a server: for bulk. Not together with the others."""
+    draw: int | None = Field(None, ge=1)
+    """Members that answer each prompt, distinct and drawn by seed. None: every member."""
+    samples: int = Field(1, ge=1, le=4096)
+    """Answers from each member that answers."""
+    temperature: float = Field(1.0, ge=0)
+    """Sampling temperature; 0 takes the most likely token."""
+    top_p: float = Field(1.0, gt=0, le=1)
+    """Smallest set of tokens whose probabilities reach this sum."""
+    max_tokens: int = Field(512, ge=1)
+    """Longest answer, in tokens."""
+    stop: tuple[str, ...] = ()
+    """Strings that end an answer; they are no part of it."""
+    principles: bool = False
+    """Give each answer a principle as system message, drawn by seed (UltraFeedback's way to answers that differ)."""
+    extra: dict[str, Any] = Field(default_factory=dict)
+    """Other fields of a request (endpoints) or of vLLM's SamplingParams (offline) by their own name: top_k ..."""
+    workers: int = compute(1, ge=1)
+    """Ray actors that hold the connections to the endpoints; one keeps hundreds of requests open."""
+    cpus_per_worker: float = compute(1, gt=0)
+    """Logical CPUs for each of them."""
+    labels: dict[str, str] = compute({})
+    """Ray node labels that their nodes must carry."""
+    budget_usd: float | None = compute(None, gt=0)
+    """What the stage may spend in this run, former recipes included, at the members' prices; it stops before more."""
+    max_failed: float = compute(0.01, ge=0, le=1)
+    """The stage stays unfinished when a larger share of the rows failed; the next run tries these again."""
+
+    @property
+    def servers(self) -> tuple[Endpoint | Deployment, ...]:
+        return (*self.endpoints, *self.deployments)
+
+    @property
+    def members(self) -> tuple[Endpoint | Deployment | OfflineModel, ...]:
+        return self.servers or self.offline
+
+    @model_validator(mode="after")
+    def _one_pool(self) -> Sampling:
+        if bool(self.servers) == bool(self.offline):
+            raise ValueError("give the pool either endpoints and deployments, or offline models")
+        if self.principles and self.offline:
+            raise ValueError("principles are for endpoints and deployments")
+        if self.draw is not None and self.draw > len(self.members):
+            raise ValueError(f"draw={self.draw} from a pool of {len(self.members)}")
+        clash = find_clash([member.name for member in self.members])
+        if clash:
+            raise ValueError(f"members {clash[0]} and {clash[1]} would share seeds; rename one")
+        for member in self.servers:
+            _check_share(member, self.workers)
+        if self.budget_usd is not None and not any(member.price for member in self.endpoints):
+            raise ValueError("budget_usd without a price at any endpoint")
+        return self
+
+
+Aspect = Literal["instruction_following", "honesty", "truthfulness", "helpfulness", "overall"]
+
+
+class Judging(Section):
+    judges: tuple[Endpoint, ...] = ()
+    """Servers of language models that rate answers."""
+    deployments: tuple[Deployment, ...] = ()
+    """Language models as judges that the stage deploys on Ray Serve itself."""
+    function: str | None = None
+    """A program as judge, `module:function`: (messages, answer) -> overall score or None. Not together with others."""
+    reward_model: str | None = None
+    """A reward model as judge: folder, URI or hub id of a sequence classifier with one output. Not with others."""
+    revision: str | None = None
+    """Branch, tag or commit of the reward model, where it is a hub id."""
+    aspects: tuple[Aspect, ...] = Field(
+        ("instruction_following", "honesty", "truthfulness", "helpfulness", "overall"), min_length=1
+    )
+    """What language models rate: aspects from 1 to 5 with a rationale, overall from 1 to 10 with a critique."""
+    presentation: Literal["together", "one_by_one"] = "together"
+    """All answers to a prompt in one request, in an order drawn by seed, or a request for each."""
+    repeats: int = Field(1, ge=1, le=16)
+    """How often each judge rates; ratings are averaged, their spread is kept."""
+    position_check: float = Field(0.05, ge=0, le=1)
+    """Share of the prompts, drawn by seed, that is judged again in reversed order (with answers shown together)."""
+    structured: bool = True
+    """Ask for replies that follow a JSON schema; off for endpoints that know no `response_format`."""
+    parse_retries: int = Field(2, ge=0)
+    """How often a reply that cannot be read is asked for again, with what is wrong with it; then the rating is null."""
+    temperature: float = Field(0.0, ge=0)
+    """Sampling temperature of the judges."""
+    max_tokens: int = Field(1024, ge=1)
+    """Longest reply, in tokens."""
+    extra: dict[str, Any] = Field(default_factory=dict)
+    """Other fields of a request by their own name."""
+    workers: int = compute(1, ge=1)
+    """Ray actors that hold the connections to the judges, or the reward model."""
+    cpus_per_worker: float = compute(1, gt=0)
+    """Logical CPUs for each of them."""
+    gpus_per_worker: float = compute(0, ge=0)
+    """GPUs for each of them (reward model)."""
+    labels: dict[str, str] = compute({})
+    """Ray node labels that their nodes must carry."""
+    batch_size: int = compute(16, ge=1)
+    """Answers per forward pass of the reward model."""
+    budget_usd: float | None = compute(None, gt=0)
+    """What the stage may spend in this run, former recipes included, at the judges' prices; it stops before more."""
+    max_failed: float = compute(0.01, ge=0, le=1)
+    """The stage stays unfinished when a larger share of the rows failed; the next run tries these again."""
+
+    @property
+    def servers(self) -> tuple[Endpoint | Deployment, ...]:
+        return (*self.judges, *self.deployments)
+
+    @model_validator(mode="after")
+    def _one_kind_of_judge(self) -> Judging:
+        if sum(map(bool, (self.servers, self.function, self.reward_model))) != 1:
+            raise ValueError("give judges (or deployments), or a function, or a reward_model")
+        names = [judge.name for judge in self.servers]
+        if len(set(names)) < len(names):
+            raise ValueError("two judges have one name")
+        if len(set(self.aspects)) < len(self.aspects):
+            raise ValueError("an aspect is there twice")
+        for judge in self.servers:
+            _check_share(judge, self.workers)
+        if self.budget_usd is not None and not any(judge.price for judge in self.judges):
+            raise ValueError("budget_usd without a price at any judge")
+        return self
+
+
+def _check_share(member: Endpoint | Deployment, workers: int) -> None:
+    if member.max_in_flight < workers:
+        raise ValueError(f"{member.name}: max_in_flight={member.max_in_flight} for {workers} workers")

@@ -1,0 +1,1 @@
+"""Raw rows of the known layouts as messages."""

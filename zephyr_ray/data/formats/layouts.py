@@ -1,0 +1,346 @@
+"""Reads one raw row (a dict) -> a preference pair, a dialogue or a prompt as messages, or `Dropped` with a reason.
+
+A layout is recognised by its keys and their types, never guessed. docs/data.md lists them:
+
+    TRL implicit            chosen, rejected: message lists that part at the last message
+    TRL explicit            prompt, chosen, rejected: message lists, or plain strings
+    ultrafeedback_binarized prompt, chosen, rejected, score_chosen, score_rejected (or in metadata)
+    UltraFeedback           instruction (prompt, messages), completions: a list of {model, response, a score};
+                            which of them are a pair: binarize.py
+    hh-rlhf                 chosen, rejected: "\\n\\nHuman: ... \\n\\nAssistant: ..."
+    ShareGPT                conversations: {from, value}; chosen, rejected: {from, value}
+    Alpaca                  instruction, input; chosen, rejected, or output: a list of two
+    PandaLM                 instruction, input, response1, response2, annotator1 ...
+
+    dialogues               messages | conversations | instruction, input, output | prompt, completion
+    prompts                 messages | conversations | instruction, input | prompt | question | turns: the first one
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal, NamedTuple, NoReturn
+
+from zephyr_ray.data import binarize
+from zephyr_ray.data.binarize import Rule
+from zephyr_ray.data.formats.messages import (
+    Dropped,
+    Message,
+    Reason,
+    Row,
+    as_answer,
+    as_messages,
+    as_name,
+    as_number,
+    as_prompt,
+    as_text,
+    as_transcript,
+    assistant,
+    check_text,
+    checked_prompt,
+    is_list_of,
+    is_transcript,
+    only_answer,
+    roles_of,
+    split_shared,
+    start_of,
+)
+from zephyr_ray.data.preference_counts import AnswerCounts
+from zephyr_ray.pipeline.artifacts import content_id
+
+
+class Pair(NamedTuple):
+    """Two answers to one prompt, before the checks that every pair goes through."""
+
+    prompt: list[Message]
+    chosen: str
+    rejected: str
+    score_chosen: float | None = None
+    score_rejected: float | None = None
+    chosen_model: str | None = None
+    rejected_model: str | None = None
+
+
+CheckPrompt = Callable[[Sequence[Message]], None]
+"""Raises `Dropped` for a prompt that may not be trained on."""
+
+
+def preferences(
+    raw: Row,
+    rule: Rule = Rule(),  # noqa: B008 (frozen)
+    *,
+    counts: AnswerCounts | None = None,
+    check_prompt: CheckPrompt | None = None,
+) -> list[dict[str, Any] | Dropped]:
+    """A raw row in any preference layout -> its pairs: the columns of `schemas.PREFERENCES`, less `source`.
+
+    One pair, or with the rule `every_pair` as many as the row's scores allow; those of them that are not usable stand
+    among the others as `Dropped`.
+
+    Args:
+        raw: The row as it was read.
+        rule: How pairs come of scored answers; the same row gives the same pairs in any partition.
+        counts: Told of the row's answers, also where no pair comes of them.
+        check_prompt: Refuses prompts.
+
+    Raises:
+        Dropped: The row fits no layout, or is no usable pair.
+    """
+    if "chosen" in raw and "rejected" in raw and (raw["chosen"] is None) != (raw["rejected"] is None):
+        raise Dropped(Reason.UNPAIRED, "no rejected answer" if raw["rejected"] is None else "no chosen answer")
+    row = _strip_nulls(dict(raw))
+    if _has_completions(row):
+        pairs = _from_completions(row, rule, counts, check_prompt)
+        return [_columns(pairs[0], rule)] if len(pairs) == 1 else [_columns_or_dropped(pair, rule) for pair in pairs]
+    pair = _find_pair(row)
+    if check_prompt:
+        check_prompt(pair.prompt)
+    return [_columns(pair, rule)]
+
+
+def preference(
+    raw: Row, *, seed: int = 0, rejected: Literal["random_lower", "lowest"] = "random_lower"
+) -> dict[str, Any]:
+    """The one pair of a raw row by a rule that gives one; see `preferences`.
+
+    Raises:
+        Dropped: The row fits no layout, or is no usable pair.
+    """
+    (row,) = preferences(raw, Rule(seed=seed, rejected=rejected))
+    assert isinstance(row, dict)
+    return row
+
+
+def _columns_or_dropped(pair: Pair, rule: Rule) -> dict[str, Any] | Dropped:
+    try:
+        return _columns(pair, rule)
+    except Dropped as dropped:
+        return dropped
+
+
+def _columns(pair: Pair, rule: Rule) -> dict[str, Any]:
+    prompt = checked_prompt(pair.prompt)
+    check_text(pair.chosen)
+    check_text(pair.rejected)
+    if pair.chosen == pair.rejected:
+        raise Dropped(Reason.IDENTICAL_PAIR, pair.chosen)
+    if pair.score_chosen is not None and pair.score_rejected is not None:
+        _check_margin(pair.score_chosen, pair.score_rejected, rule.margin)
+    chosen, lost = assistant(pair.chosen), assistant(pair.rejected)
+    columns = {**pair._asdict(), "prompt": prompt, "chosen": chosen, "rejected": lost}
+    return {"pair_id": content_id(prompt, chosen, lost), **columns}
+
+
+def _check_margin(chosen: float, rejected: float, margin: float) -> None:
+    """Which of the two scores higher is the file's own business: labels may have been flipped on purpose."""
+    if chosen == rejected:
+        raise Dropped(Reason.TIE, f"both answers score {chosen:g}")
+    if abs(chosen - rejected) <= margin:
+        raise Dropped(Reason.TIE, f"scores {chosen:g} and {rejected:g} differ by no more than {margin:g}")
+
+
+def dialogue(raw: Row) -> dict[str, Any]:
+    """A raw row in any dialogue layout -> the columns of `schemas.DIALOGUES`, less `source`.
+
+    Raises:
+        Dropped: The row fits no layout, or is no usable dialogue.
+    """
+    messages = _find_dialogue(_strip_nulls(dict(raw)))
+    if not messages or messages[-1]["role"] != "assistant":
+        raise Dropped(Reason.WRONG_ROLES, roles_of(messages))
+    messages = [*checked_prompt(messages[:-1]), messages[-1]]
+    check_text(messages[-1]["content"])
+    return {"dialogue_id": content_id(messages), "messages": messages}
+
+
+def prompt(raw: Row) -> dict[str, Any]:
+    """A raw row with a prompt -> the columns of `schemas.PROMPTS`, less `source`.
+
+    A dialogue is cut before its last answer.
+
+    Raises:
+        Dropped: The row fits no layout, or is no usable prompt.
+    """
+    messages = _find_prompt(_strip_nulls(dict(raw)))
+    if messages and messages[-1]["role"] == "assistant":
+        messages = messages[:-1]
+    messages = checked_prompt(messages)
+    return {"prompt_id": content_id(messages), "messages": messages}
+
+
+def _find_prompt(row: Row) -> list[Message]:
+    if "messages" in row:
+        return as_messages(row["messages"])
+    if "conversations" in row:
+        return _sharegpt_prompt(row)
+    if "instruction" in row:
+        return _alpaca_prompt(row)
+    for key in ("prompt", "question"):
+        if key in row:
+            return as_prompt(row[key])
+    if is_list_of(row.get("turns"), str):
+        return [{"role": "user", "content": row["turns"][0]}]
+    _unknown(row)
+
+
+# --- preference layouts
+
+
+def _has_completions(row: Row) -> bool:
+    completions = row.get("completions")
+    return is_list_of(completions, Mapping) or completions == []
+
+
+def _find_pair(row: Row) -> Pair:
+    if {"instruction", "response1", "response2", "annotator1"} <= row.keys():
+        return _from_pandalm(row)
+    if "chosen" in row and "rejected" in row:
+        return _with_scores(_from_chosen_rejected(row), row)
+    output = row.get("output")
+    if "instruction" in row and isinstance(output, list) and len(output) == 2:
+        return Pair(_alpaca_prompt(row), as_text(output[0]), as_text(output[1]))
+    _unknown(row)
+
+
+def _from_chosen_rejected(row: Row) -> Pair:
+    chosen, rejected = row["chosen"], row["rejected"]
+    if "conversations" in row:
+        return Pair(_sharegpt_prompt(row), as_answer(chosen), as_answer(rejected))
+    if "instruction" in row:
+        return Pair(_alpaca_prompt(row), as_answer(chosen), as_answer(rejected))
+    if is_list_of(chosen, Mapping) and is_list_of(rejected, Mapping):
+        return _from_message_lists(row.get("prompt"), as_messages(chosen), as_messages(rejected))
+    if "prompt" in row:
+        return Pair(as_prompt(row["prompt"]), as_answer(chosen), as_answer(rejected))
+    if is_transcript(chosen) and is_transcript(rejected):
+        return Pair(*split_shared(as_transcript(chosen), as_transcript(rejected)))
+    _unknown(row)
+
+
+def _from_message_lists(prompt: Any, chosen: list[Message], rejected: list[Message]) -> Pair:
+    if prompt is not None and chosen[0]["role"] == rejected[0]["role"] == "assistant":
+        return Pair(as_prompt(prompt), only_answer(chosen), only_answer(rejected))
+    pair = Pair(*split_shared(chosen, rejected))
+    if prompt is None:
+        return pair
+    stated = as_prompt(prompt)
+    if not (pair.prompt == stated if isinstance(prompt, list) else _says(pair.prompt, stated[-1])):
+        raise Dropped(Reason.NO_SHARED_PROMPT, f"the prompt is not that of the conversations: {stated[-1]['content']}")
+    return pair
+
+
+def _says(messages: Sequence[Message], wanted: Message) -> bool:
+    said = [message["content"].strip() for message in messages if message["role"] == wanted["role"]]
+    return wanted["content"].strip() in said
+
+
+def _from_pandalm(row: Row) -> Pair:
+    prompt = _alpaca_prompt(row)
+    first, second = as_text(row["response1"]), as_text(row["response2"])
+    votes = Counter(str(value) for key, value in row.items() if re.fullmatch(r"annotator\d+", key))
+    total = sum(votes.values())
+    if votes["1"] * 2 > total:
+        return Pair(prompt, first, second)
+    if votes["2"] * 2 > total:
+        return Pair(prompt, second, first)
+    raise Dropped(Reason.TIE, f"votes {dict(sorted(votes.items()))}")
+
+
+def _with_scores(pair: Pair, row: Row) -> Pair:
+    metadata = row.get("metadata")
+    known = {**metadata, **row} if isinstance(metadata, Mapping) else row
+    return pair._replace(
+        score_chosen=as_number(known.get("score_chosen")),
+        score_rejected=as_number(known.get("score_rejected")),
+        chosen_model=as_name(known.get("chosen_model")),
+        rejected_model=as_name(known.get("rejected_model")),
+    )
+
+
+# --- UltraFeedback: several scored answers
+
+
+def _from_completions(
+    row: Row, rule: Rule, counts: AnswerCounts | None, check_prompt: CheckPrompt | None
+) -> list[Pair]:
+    prompt = _completions_prompt(row)
+    if check_prompt:  # here already, so that a prompt is refused whatever its answers are
+        check_prompt(prompt)
+    if not row["completions"]:
+        raise Dropped(Reason.EMPTY, f"no completions: {start_of(row.get('error'))}")
+    scored = binarize.score_answers(row["completions"], rule)
+    if counts is not None:
+        counts.see(scored)
+    drawn = binarize.draw_pairs(scored, content_id(prompt), rule)
+    if counts is not None:
+        counts.drawn_among_best += drawn.among_best > 1
+    return [
+        Pair(prompt, best.text, lost.text, best.score, lost.score, best.model, lost.model) for best, lost in drawn.pairs
+    ]
+
+
+def _completions_prompt(row: Row) -> list[Message]:
+    for key in ("messages", "prompt", "instruction"):
+        if key in row:
+            return as_prompt(row[key])
+    _unknown(row)
+
+
+# --- dialogue layouts
+
+
+def _find_dialogue(row: Row) -> list[Message]:
+    if "messages" in row:
+        return as_messages(row["messages"])
+    if "conversations" in row:
+        return _sharegpt_prompt(row)
+    if "instruction" in row and "output" in row:
+        return [*_alpaca_prompt(row), *assistant(as_text(row["output"]))]
+    if "prompt" in row and "completion" in row:
+        return [*as_prompt(row["prompt"]), *assistant(_completion(row["completion"]))]
+    _unknown(row)
+
+
+def _completion(value: Any) -> str:
+    """OpenAI's prompt-completion files end each completion with a stop sequence: it is the file's, not the answer's."""
+    return as_answer(value).removesuffix("<|endoftext|>")
+
+
+# --- what several layouts share
+
+
+def _sharegpt_prompt(row: Row) -> list[Message]:
+    return [*_system(row), *as_messages(row["conversations"])]
+
+
+def _alpaca_prompt(row: Row) -> list[Message]:
+    """The instruction with its input after an empty line; LLaMA-Factory's `system` and `history` before it."""
+    earlier: list[Message] = []
+    history = row.get("history", [])
+    if not isinstance(history, list) or not all(isinstance(turn, list) and len(turn) == 2 for turn in history):
+        raise Dropped(Reason.UNKNOWN_LAYOUT, f"history is not a list of [user, assistant]: {start_of(history)}")
+    for turn in history:
+        earlier += [{"role": "user", "content": as_text(turn[0])}, *assistant(as_text(turn[1]))]
+    parts = [as_text(row["instruction"]), as_text(row.get("input", ""))]
+    text = "\n\n".join(part for part in parts if part.strip())
+    return [*_system(row), *earlier, {"role": "user", "content": text}]
+
+
+def _system(row: Row) -> list[Message]:
+    text = as_text(row.get("system", ""))
+    return [{"role": "system", "content": text}] if text.strip() else []
+
+
+def _strip_nulls(value: Any) -> Any:
+    """Arrow and Parquet put None for the missing keys of nested structs."""
+    if isinstance(value, dict):  # not Mapping: every value of every row comes by here, and that check is slow
+        return {key: _strip_nulls(item) for key, item in value.items() if item is not None}
+    if isinstance(value, list):
+        return [_strip_nulls(item) for item in value]
+    return value
+
+
+def _unknown(row: Row) -> NoReturn:
+    raise Dropped(Reason.UNKNOWN_LAYOUT, "keys " + ", ".join(f"{key} ({type(row[key]).__name__})" for key in row))

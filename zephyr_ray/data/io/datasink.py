@@ -1,0 +1,180 @@
+"""A Ray Data sink that splits each block into files of kept rows and files of dropped ones."""
+
+from __future__ import annotations
+
+import io
+import posixpath
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.fs as pafs
+import pyarrow.parquet as pq
+from ray.data.block import Block, BlockAccessor
+from ray.data.datasource import Datasink, WriteResult
+
+from zephyr_ray.data.io.histogram import Histogram
+from zephyr_ray.data.io.writer import Counts, Measure, Observe, Progress, Report
+from zephyr_ray.schemas import DROPPED
+from zephyr_ray.storage import write_bytes
+
+_FILE_BYTES = 64 << 20  # in memory, before compression; a task with more writes another file
+
+
+@dataclass
+class _Written:
+    """What one write task has done."""
+
+    rows_in: int = 0
+    rows_out: int = 0
+    dropped: Counter[str] = field(default_factory=Counter)
+    files: list[str] = field(default_factory=list)
+    histograms: dict[str, Histogram] = field(default_factory=dict)
+    added: int = 0
+    observed: Counts | None = None
+
+    def add(self, other: _Written) -> None:
+        self.rows_in += other.rows_in
+        self.rows_out += other.rows_out
+        self.dropped += other.dropped
+        self.files += other.files
+        for name, histogram in other.histograms.items():
+            self.histograms.setdefault(name, Histogram()).add(histogram)
+        self.added += other.added
+        if other.observed is not None:
+            self.observe(other.observed)
+
+    def observe(self, counts: Counts) -> None:
+        if self.observed is None:
+            self.observed = counts
+        else:
+            self.observed.add(counts)
+
+
+class RowSink(Datasink[_Written]):
+    """Splits each block by `reason` into the two folders.
+
+    A file is named for its write task, so a task that runs twice writes the same files twice; and it is written whole
+    or not at all. Only the files of tasks that came to their end are in the report.
+    """
+
+    def __init__(
+        self,
+        filesystem: pafs.FileSystem,
+        path: str,
+        schema: pa.Schema,
+        measure: Measure | None = None,
+        progress: Progress | None = None,
+        *,
+        observe: Observe | None = None,
+        prefix: str = "",
+    ):
+        self.filesystem, self.path, self.schema = filesystem, path, schema
+        self.measure, self.progress, self.observe, self.prefix = measure, progress, observe, prefix
+        self.report: Report | None = None
+        self.rows_per_file: int | None = None
+        self.check: Callable[[], None] = lambda: None
+        self._earlier = _Written()
+
+    @property
+    def min_rows_per_write(self) -> int | None:
+        return self.rows_per_file
+
+    def count_earlier(self, paths: Iterable[str]) -> None:
+        """Takes the kept rows of an earlier try into the report."""
+        for path in paths:
+            with pq.ParquetFile(path, filesystem=self.filesystem) as file:
+                for batch in file.iter_batches():
+                    self._count_kept(pa.Table.from_batches([batch]), self._earlier)
+                    self._earlier.rows_in += batch.num_rows
+            self._earlier.files.append(posixpath.relpath(path, self.path))
+
+    def write(self, blocks: Iterable[Block], ctx: Any) -> _Written:
+        self.check()
+        written = _Written()
+        tables = self._count(blocks, written)
+        for number, table in enumerate(_gather(tables)):
+            self._write_file(table, f"{self.prefix}{ctx.task_idx:06d}-{number:03d}.parquet", written)
+        return written
+
+    def on_write_complete(self, write_result: WriteResult[_Written]) -> None:
+        total = _Written()
+        total.add(self._earlier)
+        for written in write_result.write_returns:
+            total.add(written)
+        stats = {name: histogram.summary() for name, histogram in sorted(total.histograms.items())}
+        report = Report(total.rows_in, total.rows_out, dict(total.dropped), sorted(total.files), stats, total.added)
+        report.observed = total.observed
+        _check_counts(report, write_result.num_rows + self._earlier.rows_in)
+        self.report = report
+
+    def _count(self, blocks: Iterable[Block], written: _Written) -> Iterator[pa.Table]:
+        for block in blocks:
+            table = BlockAccessor.for_block(block).to_arrow()
+            added = _added(table)
+            written.rows_in += table.num_rows - added
+            written.added += added
+            if table.num_rows:
+                yield table
+            if self.progress is not None:
+                self.progress.add(table.num_rows - added)
+
+    def _write_file(self, table: pa.Table, name: str, written: _Written) -> None:
+        if self.observe is not None:
+            written.observe(self.observe(table))
+        is_kept = pc.is_null(table["reason"])
+        kept = table.filter(is_kept).select(self.schema.names).cast(self.schema)
+        dropped = table.filter(pc.invert(is_kept)).select(DROPPED.names).cast(DROPPED)
+        if kept.num_rows:
+            _check_no_nulls(kept, self.schema.names[0])
+            written.files.append(self._put(kept, posixpath.join("data", name)))
+            self._count_kept(kept, written)
+        if dropped.num_rows:
+            written.files.append(self._put(dropped, posixpath.join("dropped", name)))
+            written.dropped.update(dropped["reason"].to_pylist())
+
+    def _count_kept(self, kept: pa.Table, written: _Written) -> None:
+        written.rows_out += kept.num_rows
+        for key, values in (self.measure(kept) if self.measure else {}).items():
+            written.histograms.setdefault(key, Histogram()).count(values)
+
+    def _put(self, table: pa.Table, name: str) -> str:
+        buffer = io.BytesIO()
+        pq.write_table(table, buffer, compression="zstd")
+        write_bytes(self.filesystem, posixpath.join(self.path, name), buffer.getbuffer())
+        return name
+
+
+def _added(table: pa.Table) -> int:
+    if "part" not in table.column_names:
+        return 0
+    return pc.sum(pc.greater(table["part"], 1)).as_py() or 0  # a row that is the only one has no number
+
+
+def _gather(tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
+    """Joins small tables to about the size of a file."""
+    held: list[pa.Table] = []
+    for table in tables:
+        held.append(table)
+        if sum(each.nbytes for each in held) >= _FILE_BYTES:
+            yield pa.concat_tables(held)
+            held = []
+    if held:
+        yield pa.concat_tables(held)
+
+
+def _check_no_nulls(kept: pa.Table, id_column: str) -> None:
+    if kept[id_column].null_count:
+        raise RuntimeError(f"{kept[id_column].null_count} kept rows have no {id_column}")
+
+
+def _check_counts(report: Report, seen_by_ray: int) -> None:
+    accounted = report.rows_out + sum(report.dropped.values())
+    if not report.rows_in + report.added == accounted == seen_by_ray:
+        raise RuntimeError(
+            f"rows in {report.rows_in}, added {report.added}, written {report.rows_out}, "
+            f"dropped {sum(report.dropped.values())}, seen by Ray {seen_by_ray}: rows were lost or counted twice"
+        )

@@ -1,0 +1,224 @@
+"""Reads one piece of a source -> chunks of whole JSON lines with the number of their first row. Runs in Ray tasks."""
+
+from __future__ import annotations
+
+import codecs
+import functools
+import gzip
+import json
+import re
+import zlib
+from collections.abc import Iterable, Iterator
+from typing import Any, BinaryIO, cast
+
+import pyarrow as pa
+import pyarrow.fs as pafs
+import pyarrow.parquet as pq
+
+from zephyr_ray.cluster.shared_storage import not_here
+from zephyr_ray.errors import UserError
+from zephyr_ray.pipeline import plugin
+from zephyr_ray.storage import open_filesystem
+
+CHUNK = pa.schema([("file", pa.string()), ("first", pa.int64()), ("lines", pa.large_binary())])
+"""JSON lines of one file, the first of which has the number `first`."""
+
+_CHUNK_BYTES = 1 << 20
+_ROWS_PER_BATCH = 256
+_SPACE = re.compile(r"[\s,]*")
+
+
+def read_piece(batch: pa.Table) -> Iterator[pa.Table]:
+    """One `sources.Piece` as a stream of `CHUNK` tables."""
+    (piece,) = batch.to_pylist()
+    name = piece["uri"]
+    match piece["kind"]:
+        case "lines":
+            numbered = _read_lines(name)
+        case "array":
+            numbered = _join(_dump_all(_read_array(name)), 1)
+        case "parquet":
+            numbered = _join(_dump_all(_read_parquet(name, piece["unit"])), piece["first"])
+        case "hub":
+            numbered = _join(_dump_all(_read_hub(piece)), 1)
+            name = f"{name}/{piece['split']}/{piece['unit']}"
+    for first, lines in numbered:
+        yield pa.table([[name], [first], [lines]], schema=CHUNK)
+
+
+def call_function(batch: pa.Table) -> Iterator[pa.Table]:
+    """The rows that a function of the user's yields, as `CHUNK` tables."""
+    (call,) = batch.to_pylist()
+    rows = plugin.load("source", call["function"])(seed=call["seed"], **json.loads(call["options"]))
+    for first, lines in _join(_dump_all(rows), 1):
+        yield pa.table([[call["function"]], [first], [lines]], schema=CHUNK)
+
+
+def split_lines(chunks: pa.Table) -> pa.Table:
+    """`CHUNK` rows -> one row (`sources.RAW_ROW`) for each line that is not blank."""
+    sources: list[str] = []
+    lines: list[bytes] = []
+    for chunk in chunks.to_pylist():
+        for number, line in enumerate(chunk["lines"].split(b"\n"), chunk["first"]):
+            if line.strip():
+                sources.append(f"{chunk['file']}:{number}")
+                lines.append(line)
+    return pa.table([pa.array(sources, pa.string()), pa.array(lines, pa.large_binary())], names=["source", "line"])
+
+
+def read_table(batch: pa.Table, *, filesystem: pafs.FileSystem) -> Iterator[pa.Table]:
+    """The file that `path` names, some hundred rows at a time."""
+    (path,) = batch["path"].to_pylist()
+    with _parquet(path, filesystem) as file:
+        for rows in file.iter_batches(batch_size=_ROWS_PER_BATCH):
+            yield pa.Table.from_batches([rows])
+
+
+def open_uri(uri: str) -> tuple[pafs.FileSystem, str]:
+    """The pyarrow filesystem of a path or URI; fsspec's where pyarrow has none for the scheme.
+
+    Raises:
+        UserError: Neither knows the scheme.
+    """
+    scheme = uri.partition("://")[0]
+    if scheme == uri or scheme in ("file", "s3", "gs", "gcs", "hdfs", "viewfs", "abfs", "abfss"):
+        return open_filesystem(uri)
+    import fsspec
+
+    try:
+        filesystem, path = fsspec.core.url_to_fs(uri)
+    except (ValueError, ImportError) as error:
+        raise UserError(f"{uri}: {error}") from None
+    return pafs.PyFileSystem(pafs.FSSpecHandler(filesystem)), path
+
+
+def first_byte(uri: str) -> bytes:
+    """The first byte that is not white space or a byte order mark; b"" where there is none."""
+    with _open(uri) as stream:
+        text = stream.read(_CHUNK_BYTES).removeprefix(codecs.BOM_UTF8)
+        while text:
+            if stripped := text.lstrip():
+                return stripped[:1]
+            text = stream.read(_CHUNK_BYTES)
+    return b""
+
+
+@functools.lru_cache(maxsize=4)
+def open_hub(repo: str, split: str, revision: str) -> Any:
+    """A split of a dataset as a stream that is not read yet."""
+    import datasets
+
+    return datasets.load_dataset(repo, split=split, revision=revision or None, streaming=True)
+
+
+def _open(uri: str) -> BinaryIO:
+    filesystem, path = open_uri(uri)
+    # Not pyarrow's own decompression: it stops at the end of the first member of a gzip file and says nothing.
+    try:
+        stream = filesystem.open_input_stream(path, compression=None)
+    except FileNotFoundError:  # which the driver has found
+        raise not_here(path) from None
+    return cast(BinaryIO, gzip.open(stream) if uri.lower().endswith(".gz") else stream)
+
+
+def _read_lines(uri: str) -> Iterator[tuple[int, bytes]]:
+    """Chunks of whole lines, each with the number of its first line."""
+    first, rest = 1, b""
+    with _open(uri) as stream:
+        for text in _blocks(stream, uri):
+            text = rest + (text.removeprefix(codecs.BOM_UTF8) if first == 1 and not rest else text)
+            end = text.rfind(b"\n") + 1
+            lines, rest = text[:end], text[end:]
+            if lines:
+                yield first, lines
+                first += lines.count(b"\n")
+    if rest:
+        yield first, rest
+
+
+def _blocks(stream: BinaryIO, uri: str) -> Iterator[bytes]:
+    try:
+        while text := stream.read(_CHUNK_BYTES):
+            yield text
+    except (OSError, EOFError, zlib.error) as error:
+        # How many rows are lost is not known, so they cannot be counted as dropped.
+        raise UserError(f"{uri} breaks off in the middle ({error}); fetch the file again") from None
+
+
+def _read_array(uri: str) -> Iterator[Any]:
+    """The elements of a JSON array, decoded one by one; what cannot be decoded ends it, as one undecodable row."""
+    decoder, decode = codecs.getincrementaldecoder("utf-8-sig")(errors="surrogateescape"), json.JSONDecoder().raw_decode
+    buffer, at, opened = "", 0, False
+    with _open(uri) as stream:
+        for text in _blocks(stream, uri):
+            buffer, at = buffer[at:] + decoder.decode(text), 0
+            if not opened:
+                at, opened = buffer.index("[") + 1, True
+            while True:
+                at = _skip(buffer, at)
+                try:
+                    value, end = decode(buffer, at)
+                except (ValueError, RecursionError):  # not all of it is here yet, or it is no JSON: known at the end
+                    break
+                if end == len(buffer) and buffer[-1] not in '}]"':  # a number may go on in the next block
+                    break
+                yield value
+                at = end
+    rest = buffer[_skip(buffer, at) :]
+    if not rest.startswith("]"):
+        yield Undecodable(rest)
+    elif rest[1:].strip():
+        yield Undecodable(rest[1:])
+
+
+class Undecodable(str):
+    """The rest of a file that is no JSON."""
+
+
+def _skip(text: str, at: int) -> int:
+    match = _SPACE.match(text, at)
+    assert match is not None
+    return match.end()
+
+
+def _read_parquet(uri: str, row_group: int) -> Iterator[Any]:
+    filesystem, path = open_uri(uri)
+    with _parquet(path, filesystem) as file:
+        for rows in file.iter_batches(batch_size=_ROWS_PER_BATCH, row_groups=[row_group]):
+            yield from rows.to_pylist()
+
+
+def _parquet(path: str, filesystem: pafs.FileSystem) -> pq.ParquetFile:
+    """A file that the driver has found: where it is not there, this machine does not see the driver's."""
+    try:
+        return pq.ParquetFile(path, filesystem=filesystem)
+    except FileNotFoundError:
+        raise not_here(path) from None
+
+
+def _read_hub(piece: dict[str, Any]) -> Iterator[Any]:
+    dataset = open_hub(piece["uri"], piece["split"], piece["revision"])
+    yield from dataset.shard(num_shards=piece["units"], index=piece["unit"])
+
+
+def _dump_all(values: Iterable[Any]) -> Iterator[bytes]:
+    for value in values:
+        if isinstance(value, Undecodable):
+            start = " ".join(value[:200].split())
+            yield f"broken array: {start}".encode(errors="replace")
+        else:
+            yield json.dumps(value, default=str).encode()
+
+
+def _join(lines: Iterable[bytes], first: int) -> Iterator[tuple[int, bytes]]:
+    """Lines -> chunks of about a megabyte."""
+    held: list[bytes] = []
+    size = 0
+    for line in lines:
+        held.append(line)
+        size += len(line)
+        if size >= _CHUNK_BYTES:
+            yield first, b"\n".join(held)
+            first, held, size = first + len(held), [], 0
+    if held:
+        yield first, b"\n".join(held)

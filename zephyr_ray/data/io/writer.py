@@ -1,0 +1,134 @@
+"""Writes kept and dropped rows into <artifact>/data/*.parquet and <artifact>/dropped/*.parquet, and reports on them."""
+
+from __future__ import annotations
+
+import functools
+import posixpath
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.fs as pafs
+import pyarrow.parquet as pq
+
+from zephyr_ray.cluster.shared_storage import check_visible
+from zephyr_ray.errors import raised_by_user
+from zephyr_ray.pipeline.artifacts import Artifact
+
+if TYPE_CHECKING:
+    import ray.data
+
+Measure = Callable[[pa.Table], Mapping[str, np.ndarray]]
+"""Kept rows -> integers to keep a histogram of (lengths, tokens cut off), one for each row."""
+
+
+class Counts(Protocol):
+    """Anything that merges: what `observe` makes of the rows of a task."""
+
+    def add(self, other: Any) -> None: ...
+
+
+Observe = Callable[[pa.Table], Counts]
+"""A table of kept and dropped rows, with every column they have -> what is counted of them."""
+
+
+class Progress(Protocol):
+    """Where a task says that rows are done; its reports do not wait for an answer."""
+
+    def add(self, rows: int) -> None: ...
+
+
+@dataclass
+class Report:
+    """What became of the rows. `rows_in` + `added` is always `rows_out` plus the dropped ones."""
+
+    rows_in: int = 0
+    """Source rows."""
+    rows_out: int = 0
+    dropped: dict[str, int] = field(default_factory=dict)
+    """Rows left out, by reason."""
+    files: list[str] = field(default_factory=list)
+    """Everything written, relative to the artifact."""
+    stats: dict[str, dict[str, float]] = field(default_factory=dict)
+    """For each measured number: count, sum, nonzero, min, mean, p50, p90, p99, max."""
+    added: int = 0
+    """Rows beyond the first that a source row became; 0 where each becomes one. Their column `part` is above 1."""
+    noted: dict[str, int | float] = field(default_factory=dict)
+    """What else there is to tell, as plain numbers."""
+    observed: Any = None
+    """The merged counts of `observe`."""
+
+
+def write(
+    dataset: ray.data.Dataset,
+    artifact: Artifact,
+    schema: pa.Schema,
+    *,
+    measure: Measure | None = None,
+    observe: Observe | None = None,
+    progress: Progress | None = None,
+    keep: bool = False,
+    rows_per_file: int | None = None,
+) -> Report:
+    """Writes a dataset of `rows.mixed_schema(schema)` into an artifact.
+
+    Args:
+        dataset: Rows that are kept and rows that are dropped, told apart by `reason`.
+        artifact: Where to.
+        schema: Of the kept rows.
+        measure: What to keep a histogram of.
+        progress: Hears of rows that are done.
+        keep: Add to the kept rows that an earlier try wrote (`written_ids`), which the dataset must not have again.
+            Otherwise whatever rows there are is replaced. Dropped rows are always replaced.
+        rows_per_file: Gather so many rows before a file is written, where blocks are small.
+
+    A row may have more columns, which `observe` sees. One of them counts here: `part`, from 1, numbers the rows that
+    came of one source row.
+
+    Raises:
+        UserError: A source breaks off in the middle.
+        RuntimeError: Rows were lost or counted twice.
+    """
+    from zephyr_ray.data.io.datasink import RowSink
+
+    filesystem = artifact.run.filesystem
+    for folder in ("data", "dropped"):
+        path = posixpath.join(artifact.path, folder)
+        filesystem.create_dir(path, recursive=True)
+        if not (keep and folder == "data"):
+            filesystem.delete_dir_contents(path, missing_dir_ok=True)
+    earlier = _written(artifact) if keep else []
+    prefix = _next_prefix(earlier) if keep else ""
+    sink = RowSink(filesystem, artifact.path, schema, measure, progress, observe=observe, prefix=prefix)
+    sink.check = functools.partial(check_visible, artifact)
+    sink.rows_per_file = rows_per_file
+    sink.count_earlier(earlier)
+    try:
+        dataset.write_datasink(sink)
+    except Exception as error:
+        raise raised_by_user(error) or error from None
+    assert sink.report is not None
+    return sink.report
+
+
+def written_ids(artifact: Artifact, id_column: str) -> pa.ChunkedArray:
+    """Ids of the kept rows that an earlier try wrote: a file is there with all of its rows or not at all."""
+    tables = [
+        pq.read_table(path, filesystem=artifact.run.filesystem, columns=[id_column]) for path in _written(artifact)
+    ]
+    return pa.concat_tables(tables)[id_column] if tables else pa.chunked_array([], pa.string())
+
+
+def _written(artifact: Artifact) -> list[str]:
+    """Paths of an unfinished artifact's files of kept rows."""
+    selector = pafs.FileSelector(posixpath.join(artifact.path, "data"), allow_not_found=True)
+    infos = artifact.run.filesystem.get_file_info(selector)
+    return sorted(info.path for info in infos if info.path.endswith(".parquet"))
+
+
+def _next_prefix(paths: list[str]) -> str:
+    """Starts the names of this try's files: no file of an earlier try is written over."""
+    last = max((int(posixpath.basename(path).split("-")[0]) for path in paths), default=0)
+    return f"{last + 1:03d}-"

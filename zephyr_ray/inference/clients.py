@@ -1,0 +1,196 @@
+"""Reads the body of a chat request -> a reply, from an OpenAI-compatible URL or from a deployment on Ray Serve.
+
+What goes wrong is one of three kinds: `Busy` may pass and is tried again, `Refused` concerns this request alone, and
+`Unusable` every request.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+from zephyr_ray.config.feedback import Deployment, Endpoint
+from zephyr_ray.errors import UserError
+
+if TYPE_CHECKING:
+    import openai
+
+_CONNECT_S = 10.0
+_CHATTY = ("openai", "httpx2", "aiohttp")
+_PASSING = frozenset({408, 409, 425, 429})
+_UNUSABLE = frozenset({401, 404})
+
+
+@dataclass(frozen=True)
+class Reply:
+    """What a server wrote."""
+
+    content: str
+    finish_reason: str | None
+    tokens: int | None
+    """Tokens of the answer, where the server says."""
+    prompt_tokens: int | None
+
+
+class Busy(Exception):  # noqa: N818 (what a server is, not an error of the program)
+    """This may pass: 408, 409, 425, 429, 5xx, a timeout, a lost connection, a broken reply."""
+
+    def __init__(self, reason: str, *, retry_after: float | None = None, is_overload: bool = False):
+        super().__init__(reason)
+        self.retry_after = retry_after
+        """Seconds that the server asked to wait."""
+        self.is_overload = is_overload
+        """Whether fewer requests would help: 429, 503 or a timeout."""
+
+
+class Refused(Exception):  # noqa: N818
+    """The server will not answer this request, however often it is sent."""
+
+
+class Unusable(Exception):  # noqa: N818
+    """The server will answer no request of ours: a wrong key, no such model."""
+
+
+class Server(Protocol):
+    """Something that answers chat requests."""
+
+    async def send(self, body: dict[str, Any]) -> Reply:
+        """One request, once.
+
+        Args:
+            body: Of OpenAI's chat completions, less the model.
+
+        Raises:
+            Busy, Refused, Unusable: No reply, or one that cannot be used.
+        """
+
+
+class HttpServer:
+    """An OpenAI-compatible URL."""
+
+    def __init__(self, endpoint: Endpoint, in_flight: int):
+        # Lines for each request say nothing about the run, and what they hold is not ours to vouch for.
+        for name in _CHATTY:
+            logging.getLogger(name).setLevel(logging.WARNING)
+        logging.getLogger("asyncio").addFilter(_says_something)
+        self._model = endpoint.model
+        self._client = _client(endpoint, in_flight)
+
+    async def send(self, body: dict[str, Any]) -> Reply:
+        import openai
+
+        try:
+            reply = await self._client.chat.completions.create(model=self._model, **body)
+        except openai.APIStatusError as error:
+            raise _of_status(error.status_code, _reason(error), _retry_after(error)) from None
+        except openai.APITimeoutError as error:
+            causes = _causes(error)
+            if any(isinstance(cause, TimeoutError) for cause in causes):
+                raise Busy(_reason(error), is_overload=True) from None
+            # aiohttp's transport calls a connection that was refused or lost a timeout too.
+            raise Busy(f"APIConnectionError: Connection error. ({type(causes[-1]).__name__})") from None
+        except (openai.OpenAIError, ValueError) as error:  # ValueError: a reply that is not the JSON it says it is
+            raise Busy(_reason(error)) from None
+        return read_reply(reply)
+
+
+class DeployedServer:
+    """A deployment of `serving.stage_deployments` on the Ray Serve of this cluster."""
+
+    def __init__(self, application: str, deployment: Deployment):
+        from ray import serve
+
+        self._handle = serve.get_app_handle(application)
+        self._timeout_s = deployment.timeout_s
+
+    async def send(self, body: dict[str, Any]) -> Reply:
+        from ray.exceptions import RayError
+        from ray.serve.exceptions import RayServeException
+
+        plain = {key: value for key, value in body.items() if value is not None and key != "extra_body"}
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                status, reply = await self._handle.answer.remote(plain | (body.get("extra_body") or {}))
+        except TimeoutError:
+            raise Busy(f"no answer in {self._timeout_s:g} s", is_overload=True) from None
+        except (RayError, RayServeException) as error:  # a replica died, or none is there yet
+            raise Busy(f"{type(error).__name__}: {str(error).strip().splitlines()[0]}") from None
+        if status != 200:
+            raise _of_status(status, reply, None)
+        return Reply(**reply)
+
+
+def read_reply(reply: Any) -> Reply:
+    """What a parsed reply says. The client does not check its shape: servers leave out what they please.
+
+    Raises:
+        Busy: It has no choices or no content.
+    """
+    choices = getattr(reply, "choices", None)
+    if not choices:
+        raise Busy("the reply has no choices")
+    finish_reason, content = choices[0].finish_reason, getattr(choices[0].message, "content", None)
+    if not isinstance(content, str):
+        raise Busy(f"the reply has no content (finish_reason {finish_reason})")
+    usage = getattr(reply, "usage", None)
+    return Reply(
+        content, finish_reason, getattr(usage, "completion_tokens", None), getattr(usage, "prompt_tokens", None)
+    )
+
+
+def _of_status(status: int, reason: str, retry_after: float | None) -> Exception:
+    if status in _PASSING or status >= 500:
+        return Busy(reason, retry_after=retry_after, is_overload=status in (429, 503))
+    return Unusable(reason) if status in _UNUSABLE else Refused(reason)
+
+
+def _retry_after(error: openai.APIStatusError) -> float | None:
+    try:
+        seconds = float(error.response.headers.get("retry-after", ""))
+    except ValueError:  # not there, or a date
+        return None
+    return seconds if 0 <= seconds < float("inf") else None
+
+
+def _client(endpoint: Endpoint, in_flight: int) -> openai.AsyncOpenAI:
+    import httpx2
+    import openai
+
+    limits = httpx2.Limits(max_connections=in_flight, max_keepalive_connections=in_flight)
+    timeout = httpx2.Timeout(endpoint.timeout_s, connect=min(_CONNECT_S, endpoint.timeout_s))
+    return openai.AsyncOpenAI(
+        base_url=endpoint.base_url,
+        api_key=_api_key(endpoint),
+        max_retries=0,  # `member` retries, so that it sees how busy the server is
+        timeout=timeout,
+        # The default client looks at every open connection for every request: with hundreds, most of its time.
+        http_client=openai.DefaultAioHttpClient(limits=limits, timeout=timeout),
+    )
+
+
+def _api_key(endpoint: Endpoint) -> str:
+    if endpoint.api_key_env is None:
+        return "none"  # the client wants one; a server without keys does not look at it
+    key = os.environ.get(endpoint.api_key_env)
+    if not key:
+        raise UserError(f"{endpoint.name} needs its key in {endpoint.api_key_env}, which a worker does not have")
+    return key
+
+
+def _reason(error: Exception) -> str:
+    """The error in words, with the cause that the client leaves out of them."""
+    cause = f" ({type(error.__cause__).__name__})" if error.__cause__ is not None else ""
+    return f"{type(error).__name__}: {error}{cause}"
+
+
+def _says_something(record: logging.LogRecord) -> bool:
+    """Not that a session is still open when its actor ends: nothing is left then that could close it."""
+    return not record.getMessage().startswith(("Unclosed client session", "Unclosed connector"))
+
+
+def _causes(error: BaseException) -> list[BaseException]:
+    """The error, what caused it, and so on."""
+    return [error] if error.__cause__ is None else [error, *_causes(error.__cause__)]

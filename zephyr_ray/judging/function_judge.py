@@ -1,0 +1,51 @@
+"""A function of the user's as judge: overall scores only."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from zephyr_ray.errors import UserError
+from zephyr_ray.judging.aggregation import scored_row
+from zephyr_ray.pipeline import plugin
+
+Judge = Callable[[list[dict[str, str]], str], float | None]
+"""(messages of the prompt, answer) -> overall score, or None where it cannot tell. Any scale: only the order counts."""
+
+
+def load_judge(function: str) -> Judge:
+    """The function that a recipe names as `module:function`. Raises as `plugin.load`."""
+    return plugin.load("judging.function", function)
+
+
+def program_fingerprint(function: str) -> str:
+    """What the judge is. Raises as `plugin.fingerprint`."""
+    return plugin.fingerprint("judging.function", function)
+
+
+def judge_by_program(row: Mapping[str, Any], judge: Judge, name: str = "judging.function") -> dict[str, Any]:
+    """A row of `judgments`. What the function raises goes through: it is a program's error, and no verdict.
+
+    Raises:
+        UserError: The function returned something else than a finite number or None.
+    """
+    return scored_row(
+        row,
+        [
+            _checked(judge([dict(message) for message in row["messages"]], each["content"]), name)
+            for each in row["completions"]
+        ],
+    )
+
+
+def _checked(score: Any, name: str) -> float | None:
+    if score is None:
+        return None
+    try:
+        number = math.nan if isinstance(score, str | bytes) else float(score)
+    except (TypeError, ValueError, OverflowError):
+        number = math.nan
+    if not math.isfinite(number):
+        raise UserError(f"{name} returned {repr(score)[:80]}; return a finite number, or None for no score")
+    return number

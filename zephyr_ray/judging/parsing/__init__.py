@@ -1,0 +1,1 @@
+"""A judge's raw reply as ratings and reasons."""

@@ -1,0 +1,111 @@
+"""Reads rows of `candidates` and a reward model -> rows of `judgments` with overall scores only.
+
+A reward model is a sequence classifier with one output, read at the last token of the conversation. Its scores have no
+scale: only their order counts.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from zephyr_ray import chat_template
+from zephyr_ray.config.recipe import Chat
+from zephyr_ray.errors import UserError
+from zephyr_ray.judging.aggregation import scored_row
+from zephyr_ray.training.model import is_adapter, whole_weights
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+
+class RewardModel:
+    """A reward model in memory, its tokenizer and its chat template."""
+
+    def __init__(
+        self, path: str, chat: Chat, *, revision: str | None = None, batch_size: int = 16, device: str | None = None
+    ):
+        """Loads it: bfloat16 on a GPU, float32 on a CPU.
+
+        Args:
+            path: A folder or hub id, with weights as safetensors.
+            chat: How conversations are written. `template: model` is what a published reward model was trained with.
+            revision: Branch, tag or commit of a hub id.
+            batch_size: Answers per forward pass.
+            device: None: a GPU where there is one.
+
+        Raises:
+            UserError: It does not load, has not exactly one output, or lacks a trained one.
+        """
+        self._device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+        self._batch_size = batch_size
+        folder = _folder(path, revision)
+        self._tokenizer = chat_template.load_tokenizer(folder, chat)
+        self._model = _load(folder, path, torch.bfloat16 if self._device == "cuda" else torch.float32)
+        # The classifier reads the last token that is no padding: it must know which one that is.
+        self._model.config.get_text_config().pad_token_id = self._pad = int(self._tokenizer.pad_token_id)
+        self._model.to(self._device).eval()  # type: ignore[arg-type]
+        self._longest = getattr(self._model.config.get_text_config(), "max_position_embeddings", None)
+
+    def judge(self, rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+        """A row of `judgments` for each row; all their answers share the batches."""
+        pairs = [(row["messages"], each["content"]) for row in rows for each in row["completions"]]
+        scores = iter(self.score(pairs))
+        return [scored_row(row, [next(scores) for _ in row["completions"]]) for row in rows]
+
+    def score(self, pairs: Sequence[tuple[Sequence[chat_template.Message], str]]) -> list[float | None]:
+        """The score of each (messages, answer); null where they are longer than the model's positions."""
+        ids = [self._encode(messages, answer) for messages, answer in pairs]
+        scores: list[float | None] = [None] * len(pairs)
+        fitting = [index for index, each in enumerate(ids) if self._longest is None or len(each) <= self._longest]
+        fitting.sort(key=lambda index: len(ids[index]))  # equal lengths together: little padding
+        for start in range(0, len(fitting), self._batch_size):
+            batch = fitting[start : start + self._batch_size]
+            for index, score in zip(batch, self._forward([ids[index] for index in batch]), strict=True):
+                scores[index] = score if math.isfinite(score) else None
+        return scores
+
+    def _encode(self, messages: Sequence[chat_template.Message], answer: str) -> list[int]:
+        whole = [*messages, {"role": "assistant", "content": answer}]
+        return chat_template.encode(self._tokenizer, whole, add_generation_prompt=False)
+
+    @torch.inference_mode()
+    def _forward(self, ids: Sequence[list[int]]) -> list[float]:
+        """One forward pass over rows of ids, padded on the right."""
+        longest = max(map(len, ids))
+        padded = torch.tensor([[*each, *[self._pad] * (longest - len(each))] for each in ids], device=self._device)
+        mask = torch.tensor([[1] * len(each) + [0] * (longest - len(each)) for each in ids], device=self._device)
+        return self._model(input_ids=padded, attention_mask=mask, use_cache=False).logits[:, 0].float().tolist()
+
+
+def _folder(path: str, revision: str | None) -> str:
+    if os.path.isdir(path) and is_adapter(path):
+        raise UserError(f"judging.reward_model={path} is an adapter; merge it into its base model first")
+    return whole_weights(path, revision)
+
+
+def _load(folder: str, path: str, dtype: torch.dtype) -> PreTrainedModel:
+    """The classifier. transformers makes up what a folder lacks, at random: a model without a trained head is refused.
+
+    Raises:
+        UserError: It does not load, has not exactly one output, or lacks weights.
+    """
+    from transformers import AutoConfig, AutoModelForSequenceClassification
+
+    where = f"judging.reward_model={path}"
+    try:
+        outputs = AutoConfig.from_pretrained(folder, trust_remote_code=False).num_labels
+        if outputs != 1:
+            raise UserError(f"{where} has {outputs} outputs; a reward model is a sequence classifier with one")
+        model, info = AutoModelForSequenceClassification.from_pretrained(
+            folder, trust_remote_code=False, use_safetensors=True, dtype=dtype, output_loading_info=True
+        )
+    except (OSError, ValueError, KeyError) as error:
+        raise UserError(f"{where} does not load: {' '.join(str(error).split())[:300]}") from None
+    if info["missing_keys"]:
+        raise UserError(f"{where} lacks weights of a reward model: {', '.join(sorted(info['missing_keys']))[:200]}")
+    return model

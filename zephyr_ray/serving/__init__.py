@@ -1,0 +1,1 @@
+"""Models on Ray Serve with vLLM: what is deployed, and its replicas."""

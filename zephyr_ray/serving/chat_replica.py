@@ -1,0 +1,57 @@
+"""Reads requests over HTTP -> answers of one model: Ray Serve LLM's server with our prompts, on vLLM's own routes.
+
+A deployment of this class is the ingress of an application of its own, without a route: only the gateway calls it,
+straight at the replica's port (Ray Serve's direct ingress), so a token crosses one HTTP hop and no object store.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from ray.serve.llm import LLMServer
+
+from zephyr_ray.serving import keys
+from zephyr_ray.serving.engine import Engine
+from zephyr_ray.serving.engine_watch import watch
+from zephyr_ray.serving.replica_middleware import Guard
+from zephyr_ray.serving.weights import bring_weights
+
+if TYPE_CHECKING:
+    from ray.serve.llm import LLMConfig
+    from starlette.types import ASGIApp
+
+
+class ChatServer(LLMServer):
+    """One replica: vLLM's engine and its OpenAI routes, with `TrainingRenderer` and the API keys checked here too."""
+
+    # Ray Serve awaits the constructor.
+    async def __init__(  # type: ignore[misc]
+        self, llm_config: LLMConfig, max_requests: int, keys_file: str | None = None, open_to_all: bool = False
+    ):
+        from vllm.entrypoints.openai.models.protocol import LoRAModulePath
+        from vllm.renderers.registry import RENDERER_REGISTRY
+
+        self._max_requests = max_requests
+        self._keys = None if open_to_all else keys.read(keys_file)
+        RENDERER_REGISTRY.renderers["hf"] = ("zephyr_ray.serving.renderer", "TrainingRenderer")
+        options = llm_config.engine_kwargs
+        if options.get("lora_modules"):
+            options["lora_modules"] = [LoRAModulePath(**module) for module in options["lora_modules"]]
+        await bring_weights(llm_config)
+        await super().__init__(llm_config, engine_cls=Engine)
+        self._watch = watch(self)
+
+    async def describe(self) -> dict[str, Any]:
+        """What the gateway tells clients of this model."""
+        config = await self.llm_config()
+        assert config is not None
+        engine: Any = self.engine
+        return {
+            "id": config.model_id,
+            "fingerprint": config.engine_kwargs["fingerprint_value"],
+            "adapters": [module.name for module in config.engine_kwargs.get("lora_modules") or ()],
+            "max_model_len": engine._engine_client.model_config.max_model_len,
+        }
+
+    async def __serve_build_asgi_app__(self) -> ASGIApp:
+        return Guard(await self.engine.build_asgi_app(), self._keys, self._max_requests)  # type: ignore[union-attr]

@@ -1,0 +1,55 @@
+"""Reads the body of a chat request, handed over inside the cluster -> an answer of one model on vLLM."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from ray.serve.llm import LLMServer
+
+from zephyr_ray.serving.engine import Engine
+from zephyr_ray.serving.engine_watch import watch
+from zephyr_ray.serving.weights import bring_weights
+
+if TYPE_CHECKING:
+    from ray.serve.llm import LLMConfig
+
+
+class PolicyServer(LLMServer):
+    """One replica of a model that a stage samples from, or that judges for it. It has no port and no keys: only this
+    cluster's own processes reach it, by its handle."""
+
+    # Ray Serve awaits the constructor.
+    async def __init__(self, llm_config: LLMConfig):  # type: ignore[misc]
+        from vllm.renderers.registry import RENDERER_REGISTRY
+
+        RENDERER_REGISTRY.renderers["hf"] = ("zephyr_ray.serving.renderer", "TrainingRenderer")
+        await bring_weights(llm_config)
+        await super().__init__(llm_config, engine_cls=Engine)
+        self._watch = watch(self)
+
+    async def answer(self, body: dict[str, Any]) -> tuple[int, Any]:
+        """The HTTP status that a server would give, and the fields of a `clients.Reply` or a line on what is wrong.
+
+        Args:
+            body: Of OpenAI's chat completions, less the model; not streamed, one choice.
+        """
+        from pydantic import ValidationError
+        from ray.llm._internal.serve.core.configs.openai_api_models import ChatCompletionRequest, ErrorResponse
+
+        config = await self.llm_config()
+        assert config is not None
+        try:
+            request = ChatCompletionRequest(model=config.model_id, **body)
+        except ValidationError as error:
+            return 400, " ".join(str(error).split())
+        replies = [reply async for reply in await self.chat(request)]
+        reply: Any = replies[0]
+        if isinstance(reply, ErrorResponse):
+            return reply.error.code, reply.error.message
+        choice = reply.choices[0]
+        return 200, {
+            "content": choice.message.content or "",
+            "finish_reason": choice.finish_reason,
+            "tokens": reply.usage.completion_tokens,
+            "prompt_tokens": reply.usage.prompt_tokens,
+        }

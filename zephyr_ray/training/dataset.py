@@ -1,0 +1,184 @@
+"""Reads tokenized (and reference_logps) Parquet -> a memory-mapped table on the worker's disk, in order of ids.
+
+Row number i is the i-th smallest id, so a row has the same number in any partitioning of the files. Nothing but the
+ids and the reference log-probs is held in memory.
+"""
+
+from __future__ import annotations
+
+import glob
+import os
+from collections.abc import Callable
+from typing import Any, Literal
+
+import datasets
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+import torch
+from filelock import FileLock
+
+from zephyr_ray.errors import UserError
+from zephyr_ray.pipeline.artifacts import Artifact, content_id
+from zephyr_ray.storage import cache_root
+from zephyr_ray.training.sampler import Slot
+
+IGNORED = -100  # torch's label of a token that is not learnt
+_JOINED_AT_A_TIME = 4096  # dialogues in memory while they are joined
+
+
+class Rows(torch.utils.data.Dataset):
+    """Rows by `Slot`, as dicts of plain values, with `row` and `loss_scale` beside the columns."""
+
+    def __init__(
+        self,
+        table: datasets.Dataset,
+        order: np.ndarray,
+        extra: dict[str, np.ndarray] | None = None,
+        loss_on: Literal["all", "assistant"] | None = None,
+    ):
+        self.table, self.order, self.extra, self.loss_on = table, order, extra or {}, loss_on
+
+    def __len__(self) -> int:
+        return len(self.order)
+
+    def __getitem__(self, slot: Slot) -> dict[str, Any]:
+        row = dict(self.table[int(self.order[slot.row])])
+        for name, values in self.extra.items():
+            row[name] = float(values[slot.row])
+        if self.loss_on is not None:
+            row["labels"] = _labels(row, self.loss_on)
+        return {**row, "row": slot.row, "loss_scale": slot.loss_scale}
+
+    def token_counts(self, column: str) -> np.ndarray:
+        """Tokens of each row in a column of lists (int64, by row number)."""
+        counts = pc.list_value_length(self.table.data.column(column)).to_numpy()
+        return counts.astype(np.int64)[self.order]
+
+    def packed_lengths(self) -> np.ndarray:
+        """Tokens of each dialogue, or of each pair where its prompt lies once (int64, by row number)."""
+        if "input_ids" in self.table.column_names:
+            return self.token_counts("input_ids")
+        return self.token_counts("prompt_ids") + self.token_counts("chosen_ids") + self.token_counts("rejected_ids")
+
+
+def load_pairs(tokenized: Artifact, reference_logps: Artifact) -> Rows:
+    """Pairs with their reference log-probs.
+
+    Raises:
+        UserError: The reference log-probs are not those of these pairs.
+    """
+    table, ids, order = _memory_map(tokenized, "pair_id")
+    logps = pq.read_table(reference_logps.files(), filesystem=reference_logps.run.filesystem)
+    logp_ids = logps["pair_id"].to_numpy()
+    logp_order = np.argsort(logp_ids, kind="stable")
+    if len(logp_ids) != len(ids) or not np.array_equal(logp_ids[logp_order], ids[order]):
+        raise UserError(f"{reference_logps.uri} does not belong to {tokenized.uri}; delete it and run the job again")
+    names = ("ref_chosen_logps", "ref_rejected_logps")
+    return Rows(table, order, {name: logps[name].to_numpy()[logp_order] for name in names})
+
+
+def load_dialogues(tokenized: Artifact, loss_on: Literal["all", "assistant"]) -> Rows:
+    """Tokenized dialogues with labels on all tokens or on the assistant's."""
+    table, _, order = _memory_map(tokenized, "dialogue_id")
+    return Rows(table, order, loss_on=loss_on)
+
+
+def load_joined_dialogues(tokenized: Artifact, length: int) -> Rows:
+    """Dialogues joined in order of their ids and cut into rows of exactly `length` tokens, once per machine.
+
+    The tokens after the last full row are left out, as in the alignment handbook's constant-length packing.
+
+    Raises:
+        UserError: There is not one full row.
+    """
+    table, _, order = _memory_map(tokenized, "dialogue_id")
+    path = f"{_local_path(tokenized)}.joined-{length}"
+    _once_per_machine(path, lambda partial: write_joined(table.data["input_ids"], order, length, partial))
+    joined = datasets.Dataset.from_file(path)
+    if len(joined) == 0:
+        raise UserError(f"sft.packing: all dialogues together are shorter than one row of {length} tokens")
+    return Rows(joined, np.arange(len(joined)), loss_on="all")
+
+
+def write_joined(ids: pa.ChunkedArray, order: np.ndarray, length: int, path: str) -> None:
+    """Writes an Arrow stream whose rows, `length` tokens each, are those of `ids` one after the other in `order`.
+
+    Args:
+        ids: Lists of int32, which may lie on disk: a part of them is read at a time.
+        order: Numbers of the lists.
+        length: Tokens of a row that is written; what is left at the end is not.
+        path: The file.
+    """
+    tokens = [chunk.values.to_numpy() for chunk in ids.chunks]
+    bounds = [chunk.offsets.to_numpy() for chunk in ids.chunks]
+    first = np.cumsum([0, *(len(chunk) for chunk in ids.chunks)])  # the number of each chunk's first list
+    chunks = np.searchsorted(first, order, side="right") - 1
+    places = order - first[chunks]
+    schema = pa.schema([("input_ids", pa.list_(pa.int32()))])
+    rest = np.empty(0, dtype=np.int32)
+    with pa.OSFile(path, "wb") as sink, pa.ipc.new_stream(sink, schema) as writer:
+        for begin in range(0, len(order), _JOINED_AT_A_TIME):
+            some = slice(begin, begin + _JOINED_AT_A_TIME)
+            pieces = [
+                tokens[chunk][bounds[chunk][place] : bounds[chunk][place + 1]]
+                for chunk, place in zip(chunks[some].tolist(), places[some].tolist(), strict=True)
+            ]
+            stream = np.concatenate([rest, *pieces])
+            rows = len(stream) // length
+            rest = stream[rows * length :]
+            cuts = pa.array(np.arange(rows + 1, dtype=np.int32) * length)
+            lists = pa.ListArray.from_arrays(cuts, pa.array(stream[: rows * length]))
+            writer.write_batch(pa.record_batch([lists], schema=schema))
+
+
+def forget(*artifacts: Artifact) -> None:
+    """Deletes this machine's copies of the artifacts' rows."""
+    for artifact in artifacts:
+        for path in glob.glob(glob.escape(_local_path(artifact)) + "*"):
+            os.remove(path)
+
+
+def _labels(row: dict[str, Any], loss_on: str) -> list[int]:
+    if loss_on == "all":
+        return list(row["input_ids"])
+    return [token if ours else IGNORED for token, ours in zip(row["input_ids"], row["assistant_mask"], strict=True)]
+
+
+def _memory_map(artifact: Artifact, id_column: str) -> tuple[datasets.Dataset, np.ndarray, np.ndarray]:
+    """The table on local disk (made once per machine), its ids in file order, and the order that sorts them."""
+    path = _local_path(artifact)
+    _once_per_machine(path, lambda partial: _write_arrow(artifact, partial))
+    table = datasets.Dataset.from_file(path)
+    ids = table.data[id_column].to_numpy()
+    return table, ids, np.argsort(ids, kind="stable")
+
+
+def _local_path(artifact: Artifact) -> str:
+    manifest = artifact.manifest()
+    if manifest is None:
+        raise UserError(f"{artifact.uri} is not there or not finished; run jobs/{artifact.stage}.py first")
+    place = content_id(artifact.uri, manifest["fingerprint"])
+    return os.path.join(cache_root(), "rows", f"{artifact.stage}-{place}.arrow")
+
+
+def _once_per_machine(path: str, write: Callable[[str], None]) -> None:
+    """Writes a file that is not there; other processes wait for it, and none sees a part of it."""
+    os.makedirs(os.path.dirname(path), exist_ok=True)
+    with FileLock(path + ".lock"):
+        if not os.path.exists(path):
+            write(path + ".partial")
+            os.replace(path + ".partial", path)
+
+
+def _write_arrow(artifact: Artifact, path: str) -> None:
+    writer = None
+    with pa.OSFile(path, "wb") as sink:
+        for name in artifact.files():
+            source = pq.ParquetFile(name, filesystem=artifact.run.filesystem)
+            for batch in source.iter_batches():
+                writer = writer or pa.ipc.new_stream(sink, batch.schema)
+                writer.write_batch(batch)
+        if writer is not None:
+            writer.close()

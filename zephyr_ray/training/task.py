@@ -1,0 +1,61 @@
+"""What a Ray Train worker is told, and its entry. Light: Ray Train's controller reads it and needs no model library."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import ray.train
+import ray.train.collective
+
+from zephyr_ray.cluster.shared_storage import check_visible
+from zephyr_ray.config.recipe import DPO, SFT, Recipe
+from zephyr_ray.errors import UserError
+from zephyr_ray.pipeline.artifacts import Artifact
+from zephyr_ray.pipeline.model_source import ModelSource
+from zephyr_ray.training.scratch import check_scratch
+
+
+@dataclass(frozen=True)
+class TrainJob:
+    """What a worker needs to know. Travels from the driver to every worker by pickle."""
+
+    stage: str
+    recipe: Recipe
+    model: ModelSource
+    tokenized: Artifact
+    reference_logps: Artifact | None
+    output: Artifact
+    progress: Any
+    nodes_may_go: bool = False
+    """Whether it runs on a cluster that loses nodes while it goes on."""
+
+    @property
+    def section(self) -> SFT | DPO:
+        section: SFT | DPO = getattr(self.recipe, self.stage)
+        return section
+
+
+def train_worker(config: dict[str, TrainJob]) -> None:
+    """One Ray Train worker. What a user can mend ends the job with one line instead of being retried."""
+    job = config["job"]
+    if not _all_see(job):
+        return
+    from zephyr_ray.training.worker import train
+
+    try:
+        train(job)
+    except UserError as error:
+        job.progress.fail(str(error))
+
+
+def _all_see(job: TrainJob) -> bool:
+    """Whether the machines of all workers see the stage, and have room for what it writes on the way: none of them
+    starts alone, to wait for the others in vain."""
+    try:
+        check_visible(job.output)
+        check_scratch(job)
+    except UserError as error:
+        job.progress.fail(str(error))
+    ray.train.collective.barrier()
+    return job.progress.read()["failure"] is None

@@ -1,0 +1,205 @@
+"""Reads a `TrainJob` -> a trained checkpoint: what every Ray Train worker does, whatever the method."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from typing import Any
+
+import numpy as np
+import ray.train
+import torch
+from transformers import AutoConfig
+
+from zephyr_ray.chat_template import load_tokenizer
+from zephyr_ray.config.recipe import Recipe, Training
+from zephyr_ray.errors import UserError
+from zephyr_ray.pipeline.artifacts import Artifact
+from zephyr_ray.pipeline.model_source import ModelSource
+from zephyr_ray.training import dataset as training_rows
+from zephyr_ray.training.arithmetic import arithmetic
+from zephyr_ray.training.callbacks import (
+    CheckpointBeforeLoss,
+    CheckpointByTime,
+    KeepTensorBoard,
+    ReportCheckpoint,
+    ReportProgress,
+    restore_seen,
+    threads_for,
+    tracker_folder,
+    wait_until_stored,
+)
+from zephyr_ray.training.export import write_checkpoint
+from zephyr_ray.training.layers import RecomputeFirst, compile_layers
+from zephyr_ray.training.methods import Method, method_of
+from zephyr_ray.training.model import (
+    check_caps_are_kept,
+    device_for,
+    load_for_training,
+    lora_config,
+    whole_weights,
+    widen_trained,
+)
+from zephyr_ray.training.packed.attention import segment_multiple
+from zephyr_ray.training.packed.backend import working_backend
+from zephyr_ray.training.resume import for_these_workers
+from zephyr_ray.training.sampler import Plan, RankPlan
+from zephyr_ray.training.scratch import own_folder
+from zephyr_ray.training.task import TrainJob
+from zephyr_ray.training.token_batching import PackedRankPlan, rounded_up
+from zephyr_ray.training.trl_config import training_arguments
+from zephyr_ray.training.trl_trainers import PlannedMixin
+
+
+def train(job: TrainJob) -> None:
+    device = device_for(job.section.training.gpus_per_worker, f"{job.stage}.training")
+    if device == "cpu":
+        threads_for(job.section.training.cpus_per_worker)
+    folder = own_folder(job)
+    os.environ["TENSORBOARD_LOGGING_DIR"] = tracker_folder(job, folder)
+    try:
+        trainer = _build_trainer(job, device, folder)
+        checkpoint = ray.train.get_checkpoint()
+        if checkpoint is None:
+            trainer.train()
+        else:
+            with checkpoint.as_directory() as path:
+                rank = ray.train.get_context().get_world_rank()
+                trainer.seen = restore_seen(path, rank, len(trainer.rows))
+                zero_stage, seed = job.section.training.zero_stage, job.recipe.run.seed
+                with for_these_workers(path, job.stage, zero_stage, seed) as ours:
+                    trainer.train(resume_from_checkpoint=ours)
+        counts = _check_every_row_was_seen(trainer)
+        write_checkpoint(trainer, job, folder)
+        if trainer.is_world_process_zero():
+            _write_metrics(trainer, job.output, counts)
+        if ray.train.get_context().get_local_rank() == 0:
+            training_rows.forget(job.tokenized)
+        wait_until_stored()
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _build_trainer(job: TrainJob, device: str, folder: str) -> Any:
+    """The trainer of this Ray Train worker, on the stage's rows, with the callbacks that talk to Ray."""
+    section = job.section
+    table = method_of(job.stage).load_rows(section, job.tokenized, job.reference_logps)
+    context = ray.train.get_context()
+    rank = context.get_world_rank()
+    if section.training.zero_stage > 0 and device == "cpu":
+        _init_deepspeed_on_cpu()
+    trainer = make_trainer(job.stage, job.recipe, job.model, table, folder, device, rank, context.get_world_size())
+    if job.nodes_may_go:
+        trainer.add_callback(CheckpointBeforeLoss())
+    if section.training.checkpoint_minutes is not None:
+        trainer.add_callback(CheckpointByTime(section.training.checkpoint_minutes))
+    trainer.add_callback(ReportCheckpoint(trainer))  # after those that ask for one
+    if rank == 0 and not job.output.run.is_local:
+        trainer.add_callback(KeepTensorBoard(job.output, tracker_folder(job, folder)))
+    if rank == 0:
+        trainer.add_callback(ReportProgress(job.progress))
+    return trainer
+
+
+def make_trainer(
+    stage: str,
+    recipe: Recipe,
+    source: ModelSource,
+    table: training_rows.Rows,
+    folder: str,
+    device: str,
+    rank: int,
+    world_size: int,
+) -> Any:
+    """The trainer of one rank. It needs torch's process group, where there are several, and no Ray."""
+    method, section = method_of(stage), getattr(recipe, stage)
+    training: Training = section.training
+    plan = Plan(len(table), section.global_batch, section.epochs, recipe.run.seed, section.max_steps)
+    packed = training.engine == "packed" and method.packs(section)
+    computing, lora = arithmetic(recipe.model, training), recipe.model.lora
+    dtype = getattr(torch, computing.dtype)
+    weights = whole_weights(source.local(), source.revision)
+    config = AutoConfig.from_pretrained(weights)
+    rank_plan: PackedRankPlan | RankPlan
+    if packed:
+        backend = working_backend(training.packed_attention, device, config, dtype)
+        align = segment_multiple(backend, dtype) if method.meets_a_reference else 1
+        rank_plan = packed_plan(plan, rank, world_size, table, training, method, align)
+    else:
+        check_caps_are_kept(config, recipe.model.attn_implementation)
+        rank_plan = RankPlan(plan, rank, world_size, training.micro_batch)
+    # Before the model is loaded: under ZeRO-3 its weights are then read in shards.
+    args = training_arguments(method, section, rank_plan, recipe.run.seed, folder, device, dtype)
+    trainer = (method.packed if packed else method.padded)(
+        model=load_for_training(weights, recipe.model, computing),
+        args=args,
+        train_dataset=table.table,
+        processing_class=load_tokenizer(source.local(), recipe.chat, source.revision),
+        peft_config=lora_config(lora) if lora else None,
+    )
+    if training.zero_stage == 0:
+        widen_trained(trainer.model)
+    if training.recomputed_layers:
+        field = f"{stage}.training.gradient_checkpointing"
+        trainer.add_callback(RecomputeFirst(trainer.model, training.recomputed_layers, field))
+    if training.compile:
+        compile_layers(trainer.model)
+    if packed:
+        trainer.follow(table, rank_plan, backend, align)
+    else:
+        trainer.follow(table, rank_plan)
+    for guard in method.guards(trainer, section, computing.dtype):
+        trainer.add_callback(guard)
+    return trainer
+
+
+def packed_plan(
+    plan: Plan, rank: int, world_size: int, rows: training_rows.Rows, training: Training, method: Method, align: int = 1
+) -> PackedRankPlan:
+    """The plan of a rank by the lengths of all rows, each filled up to a multiple of `align`.
+
+    Raises:
+        UserError: A row is larger than the budget, and the recipe refuses that.
+    """
+    lengths, budget = rows.packed_lengths(), training.tokens_per_micro_batch
+    larger = int((lengths > budget).sum())
+    if larger and training.oversized == "refuse":
+        fields = f"{method.name}.training"
+        raise UserError(
+            f"{larger} rows are larger than {fields}.tokens_per_micro_batch={budget} (the largest has "
+            f"{lengths.max()} tokens); raise it, lower {method.length_field}, or set {fields}.oversized=alone"
+        )
+    return PackedRankPlan(plan, rank, world_size, rounded_up(lengths, align), budget)
+
+
+def _init_deepspeed_on_cpu() -> None:
+    """DeepSpeed over gloo alone.
+
+    Its shared-memory all-reduce would be compiled at the first start (about 40 s) and ZeRO does not use it: sharded
+    training gathers and scatters, which gloo does.
+    """
+    import deepspeed
+
+    deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+    deepspeed.init_distributed(dist_backend="gloo")
+
+
+def _check_every_row_was_seen(trainer: PlannedMixin) -> np.ndarray:
+    """Exactly-once: how often each row was trained on, over all workers and restarts, is what the plan says."""
+    seen = torch.from_numpy(trainer.seen)
+    if torch.distributed.is_initialized():
+        seen = seen.to(trainer.accelerator.device)  # type: ignore[attr-defined]
+        torch.distributed.all_reduce(seen)
+    expected = trainer.rank_plan.plan.times_seen()
+    if not np.array_equal(seen.cpu().numpy(), expected):
+        wrong = int((seen.cpu().numpy() != expected).sum())
+        raise RuntimeError(f"{wrong} of {len(expected)} rows were not trained on as often as the plan says")
+    return expected
+
+
+def _write_metrics(trainer: Any, output: Artifact, counts: np.ndarray) -> None:
+    """metrics.jsonl, one line for each logged step; trained.json, how often the rows were trained on."""
+    trained = {"rows": len(counts), "fewest_times": int(counts.min()), "most_times": int(counts.max())}
+    output.write_text("metrics.jsonl", "".join(json.dumps(row) + "\n" for row in trainer.state.log_history))
+    output.write_text("trained.json", json.dumps(trained) + "\n")
