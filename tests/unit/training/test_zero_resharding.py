@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import os
-import socket
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
+from tests.unit.training.packed_workers import start
 from zephyr_ray.errors import UserError
 from zephyr_ray.training.deepspeed_config import GRADIENTS
 from zephyr_ray.training.zero_resharding import (
@@ -74,7 +74,7 @@ def test_state_that_is_not_one_number_per_weight_is_refused(trained: Path, tmp_p
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Checkpoints of two processes after three steps, and their weights after six, for every case."""
     root = tmp_path_factory.mktemp("two")
-    _spawn(_begin, 2, root, root)
+    start(_process, 2, _begin, root, root)
     return root
 
 
@@ -89,29 +89,19 @@ def test_shards_tell_the_stages_that_go_on_from_them(trained: Path, case: str, s
 
 @pytest.mark.parametrize("workers", [1, 4])  # an average over three would round in bfloat16
 def test_another_number_of_processes_ends_with_the_same_weights(trained: Path, tmp_path: Path, workers: int) -> None:
-    _spawn(_go_on, workers, trained, tmp_path)
+    start(_process, workers, _go_on, trained, tmp_path)
     for case in CASES:
         expected, reached = torch.load(trained / f"{case}.pt"), torch.load(tmp_path / f"{case}.pt")
         for name, weight in expected.items():
             torch.testing.assert_close(reached[name], weight, rtol=0, atol=1e-6, msg=f"{case} {name}")
 
 
-def _spawn(work: Any, workers: int, *arguments: Any) -> None:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    torch.multiprocessing.spawn(_process, (work, workers, port, *arguments), nprocs=workers)
-
-
-def _process(rank: int, work: Any, workers: int, port: int, *arguments: Any) -> None:
+def _process(rank: int, workers: int, work: Callable[..., None], *arguments: Any) -> None:
     import deepspeed
 
-    torch.set_num_threads(1)
     deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
-    os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port), LOCAL_RANK=str(rank))
     deepspeed.init_distributed("gloo", rank=rank, world_size=workers, auto_mpi_discovery=False)
     work(rank, workers, *arguments)
-    torch.distributed.destroy_process_group()
 
 
 def _begin(rank: int, workers: int, root: Path, _: Path) -> None:
