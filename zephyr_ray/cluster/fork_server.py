@@ -43,10 +43,13 @@ _CLIENT = Path(__file__).with_name("fork_worker.py")
 _OF_ONE_WORKER = frozenset(
     {
         *("PWD", "OLDPWD", "SHLVL", "_", "PYTEST_CURRENT_TEST"),  # of what starts it
+        *("COLUMNS", "LINES"),  # of its terminal: Python's readline sets them
         VARIABLE,
         *("OMP_NUM_THREADS", "PYTHONBREAKPOINT", "SPT_NOENV"),  # of its resources, its debugger, its title
         # Ray reads these when it starts an actor, vLLM when it starts an engine.
         "PYTORCH_ALLOC_CONF",  # torch reads it with its first GPU memory
+        # Set by accelerate and by torch's compiler as they are used, and read when they are.
+        *("PYTORCH_NVML_BASED_CUDA_CHECK", "TORCHINDUCTOR_CACHE_DIR"),
         *("RAY_WARN_BLOCKING_GET_INSIDE_ASYNC", "__RAY_WORKER_PROCESS_SETUP_HOOK_ENV_VAR", "VLLM_CPU_KVCACHE_SPACE"),
     }
 )
