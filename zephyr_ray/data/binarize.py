@@ -15,8 +15,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
-from zephyr_ray.data.formats.messages import Dropped, Reason, Row, as_name, as_number
+from zephyr_ray.data.formats.messages import Row, as_name, as_number
 from zephyr_ray.pipeline.artifacts import content_id
+from zephyr_ray.schemas import Dropped, Reason
 
 REPORTED_DISAGREEMENT = 0.5  # where a recipe sets no limit: far apart enough to be a misreading
 _OVERALL_SCALE = (1.0, 10.0)

@@ -6,14 +6,13 @@ answers.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 
+from zephyr_ray.config.member_seeds import hash_64, member_bits
 from zephyr_ray.inference.principles import PRINCIPLES
 
 SEED_BITS = 53  # what a JSON number holds exactly, whoever parses it
 _SAMPLE_BITS = 12
-_MEMBER_BITS = 20
 _ODD = 0x9E3779B97F4A7C15  # 2^64 / golden ratio: multiplying by an odd number modulo a power of two loses nothing
 
 
@@ -34,23 +33,7 @@ def request_seed(run_seed: int, prompt_id: str, member: str, sample: int) -> int
     if not 0 <= sample < 1 << _SAMPLE_BITS:
         raise ValueError(f"sample {sample} is not in [0, {1 << _SAMPLE_BITS})")
     place = member_bits(member) << _SAMPLE_BITS | sample
-    return (_hash("seed", run_seed, prompt_id) + place * _ODD) % (1 << SEED_BITS)
-
-
-def member_bits(member: str) -> int:
-    """The part of a seed that a member's name decides."""
-    return _hash("member", member) % (1 << _MEMBER_BITS)
-
-
-def find_clash(members: Sequence[str]) -> tuple[str, str] | None:
-    """Two members with the same name or the same seeds, if there are any."""
-    seen: dict[int, str] = {}
-    for member in members:
-        bits = member_bits(member)
-        if bits in seen:
-            return seen[bits], member
-        seen[bits] = member
-    return None
+    return (hash_64("seed", run_seed, prompt_id) + place * _ODD) % (1 << SEED_BITS)
 
 
 def draw_members(run_seed: int, prompt_id: str, members: Sequence[str], count: int) -> list[str]:
@@ -59,7 +42,7 @@ def draw_members(run_seed: int, prompt_id: str, members: Sequence[str], count: i
     Every member gets a random number from its own name and the lowest win: the order of the pool does not matter, and
     a member that joins changes a prompt's draw only where it wins itself.
     """
-    ranked = sorted(members, key=lambda member: _hash("draw", run_seed, prompt_id, member))
+    ranked = sorted(members, key=lambda member: hash_64("draw", run_seed, prompt_id, member))
     chosen = set(ranked[:count])
     return [member for member in members if member in chosen]
 
@@ -67,14 +50,6 @@ def draw_members(run_seed: int, prompt_id: str, members: Sequence[str], count: i
 def draw_principle(run_seed: int, prompt_id: str, member: str, sample: int) -> str:
     """The principle of one answer."""
     kinds = list(PRINCIPLES.values())
-    number = _hash("principle", run_seed, prompt_id, member, sample)
+    number = hash_64("principle", run_seed, prompt_id, member, sample)
     texts = kinds[number % len(kinds)]
     return texts[number // len(kinds) % len(texts)]
-
-
-def _hash(*parts: str | int) -> int:
-    digest = hashlib.blake2b(digest_size=8)
-    for part in parts:
-        raw = str(part).encode()
-        digest.update(len(raw).to_bytes(8, "big") + raw)
-    return int.from_bytes(digest.digest(), "big")

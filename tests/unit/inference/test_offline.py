@@ -10,10 +10,10 @@ import pytest
 from zephyr_ray.chat_template import encode
 from zephyr_ray.config.feedback import OfflineModel, Sampling
 from zephyr_ray.config.recipe import Chat
-from zephyr_ray.data.tokenizer import TokenizerSource
 from zephyr_ray.inference import offline
 from zephyr_ray.inference.seeds import request_seed
 from zephyr_ray.pipeline.model_source import ModelSource
+from zephyr_ray.pipeline.tokenizer import TokenizerSource
 from zephyr_ray.schemas import CANDIDATES, PROMPTS
 
 # A template that says no, as many published ones do.

@@ -22,10 +22,11 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from zephyr_ray.data.formats.messages import Dropped, Message, Reason
+from zephyr_ray.data.formats.messages import Message
 from zephyr_ray.data.io.readers import open_uri
 from zephyr_ray.errors import UserError
 from zephyr_ray.pipeline.artifacts import content_id
+from zephyr_ray.schemas import Dropped, Reason
 
 SHORTEST = 5  # words; "what is your name" stands in anyone's prompts, and says nothing about where they come from
 _KEYS = ("turns", "instruction", "prompt", "question")

@@ -13,10 +13,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from zephyr_ray.data.formats.layouts import Reason
 from zephyr_ray.data.io.rewrite import kept_files, leave_out
 from zephyr_ray.data.io.writer import Report
 from zephyr_ray.pipeline.artifacts import Artifact
+from zephyr_ray.schemas import Reason
 
 
 def drop_repeated(artifact: Artifact, report: Report, id_column: str) -> Report:

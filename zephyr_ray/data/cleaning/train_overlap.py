@@ -13,11 +13,11 @@ from collections.abc import Iterable, Iterator
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from zephyr_ray.data.formats.messages import Reason
 from zephyr_ray.data.io import sources
 from zephyr_ray.data.io.rewrite import kept_files, leave_out
 from zephyr_ray.data.io.writer import Report
 from zephyr_ray.pipeline.artifacts import Artifact, content_id
+from zephyr_ray.schemas import Reason
 
 _BATCH_ROWS = 512
 

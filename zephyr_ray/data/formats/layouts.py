@@ -26,9 +26,7 @@ from typing import Any, Literal, NamedTuple, NoReturn
 from zephyr_ray.data import binarize
 from zephyr_ray.data.binarize import Rule
 from zephyr_ray.data.formats.messages import (
-    Dropped,
     Message,
-    Reason,
     Row,
     as_answer,
     as_messages,
@@ -49,6 +47,7 @@ from zephyr_ray.data.formats.messages import (
 )
 from zephyr_ray.data.preference_counts import AnswerCounts
 from zephyr_ray.pipeline.artifacts import content_id
+from zephyr_ray.schemas import Dropped, Reason
 
 
 class Pair(NamedTuple):

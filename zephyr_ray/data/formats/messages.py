@@ -6,8 +6,9 @@ import json
 import math
 import re
 from collections.abc import Mapping, Sequence
-from enum import StrEnum
 from typing import Any
+
+from zephyr_ray.schemas import Dropped, Reason
 
 Message = dict[str, str]
 Row = Mapping[str, Any]
@@ -15,57 +16,6 @@ Row = Mapping[str, Any]
 _ROLE_OF = {"human": "user", "gpt": "assistant", "chatgpt": "assistant"}
 _ROLES = frozenset({"system", "user", "assistant"})
 _TURN = re.compile(r"\n\n(Human|Assistant):")
-
-
-class Reason(StrEnum):
-    """Why a row was left out."""
-
-    UNDECODABLE_LINE = "undecodable_line"
-    """Not JSON, or not UTF-8."""
-    UNKNOWN_LAYOUT = "unknown_layout"
-    """The keys and types of no known layout."""
-    NOT_TEXT = "not_text"
-    """Something that should be text is not: a number, a list of images, half a surrogate pair."""
-    EMPTY = "empty"
-    """A message without a visible character, nothing left of it as tokens, or no answers."""
-    WRONG_ROLES = "wrong_roles"
-    """An unknown role, a system message that is not the first, or no user before the answer."""
-    NO_SHARED_PROMPT = "no_shared_prompt"
-    """The two conversations differ before their last answer."""
-    IDENTICAL_PAIR = "identical_pair"
-    """Chosen and rejected are the same text."""
-    PROMPT_TOO_LONG = "prompt_too_long"
-    """A dialogue whose first answer begins after the last token that is kept."""
-    TIE = "tie"
-    """No answer scores lower than the best one by more than the margin."""
-    DISAGREEING = "disagreeing"
-    """Fewer than two answers whose overall rating and aspects agree."""
-    CONTAMINATED = "contaminated"
-    """The prompt holds a benchmark's prompt, or shares a long run of words with one."""
-    UNSCORED = "unscored"
-    """A list of answers none of which has a score."""
-    UNPAIRED = "unpaired"
-    """One answer that was rated alone: nothing to compare it with."""
-    REPEATED = "repeated"
-    """The same content as a row that is kept."""
-    IN_TRAINING = "in_training"
-    """A held-out pair whose prompt is trained on."""
-    REQUEST_FAILED = "request_failed"
-    """A request for the row got no reply, retries and all; the next run tries it again."""
-    REQUEST_REFUSED = "request_refused"
-    """The servers refused every request for the row."""
-    SERVER_GIVEN_UP = "server_given_up"
-    """A server of the row answers nothing; the next run tries it again."""
-    OVER_BUDGET = "over_budget"
-    """The budget was spent before this row; the next run goes on with it."""
-
-
-class Dropped(Exception):  # noqa: N818 (what happens to a row, not an error of the program)
-    """This row is left out."""
-
-    def __init__(self, reason: Reason, detail: str):
-        super().__init__(f"{reason}: {detail}")
-        self.reason, self.detail = reason, detail
 
 
 def as_prompt(value: Any) -> list[Message]:
