@@ -14,11 +14,11 @@ from zephyr_ray.schemas import ASPECTS, JUDGMENTS
 
 
 def outcome(aspect: str, order: tuple[int, ...], *ratings: float | None, **fields: Any) -> Outcome:
-    ratings = tuple(
+    given = tuple(
         Rating(rating, None if rating is None else f"{aspect} {number}")
         for number, rating in zip(order, ratings, strict=True)
     )
-    return Outcome(question(aspect, order, **fields), ratings, ())
+    return Outcome(question(aspect, order, **fields), given, ())
 
 
 OUTCOMES = [
