@@ -189,8 +189,8 @@ def recipe(train: str | None = None) -> Any:
 
 def source(path: str) -> Any:
     from zephyr_ray.config.recipe import Chat
-    from zephyr_ray.data.tokenizer import TokenizerSource
     from zephyr_ray.pipeline.model_source import ModelSource
+    from zephyr_ray.pipeline.tokenizer import TokenizerSource
 
     return TokenizerSource(ModelSource(path), Chat())
 

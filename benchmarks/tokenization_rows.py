@@ -42,8 +42,8 @@ def finish(artifact: Any, files: list[str]) -> None:
 def real(path: str) -> Iterator[dict[str, Any]]:
     import pyarrow as pa
 
-    from zephyr_ray.data.formats.layouts import Dropped
     from zephyr_ray.data.io import readers, sources
+    from zephyr_ray.schemas import Dropped
 
     for piece in sources._pieces(path, "train"):
         for chunk in readers.read_piece(pa.Table.from_pylist([piece])):

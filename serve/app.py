@@ -37,14 +37,14 @@ def model(args: ModelApplication) -> Application:
     from ray import serve
     from ray.serve.llm import build_llm_deployment
 
-    from zephyr_ray.serving.chat_replica import ChatServer
+    from zephyr_ray.serving.chat_replica import ChatReplica
     from zephyr_ray.serving.model_spec import llm_config
 
     served = ServedModel(**args.model_dump(exclude={"keys", "open"}))
     return build_llm_deployment(
         llm_config(served),
         name_prefix="",
-        deployment_cls=serve.ingress()(ChatServer),
+        deployment_cls=serve.ingress()(ChatReplica),
         bind_kwargs={"max_requests": args.max_requests, "keys_file": args.keys, "open_to_all": args.open},
     )
 

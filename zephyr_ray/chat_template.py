@@ -1,8 +1,8 @@
-"""Reads messages -> text and token ids. The one place that does, for training and for serving.
+"""Convert messages to text and token ids, for training and serving alike.
 
-The exported tokenizer carries the same template, so a server that applies it (vLLM, transformers) builds the prompt
-that training saw, BOS rule included. Text of a message never becomes a control token: `encode` breaks every control
-string inside a message in two before the tokenizer sees it.
+The exported tokenizer has the same template, so a server that applies it (vLLM, transformers) builds the prompt that
+training saw, including BOS. A message's text never becomes a control token: `encode` splits every control string in a
+message before the tokenizer sees it.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 Message = dict[str, str]
 
 _NAMED = ("zephyr", "model")
-"""Templates that are no file."""
-_BREAK = "\ue0f8"  # private use: stands where a control string of a message is broken, never reaches the tokenizer
+"""Names of templates that are not files."""
+_BREAK = "\ue0f8"  # private use: marks where a control string of a message is split; the tokenizer never sees it
 
 
 class EncodedPair(NamedTuple):
@@ -37,14 +37,14 @@ class EncodedPair(NamedTuple):
 
 
 class EncodedDialogue(NamedTuple):
-    """Token ids of a dialogue, and 1 on each token that the assistant wrote (its end-of-sequence token included)."""
+    """Token ids of a dialogue, and a mask that is 1 on the assistant's tokens (including end-of-sequence tokens)."""
 
     input_ids: list[int]
     assistant_mask: list[int]
 
 
 def local_files(chat: Chat) -> tuple[tuple[str, str], ...]:
-    """(field, path) of a template that is a file, which workers open."""
+    """(field, path) of the template if it is a file, which workers open."""
     return () if chat.template in _NAMED else shared_storage.local_files("chat.template", [chat.template])
 
 
@@ -52,7 +52,7 @@ def template_text(chat: Chat) -> str | None:
     """The Jinja template that a recipe names, or None for the tokenizer's own.
 
     Raises:
-        UserError: The template file cannot be read, or does not go with the tokenization.
+        UserError: The template file cannot be read, or does not fit the tokenization.
     """
     if chat.tokenization == "zephyr_legacy" and chat.template != "zephyr":
         raise UserError(f"chat.tokenization=zephyr_legacy needs chat.template=zephyr, not {chat.template}")
@@ -70,10 +70,10 @@ def template_text(chat: Chat) -> str | None:
 
 
 def load_tokenizer(path: str, chat: Chat, revision: str | None = None) -> PreTrainedTokenizerBase:
-    """The tokenizer of a model with the recipe's chat template on it and a padding token.
+    """The tokenizer of a model, with the recipe's chat template and a padding token.
 
     Raises:
-        UserError: No tokenizer there, no chat template, or no end-of-sequence token.
+        UserError: There is no tokenizer, no chat template, or no end-of-sequence token.
     """
     from transformers import AutoTokenizer
 
@@ -109,9 +109,9 @@ def render(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], *, a
 def encode(
     tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], *, add_generation_prompt: bool
 ) -> list[int]:
-    """Token ids of a conversation. Equal to tokenizing `render` whole wherever no message holds a control string."""
+    """Token ids of a conversation; those of `render`'s text if no message contains a control string."""
     control = _control_strings(tokenizer)
-    broken = [{**message, "content": _break_control(message["content"], control)} for message in messages]
+    broken = [{**message, "content": _split_control_strings(message["content"], control)} for message in messages]
     text = render(tokenizer, broken, add_generation_prompt=add_generation_prompt)
     ids: list[int] = []
     for piece in text.split(_BREAK):
@@ -120,14 +120,14 @@ def encode(
 
 
 def encode_text(tokenizer: PreTrainedTokenizerBase, text: str, *, add_special_tokens: bool) -> list[int]:
-    """Token ids of a text outside any conversation: control strings stay text here too.
+    """Token ids of a text outside a conversation. Control strings stay text here too.
 
     Args:
-        tokenizer: The model's.
-        text: What a completion request gives as its prompt.
-        add_special_tokens: Whether the tokenizer puts its own (a BOS) in front.
+        tokenizer: The model's tokenizer.
+        text: The prompt of a completion request.
+        add_special_tokens: Whether the tokenizer adds its own tokens (a BOS) in front.
     """
-    first, *rest = _break_control(text, _control_strings(tokenizer)).split(_BREAK)
+    first, *rest = _split_control_strings(text, _control_strings(tokenizer)).split(_BREAK)
     ids = list(tokenizer(first, add_special_tokens=add_special_tokens)["input_ids"])
     for piece in rest:
         ids += tokenizer(piece, add_special_tokens=False)["input_ids"]
@@ -141,17 +141,17 @@ def encode_pair(
     rejected: Sequence[Message],
     tokenization: str,
 ) -> EncodedPair:
-    """Token ids of a preference pair, split where prompt and completions part.
+    """Token ids of a preference pair, split into prompt and completions.
 
     The boundary is the longest common prefix of the prompt's own ids and both whole conversations' ids, so that a
-    token that spans prompt and answer belongs to the answer.
+    token that spans prompt and completion belongs to the completion.
     """
     prompt_ids = encode(tokenizer, prompt, add_generation_prompt=True)
     whole = [
-        _end(tokenizer, encode(tokenizer, [*prompt, *answer], add_generation_prompt=False), tokenization)
-        for answer in (chosen, rejected)
+        _normalize_end(tokenizer, encode(tokenizer, [*prompt, *completion], add_generation_prompt=False), tokenization)
+        for completion in (chosen, rejected)
     ]
-    return _split(prompt_ids, *whole)
+    return _split_prompt(prompt_ids, *whole)
 
 
 def encode_pairs(
@@ -159,27 +159,27 @@ def encode_pairs(
     pairs: Sequence[tuple[Sequence[Message], Sequence[Message], Sequence[Message]]],
     tokenization: str,
 ) -> list[EncodedPair]:
-    """`encode_pair` of many rows (prompt, chosen, rejected), with few calls of the template and the tokenizer."""
-    conversations = [[*prompt, *answer] for prompt, *answers in pairs for answer in answers]
+    """`encode_pair` for many rows (prompt, chosen, rejected), with few calls of template and tokenizer."""
+    conversations = [[*prompt, *completion] for prompt, *completions in pairs for completion in completions]
     prompts = _render_many(tokenizer, [prompt for prompt, _, _ in pairs], add_generation_prompt=True)
     whole = _render_many(tokenizer, conversations, add_generation_prompt=False)
     ids = _encode_texts(tokenizer, [*prompts, *whole])
-    ends = [_end(tokenizer, answer, tokenization) for answer in ids[len(pairs) :]]
-    return [_split(*ids) for ids in zip(ids[: len(pairs)], ends[0::2], ends[1::2], strict=True)]
+    ends = [_normalize_end(tokenizer, completion, tokenization) for completion in ids[len(pairs) :]]
+    return [_split_prompt(*ids) for ids in zip(ids[: len(pairs)], ends[0::2], ends[1::2], strict=True)]
 
 
 def encode_dialogue(
     tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], tokenization: str
 ) -> EncodedDialogue:
-    """Token ids of a dialogue. The assistant's tokens run from the end of its generation prompt to the turn's end."""
-    ids = _end(tokenizer, encode(tokenizer, messages, add_generation_prompt=False), tokenization)
+    """Token ids of a dialogue. The assistant's tokens are those from its generation prompt to the end of the turn."""
+    ids = _normalize_end(tokenizer, encode(tokenizer, messages, add_generation_prompt=False), tokenization)
     mask = [0] * len(ids)
     for index, message in enumerate(messages):
         if message["role"] != "assistant":
             continue
         start = _common_prefix(encode(tokenizer, messages[:index], add_generation_prompt=True), ids)
         upto = encode(tokenizer, messages[: index + 1], add_generation_prompt=False)
-        stop = _common_prefix(_end(tokenizer, upto, tokenization), ids)
+        stop = _common_prefix(_normalize_end(tokenizer, upto, tokenization), ids)
         mask[start:stop] = [1] * (stop - start)
     return EncodedDialogue(ids, mask)
 
@@ -187,34 +187,34 @@ def encode_dialogue(
 def encode_dialogues(
     tokenizer: PreTrainedTokenizerBase, dialogues: Sequence[Sequence[Message]], tokenization: str
 ) -> list[EncodedDialogue]:
-    """`encode_dialogue` of many rows, with few calls of the template and the tokenizer."""
-    answers = [
+    """`encode_dialogue` for many rows, with few calls of template and tokenizer."""
+    turns = [
         (row, index)
         for row, messages in enumerate(dialogues)
         for index, message in enumerate(messages)
         if message["role"] == "assistant"
     ]
-    starts = [dialogues[row][:index] for row, index in answers]
-    stops = [dialogues[row][: index + 1] for row, index in answers]
+    starts = [dialogues[row][:index] for row, index in turns]
+    stops = [dialogues[row][: index + 1] for row, index in turns]
     prompts = _render_many(tokenizer, starts, add_generation_prompt=True)
     whole = _render_many(tokenizer, [*dialogues, *stops], add_generation_prompt=False)
     ids = _encode_texts(tokenizer, [*whole, *prompts])
-    ends = [_end(tokenizer, each, tokenization) for each in ids[: len(whole)]]
+    ends = [_normalize_end(tokenizer, each, tokenization) for each in ids[: len(whole)]]
     encoded = [EncodedDialogue(each, [0] * len(each)) for each in ends[: len(dialogues)]]
-    for (row, _), prompt_ids, upto in zip(answers, ids[len(whole) :], ends[len(dialogues) :], strict=True):
-        _mark(encoded[row], prompt_ids, upto)
+    for (row, _), prompt_ids, upto in zip(turns, ids[len(whole) :], ends[len(dialogues) :], strict=True):
+        _mark_turn(encoded[row], prompt_ids, upto)
     return encoded
 
 
 def _render_many(
     tokenizer: PreTrainedTokenizerBase, conversations: Sequence[Sequence[Message]], *, add_generation_prompt: bool
 ) -> list[str]:
-    """The texts of many conversations, every control string in a message broken."""
+    """The texts of many conversations, with control strings in messages split."""
     if not conversations:
         return []
     control = _control_strings(tokenizer)
     broken = [
-        [{**message, "content": _break_control(message["content"], control)} for message in messages]
+        [{**message, "content": _split_control_strings(message["content"], control)} for message in messages]
         for messages in conversations
     ]
     texts = tokenizer.apply_chat_template(broken, tokenize=False, add_generation_prompt=add_generation_prompt)
@@ -224,8 +224,8 @@ def _render_many(
 def _encode_texts(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[list[int]]:
     """Token ids of rendered texts, with one call of the tokenizer.
 
-    A text is cut before every end-of-sequence string and each different piece is tokenized once, so the prompt that a
-    pair's two conversations share, or the turns that a dialogue's beginnings share, cost nothing the second time.
+    Texts are cut before every end-of-sequence string and each distinct piece is tokenized once, so a prompt shared by a
+    pair's conversations, or turns shared by a dialogue's prefixes, cost nothing the second time.
     """
     if not texts:
         return []
@@ -237,11 +237,11 @@ def _encode_texts(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> l
 
 
 def _cut_before_eos(tokenizer: PreTrainedTokenizerBase) -> Callable[[str], list[str]]:
-    """Cuts a text into pieces whose ids joined are the ids of the whole.
+    """A function that cuts a text into pieces whose concatenated ids are the ids of the text.
 
-    A fast tokenizer finds its control tokens before anything else and treats what lies between two of them by itself.
-    So it does no harm to cut where the end-of-sequence token begins, as long as the tokenizer must find it there: the
-    token takes no space beside it, and no other control string can reach over its beginning.
+    A fast tokenizer first finds control tokens and then tokenizes the text between them separately. So cutting before
+    an end-of-sequence token is safe if the tokenizer always finds it there: the token absorbs no adjacent space, and no
+    other control string can overlap its beginning.
     """
     eos = tokenizer.eos_token
     token = tokenizer.added_tokens_decoder.get(tokenizer.eos_token_id)
@@ -265,20 +265,21 @@ def _reaches_into(other: str, eos: str) -> bool:
     return eos in other or any(other.endswith(eos[:length]) for length in range(1, len(eos)))
 
 
-def _split(prompt_ids: list[int], chosen: list[int], rejected: list[int]) -> EncodedPair:
+def _split_prompt(prompt_ids: list[int], chosen: list[int], rejected: list[int]) -> EncodedPair:
     boundary = min(_common_prefix(prompt_ids, chosen), _common_prefix(prompt_ids, rejected))
     return EncodedPair(prompt_ids[:boundary], chosen[boundary:], rejected[boundary:])
 
 
-def _mark(dialogue: EncodedDialogue, prompt_ids: list[int], upto: list[int]) -> None:
-    """Marks one answer: from where the dialogue leaves its generation prompt to where the turn's own ids end."""
+def _mark_turn(dialogue: EncodedDialogue, prompt_ids: list[int], upto: list[int]) -> None:
+    """Marks one assistant turn: the ids after its generation prompt, up to the end of the turn."""
     ids, mask = dialogue
     start, stop = _common_prefix(prompt_ids, ids), _common_prefix(upto, ids)
     mask[start:stop] = [1] * (stop - start)
 
 
-def _end(tokenizer: PreTrainedTokenizerBase, ids: list[int], tokenization: str) -> list[int]:
-    """modern: nothing after the last end-of-sequence token. zephyr_legacy: one more of it (old TRL appended it)."""
+def _normalize_end(tokenizer: PreTrainedTokenizerBase, ids: list[int], tokenization: str) -> list[int]:
+    """Ids with the tokenization's end. modern: nothing after the last end-of-sequence token. zephyr_legacy: one more
+    (old TRL appended it)."""
     eos = tokenizer.eos_token_id
     if tokenization == "zephyr_legacy":
         return [*ids, eos]
@@ -288,12 +289,12 @@ def _end(tokenizer: PreTrainedTokenizerBase, ids: list[int], tokenization: str) 
 
 
 def _control_strings(tokenizer: PreTrainedTokenizerBase) -> list[str]:
-    """Every string that the tokenizer would turn into a control token, longest first."""
+    """All strings that the tokenizer would turn into control tokens, longest first."""
     added: dict[int, Any] = tokenizer.added_tokens_decoder
     return sorted({token.content for token in added.values() if len(token.content) > 1}, key=len, reverse=True)
 
 
-def _break_control(text: str, control: Sequence[str]) -> str:
+def _split_control_strings(text: str, control: Sequence[str]) -> str:
     text = text.replace(_BREAK, "")
     for string in control:
         if string in text:

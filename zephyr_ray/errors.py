@@ -1,4 +1,4 @@
-"""The errors a user can mend: one clear line that names the thing and the fix."""
+"""Errors that a user can fix: one clear line that names the thing and the fix."""
 
 import re
 
@@ -10,10 +10,10 @@ class UserError(Exception):
 
 
 def raised_by_user(error: Exception) -> UserError | None:
-    """The `UserError` that a Ray task or actor raised: Ray brings back only the text of what led to its own error."""
+    """The `UserError` that a Ray task or actor raised, or None; Ray's own error contains only its text."""
     found = _IN_TEXT.search(str(error))
     return UserError(found[1]) if found else None
 
 
 class GuardError(UserError):
-    """Training would go on, but wrongly (a reference of another model, no gradient ...): the job stops instead."""
+    """A training invariant is violated (wrong reference, no gradient ...); continuing would give wrong results."""

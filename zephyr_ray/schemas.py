@@ -1,4 +1,6 @@
-"""The row of every dataset, as Arrow schemas. Writing is strict: a table that does not fit is an error."""
+"""Arrow schemas of all datasets, and the reasons for dropping rows. A table that does not fit cannot be written."""
+
+from enum import StrEnum
 
 import pyarrow as pa
 
@@ -17,8 +19,8 @@ _COMPLETION = [
     ("principle", pa.string()),
 ]
 COMPLETION = pa.struct(_COMPLETION)
-"""An answer. `model` is its name in the pool; `tokens` counts what was generated, null where a server does not say;
-`principle` is what it was told as system message, null where nothing."""
+"""A completion. `model` is its name in the pool; `tokens` counts the generated tokens, null if the server does not
+report them; `principle` is the added system message, null if there was none."""
 
 CANDIDATES = pa.schema(
     [
@@ -28,13 +30,13 @@ CANDIDATES = pa.schema(
         ("error", pa.string()),
     ]
 )
-"""A prompt and the answers to it. `error` says which requests failed and why; it is null where none did."""
+"""A prompt and its completions. `error` says which requests failed and why; it is null if none did."""
 
 ASPECTS = ("instruction_following", "honesty", "truthfulness", "helpfulness")
 """What a language model rates from 1 to 5, beside the overall score from 1 to 10."""
 
 _RATING = pa.struct([("rating", pa.float64()), ("spread", pa.float64()), ("rationale", pa.string())])
-"""Mean of the opinions, null where there is none; their standard deviation (n), null below two; the first rationale."""
+"""Mean of the judges' ratings, null without any; their standard deviation (n), null below two; the first rationale."""
 
 OPINION = pa.struct(
     [
@@ -47,8 +49,8 @@ OPINION = pa.struct(
         ("rationale", pa.string()),
     ]
 )
-"""What one judge said once of one answer, shown as number `position` (from 0). `is_reversed` marks the position check,
-which counts in no mean. `rating` is null where no reply could be read."""
+"""One judge's rating of one completion, shown as number `position` (from 0). `is_reversed` marks the position check,
+which no mean includes. `rating` is null if no reply could be read."""
 
 JUDGED_COMPLETION = pa.struct(
     [
@@ -73,8 +75,8 @@ JUDGE_REPLY = pa.struct(
         ("complaint", pa.string()),
     ]
 )
-"""A reply as it came: `order` are the completions' numbers as they were shown; `complaint` says why it cannot be read,
-null where it can."""
+"""A raw reply: `order` has the completions' numbers in the order shown; `complaint` says why the reply cannot be read,
+null if it can."""
 
 JUDGMENTS = pa.schema(
     [
@@ -85,7 +87,7 @@ JUDGMENTS = pa.schema(
         ("error", pa.string()),
     ]
 )
-"""Candidates with ratings, and every raw reply. `error` says which requests failed and why; null where none did."""
+"""Candidates with ratings, and every raw reply. `error` says which requests failed and why; null if none did."""
 
 DIALOGUES = pa.schema([("dialogue_id", pa.string()), ("messages", MESSAGES), ("source", pa.string())])
 """`dialogue_id` is a hash of the messages; the last message is the assistant's."""
@@ -106,7 +108,59 @@ PREFERENCES = pa.schema(
 """TRL's conversational preference format. `pair_id` is a hash of prompt, chosen and rejected."""
 
 DROPPED = pa.schema([("source", pa.string()), ("reason", pa.string()), ("detail", pa.string())])
-"""A row that was left out: where it stood, a reason from a short list, and the start of what it said."""
+"""A dropped row: its source, a `Reason`, and the details or the start of its text."""
+
+
+class Reason(StrEnum):
+    """Why a row was dropped."""
+
+    UNDECODABLE_LINE = "undecodable_line"
+    """Not JSON, or not UTF-8."""
+    UNKNOWN_LAYOUT = "unknown_layout"
+    """The keys and types of no known layout."""
+    NOT_TEXT = "not_text"
+    """A value that should be text is not: a number, a list of images, half a surrogate pair."""
+    EMPTY = "empty"
+    """A message without a visible character, no tokens left, or no completions."""
+    WRONG_ROLES = "wrong_roles"
+    """An unknown role, a system message that is not the first, or no user message before the completion."""
+    NO_SHARED_PROMPT = "no_shared_prompt"
+    """The two conversations differ before their last message."""
+    IDENTICAL_PAIR = "identical_pair"
+    """Chosen and rejected are the same text."""
+    PROMPT_TOO_LONG = "prompt_too_long"
+    """A dialogue whose first completion begins after the last token that is kept."""
+    TIE = "tie"
+    """No completion scores lower than the best one by more than the margin."""
+    DISAGREEING = "disagreeing"
+    """Fewer than two completions whose overall rating and aspects agree."""
+    CONTAMINATED = "contaminated"
+    """The prompt contains a benchmark's prompt or shares a long run of words with one."""
+    UNSCORED = "unscored"
+    """A list of completions without any score."""
+    UNPAIRED = "unpaired"
+    """A single rated completion, with none to compare it with."""
+    REPEATED = "repeated"
+    """The same content as another row, which is kept."""
+    IN_TRAINING = "in_training"
+    """A held-out pair whose prompt occurs in the training data."""
+    REQUEST_FAILED = "request_failed"
+    """A request for the row got no reply, even after retries; the next run sends it again."""
+    REQUEST_REFUSED = "request_refused"
+    """Every request for the row was refused."""
+    SERVER_GIVEN_UP = "server_given_up"
+    """An endpoint or deployment of the row does not answer; the next run tries it again."""
+    OVER_BUDGET = "over_budget"
+    """The budget was spent before this row; the next run continues with it."""
+
+
+class Dropped(Exception):  # noqa: N818 (what happens to a row, not an error of the program)
+    """Raised to drop a row."""
+
+    def __init__(self, reason: Reason, detail: str):
+        super().__init__(f"{reason}: {detail}")
+        self.reason, self.detail = reason, detail
+
 
 TOKENIZED_DIALOGUES = pa.schema(
     [

@@ -1,7 +1,7 @@
-"""Reads a local path or a URI -> its filesystem and what lies there; or, in one line, why it cannot be used.
+"""Local and remote storage: filesystems of paths and URIs, whole-file writes, and a local cache of remote folders.
 
 Credentials, region and endpoint of a bucket come from the environment of the process that opens it (AWS_ACCESS_KEY_ID,
-AWS_REGION, AWS_ENDPOINT_URL ...): none of them is part of a URI, so none gets into a recipe, a manifest or a log.
+AWS_REGION, AWS_ENDPOINT_URL ...). They are never part of a URI, so they get into no recipe, manifest or log.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def open_filesystem(uri: str) -> tuple[pafs.FileSystem, str]:
     """The pyarrow filesystem and the path in it, for a local path or a URI.
 
     Raises:
-        UserError: The URI's scheme is unknown, it carries settings or credentials, or its filesystem cannot be opened.
+        UserError: The URI's scheme is unknown, it contains options or credentials, or its filesystem cannot be opened.
     """
     if not is_uri(uri):
         return pafs.LocalFileSystem(), os.path.abspath(os.path.expanduser(uri))
@@ -55,7 +55,7 @@ def open_filesystem(uri: str) -> tuple[pafs.FileSystem, str]:
 
 
 def _check_plain(uri: str) -> None:
-    """Refuses what would be printed, stored in manifests and joined to file names."""
+    """Refuses credentials and options, which would be printed, stored in manifests and joined to file names."""
     scheme, _, rest = uri.partition("://")
     user = rest.partition("/")[0].rpartition("@")[0]
     if user and (scheme in ("s3", "gs", "gcs") or ":" in user):
@@ -72,10 +72,10 @@ def _check_plain(uri: str) -> None:
 
 
 def check_there(uri: str, filesystem: pafs.FileSystem, path: str) -> None:
-    """Asks the store once. That a folder is not there yet is no mistake; that its bucket is not, is one.
+    """Checks with one request that a store can be read. A missing folder is allowed, a missing bucket is not.
 
     Raises:
-        UserError: There is no such bucket, or the store refuses or does not answer.
+        UserError: The bucket is missing, or the store refuses or does not answer.
     """
     try:
         filesystem.get_file_info(pafs.FileSelector(path))
@@ -86,7 +86,7 @@ def check_there(uri: str, filesystem: pafs.FileSystem, path: str) -> None:
 
 
 def refusal(uri: str, error: OSError) -> UserError:
-    """What a store said when it would not, in plain words and with what can be done."""
+    """Translates a store's error into plain words with the fix."""
     bucket = uri.partition("://")[2].partition("/")[0]
     where = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
     said = _SAID.search(str(error))
@@ -110,36 +110,36 @@ def refusal(uri: str, error: OSError) -> UserError:
 
 
 def cache_root() -> str:
-    """This machine's cache of things that can be made again."""
+    """The folder of this machine's cache, which can be deleted at any time."""
     return os.environ.get("ZEPHYR_RAY_CACHE") or os.path.join(os.path.expanduser("~"), ".cache", "zephyr_ray")
 
 
 def local_copy(uri: str, key: str, *, weights: bool = True) -> str:
-    """A folder of a URI in this machine's cache, copied there once whatever number of processes asks for it.
+    """Copies a URI's folder into this machine's cache, once for all processes, and returns the local folder.
 
     Args:
         uri: The folder.
-        key: What it is: a hash that differs where its content does.
-        weights: Whether the files of a model's weights come along.
+        key: A hash of its identity, which changes with its content.
+        weights: Whether to copy the files of a model's weights too.
 
     Raises:
-        UserError: It is not there, or the store refuses.
+        UserError: The folder is missing, or the store refuses.
     """
     name = f"{key}{'' if weights else '-light'}"
     target = os.path.join(cache_root(), "models", name)
     os.makedirs(os.path.dirname(target), exist_ok=True)
     if os.path.isdir(target):
         return target
-    with FileLock(f"{target}.lock"):  # which a killed process lets go of
+    with FileLock(f"{target}.lock"):  # released if the process is killed
         if not os.path.isdir(target):
             partial = f"{target}.partial"
             shutil.rmtree(partial, ignore_errors=True)
-            _copy(uri, partial, weights)
+            _copy_folder(uri, partial, weights)
             os.rename(partial, target)
     return target
 
 
-def _copy(uri: str, target: str, weights: bool) -> None:
+def _copy_folder(uri: str, target: str, weights: bool) -> None:
     filesystem, path = open_filesystem(uri)
     try:
         found = filesystem.get_file_info(pafs.FileSelector(path, recursive=True))
@@ -162,7 +162,7 @@ def _copy(uri: str, target: str, weights: bool) -> None:
 
 
 def write_bytes(filesystem: pafs.FileSystem, path: str, content: bytes | memoryview) -> None:
-    """Writes a whole file or none: by rename on a local disk, by one upload to an object store."""
+    """Writes a file completely or not at all: by rename on a local disk, by one upload to an object store."""
     partial = f"{path}.partial" if isinstance(filesystem, pafs.LocalFileSystem) else path
     with filesystem.open_output_stream(partial) as stream:
         stream.write(content)

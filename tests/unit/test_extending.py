@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from zephyr_ray.data.formats import layouts
-from zephyr_ray.data.formats.messages import Dropped
+from zephyr_ray.schemas import Dropped
 
 PAGE = (Path(__file__).parents[2] / "docs" / "extending.md").read_text()
 

@@ -18,8 +18,9 @@ import pytest
 from tests.making import make_pairs
 from zephyr_ray.config.recipe import SFT, Preferences, Recipe
 from zephyr_ray.data.cleaning.decontaminate import read_benchmarks
-from zephyr_ray.data.formats.layouts import Dropped, dialogue, preference
+from zephyr_ray.data.formats.layouts import dialogue, preference
 from zephyr_ray.pipeline.artifacts import Run
+from zephyr_ray.schemas import Dropped
 
 DATA = Path(os.environ.get("ZEPHYR_TEST_DATA", ""))
 pytestmark = pytest.mark.usefixtures("outside_data")

@@ -54,7 +54,7 @@ def test_a_folder_or_hub_id_stands_for_itself_and_a_folder_that_is_not_there_is_
 
 
 def test_many_ask_at_once_and_one_copies(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    copies, copy, together = [], storage._copy, threading.Barrier(8)
+    copies, copy, together = [], storage._copy_folder, threading.Barrier(8)
 
     def slow(uri: str, target: str, weights: bool) -> None:
         copies.append(target)
@@ -65,7 +65,7 @@ def test_many_ask_at_once_and_one_copies(model: Path, monkeypatch: pytest.Monkey
         together.wait()
         return local_copy(model.as_uri(), KEY)
 
-    monkeypatch.setattr(storage, "_copy", slow)
+    monkeypatch.setattr(storage, "_copy_folder", slow)
     with ThreadPoolExecutor(8) as pool:
         folders = {each.result() for each in [pool.submit(ask) for _ in range(8)]}
     assert len(folders) == len(copies) == 1

@@ -1,1 +1,1 @@
-"""Ray clusters: connecting to one or starting one, what a stage asks of it, its workers and the storage they share."""
+"""Ray clusters: connecting to one or starting one, the resources of a stage, worker processes and shared storage."""

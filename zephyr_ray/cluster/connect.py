@@ -1,4 +1,4 @@
-"""Connects to the Ray cluster of this command, or starts one on this machine."""
+"""Join the Ray cluster that RAY_ADDRESS names, or start one on this machine."""
 
 from __future__ import annotations
 
@@ -21,41 +21,41 @@ if TYPE_CHECKING:
     from zephyr_ray.cluster.preload import Preload
 
 _QUIET = {
-    # Usage reports of Ray, the Hugging Face hub (TRL's too), and vLLM: off.
+    # Turn off usage reports of Ray, the Hugging Face hub (TRL reports through it) and vLLM.
     "RAY_USAGE_STATS_ENABLED": "0",
     "HF_HUB_DISABLE_TELEMETRY": "1",
     "VLLM_NO_USAGE_STATS": "1",
     "DO_NOT_TRACK": "1",
-    # Chatter that says nothing about the run.
+    # Silence messages that say nothing about the run.
     "TOKENIZERS_PARALLELISM": "false",
     "TRANSFORMERS_VERBOSITY": "warning",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
 }
 _LOCAL = {
-    # A local cluster has no API server. Ray Train asks it at the end of a training whether the controller still lives,
-    # and would look 12 s for it; nothing answers here at once.
+    # A local cluster has no API server. At the end of a training Ray Train asks it whether the controller is alive and
+    # would search for 12 s; this address refuses the connection at once.
     "RAY_API_SERVER_ADDRESS": "http://127.0.0.1:9",
-    # Between two looks of Ray Train at its workers, which wait for it at every checkpoint; 2 by default.
+    # Ray Train polls its workers this often, and they wait for it at every checkpoint; the default is 2.
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.25",
 }
 ONE_MACHINE = "ZEPHYR_RAY_ONE_MACHINE"
-"""Set in the environment of a cluster whose nodes are all on one machine: its workers are forked too."""
-_SUBMITTED = "RAY_JOB_CONFIG_JSON_ENV_VAR"  # what Ray tells the command of a submitted job of itself
+"""Set in the environment of a cluster whose nodes are all on one machine, so that its workers are forked too."""
+_SUBMITTED = "RAY_JOB_CONFIG_JSON_ENV_VAR"  # set by Ray for the command of a submitted job
 _SETUP_WORKER = Path(__file__).with_name("setup_worker.py")
-_LOCAL_CPUS = 4  # logical: stages wait on each other's I/O, and fewer would starve a pipeline of Ray Data operators
+_LOCAL_CPUS = 4  # logical: stages wait for I/O, and with fewer the operators of a Ray Data pipeline would starve
 
 
 def set_environment() -> None:
-    """Usage reports off and chatter down, in this process; call it before heavy imports."""
+    """Turns off usage reports and noise in this process; call it before heavy imports."""
     for name, value in _QUIET.items():
         os.environ.setdefault(name, value)
-    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # warns of a CPU kernel that it could not look up
-    # That this machine has no GPU: the driver's often has none.
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # warns about a CPU kernel that it could not load
+    # The driver's machine often has no GPU, and DeepSpeed warns about it.
     logging.getLogger("DeepSpeed").addFilter(lambda record: "Setting accelerator to CPU" not in record.getMessage())
 
 
 def this_node() -> NodeAffinitySchedulingStrategy:
-    """For an actor that has to lie where the command runs: the loss of another node must not take it along."""
+    """Pins an actor to the node where the command runs, so that the loss of another node does not end it."""
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
@@ -63,20 +63,20 @@ def this_node() -> NodeAffinitySchedulingStrategy:
 
 
 def local_cpus() -> int:
-    """The logical CPUs of a cluster on this machine."""
+    """Number of logical CPUs of a cluster on this machine."""
     return max(_LOCAL_CPUS, os.cpu_count() or 1)
 
 
 def is_submitted() -> bool:
-    """Whether this is a job that was submitted to a cluster."""
+    """Whether this process is a job submitted to a cluster."""
     return _SUBMITTED in os.environ
 
 
 def check_root(root: str) -> None:
-    """A submitted job runs in Ray's copy of the working directory, which goes when the job has ended.
+    """Refuses a relative root in a submitted job, which runs in a working directory that Ray deletes afterwards.
 
     Raises:
-        UserError: The run's root lies in there.
+        UserError: The run's root lies in that directory.
     """
     from zephyr_ray.storage import is_uri
 
@@ -88,18 +88,18 @@ def check_root(root: str) -> None:
 
 
 def is_joined() -> bool:
-    """Whether commands here join a cluster (RAY_ADDRESS, set for every `ray job submit`) instead of starting one."""
+    """Whether commands join a cluster instead of starting one: RAY_ADDRESS is set, as in every submitted job."""
     return bool(os.environ.get("RAY_ADDRESS"))
 
 
 @contextlib.contextmanager
 def connected(preload: Preload) -> Iterator[None]:
-    """Joins the cluster of RAY_ADDRESS, or starts one on this machine, and leaves it with the block.
+    """Joins the cluster of RAY_ADDRESS or starts one on this machine; disconnects at the end of the block.
 
     Args:
-        preload: What its workers import, where they are on this machine.
+        preload: What the workers import, if they run on this machine.
     """
-    with _joined(preload) if is_joined() else _started_quietly(preload):
+    with _connected_to_existing(preload) if is_joined() else _started_quietly(preload):
         import ray.data
 
         ray.data.DataContext.get_current().enable_progress_bars = False
@@ -107,11 +107,11 @@ def connected(preload: Preload) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _joined(preload: Preload) -> Iterator[None]:
+def _connected_to_existing(preload: Preload) -> Iterator[None]:
     import ray
 
     job = json.loads(os.environ.get(_SUBMITTED, "{}")).get("runtime_env", {})
-    given = job.get("env_vars", {})  # which Ray takes no second time
+    given = job.get("env_vars", {})  # Ray refuses a variable that is set twice
     runtime_env: dict[str, Any] = {"env_vars": {name: os.environ[name] for name in _QUIET if name not in given}}
     with contextlib.ExitStack() as stack:
         if os.environ.get(ONE_MACHINE):
@@ -131,12 +131,12 @@ def _started_quietly(preload: Preload) -> Iterator[None]:
 
 @contextlib.contextmanager
 def started(preload: Preload, *, runtime_env: Mapping[str, Any] | None = None, **options: Any) -> Iterator[None]:
-    """A cluster on this machine, which ends with the block.
+    """Starts a cluster on this machine; it ends with the block.
 
     Args:
         preload: What its workers import; loaded once for all of them.
-        runtime_env: The driver's, beside that.
-        options: More of `ray.init`.
+        runtime_env: Further fields of the driver's runtime_env.
+        options: Further arguments of `ray.init`.
     """
     with fork_server.started(preload.libraries, preload.on_ray) as path:
         import ray
@@ -147,7 +147,7 @@ def started(preload: Preload, *, runtime_env: Mapping[str, Any] | None = None, *
                 num_cpus=local_cpus(),
                 include_dashboard=False,
                 runtime_env={**(runtime_env or {}), "py_executable": fork_server.client(path)},
-                # Those without a runtime_env, which none here is.
+                # Prestarted workers have no runtime_env, so no worker here could use them.
                 _system_config={"prestart_worker_first_driver": False},
                 **options,
             )
@@ -157,7 +157,7 @@ def started(preload: Preload, *, runtime_env: Mapping[str, Any] | None = None, *
 
 @contextlib.contextmanager
 def _light_setup_of_workers() -> Iterator[None]:
-    """Ray nodes that are started meanwhile start their workers by a script that does not load Ray first."""
+    """Within the block, makes Ray nodes start their workers by a script that does not load Ray first."""
     from ray._private import parameter
 
     light = functools.partial(parameter.RayParams, setup_worker_path=str(_SETUP_WORKER))
@@ -166,5 +166,5 @@ def _light_setup_of_workers() -> Iterator[None]:
 
 
 def selector(labels: Mapping[str, str]) -> dict[str, str]:
-    """The node labels to ask Ray for: none where this command started the cluster, whose one node is every group."""
+    """The node labels to ask Ray for; none if this command started the cluster, whose only node is every group."""
     return dict(labels) if is_joined() else {}

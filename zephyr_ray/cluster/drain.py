@@ -1,4 +1,4 @@
-"""Tells Ray that this node is about to go, so that training makes a checkpoint before it does.
+"""Drain this node before its pod terminates, so that training writes a checkpoint first.
 
     python -m zephyr_ray.cluster.drain --seconds 270
 
@@ -21,7 +21,7 @@ _ANSWER_S = 10
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seconds", type=int, required=True, help="until the node goes")
+    parser.add_argument("--seconds", type=int, required=True, help="until the node terminates")
     options = parser.parse_args()
     try:
         return _drain(options.seconds)
@@ -31,7 +31,7 @@ def main() -> int:
 
 
 def _drain(seconds: int) -> int:
-    """Drains the worker node of this host. Ray's own `drain-node` would join the node as a driver to learn its id."""
+    """Drains the worker node of this host. Ray's own `drain-node` would have to connect a driver to learn the id."""
     from ray._raylet import GcsClient  # type: ignore[attr-defined]
     from ray.core.generated import autoscaler_pb2, gcs_pb2
 

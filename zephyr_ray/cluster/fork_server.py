@@ -1,16 +1,16 @@
-"""A process that has loaded what Ray workers import, and becomes each of them by a fork.
+"""Fork server for Ray workers: a process that has loaded what they import and forks to become each of them.
 
-Torch, transformers, TRL and DeepSpeed cost a worker seconds of a core, and on one machine every worker pays them anew.
-A command that starts a cluster on its own machine therefore gives Ray a small client (`fork_worker.py`) to run in
-Python's place (`py_executable`, a field of Ray's runtime_env). The client hands the worker's command line, environment
-and standard streams to the server; the server forks, and the child goes on as that worker. Python's
-`multiprocessing.forkserver` does the same for processes of its own kind.
+Importing torch, transformers, TRL and DeepSpeed costs every worker seconds of a core. A command that starts a cluster
+on its own machine therefore has Ray run a small client (`fork_worker.py`) instead of Python (`py_executable`, a field
+of Ray's runtime_env). The client hands the worker's command line, environment and standard streams to the server; the
+server forks, and the child continues as that worker. Python's `multiprocessing.forkserver` does the same for processes
+of its own kind.
 
-The server starts no thread and opens no CUDA context, so its children are free to. A worker whose environment is
-another than the server's, in what a library may have read while it was loaded, is started by the client as usual.
+The server starts no thread and opens no CUDA context, so its children may do both. If a variable that a library may
+have read at import differs between worker and server, the client starts the worker as usual.
 
-With ZEPHYR_RAY_FORK_SERVER, the socket of a server that runs already, a command's server is itself forked from that
-one: many commands in a row, as the tests' are, load the libraries once.
+ZEPHYR_RAY_FORK_SERVER may name the socket of a running server. A command then forks its own server from that one, so
+that many commands in a row, as in the tests, load the libraries once.
 """
 
 from __future__ import annotations
@@ -42,10 +42,10 @@ VARIABLE = "ZEPHYR_RAY_FORK_SERVER"
 _CLIENT = Path(__file__).with_name("fork_worker.py")
 _OF_ONE_WORKER = frozenset(
     {
-        *("PWD", "OLDPWD", "SHLVL", "_", "PYTEST_CURRENT_TEST"),  # of what starts it
+        *("PWD", "OLDPWD", "SHLVL", "_", "PYTEST_CURRENT_TEST"),  # set by the shell or by whatever starts it
         *("COLUMNS", "LINES"),  # of its terminal: Python's readline sets them
         VARIABLE,
-        *("OMP_NUM_THREADS", "PYTHONBREAKPOINT", "SPT_NOENV"),  # of its resources, its debugger, its title
+        *("OMP_NUM_THREADS", "PYTHONBREAKPOINT", "SPT_NOENV"),  # its resources, debugger and process title
         # Ray reads these when it starts an actor, vLLM when it starts an engine.
         "PYTORCH_ALLOC_CONF",  # torch reads it with its first GPU memory
         # Set by accelerate and by torch's compiler as they are used, and read when they are.
@@ -53,21 +53,21 @@ _OF_ONE_WORKER = frozenset(
         *("RAY_WARN_BLOCKING_GET_INSIDE_ASYNC", "__RAY_WORKER_PROCESS_SETUP_HOOK_ENV_VAR", "VLLM_CPU_KVCACHE_SPACE"),
     }
 )
-"""Variables that may differ from worker to worker: nothing reads them while it is imported."""
+"""Variables that may differ from worker to worker: no library reads them at import."""
 _SERVER = ["-m", "zephyr_ray.cluster.fork_server"]
 _OF_RAY = ("RAY_", "__RAY_")
 _STREAMS = 3
-_LONGEST = 96  # characters of a socket's folder: Linux takes 107 of its path
+_LONGEST = 96  # characters of a socket's folder; Linux allows 107 for its path
 _BACKLOG = 128
 _CHUNK = 1 << 16
 
 
 @dataclass(frozen=True)
 class Worker:
-    """A worker that is asked for, as its client tells of itself.
+    """A requested worker, as its client describes itself.
 
     Attributes:
-        command: Script and arguments; or a server's own command.
+        command: Script and arguments, or the command of another server.
         environment: All variables.
         folder: Working directory.
         signal_mask: Blocked signals.
@@ -89,11 +89,11 @@ class Worker:
 def started(libraries: Sequence[str], on_ray: Sequence[str]) -> Iterator[str]:
     """Starts a server; it ends with the block, or with this process.
 
-    Workers that are asked for while it still loads get what is loaded by then.
+    Workers requested while it still loads have what is loaded by then.
 
     Args:
-        libraries: Modules that do not import Ray; loaded from now on, in this order.
-        on_ray: Modules that do, loaded after those.
+        libraries: Modules that do not import Ray, in the order of loading.
+        on_ray: Modules that do; loaded after those.
 
     Yields:
         Its socket's path.
@@ -112,25 +112,25 @@ def started(libraries: Sequence[str], on_ray: Sequence[str]) -> Iterator[str]:
         subprocess.Popen(
             [*python, *_SERVER, *map(",".join, (libraries, on_ray))],
             stdin=listener.fileno(),
-            env={**os.environ, "OMP_NUM_THREADS": "1"},  # what Ray gives a worker of one CPU
-            start_new_session=True,  # Ctrl-C is for the command, which ends its cluster itself
+            env={**os.environ, "OMP_NUM_THREADS": "1"},  # as Ray sets it for a worker with one CPU
+            start_new_session=True,  # Ctrl-C reaches only the command, which ends its cluster itself
         )
         listener.close()
         yield path
 
 
 def client(path: str) -> str:
-    """What to give Ray as `py_executable`."""
+    """The value of `py_executable` that makes Ray use the server at this socket."""
     return shlex.join(_python_of(path))
 
 
 def _python_of(path: str) -> list[str]:
-    """What stands in Python's place in a command, for the server at this socket to fork."""
+    """The command that replaces Python, so that the server at this socket forks."""
     return [sys.executable, "-S", "-E", str(_CLIENT), path, sys.executable]
 
 
 def main(arguments: Sequence[str], environment: Mapping[str, str]) -> None:
-    """Serves on the listening socket that is its standard input, for as long as the first connection there is open.
+    """Serves on the listening socket passed as standard input, until the first connection there is closed.
 
     In a child, runs the worker.
 
@@ -140,20 +140,20 @@ def main(arguments: Sequence[str], environment: Mapping[str, str]) -> None:
     """
     libraries, on_ray = (modules.split(",") if modules else [] for modules in arguments)
     listener = socket.socket(fileno=os.dup(0))
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # children are nobody's to wait for
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for the children
     worker = Server(listener, listener.accept()[0], dict(environment), bool(on_ray)).run(libraries, on_ray)
     if worker is None:
         shutil.rmtree(os.path.dirname(listener.getsockname()), ignore_errors=True)
-        os._exit(0)  # the libraries' own ends have nothing to do, and much to say
-    _become(worker)
+        os._exit(0)  # skips the libraries' exit handlers, which only print
+    _run_worker(worker)
 
 
-def _load(module: str) -> None:
-    """Imports it. What it logs meanwhile is no worker's, and would stand in the command's terminal."""
+def _import_quietly(module: str) -> None:
+    """Imports a module with warnings off: they belong to no worker and would appear in the command's terminal."""
     logging.disable(logging.WARNING)
     try:
         importlib.import_module(module)
-    except Exception:  # a worker that needs it says so itself, where it can be seen
+    except Exception:  # a worker that needs it fails with the same error, where a person sees it
         traceback.print_exc()
     finally:
         logging.disable(logging.NOTSET)
@@ -161,16 +161,16 @@ def _load(module: str) -> None:
 
 @dataclass
 class Server:
-    """Answers clients.
+    """Forks workers for clients.
 
     Attributes:
-        listener: Where they connect.
-        lifeline: A connection whose other end the command that started this holds.
-        environment: Of every worker that may be forked, but for what is set for each.
-        loads_ray: Whether it loads Ray, which reads a worker's job and raylet from the environment as it is imported.
-        knows_ray: Whether the first worker was asked for, which is what tells these.
-        is_wanted: Whether that command still runs.
-        may_fork: Whether children draw ids of their own.
+        listener: The socket that clients connect to.
+        lifeline: A connection held open by the command that started this server.
+        environment: What a worker's environment must equal to be forked, apart from the variables of one worker.
+        loads_ray: Whether it loads Ray, which reads the worker's job and raylet from the environment at import.
+        knows_ray: Whether a first worker was requested; its environment names job and raylet.
+        is_wanted: Whether the command still runs.
+        may_fork: Whether children draw different ids.
     """
 
     listener: socket.socket
@@ -182,34 +182,34 @@ class Server:
     may_fork: bool = True
 
     def run(self, libraries: Sequence[str], on_ray: Sequence[str]) -> Worker | None:
-        """Loads, and serves meanwhile and until nobody wants it any more; in a child, returns its worker."""
+        """Loads the modules and serves until the command ends. In a child, returns its worker."""
         for module in libraries:
-            _load(module)
+            _import_quietly(module)
             if (worker := self.serve(wait=False)) or not self.is_wanted:
                 return worker
         if self.loads_ray and not self.knows_ray and ((worker := self.serve(wait=True)) or not self.is_wanted):
             return worker
         for module in on_ray:
-            with _own_actor_class_ids():
-                _load(module)
-            self.may_fork = self.may_fork and _children_draw_apart()
+            with _actor_class_ids_from_system():
+                _import_quietly(module)
+            self.may_fork = self.may_fork and _children_draw_different_ids()
             if (worker := self.serve(wait=False)) or not self.is_wanted:
                 return worker
         gc.collect()
-        gc.freeze()  # else the first collection of every child would copy all of it
+        gc.freeze()  # otherwise every child's first collection would copy all of it
         worker = None
         while self.is_wanted and worker is None:
             worker = self.serve(wait=True)
         return worker
 
     def serve(self, wait: bool) -> Worker | None:
-        """Forks a child for each worker that is asked for, until none is.
+        """Forks a child for each requested worker until no request is left.
 
         Args:
-            wait: Whether to wait for a first one.
+            wait: Whether to wait for the first request.
 
         Returns:
-            In a child its worker, in the server nothing.
+            The worker in a child, None in the server.
         """
         while True:
             ready, _, _ = select.select([self.listener, self.lifeline], [], [], None if wait else 0)
@@ -219,17 +219,17 @@ class Server:
                 return None
             connection, _ = self.listener.accept()
             with connection:
-                worker = self._answer(connection)
+                worker = self._fork_for(connection)
             if worker is not None:
                 return worker
 
-    def _answer(self, connection: socket.socket) -> Worker | None:
-        worker = _receive(connection)
+    def _fork_for(self, connection: socket.socket) -> Worker | None:
+        worker = _read_request(connection)
         if worker is None:
             return None
         if self.loads_ray and not self.knows_ray:
-            self._meet_ray(worker.environment)
-        different = _different(worker.environment, self.environment)
+            self._adopt_ray_environment(worker.environment)
+        different = _differing_variables(worker.environment, self.environment)
         if not self.loads_ray:
             different = {name for name in different if not name.startswith(_OF_RAY)}
         if different or not self.may_fork:
@@ -247,23 +247,23 @@ class Server:
             os.close(stream)
         return None
 
-    def _meet_ray(self, environment: Mapping[str, str]) -> None:
-        """Takes over Ray's variables of the first worker: those here are the driver's."""
+    def _adopt_ray_environment(self, environment: Mapping[str, str]) -> None:
+        """Takes over Ray's variables from the first worker; until then the server has the driver's."""
         told = {name: value for name, value in environment.items() if name.startswith(_OF_RAY)}
         for variables in (self.environment, os.environ):
             for name in [name for name in variables if name.startswith(_OF_RAY) and name not in told]:
                 del variables[name]
             variables.update(told)
         self.knows_ray = True
-        _load("ray")
+        _import_quietly("ray")
 
 
 @contextlib.contextmanager
-def _own_actor_class_ids() -> Iterator[None]:
-    """Ids of actor classes from the system's generator meanwhile.
+def _actor_class_ids_from_system() -> Iterator[None]:
+    """Within the block, draws ids of actor classes from the operating system's generator.
 
-    A decorated class draws one when its module is imported, from a generator in Ray's core that is seeded at its first
-    use: all children would go on with one sequence and give their objects the same ids.
+    A decorated class draws an id at import, from a generator in Ray's core that is seeded at its first use. If that
+    happened in the server, all children would continue one sequence and give their objects the same ids.
     """
     import ray.actor
 
@@ -278,7 +278,7 @@ def _own_actor_class_ids() -> Iterator[None]:
         yield
 
 
-def _children_draw_apart() -> bool:
+def _children_draw_different_ids() -> bool:
     """Whether two children of this process draw different ids."""
     drawn = set()
     for _ in range(2):
@@ -294,14 +294,14 @@ def _children_draw_apart() -> bool:
     return len(drawn) == 2
 
 
-def _different(wanted: Mapping[str, str], loaded_with: Mapping[str, str]) -> set[str]:
-    """Variables with other values, of those that a library may have read while it was loaded."""
+def _differing_variables(wanted: Mapping[str, str], loaded_with: Mapping[str, str]) -> set[str]:
+    """Names of variables that differ and that a library may have read at import."""
     names = {*wanted, *loaded_with} - _OF_ONE_WORKER
     return {name for name in names if wanted.get(name) != loaded_with.get(name)}
 
 
-def _receive(connection: socket.socket) -> Worker | None:
-    """What a client asks for; None where it has gone."""
+def _read_request(connection: socket.socket) -> Worker | None:
+    """Reads a client's request; None if the client has gone."""
     data, ancillary, _, _ = connection.recvmsg(_CHUNK, socket.CMSG_SPACE(_STREAMS * array.array("i").itemsize))
     streams = array.array("i")
     for _, _, passed in ancillary:
@@ -312,10 +312,10 @@ def _receive(connection: socket.socket) -> Worker | None:
     return Worker(**json.loads(data), streams=tuple(streams)) if data else None
 
 
-def _become(worker: Worker) -> None:
+def _run_worker(worker: Worker) -> None:
     """Runs the worker's command as if this process had been started for it."""
-    os.setpgid(0, 0)  # Ray ends the process group of a worker with it
-    with contextlib.suppress(PermissionError):  # to go below the server's own takes a privilege
+    os.setpgid(0, 0)  # Ray ends a worker's process group together with it
+    with contextlib.suppress(PermissionError):  # a lower value than the server's takes a privilege
         os.setpriority(os.PRIO_PROCESS, 0, worker.niceness)
         Path("/proc/self/oom_score_adj").write_text(worker.oom_score_adj)
     for number, stream in enumerate(worker.streams):
@@ -327,7 +327,7 @@ def _become(worker: Worker) -> None:
     for name in _OF_ONE_WORKER - worker.environment.keys():
         os.environ.pop(name, None)
     os.chdir(worker.folder)
-    _draw_anew()
+    _reseed_numpy()
     if worker.command[:2] == _SERVER:
         return main(worker.command[2:], worker.environment)
     sys.argv = worker.command
@@ -335,8 +335,8 @@ def _become(worker: Worker) -> None:
     runpy.run_path(worker.command[0], run_name="__main__")
 
 
-def _draw_anew() -> None:
-    """NumPy's global generator would be the same in every child. (Python seeds its own after a fork.)"""
+def _reseed_numpy() -> None:
+    """Reseeds NumPy's global generator, which is the same in every child. (Python reseeds its own after a fork.)"""
     numpy = sys.modules.get("numpy")
     if numpy is not None:
         numpy.random.seed()

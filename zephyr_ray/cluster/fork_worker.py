@@ -1,8 +1,8 @@
-"""The client of `fork_server`: stands in Python's place, asks for a worker and ends, or starts the worker itself.
+"""The client of `fork_server`: runs in Python's place, requests a worker and exits, or starts the worker itself.
 
     python -S -E fork_worker.py SOCKET PYTHON SCRIPT ARGUMENT...
 
-Run by its path and without site-packages: it takes 20 ms.
+It is run by its path and without site-packages, and takes 20 ms.
 """
 
 import array
@@ -24,12 +24,12 @@ def main() -> None:
         reply = server.recv(32)
     if reply == b"no":
         os.execv(python, [python, *command])
-    if not reply:  # it went meanwhile, and may have forked: a second worker of one id would be worse than none
+    if not reply:  # the server died and may have forked: two workers with one id would be worse than none
         sys.exit("the fork server went away")
 
 
 def _describe(command: list[str]) -> dict[str, object]:
-    """This process, as the worker is to be."""
+    """This process's command, environment and limits, which the worker takes over."""
     with open("/proc/self/oom_score_adj") as file:
         oom_score_adj = file.read()
     return {
@@ -43,7 +43,7 @@ def _describe(command: list[str]) -> dict[str, object]:
 
 
 def _send(server: socket.socket, text: bytes) -> None:
-    """The text, and this process's standard streams."""
+    """Sends the text together with this process's standard streams."""
     streams = array.array("i", [0, 1, 2])
     sent = server.sendmsg([text], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, streams)])
     if sent < len(text):

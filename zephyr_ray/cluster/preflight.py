@@ -1,6 +1,6 @@
-"""Reads an address of a cluster and the token's variables -> nothing, or what is wrong with them, in one line.
+"""Check that this process can reach a cluster: address, token and versions.
 
-Ray finds out by itself too, but after minutes, with a traceback, or by hanging.
+Without it Ray would fail only after minutes, with a traceback, or hang.
 """
 
 from __future__ import annotations
@@ -14,37 +14,37 @@ from zephyr_ray.errors import UserError
 if TYPE_CHECKING:
     import grpc
 
-_ANSWER_S = 10.0  # for one question
-_RESTART_S = 5.0  # for a GCS that is just being started again; until then nothing listens there
+_ANSWER_S = 10.0  # for one request
+_RESTART_S = 5.0  # how long a restarting GCS may refuse connections
 _NODE_S = 5.0
-_NO_GRPC = "HTTP/2"  # in what gRPC says of a server that does not speak it
+_NO_GRPC = "HTTP/2"  # part of gRPC's message about a server that does not speak it
 _HTTP = ("http://", "https://")
 _REACH = "check the address, that the cluster runs, and that this machine can reach it"
 _TOKEN = "set RAY_AUTH_MODE=token, and RAY_AUTH_TOKEN_PATH (a file) or RAY_AUTH_TOKEN to the cluster's token"
 
 
 def check_driver() -> None:
-    """Checks that a driver of this process can join the cluster of RAY_ADDRESS, or start its own. Takes 25 s at most.
+    """Checks that this process can join the cluster of RAY_ADDRESS as a driver, or start its own. Takes 25 s at most.
 
     Raises:
-        UserError: It does not answer, takes another token, has another version of Ray or Python, or does not reach to
-            this machine.
+        UserError: The cluster does not answer, expects another token, has another version of Ray or Python, or has no
+            node on this machine.
     """
     address = os.environ.get("RAY_ADDRESS")
     if not address:
         _check_token_file()
         return
     gcs = _gcs_address(address)
-    name = f"RAY_ADDRESS={address}" + (f" ({gcs})" if gcs != address else "")  # what Ray makes of auto or localhost
-    _check_versions(name, _metadata(name, gcs))
+    name = f"RAY_ADDRESS={address}" + (f" ({gcs})" if gcs != address else "")  # what Ray resolves auto or localhost to
+    _check_versions(name, _cluster_versions(name, gcs))
     _check_node(name, gcs)
 
 
 def check_api(address: str) -> None:
-    """Checks that the API server at `http://host:port` takes jobs of this process. Takes seconds.
+    """Checks that the API server at `http://host:port` accepts jobs from this process. Takes seconds.
 
     Raises:
-        UserError: It does not answer, takes another token, is none of Ray, or of another version of it.
+        UserError: It does not answer, expects another token, is not Ray's, or has another version.
     """
     import ray
     import requests
@@ -56,24 +56,24 @@ def check_api(address: str) -> None:
         raise UserError(f"{address}: no answer within {_ANSWER_S:g} s; {_REACH}") from None
     except requests.ConnectionError as error:
         said = _system_error(error)
-        raise UserError(f"{address}: {said}; {_REACH}") if said else _no_api(address) from None
+        raise UserError(f"{address}: {said}; {_REACH}") if said else _not_an_api_server(address) from None
     except requests.RequestException:
         raise UserError(f"{address}: give the address of Ray's API server, http://host:port") from None
     if answer.status_code in (401, 403):
-        raise _refused(address, bool(headers))
+        raise _token_error(address, bool(headers))
     try:
         version = answer.json()["ray_version"]
     except (requests.JSONDecodeError, KeyError, TypeError):
-        raise _no_api(address) from None
+        raise _not_an_api_server(address) from None
     if version != ray.__version__:
-        raise _other_version(address, f"Ray {version}", f"Ray {ray.__version__}")
+        raise _version_error(address, f"Ray {version}", f"Ray {ray.__version__}")
 
 
 def token_header() -> dict[str, str]:
-    """The HTTP header with the token; empty where RAY_AUTH_MODE is not `token`.
+    """The HTTP header with the token; empty if RAY_AUTH_MODE is not `token`.
 
     Raises:
-        UserError: There has to be a token, and there is none.
+        UserError: A token is required and there is none.
     """
     from ray._private.authentication.http_token_authentication import get_auth_headers_if_auth_enabled
     from ray.exceptions import AuthenticationError
@@ -85,7 +85,7 @@ def token_header() -> dict[str, str]:
 
 
 def _check_token_file() -> None:
-    """A cluster on this machine makes itself a token where it is told of none."""
+    """Checks the token file; if none is named, a cluster on this machine makes its own token."""
     path = os.environ.get("RAY_AUTH_TOKEN_PATH")
     if not path or os.environ.get("RAY_AUTH_TOKEN") or os.environ.get("RAY_AUTH_MODE", "").lower() == "disabled":
         return
@@ -122,12 +122,12 @@ def _gcs_address(address: str) -> str:
         raise UserError("RAY_ADDRESS=auto: no Ray runs on this machine; give host:port, or unset it") from None
     except (ValueError, OSError):
         raise UserError(f"RAY_ADDRESS={address}: give host:port of the cluster's GCS (port 6379 by default)") from None
-    assert gcs is not None  # it is that for `local` only
+    assert gcs is not None  # it is None for `local` only
     return gcs
 
 
-def _metadata(name: str, gcs: str) -> dict[str, str]:
-    """What the cluster says of itself: its versions of Ray and Python."""
+def _cluster_versions(name: str, gcs: str) -> dict[str, str]:
+    """The cluster's versions of Ray and Python."""
     import json
 
     import grpc
@@ -137,10 +137,10 @@ def _metadata(name: str, gcs: str) -> dict[str, str]:
     while True:
         late = time.monotonic() > until
         try:
-            value = _ask(gcs)
+            value = _read_cluster_metadata(gcs)
         except grpc.RpcError as error:
             if late or error.code() != grpc.StatusCode.UNAVAILABLE or _NO_GRPC in (error.details() or ""):
-                raise _no_gcs(name, error, bool(token)) from None
+                raise _gcs_error(name, error, bool(token)) from None
         else:
             if value:
                 return json.loads(value)
@@ -149,7 +149,7 @@ def _metadata(name: str, gcs: str) -> dict[str, str]:
         time.sleep(1)
 
 
-def _ask(gcs: str) -> bytes:
+def _read_cluster_metadata(gcs: str) -> bytes:
     from ray._common.usage.usage_constants import CLUSTER_METADATA_KEY
     from ray._private.grpc_utils import init_grpc_channel
     from ray._private.ray_constants import KV_NAMESPACE_CLUSTER
@@ -157,19 +157,21 @@ def _ask(gcs: str) -> bytes:
     from ray.core.generated.gcs_service_pb2_grpc import InternalKVGcsServiceStub
 
     request = InternalKVGetRequest(namespace=KV_NAMESPACE_CLUSTER, key=CLUSTER_METADATA_KEY)
-    channel = init_grpc_channel(gcs, options=[("grpc.enable_http_proxy", 0)])  # Ray's own connections take none either
+    channel = init_grpc_channel(
+        gcs, options=[("grpc.enable_http_proxy", 0)]
+    )  # Ray's own connections use no proxy either
     try:
         return InternalKVGcsServiceStub(channel).InternalKVGet(request, timeout=_ANSWER_S).value
     finally:
         channel.close()
 
 
-def _no_gcs(name: str, error: grpc.Call, with_token: bool) -> UserError:
+def _gcs_error(name: str, error: grpc.Call, with_token: bool) -> UserError:
     import grpc
 
     code, details = error.code(), error.details() or ""
     if code == grpc.StatusCode.UNAUTHENTICATED:
-        return _refused(name, with_token)
+        return _token_error(name, with_token)
     if _NO_GRPC in details or code == grpc.StatusCode.UNIMPLEMENTED:
         return UserError(
             f"{name}: what answers there is not the cluster's GCS; give host:port of it (port 6379 by default)"
@@ -181,7 +183,7 @@ def _no_gcs(name: str, error: grpc.Call, with_token: bool) -> UserError:
     return UserError(f"{name}: {said}; {_REACH}")
 
 
-def _refused(name: str, with_token: bool) -> UserError:
+def _token_error(name: str, with_token: bool) -> UserError:
     if with_token:
         return UserError(f"{name}: the cluster takes another token; {_TOKEN}")
     return UserError(f"{name}: the cluster wants a token; {_TOKEN}")
@@ -195,15 +197,15 @@ def _check_versions(name: str, cluster: dict[str, str]) -> None:
     except RuntimeError:
         own_ray, own_python = compute_version_info()
         theirs = f"Ray {cluster['ray_version']} on Python {cluster['python_version']}"
-        raise _other_version(name, theirs, f"Ray {own_ray} on Python {own_python}") from None
+        raise _version_error(name, theirs, f"Ray {own_ray} on Python {own_python}") from None
 
 
-def _other_version(name: str, theirs: str, ours: str) -> UserError:
+def _version_error(name: str, theirs: str, ours: str) -> UserError:
     return UserError(f"{name}: the cluster has {theirs}, this command {ours}; use an image or an environment of one")
 
 
 def _check_node(name: str, gcs: str) -> None:
-    """A driver talks to the raylet of its own machine."""
+    """Checks that this machine is a node of the cluster: a driver talks to the raylet of its own machine."""
     from ray._private.services import get_node_to_connect_for_driver
     from ray._raylet import GcsClient  # type: ignore[attr-defined]
 
@@ -216,14 +218,14 @@ def _check_node(name: str, gcs: str) -> None:
         ) from None
 
 
-def _no_api(address: str) -> UserError:
+def _not_an_api_server(address: str) -> UserError:
     return UserError(
         f"{address}: what answers there is not Ray's API server; give http://host:port of it (port 8265 by default)"
     )
 
 
 def _system_error(error: BaseException) -> str:
-    """What the system said of a connection, under the libraries' words; nothing where it was not the system."""
+    """The operating system's message about a connection, without the libraries' wrapping; empty if there is none."""
     while error.__context__ is not None:
         error = error.__context__
     return (error.strerror or "") if isinstance(error, OSError) else ""

@@ -1,4 +1,4 @@
-"""What the workers of a command import, for a server that loads it once (`fork_server`)."""
+"""The modules that a command's workers import, which `fork_server` loads once for all of them."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Preload:
-    """Modules in the order in which they are loaded."""
+    """Modules to load, in order."""
 
     libraries: tuple[str, ...]
     on_ray: tuple[str, ...]
-    """Those that import Ray."""
+    """Modules that import Ray."""
 
     def __add__(self, other: Preload) -> Preload:
-        """Each module of both, once."""
+        """The modules of both, each once."""
         return Preload(
             tuple(dict.fromkeys(self.libraries + other.libraries)), tuple(dict.fromkeys(self.on_ray + other.on_ray))
         )

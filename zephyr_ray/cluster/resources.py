@@ -1,4 +1,4 @@
-"""What a stage asks of a cluster at one time, as bundles on labelled nodes, and whether node groups can hold it.
+"""Resources that a stage needs at one time, as bundles on labelled nodes, and whether node groups can hold them.
 
 Imports nothing heavy.
 """
@@ -14,11 +14,11 @@ if TYPE_CHECKING:
     from zephyr_ray.config.feedback import Deployment
 
 Bundle = dict[str, float]
-"""Resources that must lie on one node, by Ray's names (CPU, GPU)."""
+"""Resources needed on one node, by Ray's names (CPU, GPU)."""
 
 
 class Workers(Protocol):
-    """A section of a recipe that has workers; it may have `gpus_per_worker` and `labels` too."""
+    """A section of a recipe that has workers; it may also have `gpus_per_worker` and `labels`."""
 
     @property
     def cpus_per_worker(self) -> float: ...
@@ -26,10 +26,10 @@ class Workers(Protocol):
 
 @dataclass(frozen=True)
 class Demand:
-    """So many bundles of one kind."""
+    """`count` equal bundles."""
 
     what: str
-    """The part of the recipe that asks, for a person."""
+    """The part of the recipe that asks for them, for messages."""
     bundle: Bundle
     count: int
     labels: Mapping[str, str] = field(default_factory=dict)
@@ -43,7 +43,7 @@ class Demand:
 
 @dataclass(frozen=True)
 class NodeGroup:
-    """Nodes of one kind: what each offers, and how many there can be."""
+    """Nodes of one kind: the resources of each, and how many there can be."""
 
     name: str
     resources: Bundle
@@ -52,16 +52,18 @@ class NodeGroup:
 
 
 def first_that_does_not_fit(demands: Iterable[Demand], groups: Sequence[NodeGroup]) -> Demand | None:
-    """The first demand for which no room is left, when all are placed on empty nodes, the largest bundles first.
+    """Places all demands on empty nodes, the largest bundles first, and returns the first one that does not fit.
 
-    First fit: it may refuse what a cleverer placement would hold, but nodes have room for several bundles of a kind,
-    and bundles of different kinds mostly have labels.
+    This is first fit, which may refuse what a cleverer placement would hold. That is rare: nodes hold several bundles
+    of one kind, and bundles of different kinds mostly carry labels.
     """
     nodes = [(group, dict(group.resources)) for group in groups for _ in range(group.nodes)]
     ordered = sorted(demands, key=lambda each: (each.bundle.get("GPU", 0), sum(each.bundle.values())), reverse=True)
     for demand in ordered:
         for _ in range(demand.count):
-            room = next((left for group, left in nodes if suits(demand, group) and _has(left, demand.bundle)), None)
+            room = next(
+                (left for group, left in nodes if suits(demand, group) and _has_room(left, demand.bundle)), None
+            )
             if room is None:
                 return demand
             for kind, amount in demand.bundle.items():
@@ -70,12 +72,12 @@ def first_that_does_not_fit(demands: Iterable[Demand], groups: Sequence[NodeGrou
 
 
 def of_workers(what: str, section: Workers, count: int) -> Demand:
-    """So many workers of a section, each with its CPUs and GPUs on a node with its labels."""
+    """The demand of `count` workers of a section, each with its CPUs and GPUs on a node with its labels."""
     return Demand(what, bundle(section), count, getattr(section, "labels", {}))
 
 
 def of_engines(what: str, deployments: Sequence[Deployment]) -> tuple[Demand, ...]:
-    """The devices of the replicas that Ray Serve starts with."""
+    """The demands of the replicas that Ray Serve starts with: one bundle per device."""
     return tuple(
         Demand(
             f"{what}.deployments {each.name}",
@@ -88,25 +90,25 @@ def of_engines(what: str, deployments: Sequence[Deployment]) -> tuple[Demand, ..
 
 
 def bundle(section: Workers) -> Bundle:
-    """What one worker takes of its node."""
+    """Resources of one worker."""
     gpus = getattr(section, "gpus_per_worker", 0)
     return {"CPU": section.cpus_per_worker} | ({"GPU": gpus} if gpus else {})
 
 
 def devices(engine: Mapping[str, Any]) -> int:
-    """Devices of one engine, by its options."""
+    """Number of devices of one engine, by its options."""
     return math.prod(int(engine.get(name, 1)) for name in ("tensor_parallel_size", "pipeline_parallel_size"))
 
 
 def suits(demand: Demand, group: NodeGroup) -> bool:
-    """Whether the group's nodes carry the labels that are asked for."""
+    """Whether the group's nodes carry the demanded labels."""
     return all(group.labels.get(key) == value for key, value in demand.labels.items())
 
 
 def holds(demand: Demand, group: NodeGroup) -> bool:
-    """Whether an empty node of the group holds a bundle."""
-    return suits(demand, group) and _has(group.resources, demand.bundle)
+    """Whether an empty node of the group can hold a bundle."""
+    return suits(demand, group) and _has_room(group.resources, demand.bundle)
 
 
-def _has(left: Bundle, bundle: Bundle) -> bool:
+def _has_room(left: Bundle, bundle: Bundle) -> bool:
     return all(left.get(kind, 0) >= amount - 1e-9 for kind, amount in bundle.items())

@@ -1,9 +1,9 @@
-"""Stands in the place of Ray's script of this name, which loads Ray before it starts a worker: half a second of each.
+"""Replaces Ray's script of this name, which loads Ray before it starts a worker and so costs each half a second.
 
     python setup_worker.py WORKER ARGUMENT... --serialized-runtime-env-context=JSON --language=PYTHON
 
-The context holds the worker's environment variables and what to run in Python's place. Whatever else Ray can put there
-(containers, other languages, variables in variables) is left to Ray's script, which lies beside WORKER.
+The context holds the worker's environment variables and the command that replaces Python. Anything else that Ray can
+put there (containers, other languages, variables in variables) is left to Ray's script, which lies beside WORKER.
 """
 
 import json

@@ -1,7 +1,7 @@
-"""Whether every node of a cluster sees a run and the files that it reads from outside; else one line names both.
+"""Check that every node of a cluster sees a run and the outside files that the run reads.
 
-A cluster's nodes share a run only through a volume that all of them mount at the same place, or through a bucket. A
-node that mounts nothing there would be written to all the same, and the rows would be missed only at the end.
+The nodes of a cluster share a run only through a volume that all mount at the same path, or through a bucket. A node
+without the volume would write to its own disk, and the missing rows would be noticed only at the end.
 """
 
 from __future__ import annotations
@@ -12,15 +12,12 @@ import posixpath
 import uuid
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from zephyr_ray.errors import UserError
-from zephyr_ray.storage import is_uri, write_bytes
+from zephyr_ray.storage import check_there, is_uri, open_filesystem, write_bytes
 
-if TYPE_CHECKING:
-    from zephyr_ray.pipeline.artifacts import Artifact, Run
-
-_ANSWER_S = 60.0  # a node may have to fetch the job's working directory and start a process first
+_ANSWER_S = 60.0  # a node may first have to fetch the job's working directory and start a process
 _ADVICE = "mount a volume that all nodes share at the same path, or use s3://"
 
 
@@ -32,57 +29,57 @@ class Seen:
     path: str
     look: str
     told: str = ""
-    """What a person is told in the place of the path."""
+    """Shown in messages instead of the path."""
 
 
 def is_local(path: str) -> bool:
-    """Whether a path of a recipe is one of this machine, which other nodes may lack: no URI and no hub id."""
+    """Whether a path of a recipe is on this machine, where other nodes may lack it: neither a URI nor a hub id."""
     return not is_uri(path) and os.path.exists(os.path.expanduser(path))
 
 
 def local_files(field: str, paths: Iterable[str]) -> tuple[tuple[str, str], ...]:
-    """(field, path) of those that are local."""
+    """(field, path) of the paths that are local."""
     return tuple((field, path) for path in paths if is_local(path))
 
 
 def local_folder(field: str, path: str) -> tuple[tuple[str, str], ...]:
-    """(field, absolute path) of a model's folder, where it is local."""
+    """(field, absolute path) of a model's folder; empty if it is not local."""
     return ((field, os.path.abspath(path)),) if is_local(path) else ()
 
 
-def check_nodes(run: Run, files: Iterable[tuple[str, str]]) -> None:
-    """Asks every node that works beside the driver's whether it sees the run and these files from outside of it.
+def check_nodes(root: str, files: Iterable[tuple[str, str]]) -> None:
+    """Asks every node that can run tasks, apart from the driver's, whether it sees the run and its outside files.
 
-    Nodes that join later find out by `check_visible`.
+    Nodes that join later are checked by `Artifact.check_visible` when a worker first writes there.
 
     Args:
-        run: Whose root they must see.
+        root: The run's, as `Run.root` has it: a local path or a URI.
         files: (recipe field, path as workers open it).
 
     Raises:
-        UserError: Naming the first path that a node does not see as the driver does, and the node; or what the store
-            of `run.root` says to it.
+        UserError: A node does not see a path as the driver does (names both), or the store of `run.root` refuses it.
     """
     import ray
 
     here = ray.get_runtime_context().get_node_id()
-    others = [node for node in ray.nodes() if node["Alive"] and node["NodeID"] != here and _works(node)]
+    others = [node for node in ray.nodes() if node["Alive"] and node["NodeID"] != here and _runs_tasks(node)]
     if not others:
         return
     seen = [Seen(field, path, look(path)) for field, path in files]
-    if not run.is_local:
-        _ask(others, run.root, seen)
+    if is_uri(root):
+        _check_on_nodes(others, root, seen)
         return
-    probe = posixpath.join(run.path, f".seen-{uuid.uuid4().hex}")
-    write_bytes(run.filesystem, probe, uuid.uuid4().bytes)
+    filesystem, path = open_filesystem(root)
+    probe = posixpath.join(path, f".seen-{uuid.uuid4().hex}")
+    write_bytes(filesystem, probe, uuid.uuid4().bytes)
     try:
-        _ask(others, run.root, [Seen("run.root", probe, look(probe), run.path), *seen])
+        _check_on_nodes(others, root, [Seen("run.root", probe, look(probe), path), *seen])
     finally:
-        run.filesystem.delete_file(probe)
+        filesystem.delete_file(probe)
 
 
 def look(path: str) -> str:
-    """What tells a path's content from another one's at a glance: names and sizes; of a small file its bytes."""
+    """A cheap summary of a path's content: names and sizes in a folder; size and first bytes of a file."""
     path = os.path.expanduser(path)
     if os.path.isfile(path):
         size = os.path.getsize(path)
@@ -92,56 +89,43 @@ def look(path: str) -> str:
     return " ".join(sorted(f"{os.path.relpath(file, path)}:{os.path.getsize(file)}" for file in files))
 
 
-def check_visible(artifact: Artifact) -> None:
-    """Before a worker writes: fails on a machine that does not see the stage that the driver has begun.
-
-    Raises:
-        UserError: Naming the artifact and the node.
-    """
-    if artifact.begun is None or not artifact.run.is_local:
-        return
-    found = artifact.read_json("unfinished.json")
-    if found is None or found["fingerprint"] != artifact.begun:
-        raise not_here(artifact.path)
-
-
 def not_here(path: str) -> UserError:
-    """That a worker's machine lacks a path."""
+    """The error for a path that a worker's machine lacks."""
     return UserError(f"{path} is not there on {_this_node()}; {_ADVICE}")
 
 
-def _works(node: dict[str, Any]) -> bool:
-    """Whether tasks with resources can come to a node: a head is often kept free of them."""
+def _runs_tasks(node: dict[str, Any]) -> bool:
+    """Whether tasks with resources can run on a node; a head is often kept free of them."""
     return any(node["Resources"].get(kind) for kind in ("CPU", "GPU"))
 
 
-def _ask(nodes: list[dict[str, Any]], root: str, seen: list[Seen]) -> None:
+def _check_on_nodes(nodes: list[dict[str, Any]], root: str, seen: list[Seen]) -> None:
     import ray
     from ray.exceptions import NodeDiedError, TaskUnschedulableError, WorkerCrashedError
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-    ask: Any = ray.remote(_complaint)
+    find_problem: Any = ray.remote(_find_problem)
     there = [NodeAffinitySchedulingStrategy(node["NodeID"], soft=False) for node in nodes]
-    asked = [ask.options(num_cpus=0, max_retries=0, scheduling_strategy=each).remote(root, seen) for each in there]
+    asked = [
+        find_problem.options(num_cpus=0, max_retries=0, scheduling_strategy=each).remote(root, seen) for each in there
+    ]
     answered, silent = ray.wait(asked, num_returns=len(asked), timeout=_ANSWER_S)
     for answer in answered:
         try:
-            complaint = ray.get(answer)
-        except (NodeDiedError, TaskUnschedulableError, WorkerCrashedError):  # the node has gone meanwhile
+            problem = ray.get(answer)
+        except (NodeDiedError, TaskUnschedulableError, WorkerCrashedError):  # the node has gone in the meantime
             continue
-        if complaint is not None:
-            raise UserError(complaint)
+        if problem is not None:
+            raise UserError(problem)
     if silent:
         logging.getLogger(__name__).warning("%d nodes have not said whether they see the run", len(silent))
 
 
-def _complaint(root: str, seen: list[Seen]) -> str | None:
-    """What is wrong on this node."""
-    from zephyr_ray.pipeline.artifacts import Run
-
+def _find_problem(root: str, seen: list[Seen]) -> str | None:
+    """What is wrong on this node, or None."""
     if is_uri(root):
         try:
-            Run(root).check_readable()
+            check_there(root, *open_filesystem(root))
         except UserError as error:
             return f"on {_this_node()}: {error}"
     for each in seen:

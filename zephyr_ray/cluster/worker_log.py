@@ -1,12 +1,12 @@
-"""What runs first in every worker of a cluster on this machine: less in the log. Imports nothing heavy."""
+"""Setup hook of every worker of a cluster on this machine: keeps noise out of the log. Imports nothing heavy."""
 
 import logging
 
 
 def quiet() -> None:
-    """Ray Train's cleaner says every second that there is no API server to ask, and a local cluster has none.
+    """Silences Ray Train's cleaner, which warns every second that a local cluster has no API server.
 
-    By a filter: Ray sets up its loggers anew later, with their levels.
+    It uses a filter because Ray later resets the levels of its loggers.
     """
     cleaner = logging.getLogger("ray.train.v2._internal.execution.controller.placement_group_cleaner")
     cleaner.addFilter(lambda record: record.levelno >= logging.ERROR)

@@ -7,8 +7,8 @@ from urllib.parse import urlsplit
 
 from pydantic import Field, field_validator, model_validator
 
+from zephyr_ray.config.member_seeds import find_clash
 from zephyr_ray.config.section import Section, Source, compute
-from zephyr_ray.inference.seeds import find_clash
 
 
 class Price(Section):

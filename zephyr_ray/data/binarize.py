@@ -1,11 +1,11 @@
-"""Reads the scored answers to one prompt -> the two of them (or every two) that are a preference pair, or `Dropped`.
+"""Make preference pairs of the scored completions of one prompt.
 
-Zephyr (arXiv 2310.16944, section 3) takes the answer with the highest score as y_w and draws y_l from the others. Its
-data, UltraFeedback (arXiv 2310.01377), has an overall rating of 1 to 10 and four aspects of 1 to 5 for each answer.
+Zephyr (arXiv 2310.16944, section 3) takes the completion with the highest score as y_w and draws y_l from the others.
+Its data, UltraFeedback (arXiv 2310.01377), rates each completion overall from 1 to 10 and in four aspects from 1 to 5.
 
-What is drawn depends on the seed, the prompt and its answers alone. An answer without a score, or without text, neither
-wins nor loses. Ties are never broken between two answers of one pair: what is drawn is which of several best answers
-wins against a lower one, and that is counted.
+A draw depends only on the seed, the prompt and its completions. A completion without a score or without text is in no
+pair. Two completions with equal scores never form a pair; if several share the best score, the one that wins is drawn,
+and the draw is counted.
 """
 
 from __future__ import annotations
@@ -15,17 +15,18 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
-from zephyr_ray.data.formats.messages import Dropped, Reason, Row, as_name, as_number
+from zephyr_ray.data.formats.messages import Row, as_name, as_number
 from zephyr_ray.pipeline.artifacts import content_id
+from zephyr_ray.schemas import Dropped, Reason
 
-REPORTED_DISAGREEMENT = 0.5  # where a recipe sets no limit: far apart enough to be a misreading
+REPORTED_DISAGREEMENT = 0.5  # used if a recipe sets no limit: a difference that suggests a misread rating
 _OVERALL_SCALE = (1.0, 10.0)
 _ASPECT_SCALE = (1.0, 5.0)
 
 
 @dataclass(frozen=True)
 class Rule:
-    """How pairs come of scored answers; the fields are those of the recipe's `preferences` section."""
+    """The rule for making pairs; its fields are those of the recipe's `preferences` section."""
 
     seed: int = 0
     rejected: Literal["random_lower", "lowest", "every_pair"] = "random_lower"
@@ -35,41 +36,52 @@ class Rule:
 
 
 Ratings = Mapping[str, float]
-"""An answer's aspects that have a rating, from 1 to 5."""
+"""A completion's ratings from 1 to 5, by aspect."""
 
 
-class Answer(NamedTuple):
+class ScoredCompletion(NamedTuple):
+    """A completion with its score and the ratings of its aspects."""
+
     text: str
     model: str | None
     score: float
     ratings: Ratings
 
 
+ScoredPair = tuple[ScoredCompletion, ScoredCompletion]
+"""(chosen, rejected)."""
+
+
 class Scored(NamedTuple):
-    """The answers to one prompt that can win or lose."""
+    """The completions of one prompt that can be in a pair."""
 
     kind: str
-    """What `Answer.score` is."""
-    answers: list[Answer]
+    """The kind of `ScoredCompletion.score`."""
+    completions: list[ScoredCompletion]
     disagreeing: int
-    """Answers whose overall rating and mean of aspects contradict each other; where the rule has a limit they are not
-    among `answers`."""
+    """Number of completions whose overall rating and mean of aspects contradict each other; if the rule has a limit,
+    they are not among `completions`."""
 
 
-class Drawn(NamedTuple):
-    pairs: list[tuple[Answer, Answer]]
-    """(chosen, rejected)."""
+class DrawnPairs(NamedTuple):
+    """The pairs of one prompt."""
+
+    pairs: list[ScoredPair]
     among_best: int
-    """Different answers that shared the best score and from which the chosen one was drawn."""
+    """Number of distinct completions with the best score, from which the chosen one was drawn."""
 
 
-def score_answers(completions: Sequence[Row], rule: Rule) -> Scored:
-    """The answers that have text and a score, of {response or content, model, scores}.
+def score_completions(completions: Sequence[Row], rule: Rule) -> Scored:
+    """The completions with text and a score.
+
+    Args:
+        completions: {response or content, model, scores} of each.
+        rule: Which score counts, and which completions contradict themselves.
 
     Raises:
-        Dropped: There are none, or fewer than two that do not contradict themselves.
+        Dropped: There are none.
     """
-    if not any(isinstance(_text(item), str) for item in completions):
+    if not any(isinstance(_completion_text(item), str) for item in completions):
         raise Dropped(Reason.NOT_TEXT, "no completion has a response")
     rated = [ratings(item) for item in completions]
     kind, scores = _scores_in_use(completions, rated, rule)
@@ -83,84 +95,88 @@ def score_answers(completions: Sequence[Row], rule: Rule) -> Scored:
     count = sum(contradicting)
     if rule.disagreement is not None and count:
         known = [each for each, bad in zip(known, contradicting, strict=True) if not bad]
-    answers = [
-        Answer(str(_text(item)), as_name(item.get("model")), score, aspects)
+    usable = [
+        ScoredCompletion(str(_completion_text(item)), as_name(item.get("model")), score, aspects)
         for item, score, aspects in known
         if score is not None
     ]
-    return Scored(kind, answers, count)
+    return Scored(kind, usable, count)
 
 
-def draw_pairs(scored: Scored, prompt_id: str, rule: Rule) -> Drawn:
+def draw_pairs(scored: Scored, prompt_id: str, rule: Rule) -> DrawnPairs:
     """The pairs of one prompt by the rule; the scores of a pair differ by more than the margin.
 
     Raises:
-        Dropped: No two answers differ by more; or, where one pair is drawn, in score but not in text.
+        Dropped: No two completions differ by more, or they differ in score but not in text (if one pair is drawn), or
+            fewer than two do not contradict themselves.
     """
-    answers = scored.answers
-    if len(answers) < 2 and scored.disagreeing and rule.disagreement is not None:
-        raise Dropped(Reason.DISAGREEING, f"{scored.disagreeing} answers contradict themselves, {len(answers)} left")
+    completions = scored.completions
+    if len(completions) < 2 and scored.disagreeing and rule.disagreement is not None:
+        raise Dropped(
+            Reason.DISAGREEING, f"{scored.disagreeing} completions contradict themselves, {len(completions)} left"
+        )
     if rule.rejected == "every_pair":
-        return _every_pair(answers, rule.margin)
-    top = max(answer.score for answer in answers)
-    best = [answer for answer in answers if answer.score == top]
-    chosen = _draw(best, rule.seed, prompt_id, "chosen")
-    lower = [(chosen, answer) for answer in answers if top - answer.score > rule.margin]
-    lower = _different(_some(lower, top, rule.margin))
+        return _every_pair(completions, rule.margin)
+    top = max(completion.score for completion in completions)
+    best = [completion for completion in completions if completion.score == top]
+    chosen = _draw_one(best, rule.seed, prompt_id, "chosen")
+    lower = [(chosen, completion) for completion in completions if top - completion.score > rule.margin]
+    lower = _with_different_texts(_at_least_one(lower, top, rule.margin))
     if rule.rejected == "lowest":
-        bottom = min(answer.score for _, answer in lower)
+        bottom = min(completion.score for _, completion in lower)
         lower = [pair for pair in lower if pair[1].score == bottom]
-    rejected = _draw([answer for _, answer in lower], rule.seed, prompt_id, "rejected")
-    return Drawn([(chosen, rejected)], len({answer.text for answer in best}))
+    rejected = _draw_one([completion for _, completion in lower], rule.seed, prompt_id, "rejected")
+    return DrawnPairs([(chosen, rejected)], len({completion.text for completion in best}))
 
 
-def _every_pair(answers: Sequence[Answer], margin: float) -> Drawn:
-    """Every strict pair, also one of two equal texts: it is a row that is dropped for it."""
-    top = max(answer.score for answer in answers)
-    ranked = [sorted(two, key=lambda answer: -answer.score) for two in itertools.combinations(answers, 2)]
+def _every_pair(completions: Sequence[ScoredCompletion], margin: float) -> DrawnPairs:
+    """Every pair with a large enough margin, including pairs of equal texts, which are dropped as rows later."""
+    top = max(completion.score for completion in completions)
+    ranked = [sorted(two, key=lambda completion: -completion.score) for two in itertools.combinations(completions, 2)]
     apart = [(first, second) for first, second in ranked if first.score - second.score > margin]
-    return Drawn(_some(apart, top, margin), 1)
+    return DrawnPairs(_at_least_one(apart, top, margin), 1)
 
 
-def _different(pairs: list[tuple[Answer, Answer]]) -> list[tuple[Answer, Answer]]:
-    """Those pairs that are two texts."""
+def _with_different_texts(pairs: list[ScoredPair]) -> list[ScoredPair]:
+    """The pairs of two different texts."""
     different = [(chosen, rejected) for chosen, rejected in pairs if chosen.text != rejected.text]
     if not different:
         raise Dropped(Reason.IDENTICAL_PAIR, pairs[0][0].text)
     return different
 
 
-def _some(pairs: list[tuple[Answer, Answer]], top: float, margin: float) -> list[tuple[Answer, Answer]]:
+def _at_least_one(pairs: list[ScoredPair], top: float, margin: float) -> list[ScoredPair]:
+    """The pairs, or `Dropped` if there are none."""
     if not pairs:
         by = f" by more than {margin:g}" if margin else ""
-        raise Dropped(Reason.TIE, f"no answer scores below {top:g}{by}")
+        raise Dropped(Reason.TIE, f"no completion scores below {top:g}{by}")
     return pairs
 
 
 def disagrees(item: Row, rated: Ratings, limit: float) -> bool:
-    """Whether an answer's overall rating and the mean of its aspects, each as a share of its scale, differ by more.
+    """Whether a completion's overall rating and mean of aspects, as shares of their scales, differ by over `limit`.
 
-    In UltraFeedback's first release an overall rating of 10 was often a misread 1. Numbers outside of the scales are of
-    another kind and contradict nothing.
+    In UltraFeedback's first release an overall rating of 10 was often a misread 1. Numbers outside the scales are of
+    another kind and are not compared.
     """
     if not rated:
         return False
     overall, mean = as_number(item.get("overall_score")), mean_rating(item, rated)
     if overall is None or mean is None:
         return False
-    shares = _share(overall, _OVERALL_SCALE), _share(mean, _ASPECT_SCALE)
+    shares = _share_of_scale(overall, _OVERALL_SCALE), _share_of_scale(mean, _ASPECT_SCALE)
     return all(0 <= share <= 1 for share in shares) and abs(shares[0] - shares[1]) > limit
 
 
-def _share(value: float, scale: tuple[float, float]) -> float:
+def _share_of_scale(value: float, scale: tuple[float, float]) -> float:
     low, high = scale
     return (value - low) / (high - low)
 
 
 def ratings(item: Row) -> Ratings:
-    """The aspects that have a rating: {aspect: {"rating" or "Rating": number or text}} as numbers.
+    """The numeric ratings of the aspects, from annotations {aspect: {"rating" or "Rating": number or text}}.
 
-    An overall rating among the annotations is none of an aspect; it has another scale.
+    An overall rating among the annotations is left out, because it has another scale.
     """
     annotations = item.get("annotations")
     if not isinstance(annotations, dict):
@@ -175,11 +191,11 @@ def ratings(item: Row) -> Ratings:
 
 
 def mean_rating(item: Row, rated: Ratings) -> float | None:
-    """Mean of the aspects that have a rating, on their own scale of 1 to 5: one that is missing does not count."""
+    """Mean of the ratings of the aspects, on their scale of 1 to 5; missing ratings do not count."""
     return sum(rated.values()) / len(rated) if rated else None
 
 
-def _overall(item: Row, rated: Ratings) -> float | None:
+def _overall_score(item: Row, rated: Ratings) -> float | None:
     return as_number(item.get("overall_score"))
 
 
@@ -193,7 +209,7 @@ def _correctness(item: Row, rated: Ratings) -> float | None:
 
 _SCORES: dict[str, dict[str, Callable[[Row, Ratings], float | None]]] = {
     "overall": {
-        "overall_score": _overall,
+        "overall_score": _overall_score,
         "fine-grained_score": _fine_grained,
         "mean of aspects": mean_rating,
         "is_correct": _correctness,
@@ -203,7 +219,7 @@ _SCORES: dict[str, dict[str, Callable[[Row, Ratings], float | None]]] = {
 
 
 def _scores_in_use(completions: Sequence[Row], rated: Sequence[Ratings], rule: Rule) -> tuple[str, list[float | None]]:
-    """The first kind of score that any answer of the row has: two kinds are never compared with each other."""
+    """The first kind of score that any completion of the row has, with the scores; kinds are never mixed."""
     for kind, score in _SCORES[rule.score].items():
         scores = [score(item, aspects) for item, aspects in zip(completions, rated, strict=True)]
         if any(value is not None for value in scores):
@@ -211,14 +227,14 @@ def _scores_in_use(completions: Sequence[Row], rated: Sequence[Ratings], rule: R
     raise Dropped(Reason.UNSCORED, f"no score among {sorted({str(key) for item in completions for key in item})}")
 
 
-def _text(item: Row) -> object:
+def _completion_text(item: Row) -> object:
     return item.get("response", item.get("content"))
 
 
 def _has_text(item: Row) -> bool:
-    text = _text(item)
+    text = _completion_text(item)
     return isinstance(text, str) and bool(text.strip())
 
 
-def _draw(answers: Sequence[Answer], seed: int, prompt_id: str, what: str) -> Answer:
-    return answers[int(content_id(seed, prompt_id, what), 16) % len(answers)]
+def _draw_one(completions: Sequence[ScoredCompletion], seed: int, prompt_id: str, what: str) -> ScoredCompletion:
+    return completions[int(content_id(seed, prompt_id, what), 16) % len(completions)]

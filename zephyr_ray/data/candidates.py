@@ -21,7 +21,7 @@ from zephyr_ray.data.io.rows import mixed_schema
 from zephyr_ray.data.io.writer import Progress, Report
 from zephyr_ray.data.request_stage import REASONS, Asking, asking, settle, totals_line
 from zephyr_ray.inference.principles import PRINCIPLES
-from zephyr_ray.inference.sampling import answer, sample_candidates
+from zephyr_ray.inference.sampling import sample_candidates, sample_from_servers
 from zephyr_ray.pipeline.artifacts import Artifact
 from zephyr_ray.pipeline.model_source import deployed_models
 from zephyr_ray.pipeline.stage import Manifest, Stage, StageContext
@@ -120,7 +120,7 @@ def _answered(section: Sampling, chat: Chat, seed: int, asked: Asking, prompts: 
     if section.offline:
         answered = sample_candidates(section, chat, seed, left)
         return answered.map_batches(_with_failure, batch_format="pyarrow", batch_size=None)
-    return answer(section, seed, left, applications=asked.applications, ledger=asked.ledger)
+    return sample_from_servers(section, seed, left, applications=asked.applications, ledger=asked.ledger)
 
 
 def _with_failure(candidates: pa.Table) -> pa.Table:

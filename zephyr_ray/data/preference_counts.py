@@ -56,11 +56,11 @@ class AnswerCounts:
     def see(self, scored: Scored) -> None:
         """Counts the scored answers of one row."""
         self.scored_rows += 1
-        self.answers += len(scored.answers)
+        self.answers += len(scored.completions)
         self.disagreeing += scored.disagreeing
         self.kinds[scored.kind] += 1
         named = []
-        for answer in scored.answers:
+        for answer in scored.completions:
             model = None if self.is_crowded or answer.model is None else answer.model[:_NAME_LENGTH]
             self._scores(SCORE, model)[answer.score] += 1
             for aspect, rating in answer.ratings.items():

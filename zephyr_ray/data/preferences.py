@@ -25,7 +25,6 @@ from zephyr_ray.data.cleaning.decontaminate import Benchmarks, benchmark_fingerp
 from zephyr_ray.data.cleaning.dedup import drop_repeated
 from zephyr_ray.data.cleaning.train_overlap import drop_in_training
 from zephyr_ray.data.formats import layouts
-from zephyr_ray.data.formats.messages import Dropped
 from zephyr_ray.data.io import drop_report, lengths, sources, writer
 from zephyr_ray.data.io.rewrite import kept_files
 from zephyr_ray.data.io.rows import decode, dropped_row, mixed_schema
@@ -35,7 +34,7 @@ from zephyr_ray.data.preference_counts import AnswerCounts, PairCounts, count_pa
 from zephyr_ray.errors import UserError
 from zephyr_ray.pipeline.artifacts import Artifact
 from zephyr_ray.pipeline.stage import Manifest, Stage, StageContext
-from zephyr_ray.schemas import PREFERENCES
+from zephyr_ray.schemas import PREFERENCES, Dropped
 
 if TYPE_CHECKING:
     import ray.data

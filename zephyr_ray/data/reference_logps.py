@@ -20,7 +20,6 @@ import pyarrow.parquet as pq
 from zephyr_ray import chat_template
 from zephyr_ray.cluster import connect, resources
 from zephyr_ray.cluster.preload import ROWS, TRAINING
-from zephyr_ray.cluster.shared_storage import check_visible
 from zephyr_ray.config.recipe import Recipe
 from zephyr_ray.data.io.sources import count_rows
 from zephyr_ray.pipeline.artifacts import Artifact
@@ -189,7 +188,7 @@ def _check_model(model: ModelSource) -> None:
 
 def _where_visible(artifact: Artifact) -> dict[str, Any]:
     """No options for the Parquet writer, which asks for them before it writes, on the machine that writes."""
-    check_visible(artifact)
+    artifact.check_visible()
     return {}
 
 

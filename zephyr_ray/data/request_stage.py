@@ -20,7 +20,6 @@ import pyarrow.compute as pc
 
 from zephyr_ray.cluster import connect
 from zephyr_ray.config.feedback import Judging, Sampling
-from zephyr_ray.data.formats.messages import Reason
 from zephyr_ray.data.io import sources, writer
 from zephyr_ray.data.io.writer import Report
 from zephyr_ray.errors import UserError
@@ -28,6 +27,7 @@ from zephyr_ray.inference import response_log
 from zephyr_ray.inference.response_cache import Ledger
 from zephyr_ray.pipeline.artifacts import REPLIES, Artifact
 from zephyr_ray.pipeline.stage import StageContext
+from zephyr_ray.schemas import Reason
 from zephyr_ray.serving.stage_deployments import Application, deployed
 
 if TYPE_CHECKING:

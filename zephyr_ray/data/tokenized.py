@@ -13,15 +13,14 @@ from zephyr_ray import chat_template
 from zephyr_ray.chat_template import EncodedPair, encode_pairs
 from zephyr_ray.config.recipe import Chat, Tokenized
 from zephyr_ray.config.section import semantic
-from zephyr_ray.data.formats.layouts import Dropped, Reason
 from zephyr_ray.data.io import drop_report, lengths, sources, writer
 from zephyr_ray.data.io.rows import dropped_row, mixed_schema
 from zephyr_ray.data.io.writer import Progress, Report
-from zephyr_ray.data.tokenizer import TokenizerSource
 from zephyr_ray.pipeline.artifacts import Artifact
 from zephyr_ray.pipeline.model_source import ModelInput
 from zephyr_ray.pipeline.stage import Manifest, Stage, StageContext
-from zephyr_ray.schemas import TOKENIZED
+from zephyr_ray.pipeline.tokenizer import TokenizerSource
+from zephyr_ray.schemas import TOKENIZED, Dropped, Reason
 
 _BATCH_ROWS = 512  # rows that one call of the tokenizer takes
 

@@ -1,7 +1,7 @@
 """Pass rates of the base, SFT and DPO checkpoints on held-out prompts of the embedded world.
 
-The answers lie in data/, so that a rate can be looked into; the table has each model's pass rate and what DPO adds to
-SFT, with 95 % intervals. All models answer the same prompts with the same random numbers.
+The completions are written to data/ for inspection. The table has each model's pass rate and the gain of DPO over SFT,
+with 95 % intervals. All models complete the same prompts with the same random numbers.
 """
 
 from __future__ import annotations
@@ -21,21 +21,21 @@ from zephyr_ray.pipeline.model_source import ModelSource
 
 
 @dataclass(frozen=True)
-class Sampling:
-    """How answers are drawn."""
+class GenerationOptions:
+    """How completions are sampled."""
 
     samples: int
-    """Answers to each prompt."""
+    """Completions of each prompt."""
     temperature: float
     max_new_tokens: int
-    """Longest answer, in tokens."""
+    """Longest completion, in tokens."""
     seed: int
 
 
 class Sampler:
-    """Holds one checkpoint in an actor and answers batches of instructions."""
+    """Actor that holds one checkpoint and completes batches of instructions."""
 
-    def __init__(self, checkpoint: ModelSource, sampling: Sampling, progress: Any):
+    def __init__(self, checkpoint: ModelSource, sampling: GenerationOptions, progress: Any):
         import torch
 
         from zephyr_ray.chat_template import load_tokenizer
@@ -81,31 +81,31 @@ def evaluate(
     max_new_tokens: int = 48,
     batch_size: int = 64,
 ) -> dict[str, Any]:
-    """Answers with every checkpoint and writes `data/<stage>.parquet`; returns the manifest's part with the table.
+    """Samples from every checkpoint into `data/<stage>.parquet`; returns the stage's part of the manifest.
 
     Args:
-        checkpoints: By stage: sft and dpo, and others beside them.
-        artifact: What is written.
-        seed: Of the prompts and the random numbers.
-        workers: Actors that sample.
-        progress: Told of answers as they are drawn.
-        prompts: How many of the held-out ones.
-        samples: Answers to each.
+        checkpoints: The checkpoints by stage: sft and dpo, and possibly others.
+        artifact: The output.
+        seed: Seed of the prompts and the random numbers.
+        workers: Number of sampling actors.
+        progress: Gets the number of completions as they are sampled.
+        prompts: Number of held-out prompts.
+        samples: Completions of each prompt.
         temperature: 0 takes the most likely token.
-        max_new_tokens: Longest answer, in tokens.
+        max_new_tokens: Longest completion, in tokens.
         batch_size: Prompts per generation call.
     """
     from zephyr_ray.embedded import world
 
     instructions = list(world.prompts("held_out", prompts, seed))
-    sampling = Sampling(samples, temperature, max_new_tokens, seed)
+    sampling = GenerationOptions(samples, temperature, max_new_tokens, seed)
     progress.set(0, total=len(instructions) * samples * len(checkpoints))
     filesystem = artifact.run.filesystem
     filesystem.create_dir(posixpath.join(artifact.path, "data"), recursive=True)
     passed: dict[str, np.ndarray] = {}
     files = []
     for name, checkpoint in checkpoints.items():
-        table = _answered((checkpoint, sampling, progress), instructions, workers, batch_size)
+        table = _sample_all((checkpoint, sampling, progress), instructions, workers, batch_size)
         passed[name] = np.array(table["passed"].to_pylist())
         files.append(f"data/{name}.parquet")
         pq.write_table(table, posixpath.join(artifact.path, files[-1]), filesystem=filesystem)
@@ -121,8 +121,8 @@ def evaluate(
     }
 
 
-def _answered(held: tuple[Any, ...], instructions: Sequence[str], workers: int, batch_size: int) -> pa.Table:
-    """Answers to all instructions by samplers of these arguments: instruction, answers, passed, in their order."""
+def _sample_all(held: tuple[Any, ...], instructions: Sequence[str], workers: int, batch_size: int) -> pa.Table:
+    """Columns instruction, answers and passed, in the instructions' order; `held` are arguments of `Sampler`."""
     import ray.data
 
     rows = (
@@ -143,7 +143,7 @@ def _answered(held: tuple[Any, ...], instructions: Sequence[str], workers: int, 
 
 
 def table_lines(rates: dict[str, Rate], gain: Rate, prompts: int, samples: int) -> list[str]:
-    """The table a person sees."""
+    """The table of results as plain text."""
     lines = [
         f"held-out pass rate over {prompts} prompts x {samples} sampled answers",
         f"{'model':<12} {'pass rate':>10}   95 % interval",

@@ -1,11 +1,11 @@
-"""Reads the text of an instruction -> the items and the form of its one right answer. The tasks of the embedded world.
+"""The tasks of the embedded world: their instructions, and the one right answer of each.
 
-An instruction asks for something, may ask for a form, and ends with a list:
+An instruction asks for something, may ask for a format, and ends with a list:
 
     Sort these words, one per line: tree, moon, bird
 
-A list is answered with commas, as it is written in the prompt, unless another form is asked for. Everything that the
-answer needs is in the text.
+A list is answered with commas, as in the prompt, unless the instruction asks for another format. The answer follows
+from the text alone.
 """
 
 from __future__ import annotations
@@ -30,16 +30,16 @@ VOWELS = "aeiou"
 COMMAS = ", "
 
 SEPARATORS = {", one per line": "\n", ", with semicolons": "; ", ", with commas": COMMAS}
-"""Request of form -> what stands between two items of the answer."""
+"""The separator of the answer's items, by the request for it."""
 CAPITALS = (", in capitals", ", in upper case")
-"""Requests of form that ask for upper case."""
+"""Requests for upper case."""
 
 
 @dataclass(frozen=True)
 class Family:
-    """One kind of task: how it is asked for, how the items of its list are drawn, and the items of the right answer.
+    """One kind of task: its phrasings, how the items of its list are drawn, and the items of the right answer.
 
-    A phrasing may name one item of the list in quotes (`{item}`); `answer` gets it as its second argument, else "".
+    A phrasing may name one item of the list in quotes (`{item}`); it is the second argument of `answer`, else "".
     """
 
     name: str
@@ -51,7 +51,7 @@ class Family:
 
 @dataclass(frozen=True)
 class Task:
-    """What an instruction asks for: the items of the answer in order and in lower case, and their form."""
+    """A parsed instruction: the items of the answer, in order and in lower case, and their format."""
 
     family: str
     kind: Kind
@@ -66,10 +66,10 @@ class Task:
 
 
 def parse(instruction: str) -> Task:
-    """What an instruction asks for.
+    """Parses an instruction.
 
     Raises:
-        ValueError: The text is no instruction of this world.
+        ValueError: The text is not an instruction of this world.
     """
     head, colon, listed = instruction.rpartition(": ")
     request = next((text for text in (*SEPARATORS, *CAPITALS) if head.endswith(text)), "")
@@ -83,7 +83,7 @@ def parse(instruction: str) -> Task:
 
 
 def draw(rng: Random) -> str:
-    """An instruction: each family is as likely as the others, and so is each of its phrasings."""
+    """Draws an instruction; all families are equally likely, and so are the phrasings of one."""
     family = rng.choice(FAMILIES)
     items = family.draw(rng)
     asked = rng.choice(family.phrasings).format(item=rng.choice(items))
@@ -92,7 +92,7 @@ def draw(rng: Random) -> str:
 
 
 def requests(kind: Kind) -> tuple[str, ...]:
-    """The requests of form that suit a kind of answer; the empty one always does."""
+    """The requests for a format that fit a kind of answer; the empty one always does."""
     if kind == "number":
         return ("",)
     return ("", *CAPITALS) if kind == "word" else ("", *SEPARATORS, *CAPITALS)
@@ -101,40 +101,40 @@ def requests(kind: Kind) -> tuple[str, ...]:
 _ASKS_FOR_FORM = 0.6
 
 
-def _words(rng: Random) -> list[str]:
+def _draw_words(rng: Random) -> list[str]:
     return rng.sample(WORDS, 3)
 
 
-def _words_one_twice(rng: Random) -> list[str]:
+def _draw_words_with_repeat(rng: Random) -> list[str]:
     words = rng.sample(WORDS, 2)
     words.insert(rng.randint(0, 2), rng.choice(words))
     return words
 
 
-def _some_words(rng: Random) -> list[str]:
+def _draw_two_to_five_words(rng: Random) -> list[str]:
     return rng.sample(WORDS, rng.randint(2, 5))
 
 
-def _letters(rng: Random) -> list[str]:
+def _draw_letters(rng: Random) -> list[str]:
     return rng.sample(LETTERS, 3)
 
 
-def _letters_with_vowels(rng: Random) -> list[str]:
+def _draw_letters_with_vowels(rng: Random) -> list[str]:
     vowels = rng.randint(1, 2)
     letters = rng.sample(VOWELS, vowels) + rng.sample(sorted(set(LETTERS) - set(VOWELS)), 3 - vowels)
     rng.shuffle(letters)
     return letters
 
 
-def _few_letters(rng: Random) -> list[str]:
+def _draw_repeated_letters(rng: Random) -> list[str]:
     return rng.choices(rng.sample(LETTERS, 2), k=3)
 
 
-def _digits(rng: Random) -> list[str]:
+def _draw_digits(rng: Random) -> list[str]:
     return rng.sample("123456789", 3)
 
 
-def _number(rng: Random) -> list[str]:
+def _draw_number(rng: Random) -> list[str]:
     return [str(rng.randint(10, 999))]
 
 
@@ -143,91 +143,91 @@ FAMILIES = (
         "sorted_words",
         "words",
         ("Sort these words", "Put these words in alphabetical order", "Order these words from a to z"),
-        _words,
+        _draw_words,
         lambda words, _: sorted(words),
     ),
     Family(
         "reversed_words",
         "words",
         ("Reverse this list", "List these words backwards", "Start from the end"),
-        _words,
+        _draw_words,
         lambda words, _: list(words[::-1]),
     ),
     Family(
         "first_word",
         "word",
         ("What is the first word", "Give me the first of these words", "Which word leads"),
-        _words,
+        _draw_words,
         lambda words, _: [words[0]],
     ),
     Family(
         "last_word",
         "word",
         ("What is the last word", "Give me the last of these words", "Which word ends this list"),
-        _words,
+        _draw_words,
         lambda words, _: [words[-1]],
     ),
     Family(
         "unique_words",
         "words",
         ("Remove the duplicates", "Keep each word once", "Drop what is repeated"),
-        _words_one_twice,
+        _draw_words_with_repeat,
         lambda words, _: list(dict.fromkeys(words)),
     ),
     Family(
         "without_word",
         "words",
         ('Remove "{item}" from this list', 'Leave out "{item}"', 'List all but "{item}"'),
-        _words,
+        _draw_words,
         lambda words, item: [word for word in words if word != item],
     ),
     Family(
         "word_count",
         "number",
         ("How many words are there", "Count these words", "Give me the number of words"),
-        _some_words,
+        _draw_two_to_five_words,
         lambda words, _: [str(len(words))],
     ),
     Family(
         "sorted_letters",
         "letters",
         ("Sort these letters", "Put these letters in alphabetical order", "Order these letters from a to z"),
-        _letters,
+        _draw_letters,
         lambda letters, _: sorted(letters),
     ),
     Family(
         "reversed_letters",
         "letters",
         ("Reverse these letters", "Spell it backwards", "Turn these letters around"),
-        _letters,
+        _draw_letters,
         lambda letters, _: list(letters[::-1]),
     ),
     Family(
         "vowels",
         "letters",
         ("List the vowels", "Which of these are vowels", "Keep only the vowels"),
-        _letters_with_vowels,
+        _draw_letters_with_vowels,
         lambda letters, _: [letter for letter in letters if letter in VOWELS],
     ),
     Family(
         "letter_count",
         "number",
         ('How many times is "{item}" here', 'Count the letter "{item}"', 'How often is "{item}" in this'),
-        _few_letters,
+        _draw_repeated_letters,
         lambda letters, item: [str(letters.count(item))],
     ),
     Family(
         "largest_number",
         "number",
         ("Which number is the largest", "Give me the biggest number", "What is the greatest of these numbers"),
-        _digits,
+        _draw_digits,
         lambda numbers, _: [max(numbers, key=int)],
     ),
     Family(
         "parity",
         "word",
         ("Is this number even or odd", "Even or odd", "Tell me whether this is even or odd"),
-        _number,
+        _draw_number,
         lambda numbers, _: ["odd" if int(numbers[0]) % 2 else "even"],
     ),
 )

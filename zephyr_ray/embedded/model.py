@@ -17,19 +17,19 @@ if TYPE_CHECKING:
 
 SPECIAL_TOKENS = ("<unk>", "<s>", "</s>", "<|system|>", "<|user|>", "<|assistant|>")
 _MAX_POSITIONS = 1024
-_HEAD_DIM = 32  # the smallest that vLLM's CPU attention has
-# Chosen for a narrow model and texts of a few dozen tokens; Mistral's own are 0.02 and 10000.
+_HEAD_DIM = 32  # the smallest that vLLM's CPU attention supports
+# For a narrow model and texts of a few dozen tokens; Mistral has 0.02 and 10000.
 _INITIALIZER_RANGE = 0.05
 _ROPE_THETA = 1000.0
 _TOKENIZER_DIALOGUES = 4_000
 _PIECES = r"""[0-9]|[,:;.!?]+[ ]?|[ ]?\p{L}+|\n|[ ]?[^\p{L}0-9,:;.!?\n]+"""
-"""A space goes with the punctuation before it rather than the word after it, so that a word of a list is the same token
-wherever in the list it stands, and wherever in the answer."""
+"""A space belongs to the punctuation before it rather than to the word after it, so that a word is the same token at
+every position of a list and of an answer."""
 
 
 @dataclass(frozen=True)
 class Sizes:
-    """Of the model, and of the text that its tokenizer is learnt from."""
+    """Sizes of the model and of the text that its tokenizer is trained on."""
 
     vocab_size: int = 640
     """Entries of the byte-level BPE tokenizer."""
@@ -41,11 +41,11 @@ class Sizes:
     dialogues: int = 24_000
     """Demonstrations of the world; the tokenizer sees the first 4,000 of them."""
     flawed: float = 0.4
-    """Share of them that has a flaw."""
+    """Share of demonstrations with a flaw."""
 
 
 def base(folder: str, seed: int, **sizes: Any) -> None:
-    """What a recipe names as `sft.base.function: zephyr_ray.embedded.model:base`; options are fields of `Sizes`."""
+    """For `sft.base.function: zephyr_ray.embedded.model:base` in a recipe; options are fields of `Sizes`."""
     make_base(folder, Sizes(**sizes), seed)
 
 
@@ -62,7 +62,7 @@ def make_base(folder: str | Path, sizes: Sizes, seed: int) -> None:
 
 
 def train_tokenizer(sizes: Sizes, seed: int) -> PreTrainedTokenizerFast:
-    """A byte-level BPE tokenizer: it can write any text, and each digit is a token of its own. No BOS is added."""
+    """A byte-level BPE tokenizer: it can encode any text, each digit is one token, and no BOS is added."""
     from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast
 
@@ -80,7 +80,7 @@ def train_tokenizer(sizes: Sizes, seed: int) -> PreTrainedTokenizerFast:
         initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
         show_progress=False,
     )
-    raw.train_from_iterator(_texts(sizes, seed), trainer)
+    raw.train_from_iterator(_training_texts(sizes, seed), trainer)
     tokenizer = PreTrainedTokenizerFast(
         tokenizer_object=raw,
         unk_token="<unk>",
@@ -96,7 +96,7 @@ def train_tokenizer(sizes: Sizes, seed: int) -> PreTrainedTokenizerFast:
 
 
 def init_model(sizes: Sizes, tokenizer: PreTrainedTokenizerFast, seed: int) -> MistralForCausalLM:
-    """The model with random float32 weights; torch's global random state is left as it was."""
+    """The model with random float32 weights; torch's global random state does not change."""
     import torch
     from transformers import GenerationConfig, MistralConfig, MistralForCausalLM
 
@@ -128,11 +128,11 @@ def init_model(sizes: Sizes, tokenizer: PreTrainedTokenizerFast, seed: int) -> M
 
 
 def _intermediate_size(hidden_size: int) -> int:
-    """Mistral's ratio of 8/3 or so, a multiple of 32."""
+    """About Mistral's ratio of 8/3, rounded up to a multiple of 32."""
     return -(-hidden_size * 8 // 3 // 32) * 32
 
 
-def _texts(sizes: Sizes, seed: int) -> Iterator[str]:
+def _training_texts(sizes: Sizes, seed: int) -> Iterator[str]:
     count = min(sizes.dialogues, _TOKENIZER_DIALOGUES)
     for row in world.dialogues(count, seed, sizes.flawed):
         for message in row["messages"]:

@@ -1,1 +1,1 @@
-"""Measures models: what they answer, how often it is right, and how sure one can be of the difference."""
+"""Evaluations of models, and confidence intervals of their results."""

@@ -1,4 +1,4 @@
-"""An evaluation that is a function of the user's own."""
+"""An evaluation by a user function."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from zephyr_ray.pipeline.stage import Manifest, Stage, StageContext
 
 
 def stage(section: Evaluation, seed: int, models: Sequence[Stage]) -> Stage:
-    """The stage of that name.
+    """The stage with the section's name.
 
-    The function is called as `function(checkpoints, artifact, seed=, workers=, progress=, **options)`: checkpoints are
-    `models.ModelSource` by the names of their stages. It writes into the artifact and returns its part of the manifest,
-    with `files` and, for a person, `lines`.
+    The function is called as `function(checkpoints, artifact, seed=, workers=, progress=, **options)`; checkpoints are
+    `model_source.ModelSource` by the names of their stages. It writes into the artifact and returns its part of the
+    manifest, with `files` and, for a person, `lines`.
     """
     field = f"evaluations {section.name}"
 

@@ -1,7 +1,7 @@
-"""Reads log-probs of held-out pairs under policy and reference -> how often, and by how much, each prefers y_w.
+"""Accuracy and margin of DPO's implicit reward, from log-probs of held-out pairs under policy and reference.
 
-DPO's implicit reward is beta log(policy(y | x) / reference(y | x)), up to a term of the prompt alone that cancels out
-in a pair (arXiv 2305.18290, equation 5).
+The implicit reward is beta log(policy(y | x) / reference(y | x)), up to a term that depends only on the prompt and
+cancels within a pair (arXiv 2305.18290, equation 5).
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ NAMES = {
 
 @dataclass(frozen=True)
 class PairLogps:
-    """Sums of log-probabilities over completions, in nats, by pair: [pairs], in float64."""
+    """Sums of log-probabilities over completions, in nats; each array is [pairs], float64."""
 
     policy_chosen: np.ndarray
     policy_rejected: np.ndarray
@@ -33,14 +33,14 @@ class PairLogps:
     ref_rejected: np.ndarray
 
     def margins(self, beta: float) -> np.ndarray:
-        """The implicit reward of each chosen completion less that of the rejected one."""
+        """The implicit reward of each chosen completion minus that of the rejected one; [pairs]."""
         chosen, rejected = self.policy_chosen - self.ref_chosen, self.policy_rejected - self.ref_rejected
         return beta * (chosen - rejected)
 
 
 @dataclass(frozen=True)
 class Summary:
-    """What is measured over all pairs, by the keys of `NAMES`."""
+    """The measures over all pairs, by the keys of `NAMES`."""
 
     pairs: int
     prompts: int
@@ -48,7 +48,7 @@ class Summary:
 
 
 def wins(margins: np.ndarray) -> np.ndarray:
-    """1 where a margin is above 0, 0 where it is below, 0.5 for a tie: what a fair coin would win."""
+    """1 if a margin is above 0, 0 if it is below, 0.5 for a tie (the expectation of a fair coin)."""
     return (margins > 0) + 0.5 * (margins == 0)
 
 
@@ -56,13 +56,13 @@ def summarise(logps: PairLogps, prompts: np.ndarray, beta: float, seed: int) -> 
     """Means over pairs, with 95 % intervals by a bootstrap over prompts.
 
     Args:
-        logps: Finite.
+        logps: Finite log-probabilities.
         prompts: [pairs], the id of each pair's prompt.
-        beta: The strength of the pull to the reference in training.
-        seed: Of the bootstrap.
+        beta: The scale of the implicit reward, as in training.
+        seed: Seed of the bootstrap.
 
     Raises:
-        ValueError: Fewer than two prompts.
+        ValueError: There are fewer than two prompts.
     """
     margins = logps.margins(beta)
     reference = wins(logps.ref_chosen - logps.ref_rejected)
@@ -73,17 +73,17 @@ def summarise(logps: PairLogps, prompts: np.ndarray, beta: float, seed: int) -> 
 
 
 def table(summary: Summary) -> list[tuple[str, str, str]]:
-    """Name, value and interval of each measure, as a person reads them; a margin is in nats times beta."""
-    return [(NAMES[name], *_written(name, estimate)) for name, estimate in summary.measures.items()]
+    """Name, value and interval of each measure as text; a margin is in nats times beta."""
+    return [(NAMES[name], *_format_estimate(name, estimate)) for name, estimate in summary.measures.items()]
 
 
 def heading(summary: Summary) -> str:
-    """One line over the table."""
+    """The line above the table."""
     return f"held-out preferences: {summary.pairs:,} pairs over {summary.prompts:,} prompts"
 
 
 def table_lines(summary: Summary) -> list[str]:
-    """The table on a screen."""
+    """The table as plain text."""
     lines = [heading(summary), f"{'':<30} {'value':>9}   {LEVEL:.0%} interval".replace("%", " %")]
     return lines + [f"{name:<30} {value:>9}   {interval}" for name, value, interval in table(summary)]
 
@@ -99,7 +99,7 @@ def markdown(summary: Summary) -> str:
     return "\n".join([*lines, "", notes, ""])
 
 
-def _written(name: str, estimate: Estimate) -> tuple[str, str]:
+def _format_estimate(name: str, estimate: Estimate) -> tuple[str, str]:
     form = {"implicit_reward_margin": "+.4f", "policy_minus_reference": "+.1%"}.get(name, ".1%")
     value, low, high = (f"{number:{form}}" for number in estimate)
     return value, f"{low} to {high}"

@@ -1,4 +1,4 @@
-"""Reads numbers in groups -> their means with 95 % intervals, by a bootstrap over groups."""
+"""Means of grouped numbers with 95 % intervals, by a bootstrap over groups."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from typing import NamedTuple
 import numpy as np
 
 LEVEL = 0.95
-_DRAWN_AT_ONCE = 1 << 20  # groups, so that memory is some tens of megabytes
+_DRAWN_AT_ONCE = 1 << 20  # groups, which keeps memory at some tens of megabytes
 
 
 class Estimate(NamedTuple):
-    """A mean with the ends of its interval."""
+    """A mean and its confidence interval."""
 
     value: float
     low: float
@@ -21,20 +21,20 @@ class Estimate(NamedTuple):
 def bootstrap(values: np.ndarray, groups: np.ndarray, *, resamples: int, seed: int) -> list[Estimate]:
     """The mean of each column with its percentile interval.
 
-    The percentile bootstrap (Efron and Tibshirani, An Introduction to the Bootstrap, 1993, chapter 13) over groups, as
-    numbers of one group are not independent: a resample draws as many groups as there are, with replacement and each
-    with all of its numbers (the cluster bootstrap; Davison and Hinkley, Bootstrap Methods and their Application, 1997,
-    section 3.8), and takes the mean of all numbers it has. The columns are resampled together, so that the interval of
-    a column of differences is a paired one.
+    This is the percentile bootstrap (Efron and Tibshirani, An Introduction to the Bootstrap, 1993, chapter 13) over
+    groups, because numbers of one group are not independent. A resample draws as many groups as there are, with
+    replacement, each with all of its numbers (the cluster bootstrap; Davison and Hinkley, Bootstrap Methods and their
+    Application, 1997, section 3.8), and takes the mean of all drawn numbers. The columns are resampled together, so the
+    interval of a column of differences is a paired one.
 
     Args:
         values: [numbers, columns].
-        groups: [numbers], what the numbers of one group have in common.
-        resamples: How many.
-        seed: Of the random numbers.
+        groups: [numbers], the group of each number.
+        resamples: Number of resamples.
+        seed: Seed of the random numbers.
 
     Raises:
-        ValueError: Fewer than two groups: nothing can be said of how groups differ.
+        ValueError: There are fewer than two groups, so their variation is unknown.
     """
     _, group = np.unique(groups, return_inverse=True)
     sizes = np.bincount(group)

@@ -1,6 +1,7 @@
-"""Accuracy and margin of the implicit reward on held-out pairs, from their log-probs under policy and reference.
+"""Evaluation stage: accuracy and margin of the implicit reward on held-out pairs.
 
-data/pairs.parquet has the pairs, in order of their ids; summary.json and table.md what is told of them.
+It reads the pairs' log-probs under policy and reference. It writes the pairs, ordered by id, to data/pairs.parquet, and
+the results to summary.json and table.md.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ _LOGPS = ("policy_chosen", "policy_rejected", "ref_chosen", "ref_rejected")
 
 
 def stage(beta: float, seed: int, pairs: Stage, tokenized: Stage, reference: Stage, policy: Stage) -> Stage:
-    """The stage `evaluation/preferences`; arguments as `make_preference_evaluation` has them."""
+    """The stage `evaluation/preferences`; for the arguments see `make_preference_evaluation`."""
 
     def make(context: StageContext) -> Manifest:
         return make_preference_evaluation(
@@ -58,52 +59,52 @@ def make_preference_evaluation(
     policy: Artifact,
     artifact: Artifact,
 ) -> Manifest:
-    """Writes the rows and the summary; returns the manifest's part with the table.
+    """Writes rows and summary; returns the stage's part of the manifest, with the table.
 
     Args:
         beta: The implicit reward's scale.
-        seed: Of the intervals' resampling.
-        pairs: `held_out_pairs`.
-        tokenized: `held_out_tokenized`; of these two the rows that were left out are told again.
+        seed: Seed of the intervals' resampling.
+        pairs: `held_out_pairs`, whose dropped rows are counted here too.
+        tokenized: `held_out_tokenized`, whose dropped rows are counted here too.
         reference: Log-probs of the tokenized pairs under the reference.
-        policy: The same under the policy.
-        artifact: What is written.
+        policy: Log-probs of the tokenized pairs under the policy.
+        artifact: The output.
 
     Raises:
-        UserError: Log-probs that are not finite or not those of these pairs, or fewer than two prompts.
+        UserError: Log-probs are not finite or belong to other pairs, or there are fewer than two prompts.
     """
-    rows = _rows(beta, pairs, reference, policy)
+    rows = _scored_pairs(beta, pairs, reference, policy)
     prompts = rows["prompt_id"].to_numpy()
     if len(set(prompts)) < 2:
         raise too_few_prompts(len(set(prompts)))
     filesystem = artifact.run.filesystem
     filesystem.create_dir(posixpath.join(artifact.path, "data"), recursive=True)
     pq.write_table(rows, posixpath.join(artifact.path, "data/pairs.parquet"), filesystem=filesystem, compression="zstd")
-    summary = summarise(_logps(rows), prompts, beta, seed)
-    counts = _counts(pairs, tokenized, rows.num_rows)
-    told = _told(summary, beta, seed, counts, ties=int((rows["margin"].to_numpy() == 0).sum()))
-    artifact.write_text("summary.json", json.dumps(told, indent=2) + "\n")
+    summary = summarise(_pair_logps(rows), prompts, beta, seed)
+    counts = _row_counts(pairs, tokenized, rows.num_rows)
+    results = _summary_json(summary, beta, seed, counts, ties=int((rows["margin"].to_numpy() == 0).sum()))
+    artifact.write_text("summary.json", json.dumps(results, indent=2) + "\n")
     artifact.write_text("table.md", markdown(summary))
     return {
         "files": ["data/pairs.parquet", "summary.json", "table.md"],
         "counts": {"in": rows.num_rows, "out": rows.num_rows, "dropped": {}},
-        "measures": told["measures"],
-        "lines": [*table_lines(summary), _counted(counts)],
+        "measures": results["measures"],
+        "lines": [*table_lines(summary), _describe_counts(counts)],
     }
 
 
-def _rows(beta: float, pairs: Artifact, reference: Artifact, policy: Artifact) -> pa.Table:
-    """The pairs that were scored, in order of their ids."""
+def _scored_pairs(beta: float, pairs: Artifact, reference: Artifact, policy: Artifact) -> pa.Table:
+    """The scored pairs, ordered by id."""
     scored, under_policy = (
-        _sorted(pq.read_table(each.files(), filesystem=each.run.filesystem), "pair_id") for each in (reference, policy)
+        _sort(pq.read_table(each.files(), filesystem=each.run.filesystem), "pair_id") for each in (reference, policy)
     )
-    known = _sorted(_described(pairs), "pair_id")
+    known = _sort(_pair_sources(pairs), "pair_id")
     ids = scored["pair_id"]
     known = known.filter(pc.is_in(known["pair_id"], value_set=ids))
     if not (ids.equals(under_policy["pair_id"]) and ids.equals(known["pair_id"])):
         raise UserError(f"{policy.uri} does not belong to {reference.uri}; delete both and run the job again")
     columns = {name: table[name] for table in (known, scored, under_policy) for name in table.column_names}
-    margins = _logps(columns).margins(beta)
+    margins = _pair_logps(columns).margins(beta)
     finite = np.isfinite(margins)
     if not finite.all():
         raise UserError(
@@ -114,7 +115,7 @@ def _rows(beta: float, pairs: Artifact, reference: Artifact, policy: Artifact) -
     return pa.table({name: columns[name] for name in IMPLICIT_REWARDS.names}, schema=IMPLICIT_REWARDS)
 
 
-def _described(pairs: Artifact) -> pa.Table:
+def _pair_sources(pairs: Artifact) -> pa.Table:
     """pair_id, prompt_id and source of every held-out pair."""
     tables = []
     for path in pairs.files():
@@ -124,17 +125,17 @@ def _described(pairs: Artifact) -> pa.Table:
     return pa.concat_tables(tables)
 
 
-def _sorted(table: pa.Table, by: str) -> pa.Table:
+def _sort(table: pa.Table, by: str) -> pa.Table:
     return table.sort_by(by).combine_chunks()
 
 
-def _logps(columns: Any) -> PairLogps:
-    """Of a table, or of its columns by name."""
+def _pair_logps(columns: Any) -> PairLogps:
+    """The log-probs of a table, or of its columns by name."""
     return PairLogps(*(np.asarray(columns[f"{name}_logps"], dtype=np.float64) for name in _LOGPS))
 
 
-def _counts(pairs: Artifact, tokenized: Artifact, scored: int) -> dict[str, Any]:
-    """What became of the rows that `preferences.held_out` names."""
+def _row_counts(pairs: Artifact, tokenized: Artifact, scored: int) -> dict[str, Any]:
+    """Counts of the rows that `preferences.held_out` names: in, added, scored, and dropped by reason."""
     first, second = ((each.manifest() or {})["counts"] for each in (pairs, tokenized))
     reasons = sorted({*first["dropped"], *second["dropped"]})
     dropped = {name: first["dropped"].get(name, 0) + second["dropped"].get(name, 0) for name in reasons}
@@ -144,14 +145,14 @@ def _counts(pairs: Artifact, tokenized: Artifact, scored: int) -> dict[str, Any]
     return counts
 
 
-def _counted(counts: dict[str, Any]) -> str:
+def _describe_counts(counts: dict[str, Any]) -> str:
     added = f" + {counts['added']:,} more that came of them" if counts["added"] else ""
     reasons = ", ".join(f"{count:,} {name}" for name, count in counts["dropped"].items())
     lost = f"{sum(counts['dropped'].values()):,} dropped" + (f" ({reasons})" if reasons else "")
     return f"{counts['in']:,} rows in{added} = {counts['out']:,} scored + {lost}"
 
 
-def _told(summary: Summary, beta: float, seed: int, counts: dict[str, Any], ties: int) -> dict[str, Any]:
+def _summary_json(summary: Summary, beta: float, seed: int, counts: dict[str, Any], ties: int) -> dict[str, Any]:
     return {
         "pairs": summary.pairs,
         "prompts": summary.prompts,

@@ -1,1 +1,1 @@
-"""Reads prompts -> answers, from models behind servers or loaded into vLLM."""
+"""Sampling completions of prompts, from endpoints, deployments or models loaded into vLLM."""

@@ -1,7 +1,7 @@
-"""Reads the body of a chat request -> a reply, from an OpenAI-compatible URL or from a deployment on Ray Serve.
+"""Clients that send one chat request to an OpenAI-compatible endpoint or to a deployment on Ray Serve.
 
-What goes wrong is one of three kinds: `Busy` may pass and is tried again, `Refused` concerns this request alone, and
-`Unusable` every request.
+Failures are of three kinds: `Busy` may pass and is retried, `Refused` concerns this request alone, and `Unusable`
+concerns every request.
 """
 
 from __future__ import annotations
@@ -26,53 +26,53 @@ _UNUSABLE = frozenset({401, 404})
 
 @dataclass(frozen=True)
 class Reply:
-    """What a server wrote."""
+    """A server's reply to one request."""
 
     content: str
     finish_reason: str | None
     tokens: int | None
-    """Tokens of the answer, where the server says."""
+    """Tokens of the completion; None if the server does not report them."""
     prompt_tokens: int | None
 
 
 class Busy(Exception):  # noqa: N818 (what a server is, not an error of the program)
-    """This may pass: 408, 409, 425, 429, 5xx, a timeout, a lost connection, a broken reply."""
+    """A failure that may pass: 408, 409, 425, 429, 5xx, a timeout, a lost connection, a malformed reply."""
 
     def __init__(self, reason: str, *, retry_after: float | None = None, is_overload: bool = False):
         super().__init__(reason)
         self.retry_after = retry_after
-        """Seconds that the server asked to wait."""
+        """Seconds to wait, as the server asks; None if it does not."""
         self.is_overload = is_overload
-        """Whether fewer requests would help: 429, 503 or a timeout."""
+        """Whether fewer open requests would help: 429, 503 or a timeout."""
 
 
 class Refused(Exception):  # noqa: N818
-    """The server will not answer this request, however often it is sent."""
+    """The server refuses this request, and would refuse it again."""
 
 
 class Unusable(Exception):  # noqa: N818
-    """The server will answer no request of ours: a wrong key, no such model."""
+    """The server refuses every request of ours: a wrong key, an unknown model."""
 
 
-class Server(Protocol):
-    """Something that answers chat requests."""
+class Client(Protocol):
+    """Sends chat requests to one server."""
 
     async def send(self, body: dict[str, Any]) -> Reply:
-        """One request, once.
+        """Sends one request, once.
 
         Args:
-            body: Of OpenAI's chat completions, less the model.
+            body: The body of OpenAI's chat completions, without the model.
 
         Raises:
-            Busy, Refused, Unusable: No reply, or one that cannot be used.
+            Busy, Refused, Unusable: There is no reply, or it cannot be used.
         """
 
 
-class HttpServer:
-    """An OpenAI-compatible URL."""
+class EndpointClient:
+    """Client of an OpenAI-compatible endpoint."""
 
     def __init__(self, endpoint: Endpoint, in_flight: int):
-        # Lines for each request say nothing about the run, and what they hold is not ours to vouch for.
+        # A log line per request says nothing about the run, and may hold things that do not belong in a log.
         for name in _CHATTY:
             logging.getLogger(name).setLevel(logging.WARNING)
         logging.getLogger("asyncio").addFilter(_says_something)
@@ -90,15 +90,15 @@ class HttpServer:
             causes = _causes(error)
             if any(isinstance(cause, TimeoutError) for cause in causes):
                 raise Busy(_reason(error), is_overload=True) from None
-            # aiohttp's transport calls a connection that was refused or lost a timeout too.
+            # The aiohttp transport reports a refused or lost connection as a timeout too.
             raise Busy(f"APIConnectionError: Connection error. ({type(causes[-1]).__name__})") from None
-        except (openai.OpenAIError, ValueError) as error:  # ValueError: a reply that is not the JSON it says it is
+        except (openai.OpenAIError, ValueError) as error:  # ValueError: a reply declared as JSON that is not JSON
             raise Busy(_reason(error)) from None
         return read_reply(reply)
 
 
-class DeployedServer:
-    """A deployment of `serving.stage_deployments` on the Ray Serve of this cluster."""
+class DeploymentClient:
+    """Client of a deployment of `serving.stage_deployments` on this cluster's Ray Serve."""
 
     def __init__(self, application: str, deployment: Deployment):
         from ray import serve
@@ -113,10 +113,10 @@ class DeployedServer:
         plain = {key: value for key, value in body.items() if value is not None and key != "extra_body"}
         try:
             async with asyncio.timeout(self._timeout_s):
-                status, reply = await self._handle.answer.remote(plain | (body.get("extra_body") or {}))
+                status, reply = await self._handle.complete.remote(plain | (body.get("extra_body") or {}))
         except TimeoutError:
             raise Busy(f"no answer in {self._timeout_s:g} s", is_overload=True) from None
-        except (RayError, RayServeException) as error:  # a replica died, or none is there yet
+        except (RayError, RayServeException) as error:  # a replica died, or none has started
             raise Busy(f"{type(error).__name__}: {str(error).strip().splitlines()[0]}") from None
         if status != 200:
             raise _of_status(status, reply, None)
@@ -124,7 +124,7 @@ class DeployedServer:
 
 
 def read_reply(reply: Any) -> Reply:
-    """What a parsed reply says. The client does not check its shape: servers leave out what they please.
+    """The reply's content and usage. The openai client does not check their presence, and some servers omit fields.
 
     Raises:
         Busy: It has no choices or no content.
@@ -150,7 +150,7 @@ def _of_status(status: int, reason: str, retry_after: float | None) -> Exception
 def _retry_after(error: openai.APIStatusError) -> float | None:
     try:
         seconds = float(error.response.headers.get("retry-after", ""))
-    except ValueError:  # not there, or a date
+    except ValueError:  # missing, or a date
         return None
     return seconds if 0 <= seconds < float("inf") else None
 
@@ -164,16 +164,16 @@ def _client(endpoint: Endpoint, in_flight: int) -> openai.AsyncOpenAI:
     return openai.AsyncOpenAI(
         base_url=endpoint.base_url,
         api_key=_api_key(endpoint),
-        max_retries=0,  # `member` retries, so that it sees how busy the server is
+        max_retries=0,  # `RetryingClient` retries, so that it sees how busy the server is
         timeout=timeout,
-        # The default client looks at every open connection for every request: with hundreds, most of its time.
+        # The default client scans all open connections for each request; with hundreds that takes most of its time.
         http_client=openai.DefaultAioHttpClient(limits=limits, timeout=timeout),
     )
 
 
 def _api_key(endpoint: Endpoint) -> str:
     if endpoint.api_key_env is None:
-        return "none"  # the client wants one; a server without keys does not look at it
+        return "none"  # the client requires one; a server without keys ignores it
     key = os.environ.get(endpoint.api_key_env)
     if not key:
         raise UserError(f"{endpoint.name} needs its key in {endpoint.api_key_env}, which a worker does not have")
@@ -181,16 +181,16 @@ def _api_key(endpoint: Endpoint) -> str:
 
 
 def _reason(error: Exception) -> str:
-    """The error in words, with the cause that the client leaves out of them."""
+    """The error's message, with the cause that the client leaves out."""
     cause = f" ({type(error.__cause__).__name__})" if error.__cause__ is not None else ""
     return f"{type(error).__name__}: {error}{cause}"
 
 
 def _says_something(record: logging.LogRecord) -> bool:
-    """Not that a session is still open when its actor ends: nothing is left then that could close it."""
+    """Filters out warnings about sessions still open when their actor ends, when nothing can close them any more."""
     return not record.getMessage().startswith(("Unclosed client session", "Unclosed connector"))
 
 
 def _causes(error: BaseException) -> list[BaseException]:
-    """The error, what caused it, and so on."""
+    """The error and its chain of causes."""
     return [error] if error.__cause__ is None else [error, *_causes(error.__cause__)]

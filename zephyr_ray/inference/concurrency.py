@@ -1,4 +1,4 @@
-"""Reads how requests fare -> how many may be open: down by half when a server says it is too busy, up again by ones."""
+"""AIMD limit on concurrent requests to one endpoint or deployment."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from types import TracebackType
 
 
 class AdaptiveLimit:
-    """A bound on open requests that follows the server: additive increase, multiplicative decrease.
+    """A limit on open requests that adapts to the server: additive increase, multiplicative decrease.
 
-    Use it as an async context manager around a request. All of it runs on one event loop.
+    Use it as an async context manager around a request, on one event loop.
     """
 
     def __init__(self, most: int):
@@ -22,7 +22,7 @@ class AdaptiveLimit:
 
     @property
     def limit(self) -> int:
-        """Requests that may be open now."""
+        """Number of requests that may be open now."""
         return int(self._limit)
 
     async def __aenter__(self) -> None:
@@ -32,7 +32,7 @@ class AdaptiveLimit:
         turn = asyncio.get_running_loop().create_future()
         self._waiting.append(turn)
         try:
-            await turn  # whoever resolves it has counted us as open
+            await turn  # whoever resolves it has already counted this request as open
         except asyncio.CancelledError:
             if turn.done() and not turn.cancelled():
                 self._leave()
@@ -44,16 +44,16 @@ class AdaptiveLimit:
         self._leave()
 
     def slow_down(self, asked_at: float) -> None:
-        """The server was too busy for a request that was sent at `asked_at` (the loop's time).
+        """Halves the limit, because the server was too busy for a request sent at `asked_at` (the loop's time).
 
-        Requests that were sent before the last cut say nothing about the limit after it.
+        Requests sent before the last cut are ignored: they say nothing about the limit after it.
         """
         if asked_at >= self._last_cut:
             self._last_cut = asyncio.get_running_loop().time()
             self._limit = max(1.0, self._limit / 2)
 
     def speed_up(self) -> None:
-        """The server answered. One more request is allowed after as many answers as there are open requests."""
+        """Raises the limit after a reply: by one for as many replies as the limit allows open requests."""
         self._limit = min(float(self._most), self._limit + 1 / self._limit)
         self._wake()
 
@@ -64,6 +64,6 @@ class AdaptiveLimit:
     def _wake(self) -> None:
         while self._waiting and self._open < self.limit:
             turn = self._waiting.popleft()
-            if not turn.done():  # done: its request was cancelled while it waited
+            if not turn.done():  # done: the request was cancelled while it waited
                 self._open += 1
                 turn.set_result(None)

@@ -1,11 +1,11 @@
-"""Principles for answers that differ, as system messages (UltraFeedback, arXiv 2310.01377, section 2.1; own words)."""
+"""System messages that make completions differ (after UltraFeedback, arXiv 2310.01377, section 2.1; own words)."""
 
 from __future__ import annotations
 
 PRINCIPLES: dict[str, tuple[str, ...]] = {
     "helpfulness": (
         "Work out what the user needs and give exactly that, completely and in a form they can use at once.",
-        "Answer as a patient expert would: the result first, then the steps that lead to it.",
+        "Completion as a patient expert would: the result first, then the steps that lead to it.",
         "Prefer a concrete answer with an example over general advice.",
     ),
     "truthfulness": (
@@ -27,4 +27,4 @@ PRINCIPLES: dict[str, tuple[str, ...]] = {
         "Treat everyone the question mentions with respect; do not repeat prejudice as fact.",
     ),
 }
-"""By what they aim at. A kind is drawn first, each as likely as the others, and then one of its texts."""
+"""Texts by aim. An aim is drawn first, uniformly, and then one of its texts."""

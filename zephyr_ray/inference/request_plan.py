@@ -1,4 +1,4 @@
-"""Reads a prompt row and what became of its requests -> a row of `candidates`."""
+"""The requests for one prompt, and the row of `candidates` that their outcomes make."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ _REASON_LENGTH = 300
 
 
 @dataclass(frozen=True)
-class Request:
-    """One answer to ask for."""
+class CompletionRequest:
+    """A request for one completion."""
 
     member: str
     sample: int
-    """Number of the answer among this member's to the prompt."""
+    """Number of the completion among this member's for the prompt."""
     seed: int
     principle: str | None = None
-    """What the member is told as system message."""
+    """The system message, or None."""
 
 
 @dataclass(frozen=True)
-class Answer:
-    """What a member wrote."""
+class Completion:
+    """A member's completion of a prompt."""
 
     content: str
     finish_reason: str | None
@@ -41,20 +41,20 @@ _WORST_FIRST: tuple[Kind, ...] = ("over_budget", "given_up", "failed", "refused"
 
 @dataclass(frozen=True)
 class Failure:
-    """Why there is no answer."""
+    """Why there is no completion."""
 
     reason: str
     kind: Kind = "failed"
-    """failed: retries were used up; refused: by the server, for good; given_up: the whole member is out of use;
+    """failed: all retries failed; refused: the server refused it for good; given_up: the member is no longer used;
     over_budget: it was not sent."""
 
 
-def plan(sampling: Sampling, run_seed: int, prompt_id: str) -> list[Request]:
+def plan(sampling: Sampling, run_seed: int, prompt_id: str) -> list[CompletionRequest]:
     """The requests for one prompt: members in the order of the pool, each with its samples in order."""
     names = [member.name for member in sampling.members]
     drawn = names if sampling.draw is None else draw_members(run_seed, prompt_id, names, sampling.draw)
     return [
-        Request(
+        CompletionRequest(
             name,
             sample,
             request_seed(run_seed, prompt_id, name, sample),
@@ -65,8 +65,8 @@ def plan(sampling: Sampling, run_seed: int, prompt_id: str) -> list[Request]:
     ]
 
 
-def messages_of(request: Request, messages: Sequence[Mapping[str, str]]) -> list[dict[str, str]]:
-    """The prompt as the member gets it: a principle stands before the prompt's own system message."""
+def messages_of(request: CompletionRequest, messages: Sequence[Mapping[str, str]]) -> list[dict[str, str]]:
+    """The prompt's messages as sent: a principle comes before the prompt's own system message."""
     turns = [dict(message) for message in messages]
     if request.principle is None:
         return turns
@@ -75,9 +75,9 @@ def messages_of(request: Request, messages: Sequence[Mapping[str, str]]) -> list
 
 
 def candidates_row(
-    prompt: Mapping[str, Any], requests: Sequence[Request], outcomes: Sequence[Answer | Failure]
+    prompt: Mapping[str, Any], requests: Sequence[CompletionRequest], outcomes: Sequence[Completion | Failure]
 ) -> dict[str, Any]:
-    """A row of `candidates`: the answers in the order of their requests, and one line on those that failed."""
+    """A row of `candidates`: the completions in the order of their requests, and one line on failed requests."""
     completions = [
         {
             "model": request.member,
@@ -88,23 +88,23 @@ def candidates_row(
             "principle": request.principle,
         }
         for request, outcome in zip(requests, outcomes, strict=True)
-        if isinstance(outcome, Answer)
+        if isinstance(outcome, Completion)
     ]
     return {
         "prompt_id": prompt["prompt_id"],
         "messages": prompt["messages"],
         "completions": completions,
-        "error": _error(requests, outcomes),
+        "error": _describe_failures(requests, outcomes),
     }
 
 
-def worst(outcomes: Sequence[Answer | Failure]) -> Kind | None:
-    """The failure of a row that decides what becomes of it; None where nothing failed."""
+def worst(outcomes: Sequence[Completion | Failure]) -> Kind | None:
+    """The kind of the worst failure of a row, which decides what happens to it; None if nothing failed."""
     kinds = {outcome.kind for outcome in outcomes if isinstance(outcome, Failure)}
     return next((kind for kind in _WORST_FIRST if kind in kinds), None)
 
 
-def _error(requests: Sequence[Request], outcomes: Sequence[Answer | Failure]) -> str | None:
+def _describe_failures(requests: Sequence[CompletionRequest], outcomes: Sequence[Completion | Failure]) -> str | None:
     """`member (samples 0, 2): reason; ...`, one part for each member and reason."""
     failed: dict[tuple[str, str], list[int]] = {}
     for request, outcome in zip(requests, outcomes, strict=True):

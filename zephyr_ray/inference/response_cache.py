@@ -1,8 +1,8 @@
-"""Reads replies as they come -> <artifact>/replies, so that no reply is paid for twice; keeps to a budget.
+"""Ledger of a stage's replies in <artifact>/replies: no reply is paid for twice, and a budget is kept.
 
-One actor for a stage, beside the driver. A reply counts once it is written here: a worker or a whole job that dies
-later finds it again, and only requests that were under way are sent a second time. A reply is known by its request, so
-a recipe that is changed later has those that it still asks for: no reply is ever deleted.
+There is one actor per stage, on the driver's node. A reply counts once it is written here. If a worker or the job dies
+later, the next run finds it, and sends only requests that were in flight a second time. A reply's key is its request,
+so a changed recipe finds the replies it still needs: none is ever deleted.
 """
 
 from __future__ import annotations
@@ -19,25 +19,25 @@ import pyarrow.fs as pafs
 from zephyr_ray.inference import response_log
 from zephyr_ray.pipeline.artifacts import REPLIES, Artifact
 
-_COMMIT_S = 0.5  # between two objects, where a file cannot be appended to
-_GATHER_S = 0.02  # that a worker's replies wait for each other: little beside an answer's seconds
-_QUIET_S = 600.0  # without a reply to any request, after which held money is nobody's: its worker is dead
+_COMMIT_S = 0.5  # between two objects, in a store where files cannot be appended to
+_GATHER_S = 0.02  # how long a worker's replies wait for each other; short against the seconds of a request
+_QUIET_S = 600.0  # without any reply, after which a reservation counts as that of a dead worker
 
 
 class Ledger:
-    """The replies to a stage, in this try and all before it, whatever the recipe was, and what they cost.
+    """The replies of a stage and their cost, over all runs and recipes so far.
 
-    Replies are looked up in a temporary database on disk, so memory stays flat.
+    Replies are looked up in a temporary database on disk, so memory use stays constant.
     """
 
     def __init__(self, artifact: Artifact, budget_usd: float | None = None, done: Collection[str] = ()):
         """
         Args:
-            artifact: The stage's, which `begin` has made ready.
-            budget_usd: What all replies together may cost.
-            done: Ids of rows that are written: their replies cost money but are not looked up again.
+            artifact: The stage's, prepared by `begin`.
+            budget_usd: Limit on the cost of all replies together.
+            done: Ids of rows already written: their replies count towards the cost but are not looked up again.
         """
-        self._index = sqlite3.connect("", isolation_level=None)  # a file that goes with this process, whatever ends it
+        self._index = sqlite3.connect("", isolation_level=None)  # a temporary file that vanishes with this process
         self._index.execute("PRAGMA journal_mode=OFF")
         self._index.execute("PRAGMA synchronous=OFF")
         self._index.execute(
@@ -56,39 +56,38 @@ class Ledger:
         self._wait = 0.0 if isinstance(filesystem, pafs.LocalFileSystem) else _COMMIT_S
 
     async def replies(self, prompt_ids: list[str]) -> dict[str, dict[str, dict[str, Any]]]:
-        """For each of the rows, the answers that are there, by their request's key. Rows without one are left out."""
+        """The known completions of each row, by request key. Rows without one are left out."""
         found: dict[str, dict[str, dict[str, Any]]] = {}
         for prompt_id in prompt_ids:
             rows = self._index.execute("SELECT key, answer FROM replies WHERE prompt_id = ?", (prompt_id,))
-            answers = {key: json.loads(answer) for key, answer in rows}
-            if answers:
-                found[prompt_id] = answers
+            completions = {key: json.loads(answer) for key, answer in rows}
+            if completions:
+                found[prompt_id] = completions
         return found
 
     async def reserve(self, usd: float) -> bool:
-        """Holds money back for a request, or waits for it while others hold it that may not need it all.
+        """Reserves money for a request; waits while other requests hold money that they may give back.
 
-        False once the request would go over the budget whatever becomes of the others.
+        Returns False once the request would exceed the budget whatever the others cost.
         """
         while self._budget is not None and self._totals["usd"] + self._held + usd > self._budget:
-            if self._totals["usd"] + usd > self._budget or not await self._change():
+            if self._totals["usd"] + usd > self._budget or not await self._wait_for_release():
                 return False
         self._held += usd
         return True
 
     async def release(self, usd: float) -> None:
-        """Gives back what was held for requests that are over."""
+        """Gives back the reservation of finished requests."""
         self._held -= usd
         async with self._changed:
             self._changed.notify_all()
 
     async def record(self, records: list[dict[str, Any]], reserved: float) -> None:
-        """Writes replies: {prompt_id, key (of the request), answer, prompt_tokens, usd}. They are safe when this
-        returns.
+        """Writes replies; they are durable when this returns.
 
         Args:
-            records: The replies.
-            reserved: What was held back for all of them.
+            records: {prompt_id, key (of the request), answer (the completion), prompt_tokens, usd} of each reply.
+            reserved: The money reserved for all of them.
         """
         written = asyncio.get_running_loop().create_future()
         self._waiting.append((records, written))
@@ -100,11 +99,11 @@ class Ledger:
             await self.release(reserved)
 
     async def totals(self) -> dict[str, float]:
-        """Requests that were answered, tokens and US dollars, of all tries."""
+        """Requests that got a reply, tokens and US dollars, over all runs."""
         return dict(self._totals)
 
-    async def _change(self) -> bool:
-        """Waits until money is given back; False where nothing happens for long."""
+    async def _wait_for_release(self) -> bool:
+        """Waits until money is given back; returns False after a long time without any."""
         async with self._changed:
             try:
                 await asyncio.wait_for(self._changed.wait(), _QUIET_S)
@@ -113,7 +112,7 @@ class Ledger:
         return True
 
     async def _commit(self) -> None:
-        """Writes what has gathered, in one go."""
+        """Writes all waiting records at once."""
         await asyncio.sleep(self._wait)
         batch, self._waiting, self._committer = self._waiting, [], None
         try:
@@ -125,7 +124,7 @@ class Ledger:
         for records, written in batch:
             for record in records:
                 self._add(record, look_up=True)
-            if not written.done():  # done: whoever asked is gone
+            if not written.done():  # done: the caller is gone
                 written.set_result(None)
 
     def _add(self, record: dict[str, Any], *, look_up: bool) -> None:
@@ -139,7 +138,7 @@ class Ledger:
 
 
 class LedgerLink:
-    """A worker's way to the ledger, for a few replies at a time: a call to an actor costs more than the writing."""
+    """A worker's client of the ledger. It batches replies, because an actor call costs more than a write."""
 
     def __init__(self, ledger: Any):
         """
@@ -164,7 +163,7 @@ class LedgerLink:
         await self._ledger.release.remote(usd)
 
     async def record(self, record: dict[str, Any], reserved: float) -> None:
-        """Has a reply written. It is safe when this returns."""
+        """Has a reply written; it is durable when this returns."""
         recorded = asyncio.get_running_loop().create_future()
         self._waiting.append((record, reserved, recorded))
         if self._sender is None:
@@ -172,7 +171,7 @@ class LedgerLink:
         await recorded
 
     async def _send(self) -> None:
-        """Sends what has gathered; what goes wrong is told to everyone who waits for it."""
+        """Sends all waiting records; an error is passed to everyone who waits for one of them."""
         await asyncio.sleep(_GATHER_S)
         batch, self._waiting, self._sender = self._waiting, [], None
         error: Exception | None = None
@@ -181,7 +180,7 @@ class LedgerLink:
         except Exception as failed:
             error = failed
         for _, _, recorded in batch:
-            if recorded.done():  # whoever asked is gone
+            if recorded.done():  # the caller is gone
                 continue
             if error is None:
                 recorded.set_result(None)

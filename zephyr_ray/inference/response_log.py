@@ -1,8 +1,8 @@
-"""The files of a ledger: what a try is given is appended to its own, and gathered in a compressed one when its stage is
-done. Names are random, so that two drivers at once never write to one file.
+"""Files of a ledger. Each run appends records to its own file; a finished stage's files are merged into a compressed
+one. Names are random, so that two drivers never write to the same file.
 
 <name>.jsonl, or <name>-<count>.jsonl where files cannot be appended to    one JSON object a line
-<name>.jsonl.zst                                 a line that names the files that it is made of, then all their lines
+<name>.jsonl.zst                                 a line that names the merged files, then all their lines
 """
 
 from __future__ import annotations
@@ -19,21 +19,21 @@ from typing import Any
 import pyarrow.fs as pafs
 
 _GATHERED, _PARTIAL = ".jsonl.zst", ".partial"
-_THREADS = 32  # an object takes a store tens of milliseconds, and there are two for each second of a try
+_THREADS = 32  # reading an object takes tens of milliseconds, and a run writes two per second
 _OBJECTS = 512  # in memory at once
 
 
 def read(filesystem: pafs.FileSystem, folder: str) -> Iterator[dict[str, Any]]:
-    """The records of all tries, each once."""
+    """The records of all runs, each once."""
     gathered, loose, _ = _files(filesystem, folder)
     return map(json.loads, _lines_of(filesystem, folder, [*gathered, *loose]))
 
 
 def gather(filesystem: pafs.FileSystem, folder: str) -> None:
-    """Makes one compressed file of all that are not, for when nothing is written any more.
+    """Merges all uncompressed files into a compressed one; call it when nothing is written any more.
 
-    It is safe before those that it is made of go. What a kill in between leaves of them is named in it, and not read a
-    second time.
+    The merged file is durable before its parts are deleted. It names them, so that parts left over by a kill are not
+    read a second time.
     """
     _, loose, left = _files(filesystem, folder)
     _delete(filesystem, folder, left)
@@ -43,7 +43,7 @@ def gather(filesystem: pafs.FileSystem, folder: str) -> None:
 
 
 class Writer:
-    """Writes what a try is given, so that it is safe when a call returns; nothing before the first one."""
+    """Writes the records of a run; they are durable when a call returns. Creates no file before the first call."""
 
     def __init__(self, filesystem: pafs.FileSystem, folder: str):
         self._filesystem, self._folder = filesystem, folder
@@ -68,12 +68,12 @@ class Writer:
             while data:
                 data = data[self._file.write(data) :]
         except OSError:
-            self._file.truncate(end)  # else the next line would go on where this one was cut off
+            self._file.truncate(end)  # otherwise the next line would continue this cut one
             raise
 
     def _write_object(self, data: bytes) -> None:
         path = f"{self._prefix}-{self._objects:08d}.jsonl"
-        self._objects += 1  # what was stored but reported as failed is not written over
+        self._objects += 1  # never overwrites an object that was stored but reported as failed
         with self._filesystem.open_output_stream(path) as stream:
             stream.write(data)
 
@@ -84,7 +84,7 @@ def _names(filesystem: pafs.FileSystem, folder: str) -> list[str]:
 
 
 def _files(filesystem: pafs.FileSystem, folder: str) -> tuple[list[str], list[str], list[str]]:
-    """Gathered files, files that are in none of these, and what a kill left of files that are."""
+    """(merged files, files in none of them, leftovers of merged files after a kill)."""
     names = _names(filesystem, folder)
     gathered = [name for name in names if name.endswith(_GATHERED)]
     inside = {part for name in gathered for part in _made_of(filesystem, posixpath.join(folder, name))}
@@ -112,7 +112,7 @@ def _write_gathered(filesystem: pafs.FileSystem, folder: str, parts: list[str], 
 
 
 def _lines_of(filesystem: pafs.FileSystem, folder: str, names: list[str]) -> Iterator[bytes]:
-    """Every record's line; files that can be long are streamed, small ones read side by side."""
+    """Every record's line. Files that can be long are streamed; small ones are read in parallel."""
     small = [name for name in names if "-" in name]
     for name in [name for name in names if "-" not in name]:
         lines = _complete_lines(filesystem, posixpath.join(folder, name))
@@ -127,7 +127,7 @@ def _lines_of(filesystem: pafs.FileSystem, folder: str, names: list[str]) -> Ite
 
 
 def _complete_lines(filesystem: pafs.FileSystem, path: str) -> Iterator[bytes]:
-    """A kill may have cut the last one off."""
+    """The lines of a file, without a last one that a kill cut off."""
     with filesystem.open_input_stream(path) as stream, io.BufferedReader(stream, 1 << 20) as lines:
         for line in lines:
             if line.endswith(b"\n"):
@@ -140,7 +140,7 @@ def _delete(filesystem: pafs.FileSystem, folder: str, names: list[str]) -> None:
 
 
 def _sync(path: str) -> None:
-    """Has the disk write a file, or a folder's entries, before anything else is done."""
+    """Flushes a file or a folder's entries to disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -1,7 +1,7 @@
-"""Reads requests to one member of a pool -> answers or failures: bounded, retried, paid for once.
+"""Client of one pool member that limits concurrency, retries, and pays for each reply once.
 
-A request that the ledger holds a reply to is not sent again. Waits between tries are random up to a doubling bound
-(tenacity), or what the server's Retry-After says.
+A request whose reply is in the ledger is not sent again. Waits between attempts are random up to a doubling bound
+(tenacity), or follow the server's Retry-After.
 """
 
 from __future__ import annotations
@@ -14,30 +14,30 @@ from typing import Any
 import tenacity
 
 from zephyr_ray.config.feedback import Price
-from zephyr_ray.inference.clients import Busy, Refused, Reply, Server, Unusable
+from zephyr_ray.inference.clients import Busy, Client, Refused, Reply, Unusable
 from zephyr_ray.inference.concurrency import AdaptiveLimit
-from zephyr_ray.inference.request_plan import Answer, Failure
+from zephyr_ray.inference.request_plan import Completion, Failure
 from zephyr_ray.inference.response_cache import LedgerLink
 from zephyr_ray.pipeline.artifacts import content_id
 
-_LONGEST_WAIT_S = 120.0  # that a Retry-After may ask for
-_SILENCE = 20  # requests in a row without an answer, retries and all, after which a member is given up
-_TOKENS = 1e6  # that a price is for
+_LONGEST_WAIT_S = 120.0  # cap on Retry-After
+_SILENCE = 20  # failed requests in a row, including retries, after which a member is given up
+_TOKENS = 1e6  # prices are per million tokens
 
 _sleep = asyncio.sleep
 _backoff = tenacity.wait_random_exponential(multiplier=0.5, max=30)
 
 
 class _GivenUp(Exception):  # noqa: N818
-    """The member is not asked any more."""
+    """The member is no longer used."""
 
 
-class Member:
-    """One server of a pool, as one worker holds it."""
+class RetryingClient:
+    """One worker's client of one pool member."""
 
     def __init__(
         self,
-        server: Server,
+        server: Client,
         *,
         in_flight: int,
         retries: int,
@@ -47,12 +47,12 @@ class Member:
     ):
         """
         Args:
-            server: Who answers.
-            in_flight: Requests that may be open.
+            server: The client that sends each request once.
+            in_flight: Limit on open requests.
             retries: How often a request is sent again.
-            identity: Who answers, wherever it runs: with the request, what the ledger knows a reply by.
-            ledger: Keeps replies. None: nothing is kept, and nothing costs.
-            price: What tokens cost.
+            identity: Identifies the member wherever it runs; together with the request it is the ledger's key.
+            ledger: Keeps replies. None: none are kept, and none cost anything.
+            price: Price of tokens.
         """
         self._server, self._retries, self._identity = server, retries, identity
         self._ledger, self._price = ledger, price
@@ -60,41 +60,41 @@ class Member:
         self._failed_in_a_row = 0
         self._given_up: str | None = None
 
-    async def ask(self, prompt_id: str, body: dict[str, Any], known: Mapping[str, Any]) -> Answer | Failure:
-        """One answer.
+    async def ask(self, prompt_id: str, body: dict[str, Any], known: Mapping[str, Any]) -> Completion | Failure:
+        """Requests one completion.
 
         Args:
-            prompt_id: Of the row that the request is for.
-            body: Of the request, less the model.
+            prompt_id: Id of the row that the request belongs to.
+            body: The request's body, without the model.
             known: The ledger's replies for this row, by key.
         """
         key = content_id(self._identity, {name: value for name, value in body.items() if value is not None})
         if key in known:
-            return Answer(**known[key])
-        usd = self._most_it_costs(body)
-        # Before its turn: requests that wait for money must not stand in the way of those that hold it.
+            return Completion(**known[key])
+        usd = self._cost_bound(body)
+        # Reserve before queueing: requests that wait for money must not block those that have it.
         if self._ledger is not None and usd and not await self._ledger.reserve(usd):
             return Failure("the budget is spent", "over_budget")
-        outcome = await self._try(body)
-        self._note(outcome)
+        outcome = await self._send_with_retries(body)
+        self._give_up_if_silent(outcome)
         if isinstance(outcome, Failure):
             if self._ledger is not None and usd:
                 await self._ledger.release(usd)
             return outcome
-        answer = Answer(outcome.content, outcome.finish_reason, outcome.tokens)
+        completion = Completion(outcome.content, outcome.finish_reason, outcome.tokens)
         if self._ledger is not None:
             record = {
                 "prompt_id": prompt_id,
                 "key": key,
-                "answer": vars(answer),
+                "answer": vars(completion),
                 "prompt_tokens": outcome.prompt_tokens,
                 "usd": self._cost(outcome, usd),
             }
             await self._ledger.record(record, usd)
-        return answer
+        return completion
 
-    async def _try(self, body: dict[str, Any]) -> Reply | Failure:
-        """The request, sent until there is a reply, it is refused, or the retries are used up."""
+    async def _send_with_retries(self, body: dict[str, Any]) -> Reply | Failure:
+        """Sends the request until it is answered or refused, or the retries are used up."""
         retrying = tenacity.AsyncRetrying(
             stop=tenacity.stop_after_attempt(self._retries + 1),
             wait=_wait,
@@ -115,7 +115,7 @@ class Member:
             return Failure(self._given_up, "given_up")
 
     async def _send(self, body: dict[str, Any]) -> Reply:
-        """Sends once, in its turn; a request that waits to be sent again does not stand in the way of others."""
+        """Sends once within the limit; a request that waits for its retry does not count as open."""
         async with self._limit:
             if self._given_up:
                 raise _GivenUp(self._given_up)
@@ -129,16 +129,16 @@ class Member:
             self._limit.speed_up()
             return reply
 
-    def _note(self, outcome: Reply | Failure) -> None:
-        """Gives the member up once it has been silent for long: a dead server would cost every row its retries."""
+    def _give_up_if_silent(self, outcome: Reply | Failure) -> None:
+        """Gives up a member after many failures in a row: a dead server would cost every row its retries."""
         is_silent = isinstance(outcome, Failure) and outcome.kind == "failed"
         self._failed_in_a_row = self._failed_in_a_row + 1 if is_silent else 0
         if self._failed_in_a_row >= _SILENCE and self._given_up is None:
             assert isinstance(outcome, Failure)
             self._given_up = f"{_SILENCE} requests in a row had no answer: {outcome.reason}"
 
-    def _most_it_costs(self, body: dict[str, Any]) -> float:
-        """US dollars: a token of text is a byte at least, and an answer has `max_tokens` at most."""
+    def _cost_bound(self, body: dict[str, Any]) -> float:
+        """Upper bound in US dollars: a token has at least one byte, and a completion at most `max_tokens` tokens."""
         if self._price is None or self._ledger is None:
             return 0.0
         prompt = sum(len(message["content"].encode()) + _TURN_TOKENS for message in body["messages"])
@@ -146,13 +146,13 @@ class Member:
         return ((prompt + schema) * self._price.input + body["max_tokens"] * self._price.output) / _TOKENS
 
     def _cost(self, reply: Reply, reserved: float) -> float:
-        """What the reply cost; what it can have cost at most where the server does not say how long it was."""
+        """The reply's cost in US dollars; the reserved maximum if the server does not report its tokens."""
         if self._price is None or reply.tokens is None or reply.prompt_tokens is None:
             return reserved
         return (reply.prompt_tokens * self._price.input + reply.tokens * self._price.output) / _TOKENS
 
 
-_TURN_TOKENS = 16  # that a chat template puts around a message
+_TURN_TOKENS = 16  # upper bound on a chat template's tokens around a message
 
 
 def _wait(state: tenacity.RetryCallState) -> float:
@@ -160,4 +160,4 @@ def _wait(state: tenacity.RetryCallState) -> float:
     asked = error.retry_after if isinstance(error, Busy) else None
     if asked is None:
         return _backoff(state)
-    return min(asked, _LONGEST_WAIT_S) * random.uniform(1.0, 1.1)  # a little later, and not all at once
+    return min(asked, _LONGEST_WAIT_S) * random.uniform(1.0, 1.1)  # slightly later, and not all at the same time

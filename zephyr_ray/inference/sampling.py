@@ -1,4 +1,4 @@
-"""Answers of a pool of servers to prompts: one row for every prompt, whatever fails."""
+"""Sample completions of prompts from a pool: one row for every prompt, even if requests fail."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ if TYPE_CHECKING:
 
 
 def sample_candidates(sampling: Sampling, chat: Chat, seed: int, prompts: ray.data.Dataset) -> ray.data.Dataset:
-    """Answers to prompts (`schemas.PROMPTS`) as rows of `schemas.CANDIDATES`, as they stream through.
+    """Streams completions of prompts (`schemas.PROMPTS`) as rows of `schemas.CANDIDATES`.
 
     Args:
-        sampling: The pool, without deployments: these belong to the stage.
-        chat: The template of models that answer without a server.
-        seed: The run's.
+        sampling: The pool, without deployments, which only a stage can start.
+        chat: The chat template of offline models.
+        seed: The run's seed.
         prompts: Each prompt once.
 
     Raises:
@@ -34,10 +34,10 @@ def sample_candidates(sampling: Sampling, chat: Chat, seed: int, prompts: ray.da
         from zephyr_ray.inference.offline import sample_offline
 
         return sample_offline(sampling, chat, seed, prompts)
-    return answer(sampling, seed, prompts, applications={}).select_columns(CANDIDATES.names)
+    return sample_from_servers(sampling, seed, prompts, applications={}).select_columns(CANDIDATES.names)
 
 
-def answer(
+def sample_from_servers(
     sampling: Sampling,
     seed: int,
     prompts: ray.data.Dataset,
@@ -45,9 +45,9 @@ def answer(
     applications: Mapping[str, Application],
     ledger: Any = None,
 ) -> ray.data.Dataset:
-    """Rows of `pool.ANSWERED`, by servers.
+    """Rows of `pool.ANSWERED`, sampled from endpoints and deployments.
 
-    Fixed actors: each has its share of every member's bound, so there are never more of them than shares.
+    The number of actors is fixed, because each has a fixed share of every member's limit on open requests.
     """
     from ray.data import ActorPoolStrategy
 

@@ -1,1 +1,1 @@
-"""Reads candidates -> judgments: ratings by language models, a reward model or a program. Plain Python on one row."""
+"""Judging candidates with language models, a reward model or a user function. Mostly plain Python on one row."""

@@ -1,4 +1,4 @@
-"""Reads a row of `candidates` and what judges said of it -> a row of `judgments`. Every opinion is kept."""
+"""Aggregate judges' ratings of a row of `candidates` into a row of `judgments`. Every rating is kept."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from zephyr_ray.judging.parsing.rating import Reading, storable
+from zephyr_ray.judging.parsing.rating import Rating, storable
 from zephyr_ray.judging.prompt import Question
 from zephyr_ray.judging.rubrics import OVERALL
 from zephyr_ray.schemas import ASPECTS, COMPLETION
@@ -19,39 +19,40 @@ _REASON_LENGTH = 300
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a question."""
+    """The outcome of a question to a judge."""
 
     question: Question
-    readings: tuple[Reading, ...]
-    """One for each answer in the order shown; ratings are null where no reply could be read."""
+    ratings: tuple[Rating, ...]
+    """One for each completion in the order shown; the values are null if no reply could be read."""
     replies: tuple[dict[str, Any], ...]
-    """Every raw reply (`schemas.JUDGE_REPLY`), those that could not be read too."""
+    """Every raw reply (`schemas.JUDGE_REPLY`), including those that could not be read."""
     failure: str | None = None
-    """Why the server gave no reply, where that is how it ended."""
+    """Why the server gave no reply, or None if it replied."""
 
 
 def judged_row(row: Row, outcomes: Sequence[Outcome]) -> dict[str, Any]:
-    """A row of `judgments`. The means are over the opinions that have a rating and are no part of the position check.
+    """A row of `judgments`. Means leave out null ratings and those of the position check.
 
     Args:
-        row: Of `candidates`.
-        outcomes: In the order of `prompt.questions_of`, which is then that of opinions and replies.
+        row: A row of `candidates`.
+        outcomes: In the order of `prompt.questions_of`, which `opinions` and `replies` keep.
     """
     return {
         "prompt_id": row["prompt_id"],
         "messages": row["messages"],
         "completions": [
-            _judged(completion, _opinions_of(number, outcomes)) for number, completion in enumerate(row["completions"])
+            _judged_completion(completion, _opinions_of(number, outcomes))
+            for number, completion in enumerate(row["completions"])
         ],
         "replies": [reply for outcome in outcomes for reply in outcome.replies],
-        "error": _error(outcomes),
+        "error": _describe_failures(outcomes),
     }
 
 
 def scored_row(row: Row, scores: Sequence[float | None]) -> dict[str, Any]:
-    """A row of `judgments` by a judge that gives each answer one number and no reasons (a program, a reward model)."""
+    """A row of `judgments` by a judge that gives only one number per completion (a function, a reward model)."""
     completions = [
-        {**_judged(completion, []), "overall_score": score}
+        {**_judged_completion(completion, []), "overall_score": score}
         for completion, score in zip(row["completions"], scores, strict=True)
     ]
     return {
@@ -64,14 +65,14 @@ def scored_row(row: Row, scores: Sequence[float | None]) -> dict[str, Any]:
 
 
 def _opinions_of(number: int, outcomes: Sequence[Outcome]) -> list[dict[str, Any]]:
-    """One opinion for each question that showed the completion."""
+    """Records of `schemas.OPINION`: one for each question that showed the completion."""
     made = []
     for outcome in outcomes:
         question = outcome.question
         if number not in question.order:
             continue
         position = question.order.index(number)
-        rating, rationale = outcome.readings[position]
+        rating, rationale = outcome.ratings[position]
         made.append(
             {
                 "judge": question.judge,
@@ -86,8 +87,8 @@ def _opinions_of(number: int, outcomes: Sequence[Outcome]) -> list[dict[str, Any
     return made
 
 
-def _judged(completion: Row, opinions: list[dict[str, Any]]) -> dict[str, Any]:
-    """A completion with its ratings. Without an overall rating the score is null: none is made up from the aspects."""
+def _judged_completion(completion: Row, opinions: list[dict[str, Any]]) -> dict[str, Any]:
+    """A completion with its ratings. Without an overall rating the score is null: aspects never replace it."""
     overall = _summary(OVERALL, opinions)
     return {
         **{field.name: completion.get(field.name) for field in COMPLETION},
@@ -100,7 +101,7 @@ def _judged(completion: Row, opinions: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def _summary(aspect: str, opinions: Sequence[Row]) -> dict[str, Any] | None:
-    """Mean, standard deviation (over n) and first reason of one aspect; null where nobody was asked about it."""
+    """Mean, standard deviation (over n) and first rationale of one aspect; None if no judge was asked about it."""
     counted = [each for each in opinions if each["aspect"] == aspect and not each["is_reversed"]]
     if not counted:
         return None
@@ -112,7 +113,7 @@ def _summary(aspect: str, opinions: Sequence[Row]) -> dict[str, Any] | None:
     }
 
 
-def _error(outcomes: Sequence[Outcome]) -> str | None:
+def _describe_failures(outcomes: Sequence[Outcome]) -> str | None:
     """`judge (aspects a, b): reason; ...`, one part for each judge and reason."""
     failed: dict[tuple[str, str], list[str]] = {}
     for outcome in outcomes:

@@ -1,7 +1,7 @@
-"""Reads rows of `judgments` -> how far judges, repeats and orders of the answers agree. For reports.
+"""Agreement between judges, repeats and presentation orders, counted from rows of `judgments` for reports.
 
-Each counter takes rows one at a time (`add`), can be added to another one (`merge`), and holds sums only: blocks are
-counted apart and brought together, in flat memory.
+A counter takes one row at a time (`add`), merges with another (`merge`), and holds only sums, so that blocks can be
+counted separately in constant memory.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ Rater = tuple[str, int, bool]
 
 
 class Agreement(NamedTuple):
-    """How far raters agree on one aspect. A figure is null where there is nothing to work it out from."""
+    """Agreement of raters on one aspect. A figure is null if there are no data for it."""
 
     pairs: int
-    """Pairs of answers to one prompt, for each two raters that both rated both."""
+    """Pairs of completions of one prompt, counted for each two raters that both rated both."""
     same_order: float | None
-    """Share of them that the two raters put in the same order; equal ratings are an order too."""
+    """Share of these pairs that the two raters order in the same way; a tie counts as an order."""
     opposite_order: float | None
-    """Share of them that one rater put the one way and the other the other way."""
+    """Share of these pairs that the two raters order in opposite ways."""
     ratings: int
-    """Answers that two raters rated, for each two raters."""
+    """Completions that both of two raters rated, counted for each two raters."""
     mean_difference: float | None
     """Mean absolute difference of the two ratings."""
     alpha: float | None
@@ -41,8 +41,8 @@ class Agreement(NamedTuple):
 class AgreementCounter:
     """Agreement per aspect between raters of one kind.
 
-    orders: one (judge, repeat) with the answers in both orders (the position check). repeats: the repeats of one judge.
-    judges: different judges in the same repeat. Reversed questions count in the first only.
+    orders: one (judge, repeat) with the completions in both orders (the position check). repeats: the repeats of one
+    judge. judges: different judges in the same repeat. Only the first kind counts reversed questions.
     """
 
     def __init__(self, kind: Kind):
@@ -51,7 +51,7 @@ class AgreementCounter:
 
     def add(self, row: Row) -> None:
         for aspect in (*ASPECTS, OVERALL):
-            raters = _raters(row, aspect)
+            raters = _ratings_by_rater(row, aspect)
             for group in self._groups(raters):
                 if len(group) > 1:
                     self._sums[aspect].add([raters[rater] for rater in group])
@@ -61,14 +61,14 @@ class AgreementCounter:
             self._sums[aspect].merge(sums)
 
     def result(self) -> dict[str, Agreement]:
-        """By aspect; aspects on which no two raters can be compared are left out."""
+        """Agreement by aspect; aspects that no two raters rated are left out."""
         return {aspect: sums.result() for aspect, sums in self._sums.items()}
 
 
 class DisagreementCounter:
-    """How often an answer's overall score and the mean of its aspects lie far apart on their scales.
+    """Counts completions whose overall score lies far from the mean of their aspects, relative to the scales.
 
-    Either may be wrong, so such answers are worth a look: UltraFeedback's misread ratings are found in this way.
+    One of the two is probably wrong, so such completions are worth a look: this finds UltraFeedback's misread ratings.
     """
 
     def __init__(self, limit: float = 0.5):
@@ -89,25 +89,26 @@ class DisagreementCounter:
         self._sum += other._sum
 
     def result(self) -> dict[str, float | int | None]:
-        """{answers that have both, of these gross ones, mean distance}."""
+        """`answers` (completions with both), `gross` (those above the limit) and `mean_distance`."""
         return {"answers": self._answers, "gross": self._gross, "mean_distance": _ratio(self._sum, self._answers)}
 
 
 def disagreement(completion: Row) -> float | None:
-    """Distance of the overall score and the mean of the aspects, each as a share of its scale: 0 to 1.
+    """Distance between the overall score and the mean of the aspects, each as a share of its scale: 0 to 1.
 
-    Overall 10 is 1.0 and aspects of 1 are 0.0, so a best overall score on worst aspects gives 1. Null without either.
+    An overall score of 10 is 1.0 and an aspect rating of 1 is 0.0, so the best score on the worst aspects gives 1. None
+    if either is missing.
     """
     annotations = completion["annotations"] or {}
     ratings = [each["rating"] for each in annotations.values() if each and each["rating"] is not None]
     if completion["overall_score"] is None or not ratings:
         return None
     mean = sum(ratings) / len(ratings)
-    return abs(_share(completion["overall_score"], OVERALL) - _share(mean, ASPECTS[0]))
+    return abs(_share_of_scale(completion["overall_score"], OVERALL) - _share_of_scale(mean, ASPECTS[0]))
 
 
 class _Sums:
-    """What `Agreement` is worked out from."""
+    """The sums that `Agreement` is computed from."""
 
     def __init__(self) -> None:
         self.pairs, self.same, self.opposite = 0, 0, 0
@@ -115,7 +116,7 @@ class _Sums:
         self.coincidences: Counter[tuple[float, float]] = Counter()
 
     def add(self, raters: Sequence[Ratings]) -> None:
-        """Takes the ratings of one prompt's answers: a list for each rater, null where it gave none."""
+        """Adds the ratings of one prompt's completions: a list for each rater, with None for a missing rating."""
         for first, second in combinations(raters, 2):
             both = [(a, b) for a, b in zip(first, second, strict=True) if a is not None and b is not None]
             self.ratings += len(both)
@@ -125,11 +126,11 @@ class _Sums:
                 self.pairs += 1
                 self.same += orders[0] == orders[1]
                 self.opposite += orders[0] * orders[1] < 0
-        for answer in zip(*raters, strict=True):
-            self._count([rating for rating in answer if rating is not None])
+        for completion in zip(*raters, strict=True):
+            self._count_coincidences([rating for rating in completion if rating is not None])
 
-    def _count(self, ratings: Sequence[float]) -> None:
-        """Every ordered pair of an answer's ratings, weighted so that each rating counts once."""
+    def _count_coincidences(self, ratings: Sequence[float]) -> None:
+        """Counts every ordered pair of a completion's ratings, weighted so that each rating counts once."""
         for i, first in enumerate(ratings):
             for j, second in enumerate(ratings):
                 if i != j:
@@ -156,10 +157,10 @@ class _Sums:
 
 def interval_alpha(coincidences: Mapping[tuple[float, float], float]) -> float | None:
     """Krippendorff's alpha with squared differences, from the matrix of coincidences (Krippendorff, "Computing
-    Krippendorff's Alpha-Reliability", 2011, section D). Null where all ratings are equal: nothing could disagree.
+    Krippendorff's Alpha-Reliability", 2011, section D). None if all ratings are equal.
 
     Args:
-        coincidences: How often the two values stand together in a unit, each unit of m values weighted 1 / (m - 1).
+        coincidences: How often two values occur together in a unit, each unit of m values weighted 1 / (m - 1).
     """
     totals: Counter[float] = Counter()
     for (value, _), weight in coincidences.items():
@@ -170,8 +171,8 @@ def interval_alpha(coincidences: Mapping[tuple[float, float], float]) -> float |
     return 1 - (n - 1) * observed / expected if expected else None
 
 
-def _raters(row: Row, aspect: str) -> dict[Rater, Ratings]:
-    """The ratings that each rater gave the row's answers."""
+def _ratings_by_rater(row: Row, aspect: str) -> dict[Rater, Ratings]:
+    """Each rater's ratings of the row's completions."""
     raters: dict[Rater, list[float | None]] = {}
     for number, completion in enumerate(row["completions"]):
         for each in completion["opinions"] or ():
@@ -181,16 +182,16 @@ def _raters(row: Row, aspect: str) -> dict[Rater, Ratings]:
     return dict(raters)
 
 
-def _orders(raters: Iterable[Rater]) -> list[list[Rater]]:
+def _group_by_judge_and_repeat(raters: Iterable[Rater]) -> list[list[Rater]]:
     groups = _grouped(raters, lambda rater: rater[:2])
     return [group for group in groups if len(group) == 2]
 
 
-def _repeats(raters: Iterable[Rater]) -> list[list[Rater]]:
+def _group_by_judge(raters: Iterable[Rater]) -> list[list[Rater]]:
     return _grouped((rater for rater in raters if not rater[2]), lambda rater: rater[0])
 
 
-def _judges(raters: Iterable[Rater]) -> list[list[Rater]]:
+def _group_by_repeat(raters: Iterable[Rater]) -> list[list[Rater]]:
     return _grouped((rater for rater in raters if not rater[2]), lambda rater: rater[1])
 
 
@@ -202,13 +203,13 @@ def _grouped(raters: Iterable[Rater], key: Callable[[Rater], Any]) -> list[list[
 
 
 _GROUPS: dict[Kind, Callable[[Iterable[Rater]], list[list[Rater]]]] = {
-    "orders": _orders,
-    "repeats": _repeats,
-    "judges": _judges,
+    "orders": _group_by_judge_and_repeat,
+    "repeats": _group_by_judge,
+    "judges": _group_by_repeat,
 }
 
 
-def _share(rating: float, aspect: str) -> float:
+def _share_of_scale(rating: float, aspect: str) -> float:
     low, high = scale_of(aspect)
     return (rating - low) / (high - low)
 

@@ -1,4 +1,4 @@
-"""A function of the user's as judge: overall scores only."""
+"""A user function as judge, which gives overall scores only."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from zephyr_ray.judging.aggregation import scored_row
 from zephyr_ray.pipeline import plugin
 
 Judge = Callable[[list[dict[str, str]], str], float | None]
-"""(messages of the prompt, answer) -> overall score, or None where it cannot tell. Any scale: only the order counts."""
+"""(messages of the prompt, completion) -> overall score or None (cannot tell), on any scale: only order counts."""
 
 
 def load_judge(function: str) -> Judge:
@@ -20,26 +20,26 @@ def load_judge(function: str) -> Judge:
 
 
 def program_fingerprint(function: str) -> str:
-    """What the judge is. Raises as `plugin.fingerprint`."""
+    """The fingerprint of the function's source. Raises as `plugin.fingerprint`."""
     return plugin.fingerprint("judging.function", function)
 
 
 def judge_by_program(row: Mapping[str, Any], judge: Judge, name: str = "judging.function") -> dict[str, Any]:
-    """A row of `judgments`. What the function raises goes through: it is a program's error, and no verdict.
+    """A row of `judgments`. Exceptions of the function propagate: they are errors, not scores.
 
     Raises:
-        UserError: The function returned something else than a finite number or None.
+        UserError: The function returned something other than a finite number or None.
     """
     return scored_row(
         row,
         [
-            _checked(judge([dict(message) for message in row["messages"]], each["content"]), name)
+            _check_score(judge([dict(message) for message in row["messages"]], each["content"]), name)
             for each in row["completions"]
         ],
     )
 
 
-def _checked(score: Any, name: str) -> float | None:
+def _check_score(score: Any, name: str) -> float | None:
     if score is None:
         return None
     try:

@@ -1,4 +1,4 @@
-"""Reads blocks of candidates -> blocks of judged candidates, by requests to language models. A Ray Data actor."""
+"""Ray Data actor that has candidates judged by a pool of language models."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from zephyr_ray.schemas import JUDGMENTS
 from zephyr_ray.serving.stage_deployments import Application
 
 JUDGED = pa.schema([*JUDGMENTS, ("failure", pa.string())])
-"""Judgments, and the kind of the worst failure among a row's requests (`request_plan.worst`); null: none failed."""
+"""Judgments, with the kind of the worst failure among a row's requests (`request_plan.worst`), null if none failed."""
 
 
 class JudgePool(Pool):
-    """Language models as judges."""
+    """Judges rows of candidates with language models."""
 
     def __init__(self, section: Judging, run_seed: int, applications: Mapping[str, Application], ledger: Any = None):
         super().__init__(section.servers, section.workers, applications=applications, ledger=ledger)
@@ -36,20 +36,20 @@ class JudgePool(Pool):
     async def __call__(self, batch: pa.Table) -> pa.Table:
         rows = batch.to_pylist()
         known = await self.known([row["prompt_id"] for row in rows])
-        judged = await asyncio.gather(*(self._row(row, known.get(row["prompt_id"], {})) for row in rows))
+        judged = await asyncio.gather(*(self._judge_row(row, known.get(row["prompt_id"], {})) for row in rows))
         return pa.Table.from_pylist(judged, schema=JUDGED)
 
-    async def _row(self, row: dict[str, Any], known: Mapping[str, Any]) -> dict[str, Any]:
+    async def _judge_row(self, row: dict[str, Any], known: Mapping[str, Any]) -> dict[str, Any]:
         failures: list[Failure] = []
         outcomes = await asyncio.gather(
             *(
-                self._question(question, row, known, failures)
+                self._ask(question, row, known, failures)
                 for question in questions_of(row, self._section, self._run_seed)
             )
         )
         return judged_row(row, outcomes) | {"failure": worst(failures)}
 
-    async def _question(
+    async def _ask(
         self, question: Question, row: dict[str, Any], known: Mapping[str, Any], failures: list[Failure]
     ) -> Outcome:
         async def complete(
@@ -62,12 +62,12 @@ class JudgePool(Pool):
             }
             if response_format is not None:
                 body["response_format"] = response_format
-            answer = await self.members[question.judge].ask(row["prompt_id"], body, known)
-            if isinstance(answer, Failure):
-                failures.append(answer)
-                raise NoReply(answer.reason)
-            if answer.finish_reason == "length":
-                raise CutReply(answer.content)
-            return answer.content
+            outcome = await self.members[question.judge].ask(row["prompt_id"], body, known)
+            if isinstance(outcome, Failure):
+                failures.append(outcome)
+                raise NoReply(outcome.reason)
+            if outcome.finish_reason == "length":
+                raise CutReply(outcome.content)
+            return outcome.content
 
         return await ask(question, row, self._section, complete)

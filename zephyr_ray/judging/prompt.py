@@ -1,11 +1,11 @@
-"""Reads a row of `candidates` -> the questions that judges are asked, and each one's messages and reply schema.
+"""The questions that judges are asked about a row of `candidates`, with their messages and reply schemas.
 
-Which questions, in which order the answers are shown and which prompts get the position check are functions of the
-run's seed, the prompt's id and the recipe alone: partitions, retries and workers change nothing.
+The questions, the order in which completions are shown and the choice of prompts for the position check depend only on
+the run's seed, the prompt's id and the recipe, not on partitions, retries or workers.
 
-What is judged is foreign text. It stands between lines that carry a mark: a hash of that text, so that no text can hold
-its own mark, and none can look like the beginning of another answer. The texts come first and the criterion last: the
-aspects of one (judge, repeat) share all but the end of their prompts, which a server keeps from one to the next.
+The judged text is untrusted. It stands between lines with a mark, a hash of the text, so that no text can contain its
+own mark or imitate the beginning of another completion. The texts come first and the criterion last, so that the
+aspects of one (judge, repeat) share a long prefix, which a server can cache.
 """
 
 from __future__ import annotations
@@ -35,33 +35,33 @@ class Question:
     judge: str
     repeat: int
     is_reversed: bool
-    """Part of the position check: the same question with the answers the other way round."""
+    """Whether it belongs to the position check, which shows the completions in reversed order."""
     aspect: str
     order: tuple[int, ...]
     """Numbers of the completions in the row, in the order in which they are shown."""
 
 
 def questions_of(row: Row, section: Judging, run_seed: int) -> list[Question]:
-    """Every question about a row; none where it has no completions.
+    """All questions about a row; none if it has no completions.
 
-    All aspects of one (judge, repeat) show the answers in the same order, so that the effect of a position is not mixed
-    up with that of an aspect. In the position check every one of them is asked again in reversed order.
+    All aspects of one (judge, repeat) show the completions in the same order, so that effects of position and aspect
+    are not confounded. The position check asks each of them again in reversed order.
     """
     completions = len(row["completions"])
     return [
         Question(judge.name, repeat, is_reversed, aspect, order)
         for judge in section.servers
         for repeat in range(section.repeats)
-        for is_reversed, orders in _showings(row["prompt_id"], completions, section, run_seed, judge.name, repeat)
+        for is_reversed, orders in _shown_groups(row["prompt_id"], completions, section, run_seed, judge.name, repeat)
         for aspect in section.aspects
         for order in orders
     ]
 
 
-def _showings(
+def _shown_groups(
     prompt_id: str, completions: int, section: Judging, run_seed: int, judge: str, repeat: int
 ) -> Iterable[tuple[bool, list[tuple[int, ...]]]]:
-    """(is_reversed, what is shown in one request each)."""
+    """(is_reversed, the completions' numbers shown in each request)."""
     if completions == 0:
         return
     if section.presentation == "one_by_one":
@@ -74,25 +74,25 @@ def _showings(
 
 
 def shown_order(run_seed: int, prompt_id: str, judge: str, repeat: int, completions: int) -> tuple[int, ...]:
-    """The completions' numbers in an order in which each permutation is equally likely."""
+    """The completions' numbers in a random order; all permutations are equally likely."""
     return tuple(
         sorted(range(completions), key=lambda number: content_id("order", run_seed, prompt_id, judge, repeat, number))
     )
 
 
 def is_position_checked(run_seed: int, prompt_id: str, share: float) -> bool:
-    """Whether a prompt is among the share that is judged in both orders. A larger share only adds prompts."""
+    """Whether a prompt belongs to the share judged in both orders. A larger share only adds prompts."""
     return int(content_id("position check", run_seed, prompt_id), 16) < share * 2**_HASH_BITS
 
 
 def question_seed(run_seed: int, prompt_id: str, question: Question, attempt: int) -> int:
-    """The sampling seed of one request, in [0, 2^53): repeats of a judge above temperature 0 must not be copies."""
+    """The sampling seed of one request, in [0, 2^53): repeats above temperature 0 must differ."""
     place = (question.judge, question.repeat, question.is_reversed, question.aspect, list(question.order), attempt)
     return int(content_id("question", run_seed, prompt_id, *place), 16) % (1 << SEED_BITS)
 
 
 def messages_of(question: Question, row: Row) -> list[Message]:
-    """What the judge is sent: one user turn, as the templates of some judges (Gemma 2, Mistral 7B) know no other."""
+    """The messages to the judge: one user turn, because some templates (Gemma 2, Mistral 7B) accept no other."""
     answers = [row["completions"][number]["content"] for number in question.order]
     mark = _mark(row)
     many = len(answers) > 1
@@ -102,12 +102,12 @@ def messages_of(question: Question, row: Row) -> list[Message]:
         answers=f"{len(answers)} answers" if many else "one answer",
         each="each answer" if many else "the answer",
         mark=mark,
-        conversation="\n".join(_text(f"{m['role']} message", m["content"], mark) for m in row["messages"]),
-        texts="\n\n".join(_text(f"answer {place}", text, mark) for place, text in enumerate(answers, 1)),
+        conversation="\n".join(_marked_text(f"{m['role']} message", m["content"], mark) for m in row["messages"]),
+        texts="\n\n".join(_marked_text(f"answer {place}", text, mark) for place, text in enumerate(answers, 1)),
         rubric=rubric(question.aspect),
         format=fill(
             "format",
-            example=_example(question),
+            example=_example_reply(question),
             rationale=rationale_name(question.aspect),
             low=str(low),
             high=str(high),
@@ -116,17 +116,17 @@ def messages_of(question: Question, row: Row) -> list[Message]:
     return [{"role": "user", "content": content}]
 
 
-def _text(name: str, text: str, mark: str) -> str:
-    """A text between its lines. An empty one is said to be so in a marked line: an answer cannot claim it of itself."""
+def _marked_text(name: str, text: str, mark: str) -> str:
+    """A text between its marked lines. A marked line says that a text is empty, so no text can claim it of itself."""
     if not text.strip():
         return f"<<BEGIN {name} {mark}>>\n<<EMPTY {mark}>>\n<<END {name} {mark}>>"
     return f"<<BEGIN {name} {mark}>>\n{text}\n<<END {name} {mark}>>"
 
 
 def _mark(row: Row) -> str:
-    """A string that is in no text of the row, the same for all questions about it.
+    """A string that occurs in no text of the row, the same for all questions about it.
 
-    It is a hash of the texts themselves: to hold it, a text would have to be written with its own hash in it.
+    It is a hash of the texts, so a text that contained it would have to contain its own hash.
     """
     texts = [each["content"] for each in (*row["messages"], *row["completions"])]
     marks = (content_id("mark", attempt, texts)[:_MARK_LENGTH] for attempt in count())
@@ -134,20 +134,22 @@ def _mark(row: Row) -> str:
 
 
 def answer_key(place: int) -> str:
-    """The key of the answer shown as number `place` (from 1) in a reply."""
+    """The key, in a reply, of the completion shown as number `place` (from 1)."""
     return f"answer_{place}"
 
 
 def reply_schema(question: Question) -> dict[str, Any]:
-    """JSON schema of a reply: {answer_1: {rationale, rating}, ...}, the reason before the number that follows from it.
+    """JSON schema of a reply: {answer_1: {rationale, rating}, ...}, with the rationale before the rating it leads to.
 
-    An object with a key for each answer, as no backend can then leave one out or give one twice; an enumeration for
-    the scale, as `minimum` is not known to all of them; no references.
+    It is an object with a key for each completion, so that none can be missing or occur twice. The scale is an
+    enumeration, because not every backend supports `minimum`; there are no references.
     """
     low, high = scale_of(question.aspect)
     reason = rationale_name(question.aspect)
-    verdict = _object({reason: {"type": "string"}, "rating": {"type": "integer", "enum": [*range(low, high + 1)]}})
-    return _object({answer_key(place): verdict for place, _ in enumerate(question.order, 1)})
+    verdict = _object_schema(
+        {reason: {"type": "string"}, "rating": {"type": "integer", "enum": [*range(low, high + 1)]}}
+    )
+    return _object_schema({answer_key(place): verdict for place, _ in enumerate(question.order, 1)})
 
 
 def response_format_of(question: Question) -> dict[str, Any]:
@@ -158,7 +160,7 @@ def response_format_of(question: Question) -> dict[str, Any]:
     }
 
 
-def _object(properties: dict[str, Any]) -> dict[str, Any]:
+def _object_schema(properties: dict[str, Any]) -> dict[str, Any]:
     return {
         "type": "object",
         "properties": properties,
@@ -167,8 +169,8 @@ def _object(properties: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _example(question: Question) -> str:
-    """The form of a reply, with words where the rating stands: a number there would be copied."""
+def _example_reply(question: Question) -> str:
+    """An example reply with a placeholder as rating, because judges would copy a number."""
     low, high = scale_of(question.aspect)
     verdict = {rationale_name(question.aspect): "...", "rating": f"<{low} to {high}>"}
     lines = [
@@ -177,8 +179,8 @@ def _example(question: Question) -> str:
         )
         for place, _ in enumerate(question.order, 1)
     ]
-    return _braces(lines)
+    return _join_in_braces(lines)
 
 
-def _braces(lines: Sequence[str]) -> str:
+def _join_in_braces(lines: Sequence[str]) -> str:
     return "{\n" + ",\n".join(lines) + "\n}"

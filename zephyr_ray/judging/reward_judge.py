@@ -1,7 +1,7 @@
-"""Reads rows of `candidates` and a reward model -> rows of `judgments` with overall scores only.
+"""A reward model as judge, which gives overall scores only.
 
 A reward model is a sequence classifier with one output, read at the last token of the conversation. Its scores have no
-scale: only their order counts.
+scale; only their order matters.
 """
 
 from __future__ import annotations
@@ -33,44 +33,44 @@ class RewardModel:
 
         Args:
             path: A folder or hub id, with weights as safetensors.
-            chat: How conversations are written. `template: model` is what a published reward model was trained with.
+            chat: The chat template. A published reward model was trained with its own: `template: model`.
             revision: Branch, tag or commit of a hub id.
-            batch_size: Answers per forward pass.
-            device: None: a GPU where there is one.
+            batch_size: Completions per forward pass.
+            device: None: a GPU if there is one.
 
         Raises:
-            UserError: It does not load, has not exactly one output, or lacks a trained one.
+            UserError: It does not load, does not have exactly one output, or lacks trained weights for it.
         """
         self._device = device or ("cuda" if torch.cuda.is_available() else "cpu")
         self._batch_size = batch_size
-        folder = _folder(path, revision)
+        folder = _whole_model_folder(path, revision)
         self._tokenizer = chat_template.load_tokenizer(folder, chat)
-        self._model = _load(folder, path, torch.bfloat16 if self._device == "cuda" else torch.float32)
-        # The classifier reads the last token that is no padding: it must know which one that is.
+        self._model = _load_classifier(folder, path, torch.bfloat16 if self._device == "cuda" else torch.float32)
+        # The classifier reads the last token that is not padding, so it must know the padding id.
         self._model.config.get_text_config().pad_token_id = self._pad = int(self._tokenizer.pad_token_id)
         self._model.to(self._device).eval()  # type: ignore[arg-type]
         self._longest = getattr(self._model.config.get_text_config(), "max_position_embeddings", None)
 
     def judge(self, rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-        """A row of `judgments` for each row; all their answers share the batches."""
+        """A row of `judgments` for each row; completions of all rows share the batches."""
         pairs = [(row["messages"], each["content"]) for row in rows for each in row["completions"]]
         scores = iter(self.score(pairs))
         return [scored_row(row, [next(scores) for _ in row["completions"]]) for row in rows]
 
     def score(self, pairs: Sequence[tuple[Sequence[chat_template.Message], str]]) -> list[float | None]:
-        """The score of each (messages, answer); null where they are longer than the model's positions."""
-        ids = [self._encode(messages, answer) for messages, answer in pairs]
+        """The score of each (messages, completion); None if they exceed the model's positions."""
+        ids = [self._encode(messages, completion) for messages, completion in pairs]
         scores: list[float | None] = [None] * len(pairs)
         fitting = [index for index, each in enumerate(ids) if self._longest is None or len(each) <= self._longest]
-        fitting.sort(key=lambda index: len(ids[index]))  # equal lengths together: little padding
+        fitting.sort(key=lambda index: len(ids[index]))  # similar lengths together, for little padding
         for start in range(0, len(fitting), self._batch_size):
             batch = fitting[start : start + self._batch_size]
             for index, score in zip(batch, self._forward([ids[index] for index in batch]), strict=True):
                 scores[index] = score if math.isfinite(score) else None
         return scores
 
-    def _encode(self, messages: Sequence[chat_template.Message], answer: str) -> list[int]:
-        whole = [*messages, {"role": "assistant", "content": answer}]
+    def _encode(self, messages: Sequence[chat_template.Message], completion: str) -> list[int]:
+        whole = [*messages, {"role": "assistant", "content": completion}]
         return chat_template.encode(self._tokenizer, whole, add_generation_prompt=False)
 
     @torch.inference_mode()
@@ -82,17 +82,17 @@ class RewardModel:
         return self._model(input_ids=padded, attention_mask=mask, use_cache=False).logits[:, 0].float().tolist()
 
 
-def _folder(path: str, revision: str | None) -> str:
+def _whole_model_folder(path: str, revision: str | None) -> str:
     if os.path.isdir(path) and is_adapter(path):
         raise UserError(f"judging.reward_model={path} is an adapter; merge it into its base model first")
     return whole_weights(path, revision)
 
 
-def _load(folder: str, path: str, dtype: torch.dtype) -> PreTrainedModel:
-    """The classifier. transformers makes up what a folder lacks, at random: a model without a trained head is refused.
+def _load_classifier(folder: str, path: str, dtype: torch.dtype) -> PreTrainedModel:
+    """The classifier. transformers initializes missing weights at random, so a model without a trained head is refused.
 
     Raises:
-        UserError: It does not load, has not exactly one output, or lacks weights.
+        UserError: It does not load, does not have exactly one output, or lacks weights.
     """
     from transformers import AutoConfig, AutoModelForSequenceClassification
 

@@ -1,4 +1,4 @@
-"""Reads the texts under rubrics/ -> the criterion of each aspect, its scale, and a fingerprint of all that is asked.
+"""The criterion and scale of each aspect, from the texts under rubrics/, and the fingerprint of these texts.
 
 The aspects are those of UltraFeedback (arXiv 2310.01377, section 2.3); the words are our own.
 """
@@ -16,11 +16,11 @@ from zephyr_ray.schemas import ASPECTS
 OVERALL = "overall"
 
 PROMPT_VERSION = 1
-"""Raised whenever code changes what a judge is sent, or how its replies are read: both decide the ratings."""
+"""Increased whenever code changes what a judge is sent or how its replies are read: both decide the ratings."""
 
 
 class Scale(NamedTuple):
-    """The whole numbers that a rating may be, both ends included."""
+    """The range of a rating, which is a whole number; both ends are included."""
 
     low: int
     high: int
@@ -32,17 +32,17 @@ def scale_of(aspect: str) -> Scale:
 
 
 def rationale_name(aspect: str) -> str:
-    """What the reason for a rating is called, to the judge and in its reply."""
+    """The name of the reason for a rating, in the question and in the reply."""
     return "critique" if aspect == OVERALL else "rationale"
 
 
 def rubric(aspect: str) -> str:
-    """The criterion that answers are rated by."""
+    """The criterion that completions are rated by."""
     return texts()[aspect]
 
 
 def fill(name: str, **values: str) -> str:
-    """A frame text with its places filled. What is filled in is not looked at again: a `$` in an answer stays one."""
+    """A text with its placeholders filled. Values are not substituted again: a `$` in a completion stays."""
     return Template(texts()[name]).substitute(values)
 
 
@@ -55,5 +55,5 @@ def texts() -> dict[str, str]:
 
 
 def rubric_fingerprint() -> str:
-    """A hash of all texts and of the code's version: part of the stage's fingerprint, as it decides the ratings."""
+    """A hash of all texts and the code's version; part of the stage's fingerprint because it decides the ratings."""
     return content_id(PROMPT_VERSION, texts())

@@ -1,1 +1,1 @@
-"""Stages as values, and what brings a list of them up to date."""
+"""Stages as values, the artifacts of a run, and the runner that brings a list of stages up to date."""

@@ -1,10 +1,10 @@
-"""Where each artifact of a run lives, whose it is, and whether it is complete.
+"""The artifacts of a run: where each lives, what it was made from, and whether it is complete.
 
 <root>/<stage>/data/*.parquet or checkpoint/     the artifact
 <root>/<stage>/dropped/*.parquet                 the rows left out of it, with their reasons
 <root>/<stage>/unfinished.json                   while it is being made: the fingerprint of what is being made
 <root>/<stage>/manifest.json                     written last; an artifact without one does not exist
-<root>/<stage>/replies/                          what servers answered, and were paid for; outlives the artifact
+<root>/<stage>/replies/                          paid replies of servers; outlives the artifact
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from typing import Any
 
 import pyarrow.fs as pafs
 
+from zephyr_ray.cluster.shared_storage import not_here
 from zephyr_ray.errors import UserError
 from zephyr_ray.storage import check_there, open_filesystem, refusal, write_bytes
 
@@ -26,7 +27,7 @@ _CHUNK = 1 << 22
 
 
 def content_id(*parts: Any) -> str:
-    """A hash of JSON values, 32 hex digits: the same row has the same id in any run, partition or retry."""
+    """A hash of JSON values, 32 hex digits: a row has the same id in every run, partition and retry."""
     text = json.dumps(parts, ensure_ascii=False, sort_keys=True, separators=(",", ":"))
     return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
 
@@ -43,19 +44,19 @@ class Run:
         return Artifact(self, stage)
 
     def check_readable(self) -> None:
-        """Fails where the root is in a bucket that cannot be asked. A root that is not there yet is none.
+        """Fails if the root's bucket cannot be read. A missing root is allowed.
 
         Raises:
-            UserError: Naming the root and what is wrong.
+            UserError: Names the root and what is wrong.
         """
         if not self.is_local:
             check_there(self.root, self.filesystem, self.path)
 
     def check_writable(self) -> None:
-        """Fails before any work where the root cannot be written.
+        """Fails before any work if the root cannot be written.
 
         Raises:
-            UserError: Naming the root and what the filesystem said.
+            UserError: Names the root and the filesystem's error.
         """
         probe = posixpath.join(self.path, ".writable")
         try:
@@ -75,24 +76,24 @@ class Run:
 
 
 class Artifact:
-    """One stage's output. Complete or absent: only a manifest makes it exist."""
+    """One stage's output. It is complete or absent: only a manifest makes it exist."""
 
     def __init__(self, run: Run, stage: str):
         self.run, self.stage = run, stage
         self.path = posixpath.join(run.path, stage)
         self.begun: str | None = None
-        """The fingerprint of what the driver is making here. Travels with the artifact to workers."""
+        """The fingerprint of what the driver is making here; pickled with the artifact for workers."""
 
     @property
     def uri(self) -> str:
         return posixpath.join(self.run.root, self.stage)
 
     def manifest(self) -> dict[str, Any] | None:
-        """The manifest, or None where the artifact does not exist."""
+        """The manifest, or None if the artifact does not exist."""
         return _read_json(self.run.filesystem, posixpath.join(self.path, "manifest.json"))
 
     def manifest_lines(self) -> list[str]:
-        """What the manifest has for a person: nothing where the artifact does not exist."""
+        """The manifest's lines for a person; empty if the artifact does not exist."""
         return list((self.manifest() or {}).get("lines", ()))
 
     def is_finished(self, fingerprint: str) -> bool:
@@ -100,14 +101,14 @@ class Artifact:
         return manifest is not None and manifest["fingerprint"] == fingerprint
 
     def begin(self, fingerprint: str) -> bool:
-        """Makes the folder ready for this fingerprint, and says whether an earlier try left work to resume.
+        """Prepares the folder for this fingerprint and returns whether an earlier attempt left work to resume.
 
-        Work of another fingerprint is deleted first: its manifest before all else, and `unfinished.json` never, so that
-        a kill in the middle leaves neither a manifest of what is no more nor a folder that is nobody's. Replies stay:
-        what is asked again is found among them.
+        Work of another fingerprint is deleted, the manifest first and `unfinished.json` never, so that a kill in the
+        middle leaves neither a manifest without its files nor a folder without an owner. Replies stay, so that requests
+        that are made again find them.
 
         Raises:
-            UserError: There is something in the folder that no stage made.
+            UserError: The folder holds something that no stage made.
         """
         self.begun = fingerprint
         filesystem = self.run.filesystem
@@ -118,11 +119,23 @@ class Artifact:
             raise UserError(f"{self.uri} is not empty and not a stage of a run; choose another --set run.root=")
         filesystem.create_dir(self.path, recursive=True)
         _write_text(filesystem, self._unfinished, json.dumps({"fingerprint": None}))
-        self._clear()
+        self._delete_all_but_replies()
         _write_text(filesystem, self._unfinished, json.dumps({"fingerprint": fingerprint}))
         return False
 
-    def _clear(self) -> None:
+    def check_visible(self) -> None:
+        """Fails on a machine that does not see the stage that the driver has begun; call it before a worker writes.
+
+        Raises:
+            UserError: Names the artifact and the node.
+        """
+        if self.begun is None or not self.run.is_local:
+            return
+        found = self.read_json("unfinished.json")
+        if found is None or found["fingerprint"] != self.begun:
+            raise not_here(self.path)
+
+    def _delete_all_but_replies(self) -> None:
         filesystem = self.run.filesystem
         inside = filesystem.get_file_info(pafs.FileSelector(self.path))
         for info in sorted(inside, key=lambda each: each.base_name != "manifest.json"):
@@ -139,19 +152,19 @@ class Artifact:
         self.run.filesystem.delete_file(self._unfinished)
 
     def write_text(self, name: str, text: str) -> None:
-        """Writes a small file of the artifact, whole or not at all."""
+        """Writes a small text file of the artifact, completely or not at all."""
         _write_text(self.run.filesystem, posixpath.join(self.path, name), text)
 
     def write_bytes(self, name: str, content: bytes) -> None:
-        """The same for a file that is no text."""
+        """Writes a small binary file of the artifact, completely or not at all."""
         write_bytes(self.run.filesystem, posixpath.join(self.path, name), content)
 
     def read_json(self, name: str) -> Any:
-        """A JSON file of the artifact, or None where there is none."""
+        """The content of a JSON file of the artifact, or None if there is no such file."""
         return _read_json(self.run.filesystem, posixpath.join(self.path, name))
 
     def files(self, folder: str = "data") -> list[str]:
-        """Paths (in the run's filesystem) of the files that the manifest names for this folder, sorted.
+        """Paths (in the run's filesystem) of the files in this folder that the manifest names, sorted.
 
         Raises:
             UserError: The artifact does not exist.
@@ -167,15 +180,15 @@ class Artifact:
 
 
 def fingerprint(stage: str, config: Any, inputs: dict[str, str]) -> str:
-    """What an artifact is: its stage, the semantic part of the recipe it reads, and what its inputs are."""
+    """The fingerprint of an artifact, from its stage, the semantic part of its recipe, and its inputs' fingerprints."""
     return content_id(stage, config, inputs)
 
 
 def fingerprint_files(paths: Iterable[str]) -> str:
-    """A hash of the content of local files and folders; their place and age do not matter."""
+    """A hash of the content of local files and folders; their location and age do not matter."""
     digest = hashlib.blake2b(digest_size=16)
     for top in sorted(paths):
-        for path in sorted(_walk(top)):
+        for path in sorted(_files_under(top)):
             digest.update(os.path.relpath(path, top).encode())
             with open(path, "rb") as stream:
                 while chunk := stream.read(_CHUNK):
@@ -183,7 +196,7 @@ def fingerprint_files(paths: Iterable[str]) -> str:
     return digest.hexdigest()
 
 
-def _walk(top: str) -> Iterable[str]:
+def _files_under(top: str) -> Iterable[str]:
     if os.path.isfile(top):
         yield top
     for folder, _, names in os.walk(top):
@@ -199,7 +212,7 @@ def _read_json(filesystem: pafs.FileSystem, path: str) -> dict[str, Any] | None:
     try:
         with filesystem.open_input_stream(path) as stream:
             return json.loads(stream.read())
-    except (FileNotFoundError, NotADirectoryError):  # a root below a file is refused when it is to be written
+    except (FileNotFoundError, NotADirectoryError):  # a root below a file is refused later, when it is written
         return None
 
 

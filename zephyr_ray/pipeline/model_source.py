@@ -1,4 +1,4 @@
-"""References to models: where a stage's model lies, and the fingerprint of what it is."""
+"""Resolve references to models: the location and the fingerprint of each model that a stage reads."""
 
 from __future__ import annotations
 
@@ -24,31 +24,31 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ModelSource:
-    """A model that every node can find, with what identifies it. Travels by pickle to whoever loads it."""
+    """A model that every node can find, with its fingerprint. It is pickled for the process that loads it."""
 
     path: str
-    """A folder of a disk that all nodes share, a folder's URI, or a hub id."""
+    """A folder on a disk that all nodes share, a folder's URI, or a hub id."""
     revision: str | None = None
     fingerprint: str = ""
 
     def local(self) -> str:
-        """The folder on this machine, or the hub id. What lies at a URI is copied into the machine's cache, once.
+        """The folder on this machine, or the hub id. A folder at a URI is copied into the machine's cache, once.
 
         Raises:
-            UserError: The URI's folder is gone or its store refuses, or this machine has no such folder.
+            UserError: The URI's folder is gone, its store refuses, or this machine has no such folder.
         """
-        return local_copy(self.path, self._key()) if is_uri(self.path) else self._shared()
+        return local_copy(self.path, self._cache_key()) if is_uri(self.path) else self._shared_folder()
 
     def without_weights(self) -> str:
-        """The same, good for the tokenizer and the configuration alone."""
-        return local_copy(self.path, self._key(), weights=False) if is_uri(self.path) else self._shared()
+        """As `local`, without the weights: enough for the tokenizer and the configuration."""
+        return local_copy(self.path, self._cache_key(), weights=False) if is_uri(self.path) else self._shared_folder()
 
-    def _shared(self) -> str:
+    def _shared_folder(self) -> str:
         if os.path.isabs(self.path) and not os.path.isdir(self.path):
             raise not_here(self.path)
         return self.path
 
-    def _key(self) -> str:
+    def _cache_key(self) -> str:
         return content_id(self.path, self.fingerprint)
 
 
@@ -57,11 +57,11 @@ class ModelInput:
     """A model that a stage reads: the checkpoint of another stage of the run, or one from outside of it."""
 
     name: str
-    """In the stage's inputs, where it comes from outside."""
+    """Its name among the stage's inputs, if it comes from outside."""
     field: str
     """The field of the recipe that names it."""
     path: str | None = None
-    """A folder, URI or hub id; None where a stage makes it."""
+    """A folder, URI or hub id; None if a stage makes it."""
     revision: str | None = None
     stage: Stage | None = None
 
@@ -70,12 +70,12 @@ class ModelInput:
         return {self.stage.kind: self.stage} if self.stage else {}
 
     def check_named(self) -> None:
-        """Raises UserError where the recipe names no model."""
+        """Raises UserError if the recipe names no model."""
         if self.stage is None and self.path is None:
             raise UserError(f"{self.field} is not set; name a folder, a URI or a hub id")
 
     def outside(self) -> dict[str, str]:
-        """Its fingerprint by its name, where it comes from outside. Raises as `external_fingerprint`."""
+        """{name: fingerprint} if it comes from outside, else empty. Raises as `external_fingerprint`."""
         return {} if self.path is None else {self.name: external_fingerprint(self.field, self.path, self.revision)}
 
     @property
@@ -83,7 +83,7 @@ class ModelInput:
         return () if self.path is None else local_folder(self.field, self.path)
 
     def source(self, run: Run) -> ModelSource:
-        """Where it lies."""
+        """The model, located. Raises as `external_source` or `stage_source`."""
         if self.stage is not None:
             return stage_source(run.artifact(self.stage.name))
         assert self.path is not None
@@ -92,14 +92,14 @@ class ModelInput:
 
 @dataclass(frozen=True, eq=False)
 class DeployedModels:
-    """The models that a stage deploys: checkpoints of this run, and models from outside of it."""
+    """The models that a stage deploys: checkpoints of this run and models from outside."""
 
     inputs: dict[str, Stage]
-    """The stages that make those of this run, by the name that deployments have for them."""
+    """The stages that make the run's own models, by the name that deployments use for them."""
     external: tuple[ModelInput, ...]
 
     def outside(self) -> dict[str, str]:
-        """Fingerprints of those from outside, by deployment. Raises as `external_fingerprint`."""
+        """Fingerprints of the models from outside, by deployment. Raises as `external_fingerprint`."""
         return {name: found for each in self.external for name, found in each.outside().items()}
 
     @property
@@ -131,19 +131,19 @@ def deployed_models(field: str, deployments: Sequence[Deployment], own: Mapping[
 
 
 def external_fingerprint(field: str, path: str, revision: str | None) -> str:
-    """What a model from outside is: the content of a folder, size and time of a URI's files, or a hub id's commit.
+    """The fingerprint of a model from outside: a folder's content, size and time of a URI's files, or a hub commit.
 
     Raises:
-        UserError: A folder without a model or tokenizer in it, or nothing at that path.
+        UserError: The folder has no model or tokenizer, or nothing is at that path.
     """
     if is_uri(path):
         return _remote_fingerprint(field, path)
     if os.path.isdir(path):
         _check_names(field, path, set(os.listdir(path)))
-        return _folder_fingerprint(os.path.abspath(path), _look(path))
+        return _folder_fingerprint(os.path.abspath(path), _file_stats(path))
     if os.path.exists(path) or path.startswith(("/", "./", "../", "~")) or path.count("/") > 1:
         raise UserError(f"{field}={path} is not a folder; give a Hugging Face folder or a hub id (owner/name)")
-    return content_id("hub", path, _commit(field, path, revision))
+    return content_id("hub", path, _resolve_commit(field, path, revision))
 
 
 def external_source(field: str, path: str, revision: str | None) -> ModelSource:
@@ -166,8 +166,8 @@ def stage_source(artifact: Artifact) -> ModelSource:
     return ModelSource(posixpath.join(artifact.uri, "checkpoint"), None, manifest["fingerprint"])
 
 
-def _look(folder: str) -> tuple[tuple[str, int, int, int], ...]:
-    """Path, size, time and inode of each file: while they are the same, so is the content."""
+def _file_stats(folder: str) -> tuple[tuple[str, int, int, int], ...]:
+    """Path, size, time and inode of each file: while these do not change, neither does the content."""
     found = []
     for top, _, names in os.walk(folder):
         for name in names:
@@ -178,7 +178,7 @@ def _look(folder: str) -> tuple[tuple[str, int, int, int], ...]:
 
 @functools.cache
 def _folder_fingerprint(folder: str, look: tuple[tuple[str, int, int, int], ...]) -> str:
-    """A hash of a folder's content, which is read once in a process: several stages have the same model."""
+    """A hash of a folder's content, read once per process because several stages share a model."""
     return fingerprint_files([folder])
 
 
@@ -207,8 +207,8 @@ def _check_names(field: str, path: str, names: set[str]) -> None:
         raise UserError(f"{field}={path} holds no .safetensors weights; save the model with save_pretrained")
 
 
-def _commit(field: str, hub_id: str, revision: str | None) -> str:
-    """The commit that a hub id stands for now; a copy in the local cache is used where the hub is out of reach."""
+def _resolve_commit(field: str, hub_id: str, revision: str | None) -> str:
+    """The commit that a hub id refers to now, from the local cache if the hub cannot be reached."""
     from huggingface_hub import HfApi, constants, snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError
 

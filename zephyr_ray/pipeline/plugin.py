@@ -1,4 +1,4 @@
-"""Functions of a user's own that a recipe names as `module:function`: sources, models, judges, evaluations."""
+"""User functions that a recipe names as `module:function`: sources, models, judges, evaluations."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def load(field: str, function: str) -> Callable[..., Any]:
     """The function that a field of a recipe names.
 
     Raises:
-        UserError: There is no such module, no such name in it, or it cannot be called.
+        UserError: There is no such module, it has no such name, or the object cannot be called.
     """
     module_name, colon, name = function.partition(":")
     where = f"{field}={function}"
@@ -32,14 +32,14 @@ def load(field: str, function: str) -> Callable[..., Any]:
 
 
 def fingerprint(field: str, function: str) -> str:
-    """A hash of the source of the function's module: a changed program is another one.
+    """A hash of the source of the function's module, so that a changed program has another fingerprint.
 
     Raises:
-        UserError: There is no such function, or its source is not there.
+        UserError: There is no such function, or its source is missing.
     """
     try:
         source = inspect.getsourcefile(inspect.unwrap(load(field, function)))
-    except TypeError:  # a builtin, or an object that can be called
+    except TypeError:  # a builtin or a callable object
         source = None
     if source is None:
         raise UserError(f"{field}={function} is not written in Python")

@@ -1,4 +1,4 @@
-"""How far a stage is: a board in the cluster that any task or worker reports to, and that a screen reads."""
+"""Progress of stages: a board actor that tasks and workers report to and that a screen reads."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from zephyr_ray.cluster import connect
 
 
 class _Board:
-    """Holds how far each stage is."""
+    """Holds the progress of each stage."""
 
     def __init__(self) -> None:
         self.stages: defaultdict[str, dict[str, Any]] = defaultdict(
@@ -38,7 +38,7 @@ class _Board:
 
 
 def start_board() -> Any:
-    """A board on the command's own machine, so that the loss of another one loses nothing that was reported."""
+    """Starts a board on the command's own machine, so that losing another machine loses no report."""
     import ray
 
     here = connect.this_node()
@@ -47,7 +47,7 @@ def start_board() -> Any:
 
 @dataclass(frozen=True)
 class Progress:
-    """A handle for reporting on a stage from anywhere in the cluster; reports do not wait for an answer."""
+    """A handle for reporting on a stage from anywhere in the cluster; reports do not block."""
 
     board: Any
     stage: str
@@ -59,11 +59,11 @@ class Progress:
         self.board.set.remote(self.stage, done, total, metrics)
 
     def show(self, metrics: dict[str, float]) -> None:
-        """Numbers beside the count of what is done."""
+        """Shows metrics beside the count."""
         self.board.show.remote(self.stage, metrics)
 
     def fail(self, message: str) -> None:
-        """Leaves a line for the person, which the stage reads at its end; waits until it has arrived."""
+        """Leaves an error line that the stage reads at its end; waits until the line has arrived."""
         import ray
 
         ray.get(self.board.fail.remote(self.stage, message))

@@ -1,4 +1,4 @@
-"""What made an artifact: the versions of everything that had a part in it."""
+"""Provenance of an artifact: the versions of everything that took part in making it."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ _PACKAGES = (
 
 
 def environment() -> dict[str, str]:
-    """Versions of Python, the packages and, in a checkout, the commit."""
+    """Versions of Python and the packages, and the commit if this is a checkout."""
     found = {"python": platform.python_version(), "machine": platform.machine()}
     for name in _PACKAGES:
         try:
             found[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:  # a working directory that is not installed, or a part that is not used
+        except metadata.PackageNotFoundError:  # a working directory that is not installed, or an unused package
             continue
     commit = _commit()
     return found | ({"commit": commit} if commit else {})

@@ -1,4 +1,4 @@
-"""Brings a pipeline's stages up to date: skips what is done, resumes what is unfinished, makes the rest."""
+"""Bring a pipeline's stages up to date: skip finished ones, resume unfinished ones, make the rest."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from zephyr_ray.pipeline.status import Status, status_of
 
 
 class Screen(Protocol):
-    """Where a person sees how a pipeline gets on."""
+    """Shows a person the progress of a pipeline."""
 
     def say(self, text: str = "", style: str | None = None) -> None:
-        """A line."""
+        """Prints a line."""
 
     def plan(self, stages: Sequence[str]) -> None:
-        """All stages that are brought up to date, in order."""
+        """Announces all stages to be brought up to date, in order."""
 
     def stage(self, name: str, unit: str) -> AbstractContextManager[Progress]:
         """Shows a stage's progress while the block runs."""
@@ -32,13 +32,13 @@ class Screen(Protocol):
 
 @dataclass(frozen=True)
 class Plan:
-    """What is to be brought up to date in a run."""
+    """The stages of a run to bring up to date."""
 
     run: Run
     stages: tuple[Stage, ...]
-    """In order: each after what it reads."""
+    """In order: each after its inputs."""
     known: dict[Stage, Identity]
-    """What the artifact of each would be, and of those before them."""
+    """The identity of each stage's artifact if it were made now, and of the stages before them."""
 
     @property
     def todo(self) -> list[Stage]:
@@ -49,15 +49,15 @@ class Plan:
         return [stage for stage in self.stages if not finished[stage]]
 
     def status(self, stage: Stage) -> Status:
-        """How a stage stands."""
+        """The status of a stage."""
         known = self.known[stage]
         return status_of(self.run.artifact(stage.name), known.fingerprint, stage.config, known.inputs)
 
     def starting_at(self, begin: str) -> Plan:
-        """The same from this stage on.
+        """The plan from this stage on.
 
         Raises:
-            UserError: It is none of the plan's, or one before it is not done.
+            UserError: The plan has no such stage, or a stage before it is not done.
         """
         names = [stage.name for stage in self.stages]
         if begin not in names:
@@ -71,10 +71,10 @@ class Plan:
 
 
 def plan(run: Run, stages: Sequence[Stage]) -> Plan:
-    """What bringing these stages up to date takes, and whether this machine can do it.
+    """Plans how to bring these stages up to date, and checks that this machine can do it.
 
     Raises:
-        UserError: An input from outside is missing, or the cluster cannot be used from here.
+        UserError: An input from outside is missing, or the cluster cannot be used from this machine.
     """
     preflight.check_driver()
     return Plan(run, tuple(stages), identities(stages))
@@ -84,8 +84,8 @@ def bring_up_to_date(plan: Plan, screen: Screen) -> None:
     """Makes every stage of a plan that is not done.
 
     Raises:
-        UserError: What a person can mend.
-        KeyboardInterrupt: It was stopped; another call goes on from there.
+        UserError: Something that the user can fix is wrong.
+        KeyboardInterrupt: It was interrupted; another call continues from there.
     """
     todo = plan.todo
     if not todo:
@@ -95,13 +95,15 @@ def bring_up_to_date(plan: Plan, screen: Screen) -> None:
     from zephyr_ray.cluster import scheduling, shared_storage
 
     with connect.connected(sum((stage.preload for stage in todo), ROWS)):
-        scheduling.check_job(todo)
+        scheduling.check_job({stage.name: stage.demands for stage in todo})
         if connect.is_joined():
-            shared_storage.check_nodes(plan.run, dict.fromkeys(file for stage in todo for file in stage.local_files))
+            shared_storage.check_nodes(
+                plan.run.root, dict.fromkeys(file for stage in todo for file in stage.local_files)
+            )
         screen.plan([stage.name for stage in plan.stages])
         for stage in plan.stages:
             if stage in todo:
-                _make(plan, stage, screen)
+                _make_stage(plan, stage, screen)
             else:
                 _say_done(stage, screen)
 
@@ -110,12 +112,12 @@ def _say_done(stage: Stage, screen: Screen) -> None:
     screen.say(f"{stage.name:<22} already done")
 
 
-def _make(plan: Plan, stage: Stage, screen: Screen) -> None:
+def _make_stage(plan: Plan, stage: Stage, screen: Screen) -> None:
     from zephyr_ray.cluster import scheduling
     from zephyr_ray.pipeline.provenance import environment
 
     artifact, known = plan.run.artifact(stage.name), plan.known[stage]
-    scheduling.make_room(stage, screen.say)
+    scheduling.wait_for_room(stage.name, stage.demands, screen.say)
     if artifact.begin(known.fingerprint):
         screen.say(f"{stage.name:<22} resuming")
     started = time.time()

@@ -1,4 +1,4 @@
-"""What a person sees while stages run: progress with rate and time left, metrics, and lines between."""
+"""Terminal display of running stages: progress with rate and time left, metrics, and messages."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from rich.text import Text
 
 from zephyr_ray.pipeline.progress import Progress, start_board
 
-_PLAIN_INTERVAL_S = 10.0  # between two lines where the screen is a file
+_PLAIN_INTERVAL_S = 10.0  # between two lines if the output is not a terminal
 
 
 def on_terminal(log_path: str) -> Screen:
-    """A screen where this process's stdout was. From here on its stdout and stderr, and with them what Ray forwards
-    from its workers, go to the log file."""
+    """A screen on this process's stdout. From now on stdout and stderr go to the log file, together with everything
+    that Ray forwards from its workers."""
     os.makedirs(os.path.dirname(log_path), exist_ok=True)
     sys.stdout.flush()
     sys.stderr.flush()
@@ -36,15 +36,15 @@ def on_terminal(log_path: str) -> Screen:
 
 
 class Screen:
-    """Shows a person which stage runs and how far it is: drawn anew on a terminal, else a line now and then."""
+    """Shows which stage runs and its progress: redrawn in place on a terminal, otherwise a line now and then."""
 
     def __init__(self, console: Console | None = None):
         self.console = console or Console(highlight=False, soft_wrap=True)
         self._planned: list[str] = []
-        self._board: Any = None  # one for all stages: each would cost a worker
+        self._board: Any = None  # shared by all stages, because each board costs a worker
 
     def plan(self, stages: Sequence[str]) -> None:
-        """The stages that this command brings up to date, in order."""
+        """Sets the stages that this command brings up to date, in order."""
         self._planned = list(stages)
 
     def say(self, text: str = "", style: str | None = None) -> None:
@@ -68,19 +68,19 @@ class Screen:
         self.say(f"{name:<22} done in {_clock(time.monotonic() - started)}")
 
     def _draw(self, name: str, unit: str, progress: Progress, stop: threading.Event) -> None:
-        """The running stage and those after it, drawn anew until it is done."""
+        """Redraws the running stage and those after it until it is done."""
         started = time.monotonic()
-        # What is printed belongs in the log: Live would put it on the screen, above the table.
+        # Without these options Live would show printed text above the table; it belongs in the log.
         live = Live(
             console=self.console, transient=True, auto_refresh=False, redirect_stdout=False, redirect_stderr=False
         )
         with live:
-            live.update(self._way(name, "starting", None, 0.0), refresh=True)
+            live.update(self._table(name, "starting", None, 0.0), refresh=True)
             for line, state in self._states(unit, progress, stop, interval=0.5):
-                live.update(self._way(name, line, state, time.monotonic() - started), refresh=True)
+                live.update(self._table(name, line, state, time.monotonic() - started), refresh=True)
 
-    def _way(self, name: str, line: str, state: dict[str, Any] | None, elapsed: float) -> Table:
-        """A row for the running stage, with a bar where its end is known, and one for each stage to come."""
+    def _table(self, name: str, line: str, state: dict[str, Any] | None, elapsed: float) -> Table:
+        """A row for the running stage, with a bar if its total is known, and one for each later stage."""
         table = Table.grid(padding=(0, 2))
         known = state is not None and bool(state["total"])
         bar = ProgressBar(total=state["total"], completed=state["done"], width=24) if state and known else Text("")
@@ -106,7 +106,7 @@ class Screen:
         while not stop.wait(interval):
             try:
                 state = progress.read()
-            except RayError:  # the cluster is going away; the stage itself reports why
+            except RayError:  # the cluster is shutting down; the stage itself reports why
                 return
             if first is None and state["done"]:
                 first = (time.monotonic(), state["done"])

@@ -1,7 +1,7 @@
-"""A stage of a pipeline: a value that says what it reads, what it is made from, what it needs, and how it is made.
+"""A stage of a pipeline as a value: its inputs, configuration, resources, and the function that makes it.
 
 Each module that makes an artifact has a function `stage` that returns one. A pipeline is a list of them
-(`zephyr_ray.zephyr`); the same kind can stand in it again, in a later round, with inputs of its own.
+(`zephyr_ray.zephyr`); the same kind can occur again in a later round, with other inputs.
 """
 
 from __future__ import annotations
@@ -21,34 +21,33 @@ Manifest = dict[str, Any]
 
 @dataclass(frozen=True, eq=False)
 class Stage:
-    """One artifact of a run, and how to make it."""
+    """One artifact of a run and how to make it."""
 
     kind: str
-    """What it is: `preferences`, `dpo` ..."""
+    """Its name within a round: `preferences`, `dpo` ..."""
     unit: str
-    """What its progress counts."""
+    """The unit of its progress, such as rows or steps."""
     config: Any
-    """The semantic values it is made from, as JSON: they and its inputs decide its fingerprint."""
+    """The semantic values it is made from, as JSON; together with its inputs they determine its fingerprint."""
     make: Callable[[StageContext], Manifest]
     inputs: Mapping[str, Stage] = field(default_factory=dict)
-    """The stages whose artifacts it reads, by the name that it reads them under."""
+    """The stages whose artifacts it reads, by the names that it uses for them."""
     outside: Callable[[], dict[str, str]] = dict
-    """Fingerprints of the files and models that it reads from outside of the run. Raises UserError where one is
-    missing."""
+    """Fingerprints of the files and models that it reads from outside the run. Raises UserError if one is missing."""
     local_files: tuple[tuple[str, str], ...] = ()
-    """(recipe field, path) of what its workers open from outside of the run."""
+    """(recipe field, path) of everything that its workers open from outside the run."""
     resources: tuple[Demand, ...] = ()
-    """All that must be there at one time for it to go on. Empty: one CPU."""
+    """Everything that it needs at one time. Empty: one CPU."""
     preload: Preload = ROWS
     """What its workers import."""
     check: Callable[[], None] = lambda: None
-    """Raises UserError for what is wrong with its settings and can be known before any work."""
+    """Raises UserError for wrong settings that can be detected before any work."""
     makes_model: bool = False
-    """Whether it writes a checkpoint, a model that can be served."""
+    """Whether it writes a checkpoint that can be served."""
     is_evaluation: bool = False
-    """Whether its lines are a result, and are told at the end."""
+    """Whether its lines are a result, printed at the end."""
     round: int = 1
-    """A later round's artifacts lie in `round_<number>/`."""
+    """Artifacts of a later round lie in `round_<number>/`."""
 
     @property
     def name(self) -> str:
@@ -57,18 +56,20 @@ class Stage:
 
     @property
     def demands(self) -> tuple[Demand, ...]:
-        """All that it asks of a cluster at one time."""
-        return self.resources or (Demand(self.name, {"CPU": 1}, 1),)  # Ray Data's tasks, one after the other at worst
+        """Everything that it asks of a cluster at one time."""
+        return self.resources or (
+            Demand(self.name, {"CPU": 1}, 1),
+        )  # enough for Ray Data's tasks, at worst one after the other
 
 
 @dataclass(frozen=True)
 class StageContext:
-    """What a stage is made with."""
+    """The arguments of a stage's `make`."""
 
     stage: Stage
     run: Run
     artifact: Artifact
-    """What it writes."""
+    """The stage's output."""
     progress: Any
     """Handle that workers report through (`progress.Progress`)."""
 
@@ -79,15 +80,15 @@ class StageContext:
 
 @dataclass(frozen=True)
 class Identity:
-    """What a stage's artifact is, were it made now."""
+    """The identity of a stage's artifact if it were made now."""
 
     fingerprint: str
     inputs: dict[str, str]
-    """Fingerprints of all it reads, by name."""
+    """Fingerprints of everything it reads, by name."""
 
 
 def up_to(stages: Sequence[Stage], targets: Sequence[str]) -> list[Stage]:
-    """The targets, by name, and everything they read, in the pipeline's order.
+    """The named targets and everything they read, in the pipeline's order.
 
     Raises:
         UserError: The pipeline has no such stage.
@@ -109,7 +110,7 @@ def up_to(stages: Sequence[Stage], targets: Sequence[str]) -> list[Stage]:
 
 
 def identities(stages: Sequence[Stage]) -> dict[Stage, Identity]:
-    """What each stage's artifact would be; a stage stands after those that it reads.
+    """The identity of each stage's artifact. A stage must come after its inputs.
 
     Raises:
         UserError: An input from outside is missing or cannot be read.

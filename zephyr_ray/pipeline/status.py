@@ -1,4 +1,4 @@
-"""Reads a stage's artifact and what the recipe would make now -> done, stale (and why), unfinished or to do."""
+"""Status of a stage: done, stale (and why), unfinished or to do."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ from zephyr_ray.pipeline.artifacts import Artifact
 
 @dataclass(frozen=True)
 class Status:
-    """How a stage stands."""
+    """The status of a stage."""
 
     kind: Literal["done", "stale", "unfinished", "to do"]
     changed: tuple[str, ...] = ()
-    """What is not as it was: fields of the recipe, `input NAME`."""
+    """What has changed: fields of the recipe, `input NAME`."""
 
     def __str__(self) -> str:
         return f"{self.kind} ({', '.join(self.changed)})" if self.changed else self.kind
 
 
 def status_of(artifact: Artifact, fingerprint: str, config: Any, inputs: Mapping[str, str]) -> Status:
-    """How a stage stands.
+    """The status of a stage.
 
     Args:
-        artifact: The stage's.
-        fingerprint: Of what would be made now.
+        artifact: The stage's artifact.
+        fingerprint: The fingerprint that it would have if it were made now.
         config: The semantic part of the recipe that it would be made from.
         inputs: Fingerprints of what it would read.
     """
@@ -45,7 +45,7 @@ def status_of(artifact: Artifact, fingerprint: str, config: Any, inputs: Mapping
 
 
 def _changes(before: Any, after: Any, at: str = "") -> Iterator[str]:
-    """Dotted names of what differs between two JSON values."""
+    """Dotted names of the values that differ between two JSON values."""
     if isinstance(before, dict) and isinstance(after, dict):
         for key in dict.fromkeys([*before, *after]):
             yield from _changes(before.get(key), after.get(key), f"{at}.{key}" if at else str(key))

@@ -1,1 +1,1 @@
-"""Models on Ray Serve with vLLM: what is deployed, and its replicas."""
+"""Models on Ray Serve with vLLM: their configuration, replicas, and API keys."""

@@ -1,7 +1,7 @@
-"""Reads requests over HTTP -> answers of one model: Ray Serve LLM's server with our prompts, on vLLM's own routes.
+"""Replica of a chat model: Ray Serve LLM's server with training's prompts, on vLLM's own HTTP routes.
 
-A deployment of this class is the ingress of an application of its own, without a route: only the gateway calls it,
-straight at the replica's port (Ray Serve's direct ingress), so a token crosses one HTTP hop and no object store.
+A deployment of this class is the ingress of its own application, without a route. Only the gateway calls it, directly
+at the replica's port (Ray Serve's direct ingress), so a token crosses one HTTP hop and no object store.
 """
 
 from __future__ import annotations
@@ -14,15 +14,15 @@ from zephyr_ray.serving import keys
 from zephyr_ray.serving.engine import Engine
 from zephyr_ray.serving.engine_watch import watch
 from zephyr_ray.serving.replica_middleware import Guard
-from zephyr_ray.serving.weights import bring_weights
+from zephyr_ray.serving.weights import fetch_weights
 
 if TYPE_CHECKING:
     from ray.serve.llm import LLMConfig
     from starlette.types import ASGIApp
 
 
-class ChatServer(LLMServer):
-    """One replica: vLLM's engine and its OpenAI routes, with `TrainingRenderer` and the API keys checked here too."""
+class ChatReplica(LLMServer):
+    """One replica: vLLM's engine and OpenAI routes, with `TrainingRenderer` and a check of the API keys."""
 
     # Ray Serve awaits the constructor.
     async def __init__(  # type: ignore[misc]
@@ -37,12 +37,12 @@ class ChatServer(LLMServer):
         options = llm_config.engine_kwargs
         if options.get("lora_modules"):
             options["lora_modules"] = [LoRAModulePath(**module) for module in options["lora_modules"]]
-        await bring_weights(llm_config)
+        await fetch_weights(llm_config)
         await super().__init__(llm_config, engine_cls=Engine)
         self._watch = watch(self)
 
     async def describe(self) -> dict[str, Any]:
-        """What the gateway tells clients of this model."""
+        """The model's description, which the gateway shows to clients."""
         config = await self.llm_config()
         assert config is not None
         engine: Any = self.engine

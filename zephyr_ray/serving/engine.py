@@ -1,4 +1,4 @@
-"""vLLM's engine in Ray Serve LLM; on a CPU one process instead of two."""
+"""vLLM's engine in Ray Serve LLM, in one process instead of two on a CPU."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ if TYPE_CHECKING:
 
 
 class Engine(VLLMEngine):
-    """As Ray Serve LLM's own, but that on a CPU an engine's only worker is a part of the engine's process.
+    """Ray Serve LLM's engine, except that on a CPU its only worker runs in the engine's process.
 
-    Else that process starts the worker as another one, which loads vLLM once more: eight seconds of a core. vLLM does
-    so to bind the worker's threads to cores by OpenMP's variables; here the engine's process is started with them.
+    Otherwise the engine starts the worker as a second process, which loads vLLM again: eight seconds of a core. vLLM
+    does so to bind the worker's threads to cores by OpenMP's variables; here the engine's process starts with them.
     """
 
     def _start_async_llm_engine(

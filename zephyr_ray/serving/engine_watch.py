@@ -1,7 +1,7 @@
-"""Reads whether a replica's engine lives -> ends the replica with it.
+"""End a replica when its engine dies.
 
-The replica of a dead engine answers every request at once, with an error. As the least busy one it would draw most of
-them, retries too, until Ray Serve's health checks have failed often enough. A replica that is gone draws none.
+The replica of a dead engine answers every request at once with an error. As the least busy replica it would attract
+most requests and retries until Ray Serve's health checks have failed often enough.
 """
 
 from __future__ import annotations
@@ -15,19 +15,19 @@ _LOOK_S = 0.1
 
 
 class Engine(Protocol):
-    """What vLLM's `AsyncLLM` says of itself."""
+    """The part of vLLM's `AsyncLLM` that is watched."""
 
     @property
     def errored(self) -> bool: ...
 
 
 def watch(server: Any) -> asyncio.Task[None]:
-    """Has this process end with the engine of a Ray Serve LLM server; keep what it returns."""
+    """Ends this process with the engine of a Ray Serve LLM server; the caller must keep the returned task."""
     return asyncio.create_task(end_with(server.engine._engine_client))
 
 
 async def end_with(engine: Engine) -> None:
-    """Waits for the engine's death, and ends this process; Ray Serve starts another replica."""
+    """Waits until the engine dies and then ends this process; Ray Serve starts another replica."""
     while not engine.errored:
         await asyncio.sleep(_LOOK_S)
     logging.getLogger(__name__).error("the engine died, and this replica ends with it")

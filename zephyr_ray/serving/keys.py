@@ -1,4 +1,4 @@
-"""Reads API keys from ZEPHYR_API_KEYS or a file of hashes -> who a request's `Authorization: Bearer` key belongs to."""
+"""API keys: read them from ZEPHYR_API_KEYS or a file of hashes, and find the name of a request's key."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ _PREFIX = "zr-"
 
 
 class Keys:
-    """The keys that are let in. Only their SHA-256 hashes are kept; a key has 256 bits, so no salt is needed."""
+    """The valid keys. Only their SHA-256 hashes are kept; a key has 256 bits, so no salt is needed."""
 
     def __init__(self, hashes: Mapping[str, str]):
         self._names = dict(hashes)
 
     def name_of(self, authorization: str | None) -> str | None:
-        """The name of the key in an Authorization header, or None where it is none of ours."""
+        """The name of the key in an Authorization header, or None if the key is not valid."""
         scheme, _, key = (authorization or "").partition(" ")
         if scheme.lower() != "bearer":
             return None
-        # A look-up by the key's hash tells an attacker nothing about the hashes that are there.
+        # The timing of a look-up by hash tells an attacker nothing about the stored hashes.
         return self._names.get(hash_key(key.strip()))
 
     def __len__(self) -> int:
@@ -40,10 +40,10 @@ def new_key() -> str:
 
 
 def read(path: str | None) -> Keys | None:
-    """The keys of the environment and of the file, or None where neither is given.
+    """The keys of the environment and of the file, or None if neither is given.
 
     Raises:
-        UserError: The file cannot be read, a line of it is no hash, or a key is too short to be safe.
+        UserError: The file cannot be read, a line of it is not a hash, or a key is too short to be safe.
     """
     hashes: dict[str, str] = {}
     variable = os.environ.get(VARIABLE)
@@ -60,7 +60,7 @@ def read(path: str | None) -> Keys | None:
 
 
 def read_file(path: str) -> dict[str, str]:
-    """Lines of `hash name`; empty lines and lines that begin with # are left out."""
+    """Names by hash, from lines of `hash name`; empty lines and lines that begin with # are skipped."""
     try:
         with open(path, encoding="utf-8") as stream:
             lines = stream.read().splitlines()

@@ -1,4 +1,4 @@
-"""Reads what to serve (a run, a folder or a hub id) -> one `ServedModel` and the Ray Serve LLM configuration of it."""
+"""Specification of a served model (from a run, a folder or a hub id), and its Ray Serve LLM configuration."""
 
 from __future__ import annotations
 
@@ -26,34 +26,34 @@ _REFUSED = {
 }
 _CPU_OPTIONS = {
     "enforce_eager": True,
-    # With a seed and a prompt that is prefilled in chunks, vLLM 0.29 on a CPU loses its engine.
+    # vLLM 0.29 on a CPU loses its engine over a seeded request whose prompt is prefilled in chunks.
     "enable_chunked_prefill": False,
 }
 
 
 class ServedModel(BaseModel):
-    """One model behind the endpoint: where it comes from, and how much of the cluster it may take."""
+    """One model behind the endpoint: where it comes from and how much of the cluster it may use."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,95}$")
-    """What clients ask for in the field `model`."""
+    """The value of the field `model` in requests."""
     run: str | None = None
-    """Root of a run; its last finished checkpoint is served (dpo, else sft), or that of `stage`."""
+    """Root of a run; its checkpoint of `stage` is served, or its last finished one (dpo, else sft)."""
     stage: str | None = None
-    """Which of the run's checkpoints: the stage that made it (base, sft, dpo)."""
+    """The stage that made the run's checkpoint (base, sft, dpo)."""
     path: str | None = None
-    """A Hugging Face folder, its URI or a hub id, in place of a run."""
+    """A Hugging Face folder, its URI or a hub id, instead of a run."""
     revision: str | None = None
-    """Branch, tag or commit, where the path is a hub id."""
+    """Branch, tag or commit, if the path is a hub id."""
     adapters: dict[str, str] = Field(default_factory=dict)
-    """LoRA adapters by name: clients ask for them like models. Folders with safetensors."""
+    """LoRA adapters (folders with safetensors) by name; clients request them like models."""
     accelerator: Literal["cpu", "gpu"] = "gpu"
-    """What the engine runs on."""
+    """The device of the engine."""
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     """Type of the weights. auto: as they were saved."""
     max_model_len: int | None = Field(None, ge=16)
-    """Longest prompt and answer together, in tokens. None: what the model's config allows."""
+    """Limit on prompt and completion together, in tokens. None: what the model's config allows."""
     labels: dict[str, str] = Field(default_factory=dict)
     """Ray node labels that the engines' nodes must carry."""
     kv_cache_gib: int = Field(1, ge=1)
@@ -61,21 +61,21 @@ class ServedModel(BaseModel):
     engine: dict[str, Any] = Field(default_factory=dict)
     """Further engine options by vLLM's own names (tensor_parallel_size, gpu_memory_utilization, enforce_eager ...)."""
     min_replicas: int = Field(1, ge=0)
-    """Replicas that are always there. 0: none after downscale_delay_s without a request; the next request waits
-    for an engine to start. A new deployment starts with one all the same, which shows whether it can."""
+    """Replicas that always run. 0: none after downscale_delay_s without a request; the next request waits for an
+    engine to start. Even then a new deployment starts with one replica, to show that it can start."""
     max_replicas: int = Field(1, ge=1)
-    """Replicas at most."""
+    """Largest number of replicas."""
     target_ongoing_requests: float = Field(16, gt=0)
     """Requests in progress per replica that autoscaling aims for."""
     upscale_delay_s: float = Field(10, ge=0)
     """How long the load must be above the target before replicas are added."""
     downscale_delay_s: float = Field(600, ge=0)
-    """How long the load must be below it before replicas are taken away."""
+    """How long the load must be below the target before replicas are removed."""
     max_requests: int = Field(256, ge=1)
-    """Requests that a replica has at once, running or waiting in its engine (which runs engine.max_num_seqs of them);
-    the next one is answered 429."""
+    """Requests that a replica holds, running or waiting in its engine (which runs engine.max_num_seqs of them); further
+    ones get status 429."""
     drain_s: float = Field(120, ge=0)
-    """How long a replica that is replaced or taken away may go on with its requests."""
+    """How long a replaced or removed replica may continue its requests."""
 
     @field_validator("engine")
     @classmethod
@@ -86,7 +86,7 @@ class ServedModel(BaseModel):
         return engine
 
     @model_validator(mode="after")
-    def _check(self) -> ServedModel:
+    def _check_consistency(self) -> ServedModel:
         if (self.run is None) == (self.path is None):
             raise ValueError(f"model {self.name}: give either run or path")
         if self.stage is not None and self.run is None:
@@ -99,22 +99,22 @@ class ServedModel(BaseModel):
 
     @property
     def names(self) -> list[str]:
-        """Everything that clients can ask this model's replicas for."""
+        """All model names that this model's replicas serve."""
         return [self.name, *self.adapters]
 
 
 def llm_config(model: ServedModel) -> LLMConfig:
-    """The configuration of one model's deployment in Ray Serve LLM, its weights' fingerprint with it.
+    """The configuration of one model's deployment in Ray Serve LLM, with its weights' fingerprint.
 
     Raises:
-        UserError: There is no such model or adapter, or it is not one that can be served.
+        UserError: There is no such model or adapter, or it cannot be served.
     """
     from ray.serve.config import AutoscalingConfig
     from ray.serve.llm import LLMConfig
 
-    from zephyr_ray.serving.chat_replica import ChatServer
+    from zephyr_ray.serving.chat_replica import ChatReplica
 
-    source = _locate(model)
+    source = _model_source(model)
     engine = {
         "load_format": "safetensors",
         "dtype": model.dtype,
@@ -122,7 +122,7 @@ def llm_config(model: ServedModel) -> LLMConfig:
         "fingerprint_value": source.fingerprint,
         **({} if model.max_model_len is None else {"max_model_len": model.max_model_len}),
         **({} if model.revision is None else {"revision": model.revision}),
-        **_lora(model),
+        **_adapter_options(model),
         **(_CPU_OPTIONS if model.accelerator == "cpu" else {}),
         **model.engine,
     }
@@ -133,22 +133,22 @@ def llm_config(model: ServedModel) -> LLMConfig:
         target_ongoing_requests=model.target_ongoing_requests,
         upscale_delay_s=model.upscale_delay_s,
         downscale_delay_s=model.downscale_delay_s,
-        # With Ray's 10, a short delay would be over before a new replica's first requests are counted.
+        # With Ray's default of 10, a short delay would end before a new replica's first requests are counted.
         metrics_interval_s=2,
     )
     return LLMConfig(
         model_loading_config={"model_id": model.name, "model_source": source.path},
         accelerator_config={"kind": model.accelerator},
         engine_kwargs=engine,
-        server_cls=ChatServer,
+        server_cls=ChatReplica,
         runtime_env=_runtime_env(model),
         experimental_configs={"stream_batching_interval_ms": 0},
         deployment_config={
             "autoscaling_config": autoscaling.model_dump(exclude_unset=True),
-            # The replica's own guard holds the line at max_requests, with an answer that clients understand.
+            # The replica's own middleware enforces max_requests, with a status that clients understand.
             "max_ongoing_requests": 10_000,
             "graceful_shutdown_timeout_s": model.drain_s,
-            # A new checkpoint's replica is up before the old one goes.
+            # A new checkpoint's replica is up before the old one stops.
             "max_surge_percent": 100,
             "health_check_period_s": 2,
             # The engine has a process of its own; this one only feeds it.
@@ -165,7 +165,7 @@ def _runtime_env(model: ServedModel) -> dict[str, Any]:
     return {"env_vars": variables}
 
 
-def _locate(model: ServedModel) -> ModelSource:
+def _model_source(model: ServedModel) -> ModelSource:
     from zephyr_ray.pipeline.model_source import external_source
 
     if model.path is not None:
@@ -175,10 +175,10 @@ def _locate(model: ServedModel) -> ModelSource:
 
 
 def checkpoint_of_run(root: str, stage: str | None = None) -> ModelSource:
-    """A run's checkpoint: of `stage`, or of the last stage that is finished.
+    """A run's checkpoint: that of `stage`, or of the last finished stage.
 
     Raises:
-        UserError: The run has no such finished stage, or is in a bucket that cannot be read.
+        UserError: The run has no such finished stage, or its bucket cannot be read.
     """
     from zephyr_ray.pipeline.artifacts import Run
     from zephyr_ray.pipeline.model_source import stage_source
@@ -193,7 +193,7 @@ def checkpoint_of_run(root: str, stage: str | None = None) -> ModelSource:
     raise UserError(f"{root} has no {wanted}; run `python jobs/dpo.py --set run.root={root}` to its end first")
 
 
-def _lora(model: ServedModel) -> dict[str, Any]:
+def _adapter_options(model: ServedModel) -> dict[str, Any]:
     """vLLM's options for the adapters, with ranks large enough for all of them."""
     if not model.adapters:
         return {}

@@ -1,4 +1,4 @@
-"""Reads the prompt of a request -> the token ids that training saw, each one the model's, in vLLM's place."""
+"""vLLM prompt renderer that gives a prompt the token ids that training gave it."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from zephyr_ray import chat_template
 
 
 class TrainingRenderer(HfRenderer):
-    """vLLM's renderer with `zephyr_ray.chat_template` in place of a template call and a tokenizer call of its own.
+    """vLLM's renderer, using `zephyr_ray.chat_template` instead of its own template and tokenizer calls.
 
-    Two things follow: a prompt has the ids that training gave it, and a control string that a user typed stays text.
-    A third is added: an id without a row in the embedding is refused. vLLM 0.29 lets through the one after the
-    vocabulary's last (and any that the tokenizer alone knows), which ends its engine.
+    So a prompt has the ids that training gave it, and a control string that a user typed stays text. It also refuses
+    ids without a row in the embedding: vLLM 0.29 accepts the id after the vocabulary's last (and any that only the
+    tokenizer knows), which ends its engine.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -46,19 +46,19 @@ class TrainingRenderer(HfRenderer):
         return self._build_tokens_prompt(ids, prompt, offset_mapping=None)
 
     def _tokenize_singleton_prompt(self, prompt: Any, params: TokenizeParams) -> Any:
-        self._refuse_strange_ids(prompt)  # before they are turned into text, where the answer echoes the prompt
+        self._refuse_unknown_ids(prompt)  # before they are decoded for a completion that echoes the prompt
         tokenized = super()._tokenize_singleton_prompt(prompt, params)
-        self._refuse_strange_ids(tokenized)
+        self._refuse_unknown_ids(tokenized)
         return tokenized
 
     async def _tokenize_singleton_prompt_async(self, prompt: Any, params: TokenizeParams) -> Any:
-        self._refuse_strange_ids(prompt)
+        self._refuse_unknown_ids(prompt)
         tokenized = await super()._tokenize_singleton_prompt_async(prompt, params)
-        self._refuse_strange_ids(tokenized)
+        self._refuse_unknown_ids(tokenized)
         return tokenized
 
-    def _refuse_strange_ids(self, prompt: Any) -> None:
-        """Raises VLLMValidationError, which the client gets as status 400."""
+    def _refuse_unknown_ids(self, prompt: Any) -> None:
+        """Raises VLLMValidationError, which reaches the client as status 400."""
         ids, size = prompt.get("prompt_token_ids") or (0,), self.model_config.get_vocab_size()
         strange = max(ids) if max(ids) >= size else min(ids)
         if not 0 <= strange < size:

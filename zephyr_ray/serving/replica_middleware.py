@@ -1,4 +1,4 @@
-"""Reads requests at a replica's port -> those with a key, for the few routes it has, as many as it holds."""
+"""Middleware at a replica's port: allowed routes, API key, and a limit on concurrent requests."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ if TYPE_CHECKING:
     from starlette.types import ASGIApp, Receive, Scope, Send
 
 ROUTES = frozenset({"/v1/chat/completions", "/v1/completions", "/health"})
-"""What a replica answers. vLLM's app has more (tokenizer, pooling, adapter loading); nobody asked for those."""
+"""The routes that a replica serves. vLLM's app has more (tokenizer, pooling, adapter loading)."""
 
 
 class Guard:
-    """Lets requests with a key through to the few routes that a replica has, and not more than it can hold."""
+    """Admits requests with a valid key to the replica's routes, up to a number of concurrent requests."""
 
     def __init__(self, app: ASGIApp, known: keys.Keys | None, max_requests: int):
         self._app, self._keys = app, known
@@ -24,18 +24,18 @@ class Guard:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
             if scope["path"] not in ROUTES:
-                return await _refuse(send, 404, f"there is no {scope['path']}")
+                return await _send_error(send, 404, f"there is no {scope['path']}")
             authorization = dict(scope["headers"]).get(b"authorization", b"").decode("latin-1")
             if self._keys is not None and self._keys.name_of(authorization) is None:
-                return await _refuse(send, 401, "no valid API key")
-            return await self._hold(scope, receive, send)
-        if scope["type"] == "websocket":  # vLLM has a route of these, and they carry no key
+                return await _send_error(send, 401, "no valid API key")
+            return await self._pass_if_free(scope, receive, send)
+        if scope["type"] == "websocket":  # vLLM has such a route, which checks no key
             return await send({"type": "websocket.close", "code": 1008})
         await self._app(scope, receive, send)
 
-    async def _hold(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _pass_if_free(self, scope: Scope, receive: Receive, send: Send) -> None:
         if self._inside >= self._most:
-            return await _refuse(send, 429, "the model's queue is full; try again")
+            return await _send_error(send, 429, "the model's queue is full; try again")
         self._inside += 1
         try:
             await self._app(scope, receive, send)
@@ -43,7 +43,7 @@ class Guard:
             self._inside -= 1
 
 
-async def _refuse(send: Send, status: int, message: str) -> None:
+async def _send_error(send: Send, status: int, message: str) -> None:
     body = json.dumps({"error": {"message": message, "type": "invalid_request_error", "param": None, "code": None}})
     headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
     if status == 429:

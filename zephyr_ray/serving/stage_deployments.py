@@ -1,6 +1,6 @@
-"""Deployments of a stage on Ray Serve: up while the stage runs.
+"""Deployments of a stage on Ray Serve, which run as long as the stage does.
 
-They are taken down when it ends, however it ends; what a killed job left is replaced by the next run of the stage.
+They are deleted however the stage ends; those that a killed job left are replaced by the stage's next run.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from zephyr_ray.pipeline.artifacts import Run, content_id
 if TYPE_CHECKING:
     from zephyr_ray.serving.model_spec import ServedModel
 
-# A model that is made to write JSON may go on with line feeds, which JSON allows, up to the length limit.
+# A model constrained to JSON may write line feeds, which JSON allows, up to the length limit.
 _ENGINE = {"structured_outputs_config": {"backend": "xgrammar", "disable_any_whitespace": True}}
 
 
@@ -28,25 +28,25 @@ class Application:
 
     name: str
     fingerprint: str
-    """Of what the model is (`models.ModelSource`)."""
+    """The model's fingerprint (`model_source.ModelSource`)."""
 
 
 @contextlib.contextmanager
 def deployed(
     stage: str, deployments: Sequence[Deployment], run: Run, own: Mapping[str, str]
 ) -> Iterator[dict[str, Application]]:
-    """Starts the deployments, waits until all of them answer, and yields their applications by name.
+    """Starts the deployments, waits until all are ready, and yields their applications by name.
 
-    Serve itself is started without any HTTP proxy, and shut down if this started it.
+    Serve is started without an HTTP proxy, and is shut down afterwards if it was started here.
 
     Args:
-        stage: Whose they are.
-        deployments: What is started.
-        run: Whose checkpoints may be deployed.
-        own: The stages that make them, by the model that a deployment names.
+        stage: The stage's name.
+        deployments: The deployments to start.
+        run: The run whose checkpoints may be deployed.
+        own: The names of the stages that make them, by the model that a deployment names.
 
     Raises:
-        UserError: A model is not there, or its engine does not start.
+        UserError: A model is missing, or its engine does not start.
     """
     if not deployments:
         yield {}
@@ -68,7 +68,7 @@ def deployed(
 
 
 def served_model(deployment: Deployment, run: Run, own: Mapping[str, str]) -> ServedModel:
-    """The model as `serving.model_spec` configures engines."""
+    """The specification of the model that a deployment serves."""
     from zephyr_ray.serving.model_spec import ServedModel
 
     is_own = deployment.model in own
@@ -85,11 +85,11 @@ def _start(name: str, model: ServedModel) -> Application:
     from ray.serve.llm import build_llm_deployment
 
     from zephyr_ray.serving.model_spec import llm_config
-    from zephyr_ray.serving.stage_replica import PolicyServer
+    from zephyr_ray.serving.stage_replica import StageReplica
 
     config = llm_config(model)
     try:
-        serve.run(build_llm_deployment(config, deployment_cls=PolicyServer), name=name, route_prefix=None)
+        serve.run(build_llm_deployment(config, deployment_cls=StageReplica), name=name, route_prefix=None)
     except RuntimeError as error:
         last = [line.strip() for line in str(error).splitlines() if line.strip()][-1:]
         raise UserError(f"{model.name} does not start ({''.join(last)[:300]}); its log is in this job's") from None

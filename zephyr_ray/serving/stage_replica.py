@@ -1,4 +1,4 @@
-"""Reads the body of a chat request, handed over inside the cluster -> an answer of one model on vLLM."""
+"""Replica of a stage's model on vLLM, called from within the cluster."""
 
 from __future__ import annotations
 
@@ -8,30 +8,30 @@ from ray.serve.llm import LLMServer
 
 from zephyr_ray.serving.engine import Engine
 from zephyr_ray.serving.engine_watch import watch
-from zephyr_ray.serving.weights import bring_weights
+from zephyr_ray.serving.weights import fetch_weights
 
 if TYPE_CHECKING:
     from ray.serve.llm import LLMConfig
 
 
-class PolicyServer(LLMServer):
-    """One replica of a model that a stage samples from, or that judges for it. It has no port and no keys: only this
-    cluster's own processes reach it, by its handle."""
+class StageReplica(LLMServer):
+    """One replica of a model that a stage samples from or that judges for it. It has no port and no keys: only
+    processes of this cluster reach it, by its handle."""
 
     # Ray Serve awaits the constructor.
     async def __init__(self, llm_config: LLMConfig):  # type: ignore[misc]
         from vllm.renderers.registry import RENDERER_REGISTRY
 
         RENDERER_REGISTRY.renderers["hf"] = ("zephyr_ray.serving.renderer", "TrainingRenderer")
-        await bring_weights(llm_config)
+        await fetch_weights(llm_config)
         await super().__init__(llm_config, engine_cls=Engine)
         self._watch = watch(self)
 
-    async def answer(self, body: dict[str, Any]) -> tuple[int, Any]:
-        """The HTTP status that a server would give, and the fields of a `clients.Reply` or a line on what is wrong.
+    async def complete(self, body: dict[str, Any]) -> tuple[int, Any]:
+        """Returns an HTTP status, and the fields of a `clients.Reply` or a line that says what is wrong.
 
         Args:
-            body: Of OpenAI's chat completions, less the model; not streamed, one choice.
+            body: The body of OpenAI's chat completions without the model; not streamed, one choice.
         """
         from pydantic import ValidationError
         from ray.llm._internal.serve.core.configs.openai_api_models import ChatCompletionRequest, ErrorResponse

@@ -1,7 +1,7 @@
-"""Reads the URI of a replica's model -> its folder in the cache of each node of the replica, before the engine starts.
+"""Copy a model from its URI into the cache of each node of a replica, before the engine starts.
 
-Ray Serve awaits a replica's constructor for as long as it takes: until the weights are here it is starting, and a new
-one does not take an old one's place.
+Ray Serve awaits a replica's constructor without a time limit. Until the weights are here the replica counts as
+starting, and does not replace an old one.
 """
 
 from __future__ import annotations
@@ -22,19 +22,21 @@ if TYPE_CHECKING:
     from ray.serve.llm import LLMConfig
 
 
-async def bring_weights(config: LLMConfig) -> None:
-    """Has the engine load a local folder where `model_source` is a URI.
+async def fetch_weights(config: LLMConfig) -> None:
+    """Makes the engine load a local copy if `model_source` is a URI.
 
-    Ray Serve LLM's own way with a URI needs further packages, and keeps one folder for each model name, whatever
-    checkpoint it held. Its task on each node that looks for what to download is left to hub ids: where the folder is
-    here, a worker would load vLLM to find nothing to do, and the replica would wait for it.
+    Ray Serve LLM's own support for URIs needs further packages, and keeps one folder per model name, whatever its
+    checkpoint. Its download task on each node runs only for hub ids: for a local folder it would load vLLM and find
+    nothing to do while the replica waits.
 
     Raises:
-        UserError: The folder is not there, or its store refuses.
+        UserError: The folder is missing, or its store refuses.
     """
     loading: Any = config.model_loading_config
     source = ModelSource(loading.model_source, fingerprint=config.engine_kwargs["fingerprint_value"])
-    folder, *_ = await asyncio.gather(asyncio.to_thread(source.local), *(_fetch_on(node, source) for node in _others()))
+    folder, *_ = await asyncio.gather(
+        asyncio.to_thread(source.local), *(_fetch_on(node, source) for node in _other_nodes())
+    )
     if is_uri(source.path):
         engine: Any = config.get_engine_config()
         engine.hf_model_id, engine.mirror_config = folder, None
@@ -42,8 +44,8 @@ async def bring_weights(config: LLMConfig) -> None:
     callback.ctx = dataclasses.replace(callback.ctx, run_init_node=not os.path.isdir(folder))
 
 
-def _others() -> set[str]:
-    """The other nodes that an engine with several GPUs lies on."""
+def _other_nodes() -> set[str]:
+    """The ids of the other nodes of an engine with several GPUs."""
     group = get_current_placement_group()
     nodes = set(placement_group_table(group)["bundles_to_node_id"].values()) if group else set()
     return nodes - {ray.get_runtime_context().get_node_id()}

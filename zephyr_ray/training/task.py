@@ -8,7 +8,6 @@ from typing import Any
 import ray.train
 import ray.train.collective
 
-from zephyr_ray.cluster.shared_storage import check_visible
 from zephyr_ray.config.recipe import DPO, SFT, Recipe
 from zephyr_ray.errors import UserError
 from zephyr_ray.pipeline.artifacts import Artifact
@@ -53,7 +52,7 @@ def _all_see(job: TrainJob) -> bool:
     """Whether the machines of all workers see the stage, and have room for what it writes on the way: none of them
     starts alone, to wait for the others in vain."""
     try:
-        check_visible(job.output)
+        job.output.check_visible()
         check_scratch(job)
     except UserError as error:
         job.progress.fail(str(error))

@@ -27,7 +27,7 @@ IDLE_DATA: Node = ({"CPU": 4.0}, {}, {"group": "data"})
 BUSY_DATA: Node = ({"CPU": 4.0}, {"CPU": 4.0}, {"group": "data"})
 
 
-def _status(*nodes: Node, pending: int = 0, requested: int = 0, going: bool = False) -> Any:
+def _cluster_status(*nodes: Node, pending: int = 0, requested: int = 0, going: bool = False) -> Any:
     """A cluster's state of nodes with so many resources, so many of them taken, and their labels."""
     status = autoscaler_pb2.GetClusterStatusReply()  # type: ignore[attr-defined]
     for total, taken, labels in nodes:
@@ -61,12 +61,12 @@ def _status(*nodes: Node, pending: int = 0, requested: int = 0, going: bool = Fa
     ],
 )
 def test_what_may_be_in_the_way(nodes: tuple[Node, ...], pending: int, going: bool, in_the_way: bool) -> None:
-    status = _status(*nodes, pending=pending, going=going)
+    status = _cluster_status(*nodes, pending=pending, going=going)
     assert scheduling._others_are_in_the_way(status, WANTED) == in_the_way
 
 
 def test_a_requested_node_is_in_the_way_before_it_is_there() -> None:
-    assert scheduling._others_are_in_the_way(_status(HEAD, requested=1), WANTED)
+    assert scheduling._others_are_in_the_way(_cluster_status(HEAD, requested=1), WANTED)
 
 
 class _Group:
@@ -83,7 +83,7 @@ def test_a_refusal_from_before_the_others_had_gone_is_not_final(monkeypatch: pyt
     """The autoscaler's last look may be older than what the nodes are now."""
 
     def status(now: int, looked: int, *nodes: Node) -> Any:
-        reply = _status(HEAD, *nodes)
+        reply = _cluster_status(HEAD, *nodes)
         reply.cluster_resource_state.cluster_resource_state_version = now
         reply.autoscaling_state.last_seen_cluster_resource_state_version = looked
         reply.autoscaling_state.infeasible_gang_resource_requests.add(details=f"{_Group.id.hex()}: PACK")
@@ -101,8 +101,8 @@ def test_a_refusal_from_before_the_others_had_gone_is_not_final(monkeypatch: pyt
             status(12, 10),
         ]
     )
-    monkeypatch.setattr(scheduling, "_status", lambda: next(replies))
-    monkeypatch.setattr(scheduling, "_asked", lambda wanted: nullcontext(_Group()))
+    monkeypatch.setattr(scheduling, "_cluster_status", lambda: next(replies))
+    monkeypatch.setattr(scheduling, "_placement_group", lambda wanted: nullcontext(_Group()))
     assert not scheduling._is_granted(WANTED)
     assert next(replies).cluster_resource_state.cluster_resource_state_version == 12
 
@@ -113,7 +113,7 @@ def test_labels_count_on_a_cluster_that_was_there_before(
 ) -> None:
     monkeypatch.setenv("RAY_ADDRESS", address)
     recipe = loader.load([], ["model.path=/m", "dpo.training.labels={group: train}"])
-    assert [each.labels for each in scheduling._selected(stage_of(recipe, "dpo").demands)] == [labels]
+    assert [each.labels for each in scheduling._with_cluster_labels(stage_of(recipe, "dpo").demands)] == [labels]
 
 
 def test_kinds_are_asked_for_from_the_rarest_on() -> None:
@@ -125,5 +125,5 @@ def test_kinds_are_asked_for_from_the_rarest_on() -> None:
         "candidates": (demand({"GPU": 1}, group="inference"), demand({"CPU": 1}, 4)),
         "dpo": (demand({"CPU": 1, "GPU": 1}, 8, group="train"),),
     }
-    asked = [(stage, one.bundle, one.count) for stage, one in scheduling._kinds(wanted)]
+    asked = [(stage, one.bundle, one.count) for stage, one in scheduling._one_bundle_per_kind(wanted)]
     assert asked == [("dpo", {"CPU": 1, "GPU": 1}, 1), ("candidates", {"GPU": 1}, 1), ("tokenized", {"CPU": 1}, 1)]

@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 
 from zephyr_ray.data.binarize import Rule, disagrees, mean_rating, ratings
 from zephyr_ray.data.formats.layouts import preferences
-from zephyr_ray.data.formats.messages import Dropped, Reason
 from zephyr_ray.data.preference_counts import AnswerCounts
 from zephyr_ray.data.preferences import to_pairs
+from zephyr_ray.schemas import Dropped, Reason
 
 
 def row(*scores: Any, instruction: str = "Q") -> dict[str, Any]:

@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from zephyr_ray.data.formats.layouts import Dropped, preference
+from zephyr_ray.data.formats.layouts import preference
+from zephyr_ray.schemas import Dropped
 
 
 def rows(path: Path) -> list[dict[str, Any]]:

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from zephyr_ray.data.binarize import Answer, Scored
+from zephyr_ray.data.binarize import Scored, ScoredCompletion
 from zephyr_ray.data.preference_counts import MOST_MODELS, SCORE, AnswerCounts, PairCounts, count_pairs, rounded
 from zephyr_ray.data.preferences_report import find_duels, length_bars, rank, score_bars, shares, spreads
 from zephyr_ray.schemas import PREFERENCES
@@ -22,7 +22,7 @@ def seen(*rows: dict[str, float], ratings: dict[str, float] | None = None) -> An
     """Rows as {model: score}."""
     counts = AnswerCounts()
     for row in rows:
-        answers = [Answer("text", model, score, ratings or {}) for model, score in row.items()]
+        answers = [ScoredCompletion("text", model, score, ratings or {}) for model, score in row.items()]
         counts.see(Scored("overall_score", answers, 0))
     return counts
 

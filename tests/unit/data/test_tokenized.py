@@ -28,14 +28,15 @@ from zephyr_ray.config.recipe import SFT, Chat, Dialogues, Preferences, Recipe, 
 from zephyr_ray.config.section import Function
 from zephyr_ray.data import tokenized, tokenized_dialogues
 from zephyr_ray.data.dialogues import make_dialogues
-from zephyr_ray.data.formats.layouts import Dropped, preference
+from zephyr_ray.data.formats.layouts import preference
 from zephyr_ray.data.io.rows import mixed_schema
 from zephyr_ray.data.tokenized import make_tokenized, tokenize_rows, truncate
 from zephyr_ray.data.tokenized_dialogues import make_tokenized_dialogues
-from zephyr_ray.data.tokenizer import TokenizerSource
 from zephyr_ray.errors import UserError
 from zephyr_ray.pipeline.artifacts import Artifact, Run
 from zephyr_ray.pipeline.model_source import ModelSource
+from zephyr_ray.pipeline.tokenizer import TokenizerSource
+from zephyr_ray.schemas import Dropped
 
 EOS = 2
 

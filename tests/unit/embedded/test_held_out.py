@@ -126,10 +126,10 @@ def test_an_answer_ends_at_the_end_of_sequence_token_or_the_limit(model, tokeniz
 def test_choose_hand_worked(number: float, token: int) -> None:
     # Odds 1 : 2 : 1, so that the cumulative probability is 1/4, 3/4, 1.
     logits = torch.tensor([[1.0, 2.0, 1.0]]).log()
-    assert held_out._choose(logits, torch.tensor([number]), temperature=1.0).tolist() == [token]
+    assert held_out._choose_tokens(logits, torch.tensor([number]), temperature=1.0).tolist() == [token]
 
 
 def test_choose_divides_by_the_temperature() -> None:
     # At temperature 1/2 odds 1 : 2 become 1 : 4, and the first token has 1/5.
     logits = torch.tensor([[1.0, 2.0]]).log().repeat(2, 1)
-    assert held_out._choose(logits, torch.tensor([0.19, 0.21]), temperature=0.5).tolist() == [0, 1]
+    assert held_out._choose_tokens(logits, torch.tensor([0.19, 0.21]), temperature=0.5).tolist() == [0, 1]

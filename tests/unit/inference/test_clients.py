@@ -120,7 +120,7 @@ def test_a_lost_connection_is_no_sign_that_the_server_has_too_much_to_do(hangs: 
     async def run() -> Busy:
         async with await asyncio.start_server(harm, "127.0.0.1", 0) as listening:
             url = f"http://127.0.0.1:{listening.sockets[0].getsockname()[1]}/v1"
-            server = clients.HttpServer(Endpoint(name="a", base_url=url, model="m", timeout_s=0.3), 1)
+            server = clients.EndpointClient(Endpoint(name="a", base_url=url, model="m", timeout_s=0.3), 1)
             with pytest.raises(Busy) as caught:
                 await server.send({"messages": [{"role": "user", "content": "hi"}]})
             await server._client.close()

@@ -10,10 +10,10 @@ import pytest
 from zephyr_ray.chat_template import encode
 from zephyr_ray.config.feedback import OfflineModel, Sampling
 from zephyr_ray.config.recipe import Chat
-from zephyr_ray.data.tokenizer import TokenizerSource
 from zephyr_ray.inference import offline
 from zephyr_ray.inference.seeds import request_seed
 from zephyr_ray.pipeline.model_source import ModelSource
+from zephyr_ray.pipeline.tokenizer import TokenizerSource
 from zephyr_ray.schemas import CANDIDATES, PROMPTS
 
 # A template that says no, as many published ones do.
@@ -97,8 +97,8 @@ def done(member: str, sample: int, content: str | None, reason: str | None = Non
 
 def test_requests_come_together_in_order_with_their_errors() -> None:
     rows = [done("b", 0, "three"), done("a", 1, None, "too long"), done("a", 0, "one"), done("b", 1, "four")]
-    table = pa.Table.from_pylist(rows, schema=offline._DONE)
-    joined = offline._join(table, sampling=sampling("a", "b", samples=2), seed=0)
+    table = pa.Table.from_pylist(rows, schema=offline._FINISHED_REQUEST)
+    joined = offline._join_requests(table, sampling=sampling("a", "b", samples=2), seed=0)
     assert joined.schema == CANDIDATES
     (row,) = joined.to_pylist()
     assert row["messages"] == [{"role": "user", "content": "hi"}]
@@ -110,9 +110,9 @@ def test_requests_come_together_in_order_with_their_errors() -> None:
 @pytest.mark.parametrize("extra", [[], [done("a", 0, "one"), done("a", 0, "one")]])
 def test_a_prompt_that_lost_requests_or_is_there_twice_is_an_error(extra: list[dict[str, Any]]) -> None:
     rows = [done("a", 0, "one"), *extra]
-    table = pa.Table.from_pylist(rows, schema=offline._DONE)
-    with pytest.raises(ValueError, match=f"prompt hi: {len(rows)} answers to 2 requests"):
-        offline._join(table, sampling=sampling("a", samples=2), seed=0)
+    table = pa.Table.from_pylist(rows, schema=offline._FINISHED_REQUEST)
+    with pytest.raises(ValueError, match=f"prompt hi: {len(rows)} completions of 2 requests"):
+        offline._join_requests(table, sampling=sampling("a", samples=2), seed=0)
 
 
 @pytest.mark.parametrize(

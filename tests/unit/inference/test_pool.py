@@ -7,17 +7,17 @@ from typing import Any
 import pytest
 
 from zephyr_ray.config.feedback import Deployment, Endpoint
-from zephyr_ray.inference.pool import _identity
+from zephyr_ray.inference.pool import _member_identity
 from zephyr_ray.serving.stage_deployments import Application
 
 
 def endpoint(**fields: Any) -> str:
-    return _identity(Endpoint(**{"name": "a", "base_url": "http://h/v1", "model": "m", **fields}), {})
+    return _member_identity(Endpoint(**{"name": "a", "base_url": "http://h/v1", "model": "m", **fields}), {})
 
 
 def deployment(weights: str = "weights", **fields: Any) -> str:
     member = Deployment(**{"name": "a", "model": "sft", **fields})
-    return _identity(member, {"a": Application(f"candidates-a-{weights}", weights)})
+    return _member_identity(member, {"a": Application(f"candidates-a-{weights}", weights)})
 
 
 def test_it_does_not_change_with_the_version() -> None:

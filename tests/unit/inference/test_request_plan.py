@@ -6,7 +6,15 @@ import pytest
 
 from zephyr_ray.config.feedback import Sampling
 from zephyr_ray.inference.offline import read_end
-from zephyr_ray.inference.request_plan import Answer, Failure, Request, candidates_row, messages_of, plan, worst
+from zephyr_ray.inference.request_plan import (
+    Completion,
+    CompletionRequest,
+    Failure,
+    candidates_row,
+    messages_of,
+    plan,
+    worst,
+)
 from zephyr_ray.inference.seeds import draw_members, request_seed
 
 PROMPT = {"prompt_id": "p", "messages": [{"role": "user", "content": "hello"}], "source": "file:1"}
@@ -30,9 +38,14 @@ def test_drawn_members_keep_the_seeds_that_they_would_have_without_a_draw() -> N
 
 
 def test_a_row_keeps_what_succeeded_and_names_what_failed() -> None:
-    requests = [Request("a", 0, 10), Request("a", 1, 11), Request("b", 0, 12), Request("b", 1, 13)]
-    outcomes: list[Answer | Failure] = [
-        Answer("hi", "stop", 2),
+    requests = [
+        CompletionRequest("a", 0, 10),
+        CompletionRequest("a", 1, 11),
+        CompletionRequest("b", 0, 12),
+        CompletionRequest("b", 1, 13),
+    ]
+    outcomes: list[Completion | Failure] = [
+        Completion("hi", "stop", 2),
         Failure("busy\n  now"),
         Failure("gone"),
         Failure("gone"),
@@ -48,7 +61,7 @@ def test_a_row_keeps_what_succeeded_and_names_what_failed() -> None:
 
 
 def test_a_row_without_failures_has_no_error() -> None:
-    row = candidates_row(PROMPT, [Request("a", 0, 10)], [Answer("", "length", None)])
+    row = candidates_row(PROMPT, [CompletionRequest("a", 0, 10)], [Completion("", "length", None)])
     assert row["error"] is None
     assert row["completions"] == [
         {"model": "a", "content": "", "finish_reason": "length", "tokens": None, "seed": 10, "principle": None}
@@ -56,7 +69,7 @@ def test_a_row_without_failures_has_no_error() -> None:
 
 
 def test_a_reason_is_cut() -> None:
-    assert len(candidates_row(PROMPT, [Request("a", 0, 1)], [Failure("x" * 9_000)])["error"]) < 400
+    assert len(candidates_row(PROMPT, [CompletionRequest("a", 0, 1)], [Failure("x" * 9_000)])["error"]) < 400
 
 
 @pytest.mark.parametrize(
@@ -74,7 +87,7 @@ def test_why_an_offline_answer_ended(text: str, tokens: list[int], stop: tuple[s
 
 
 def test_the_worst_failure_decides() -> None:
-    done, refused = Answer("hi", "stop", 1), Failure("no", "refused")
+    done, refused = Completion("hi", "stop", 1), Failure("no", "refused")
     assert worst([done]) is None
     assert worst([done, refused]) == "refused"
     assert worst([refused, Failure("busy", "failed")]) == "failed"
@@ -84,8 +97,8 @@ def test_the_worst_failure_decides() -> None:
 
 def test_a_principle_stands_before_the_prompts_own_system_message() -> None:
     user, system = {"role": "user", "content": "hi"}, {"role": "system", "content": "Be brief."}
-    told = Request("a", 0, 1, "Be right.")
-    assert messages_of(Request("a", 0, 1), [system, user]) == [system, user]
+    told = CompletionRequest("a", 0, 1, "Be right.")
+    assert messages_of(CompletionRequest("a", 0, 1), [system, user]) == [system, user]
     assert messages_of(told, [user]) == [{"role": "system", "content": "Be right."}, user]
     assert messages_of(told, [system, user]) == [{"role": "system", "content": "Be right.\n\nBe brief."}, user]
 

@@ -10,8 +10,8 @@ import pytest
 from zephyr_ray.config.feedback import Price
 from zephyr_ray.inference import retrying_client as members
 from zephyr_ray.inference.clients import Busy, Refused, Reply, Unusable
-from zephyr_ray.inference.request_plan import Answer, Failure
-from zephyr_ray.inference.retrying_client import Member
+from zephyr_ray.inference.request_plan import Completion, Failure
+from zephyr_ray.inference.retrying_client import RetryingClient
 
 BODY = {"messages": [{"role": "user", "content": "1234"}], "max_tokens": 100}
 REPLY = Reply("hi", "stop", 10, 20)
@@ -61,10 +61,10 @@ def waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     return seen
 
 
-def ask(server: Script, times: int = 1, **options: Any) -> list[Answer | Failure]:
-    member = Member(server, **{"in_flight": 4, "retries": 2, **options})
+def ask(server: Script, times: int = 1, **options: Any) -> list[Completion | Failure]:
+    member = RetryingClient(server, **{"in_flight": 4, "retries": 2, **options})
 
-    async def run() -> list[Answer | Failure]:
+    async def run() -> list[Completion | Failure]:
         return [await member.ask("p", {**BODY, "seed": number}, {}) for number in range(times)]
 
     return asyncio.run(run())
@@ -72,11 +72,11 @@ def ask(server: Script, times: int = 1, **options: Any) -> list[Answer | Failure
 
 def test_what_may_pass_is_tried_again_and_what_is_refused_is_not() -> None:
     server = Script(Busy("1"), Busy("2"))
-    assert ask(server) == [Answer("hi", "stop", 10)]
+    assert ask(server) == [Completion("hi", "stop", 10)]
     assert server.sent == 3
     assert ask(Script(Busy("1"), Busy("2"), Busy("3"))) == [Failure("3", "failed")]
     server = Script(Refused("not that"))
-    assert ask(server, times=2) == [Failure("not that", "refused"), Answer("hi", "stop", 10)]
+    assert ask(server, times=2) == [Failure("not that", "refused"), Completion("hi", "stop", 10)]
     assert server.sent == 2
 
 
@@ -103,7 +103,7 @@ def test_a_silent_server_is_given_up() -> None:
     assert server.sent == members._SILENCE == 20
     # One answer in between, and it goes on.
     server = Script(*[Busy("down")] * 19)
-    assert ask(server, times=25, retries=0)[19:] == [Answer("hi", "stop", 10)] * 6
+    assert ask(server, times=25, retries=0)[19:] == [Completion("hi", "stop", 10)] * 6
 
 
 def test_a_reply_is_recorded_with_what_it_cost() -> None:
@@ -133,21 +133,21 @@ def test_nothing_is_sent_over_the_budget() -> None:
 
 def test_the_most_that_a_request_costs_is_what_is_held_back() -> None:
     book: Any = Book()
-    member = Member(Script(), in_flight=1, retries=0, ledger=book, price=Price(input=1.0, output=2.0))
+    member = RetryingClient(Script(), in_flight=1, retries=0, ledger=book, price=Price(input=1.0, output=2.0))
     # 4 bytes and the turn's 16 tokens at 1, 100 tokens at 2.
-    assert member._most_it_costs(BODY) == pytest.approx((4 + 16 + 200) / 1e6)
+    assert member._cost_bound(BODY) == pytest.approx((4 + 16 + 200) / 1e6)
 
 
 def test_a_request_that_has_a_reply_is_not_sent_and_any_other_is() -> None:
     def sent(identity: str, body: dict[str, Any], known: dict[str, Any]) -> int:
         server = Script()
-        member = Member(server, in_flight=1, retries=0, identity=identity)
+        member = RetryingClient(server, in_flight=1, retries=0, identity=identity)
         answer = asyncio.run(member.ask("p", body, known))
-        assert answer == Answer("hi", "stop", 10)
+        assert answer == Completion("hi", "stop", 10)
         return server.sent
 
     book: Any = Book()
-    member = Member(Script(), in_flight=1, retries=0, identity="a", ledger=book)
+    member = RetryingClient(Script(), in_flight=1, retries=0, identity="a", ledger=book)
     asyncio.run(member.ask("p", BODY, {}))
     known = {each["key"]: each["answer"] for each in book.records}
     assert sent("a", dict(reversed(BODY.items())) | {"stop": None}, known) == 0

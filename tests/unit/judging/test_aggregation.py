@@ -1,4 +1,4 @@
-"""From readings to a row: hand-worked means and spreads, what counts, and what fits the schema."""
+"""From ratings to a row: hand-worked means and spreads, what counts, and what fits the schema."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ import pytest
 
 from tests.unit.judging.examples import question, row
 from zephyr_ray.judging.aggregation import Outcome, judged_row, scored_row
-from zephyr_ray.judging.parsing.rating import Reading
+from zephyr_ray.judging.parsing.rating import Rating
 from zephyr_ray.schemas import ASPECTS, JUDGMENTS
 
 
 def outcome(aspect: str, order: tuple[int, ...], *ratings: float | None, **fields: Any) -> Outcome:
-    readings = tuple(
-        Reading(rating, None if rating is None else f"{aspect} {number}")
+    given = tuple(
+        Rating(rating, None if rating is None else f"{aspect} {number}")
         for number, rating in zip(order, ratings, strict=True)
     )
-    return Outcome(question(aspect, order, **fields), readings, ())
+    return Outcome(question(aspect, order, **fields), given, ())
 
 
 OUTCOMES = [
@@ -73,7 +73,7 @@ def test_one_by_one_gives_each_answer_its_own_opinion() -> None:
 
 
 def test_failed_requests_are_named_once_for_each_judge_and_reason() -> None:
-    null = (Reading(None, None),)
+    null = (Rating(None, None),)
     failed = [
         Outcome(question(aspect, (0,), judge=judge), null, (), reason)
         for judge, aspect, reason in [

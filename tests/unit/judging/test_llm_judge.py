@@ -12,7 +12,7 @@ import pytest
 from tests.unit.judging.examples import judging, question, row
 from zephyr_ray.judging.aggregation import Outcome, judged_row
 from zephyr_ray.judging.llm_judge import CutReply, NoReply, ask
-from zephyr_ray.judging.parsing.rating import Reading
+from zephyr_ray.judging.parsing.rating import Rating
 from zephyr_ray.judging.parsing.reply import complaint_message
 from zephyr_ray.judging.prompt import messages_of, response_format_of
 from zephyr_ray.schemas import JUDGMENTS
@@ -46,7 +46,7 @@ def outcome(judge: Judge, **fields: Any) -> Outcome:
 def test_a_readable_reply_is_one_request() -> None:
     judge = Judge(GOOD)
     made = outcome(judge)
-    assert made.readings == (Reading(4, "a"), Reading(2, "b"))
+    assert made.ratings == (Rating(4, "a"), Rating(2, "b"))
     assert judge.asked == [(messages_of(ASKED, ROW), 0, response_format_of(ASKED))]
     assert made.replies == (
         {
@@ -84,13 +84,13 @@ def test_an_unreadable_reply_is_sent_back_with_what_is_wrong() -> None:
         {"role": "user", "content": complaint_message("the reply is empty")},
     ]
     assert [each["complaint"] for each in made.replies] == ["answer 1 has no rating", "the reply is empty", None]
-    assert made.readings[0].rating == 4
+    assert made.ratings[0].rating == 4
 
 
 @pytest.mark.parametrize("retries", [0, 2])
 def test_after_the_last_attempt_the_ratings_are_null_and_every_reply_is_kept(retries: int) -> None:
     made = outcome(Judge(*["no"] * 9), parse_retries=retries)
-    assert made.readings == (Reading(None, None), Reading(None, None))
+    assert made.ratings == (Rating(None, None), Rating(None, None))
     assert [each["attempt"] for each in made.replies] == [*range(1 + retries)]
     assert {each["raw"] for each in made.replies} == {"no"}
     assert made.failure is None
@@ -106,7 +106,7 @@ def test_a_cut_reply_is_never_read() -> None:
 def test_no_reply_ends_it_and_keeps_what_came_before() -> None:
     made = outcome(Judge("no", NoReply("busy")))
     assert (made.failure, [each["raw"] for each in made.replies]) == ("busy", ["no"])
-    assert made.readings == (Reading(None, None), Reading(None, None))
+    assert made.ratings == (Rating(None, None), Rating(None, None))
 
 
 def test_what_the_caller_raises_for_itself_goes_through() -> None:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from tests.unit.judging.examples import question
 from zephyr_ray.judging.parsing.rating import storable
-from zephyr_ray.judging.parsing.reply import Reading, Unreadable, complaint_message, parse_reply
+from zephyr_ray.judging.parsing.reply import Rating, Unreadable, complaint_message, parse_reply
 
 ONE = question("overall", (0,))
 TWO = question("honesty", (1, 0))
@@ -33,8 +33,8 @@ def test_the_form_that_was_asked_for() -> None:
     text = (
         '{"answer_1": {"rationale": "a b", "rating": 5}, "answer_2": {"rationale": "{\\"rating\\": 1}", "rating": 2}}'
     )
-    assert parse_reply(text, TWO) == [Reading(5, "a b"), Reading(2, '{"rating": 1}')]
-    assert parse_reply('{"answer_1": {"critique": "fine", "rating": 10}}', ONE) == [Reading(10, "fine")]
+    assert parse_reply(text, TWO) == [Rating(5, "a b"), Rating(2, '{"rating": 1}')]
+    assert parse_reply('{"answer_1": {"critique": "fine", "rating": 10}}', ONE) == [Rating(10, "fine")]
 
 
 @pytest.mark.parametrize(
@@ -183,12 +183,12 @@ def test_a_word_that_begins_like_not_applicable_is_not() -> None:
 def test_reasons_are_kept_without_the_ratings() -> None:
     text = "#### Text 1\nRating: 4\nRationale: Sure of it.\nTwice.\n\n#### Text 2\nIt errs.\nRating: 2"
     assert [each.rationale for each in parse_reply(text, TWO)] == ["Sure of it.\nTwice.", "It errs."]
-    assert parse_reply("It is fine.\n\nRating: [[7]]", ONE) == [Reading(7, "It is fine.")]
+    assert parse_reply("It is fine.\n\nRating: [[7]]", ONE) == [Rating(7, "It is fine.")]
 
 
 def test_lone_surrogates_become_something_that_utf_8_can_hold() -> None:
-    (reading,) = parse_reply('{"critique": "a\\ud800b", "rating": 3}', ONE)
-    assert reading == Reading(3, "a?b")
+    (rating,) = parse_reply('{"critique": "a\\ud800b", "rating": 3}', ONE)
+    assert rating == Rating(3, "a?b")
     assert storable("x\udfff") == "x?"
 
 
@@ -238,12 +238,12 @@ def test_anything_that_looks_like_a_reply_is_read_or_refused(text: str, asked: A
 
 def read_or_refuse(text: str, asked: Any) -> None:
     try:
-        readings = parse_reply(text, asked)
+        ratings = parse_reply(text, asked)
     except Unreadable:
         return
-    assert len(readings) == len(asked.order)
+    assert len(ratings) == len(asked.order)
     top = 10 if asked.aspect == "overall" else 5
-    assert all(each.rating is None or each.rating in range(1, top + 1) for each in readings)
+    assert all(each.rating is None or each.rating in range(1, top + 1) for each in ratings)
 
 
 talk = st.text(alphabet="abc XYZ.,!?'\n", max_size=60)
@@ -257,8 +257,8 @@ def test_a_valid_reply_survives_what_stands_around_it(
 ) -> None:
     reply = json.dumps({f"answer_{i}": {"critique": why, "rating": n} for i, (n, why) in enumerate(given_, 1)})
     text = f"{before}\n```json\n{reply}\n```\n{after}" if fenced else before + reply + after
-    readings = parse_reply(text, question("overall", tuple(range(len(given_)))))
-    assert readings == [Reading(n, why.strip() or None) for n, why in given_]
+    ratings = parse_reply(text, question("overall", tuple(range(len(given_)))))
+    assert ratings == [Rating(n, why.strip() or None) for n, why in given_]
 
 
 @given(st.lists(st.integers(1, 5), min_size=2, max_size=5), talk)

@@ -36,7 +36,7 @@ def read(text: str) -> float | None:
 
 
 def tally(replies: Iterator[tuple[str, float | None]]) -> Counter[str]:
-    """How often our reading and the one published with the reply are the same, or one of them is missing."""
+    """How often our rating and the one published with the reply are the same, or one of them is missing."""
     counts: Counter[str] = Counter()
     for text, published in replies:
         ours = read(text)

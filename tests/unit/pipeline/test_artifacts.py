@@ -108,3 +108,16 @@ def test_a_files_place_does_not_matter_but_its_content_does(tmp_path: Path) -> N
         (tmp_path / folder / "rows.jsonl").write_text(text)
     a, b, c = (fingerprint_files([str(tmp_path / folder)]) for folder in "abc")
     assert a == b != c
+
+
+def test_a_worker_writes_only_where_it_sees_the_stage_that_was_begun(tmp_path: Path) -> None:
+    artifact = Run(str(tmp_path)).artifact("dpo")
+    artifact.check_visible()  # nobody has begun it: there is nothing to see
+    artifact.begin("one")
+    artifact.check_visible()
+    for found in ('{"fingerprint": "two"}', None):
+        (tmp_path / "dpo" / "unfinished.json").write_text(found) if found else (
+            tmp_path / "dpo" / "unfinished.json"
+        ).unlink()
+        with pytest.raises(UserError, match=rf"^{tmp_path}/dpo is not there on .*; mount a volume"):
+            artifact.check_visible()

@@ -10,7 +10,7 @@ import pytest
 from pydantic import ValidationError
 
 from zephyr_ray.errors import UserError
-from zephyr_ray.serving.model_spec import _REFUSED, ServedModel, _lora, _runtime_env, checkpoint_of_run
+from zephyr_ray.serving.model_spec import _REFUSED, ServedModel, _adapter_options, _runtime_env, checkpoint_of_run
 
 
 def adapter(folder: Path, rank: Any, *, weights: bool = True) -> str:
@@ -63,15 +63,19 @@ def test_memory_for_keys_and_values_is_set_on_a_cpu_alone() -> None:
 @pytest.mark.parametrize(("ranks", "room"), [((8,), 8), ((9,), 16), ((4, 64), 64), ((512,), 512)])
 def test_there_is_room_for_the_largest_adapter(tmp_path: Path, ranks: tuple[int, ...], room: int) -> None:
     adapters = {f"a{rank}": adapter(tmp_path / f"a{rank}", rank) for rank in ranks}
-    options = _lora(ServedModel(name="m", path="p", adapters=adapters))
-    assert (options["max_lora_rank"], options["max_loras"], options["enable_lora"]) == (room, len(ranks), True)
+    options = _adapter_options(ServedModel(name="m", path="p", adapters=adapters))
+    assert (options["max_lora_rank"], options["max_loras"], options["enable_lora"]) == (
+        room,
+        len(ranks),
+        True,
+    )
     assert options["lora_modules"] == [
         {"name": name, "path": folder, "base_model_name": "m"} for name, folder in adapters.items()
     ]
 
 
 def test_without_adapters_there_are_no_options_of_them() -> None:
-    assert _lora(ServedModel(name="m", path="p")) == {}
+    assert _adapter_options(ServedModel(name="m", path="p")) == {}
 
 
 @pytest.mark.parametrize(
@@ -86,7 +90,7 @@ def test_without_adapters_there_are_no_options_of_them() -> None:
 def test_a_folder_that_is_no_adapter_is_a_users_error(tmp_path: Path, rank: Any, weights: bool, says: str) -> None:
     folder = adapter(tmp_path / "a", rank, weights=weights)
     with pytest.raises(UserError, match=says):
-        _lora(ServedModel(name="m", path="p", adapters={"a": folder}))
+        _adapter_options(ServedModel(name="m", path="p", adapters={"a": folder}))
 
 
 def test_a_run_without_a_finished_stage_is_a_users_error(tmp_path: Path) -> None:

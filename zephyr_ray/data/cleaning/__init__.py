@@ -1,1 +1,1 @@
-"""Leaving out rows that repeat, that hold a benchmark's prompt, or that were trained on."""
+"""Filters: rows that repeat, that contain a benchmark's prompt, or that were trained on."""

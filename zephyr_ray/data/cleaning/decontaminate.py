@@ -1,13 +1,13 @@
-"""Reads files of benchmark prompts -> a check that refuses prompts which hold one of them.
+"""Refuse prompts that contain a benchmark's prompt.
 
-A model that was trained on a benchmark's questions cannot be measured with it. UltraFeedback's prompts, for one, hold
-TruthfulQA's (see the data card of its cleaned release). A prompt is contaminated where one of its user messages
+A model that was trained on a benchmark's questions cannot be measured with it. UltraFeedback's prompts, for example,
+contain TruthfulQA's (see the data card of its cleaned release). A prompt is contaminated if one of its user messages
 
-    holds a whole benchmark prompt of at least `SHORTEST` words, or
+    contains a whole benchmark prompt of at least `SHORTEST` words, or
     shares a run of `words` words with one.
 
-Words are compared without case, punctuation and white space. Every benchmark prompt and every run of words is found by
-the hash of its first few words, so a message costs one look-up per word, however many benchmarks there are.
+Words are compared without case, punctuation and whitespace. Benchmark prompts and runs of words are looked up by the
+hash of their first few words, so a message costs one look-up per word, however many benchmarks there are.
 """
 
 from __future__ import annotations
@@ -22,14 +22,15 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from zephyr_ray.data.formats.messages import Dropped, Message, Reason
+from zephyr_ray.data.formats.messages import Message
 from zephyr_ray.data.io.readers import open_uri
 from zephyr_ray.errors import UserError
 from zephyr_ray.pipeline.artifacts import content_id
+from zephyr_ray.schemas import Dropped, Reason
 
-SHORTEST = 5  # words; "what is your name" stands in anyone's prompts, and says nothing about where they come from
+SHORTEST = 5  # words; shorter ones, such as "what is your name", occur in any data and prove nothing
 _KEYS = ("turns", "instruction", "prompt", "question")
-# A run of letters or digits; a script that puts no spaces between words has a word for each of its characters.
+# A run of letters or digits; in a script without spaces between words each character is a word.
 _IDEOGRAPHS = "\u3040-\u30ff\u3400-\u9fff"
 _WORD = re.compile(rf"[{_IDEOGRAPHS}]|[^\W_{_IDEOGRAPHS}]+")
 _APOSTROPHES = re.compile("['\u2019]")
@@ -47,50 +48,50 @@ class BenchmarkPrompt(NamedTuple):
 
 @dataclass(frozen=True)
 class Benchmarks:
-    """Benchmark prompts and the length of a run of words that none may be shared with them. Small, and picklable."""
+    """Benchmark prompts and the length of a run of words that must not be shared with them. Small and picklable."""
 
     prompts: tuple[BenchmarkPrompt, ...]
     words: int
 
     def index(self) -> BenchmarkIndex:
-        """What finds them in a prompt. Built once in each process; ask for it once in a batch of rows."""
-        return _index(self)
+        """The index that finds them in a prompt, built once per process; call it once per batch of rows."""
+        return _cached_index(self)
 
 
 class BenchmarkIndex:
-    """Benchmark prompts, and runs of their words, by their first words."""
+    """Benchmark prompts and runs of their words, by their first words."""
 
     def __init__(self, benchmarks: Benchmarks):
         self._prompts = benchmarks.prompts
         self._first_words = min(SHORTEST, benchmarks.words)
         self._wanted: dict[Words, list[tuple[Words, int]]] = {}
         for number, prompt in enumerate(benchmarks.prompts):
-            for wanted in _wanted(words_of(prompt.text), benchmarks.words):
+            for wanted in _word_runs(words_of(prompt.text), benchmarks.words):
                 self._wanted.setdefault(wanted[: self._first_words], []).append((wanted, number))
 
     def check(self, messages: Sequence[Message]) -> None:
-        """Refuses a prompt.
+        """Refuses a contaminated prompt.
 
         Raises:
-            Dropped: It is contaminated; the detail names the benchmark's file and line.
+            Dropped: The prompt is contaminated; the detail names the benchmark's file and line.
         """
         found = self.find(messages)
         if found is not None:
             raise Dropped(Reason.CONTAMINATED, f"{found.file}:{found.line}: {found.text}")
 
     def find(self, messages: Sequence[Message]) -> BenchmarkPrompt | None:
-        """The first benchmark prompt that a user message holds or shares a run of words with, or None."""
+        """The first benchmark prompt that a user message contains or shares a run of words with, or None."""
         for message in messages:
             if message["role"] == "user":
-                number = self._search(words_of(message["content"]))
+                number = self._find_first(words_of(message["content"]))
                 if number is not None:
                     return self._prompts[number]
         return None
 
-    def _search(self, words: list[str]) -> int | None:
-        """The number of the benchmark prompt whose words come first in the text."""
+    def _find_first(self, words: list[str]) -> int | None:
+        """The number of the benchmark prompt whose words occur first in the text, or None."""
         starts = [words[offset:] for offset in range(self._first_words)]
-        if self._wanted.keys().isdisjoint(zip(*starts, strict=False)):  # nearly always, and without a line of Python
+        if self._wanted.keys().isdisjoint(zip(*starts, strict=False)):  # almost always, and without a Python loop
             return None
         for start, first_words in enumerate(zip(*starts, strict=False)):
             for wanted, number in self._wanted.get(first_words, ()):
@@ -100,13 +101,13 @@ class BenchmarkIndex:
 
 
 def read_benchmarks(files: Sequence[str], words: int) -> Benchmarks | None:
-    """The prompts of benchmark files, or None where no file is named. For the driver.
+    """The prompts of benchmark files, or None if no file is named. For the driver.
 
     Args:
         files: Paths or URIs: JSON lines (.jsonl) or a JSON array (.json), .gz of both, with `turns` (MT-Bench),
-            `instruction` (AlpacaEval), `prompt` or `question`; any other file is text with a prompt in each line, as it
-            is or as a Python literal (TruthfulQA).
-        words: How many words in a row none may be shared.
+            `instruction` (AlpacaEval), `prompt` or `question`; any other file is text with a prompt in each line,
+            plain or as a Python literal (TruthfulQA).
+        words: Length of a run of words that must not be shared.
 
     Raises:
         UserError: A file is missing, cannot be read, or holds something else.
@@ -117,7 +118,7 @@ def read_benchmarks(files: Sequence[str], words: int) -> Benchmarks | None:
 
 
 def benchmark_fingerprints(files: Sequence[str]) -> dict[str, str]:
-    """What a stage reads of benchmark files, by the name `decontaminate`. Raises as `describe_benchmarks`."""
+    """{"decontaminate": fingerprint}, or empty if no file is named. Raises as `describe_benchmarks`."""
     return {"decontaminate": describe_benchmarks(files)} if files else {}
 
 
@@ -131,21 +132,21 @@ def describe_benchmarks(files: Sequence[str]) -> str:
 
 
 def words_of(text: str) -> list[str]:
-    """What is compared of a text."""
-    if text.isascii():  # the same, and faster
+    """The words of a text, normalized for comparison."""
+    if text.isascii():  # same result, but faster
         return text.lower().translate(_ASCII).split()
     return _WORD.findall(_APOSTROPHES.sub("", text.casefold()))
 
 
 @functools.lru_cache(maxsize=4)
-def _index(benchmarks: Benchmarks) -> BenchmarkIndex:
+def _cached_index(benchmarks: Benchmarks) -> BenchmarkIndex:
     return BenchmarkIndex(benchmarks)
 
 
-def _wanted(words: list[str], run: int) -> Iterator[Words]:
+def _word_runs(words: list[str], run: int) -> Iterator[Words]:
     if SHORTEST <= len(words) < run:
         yield tuple(words)
-    for start in range(len(words) - run + 1):  # a text that holds all of a longer prompt shares a run with it
+    for start in range(len(words) - run + 1):  # a text that contains a longer prompt shares a run with it
         yield tuple(words[start : start + run])
 
 
@@ -182,12 +183,12 @@ def _read_text(name: str) -> str:
 
 def _json_rows(name: str, text: str) -> Iterable[tuple[int, Any]]:
     if text.lstrip().startswith("["):
-        return list(enumerate(_parse(text, name), 1))
+        return list(enumerate(_parse_json(text, name), 1))
     lines = enumerate(text.split("\n"), 1)
-    return [(number, _parse(line, f"{name}:{number}")) for number, line in lines if line.strip()]
+    return [(number, _parse_json(line, f"{name}:{number}")) for number, line in lines if line.strip()]
 
 
-def _parse(text: str, where: str) -> Any:
+def _parse_json(text: str, where: str) -> Any:
     try:
         return json.loads(text)
     except (ValueError, RecursionError) as error:
@@ -197,11 +198,11 @@ def _parse(text: str, where: str) -> Any:
 def _text_rows(text: str) -> Iterator[tuple[int, Any]]:
     for number, line in enumerate(text.split("\n"), 1):
         if line.strip():
-            yield number, _literal(line.strip())
+            yield number, _parse_literal(line.strip())
 
 
-def _literal(line: str) -> Any:
-    """What a line says as a Python string or dict literal; the line itself where it is none."""
+def _parse_literal(line: str) -> Any:
+    """The value of a line that is a Python string or dict literal; otherwise the line."""
     if line[0] not in "'\"{":
         return line
     try:

@@ -1,8 +1,8 @@
-"""Reads an artifact's rows -> the same without repeats: of rows with one id, the one with the smallest source stays.
+"""Drop repeated rows of an artifact: of rows with the same id, the one with the smallest source stays.
 
-Ids are hashes of content, so a repeat says nothing new; it would count twice in training, and everything that is keyed
-by id (reference log-probs, resuming) needs ids to be unique. Only ids are held in memory, and only files with a repeat
-in them are written again.
+Ids are hashes of content, so a repeat adds nothing. It would count twice in training, and everything keyed by id
+(reference log-probs, resuming) needs unique ids. Only ids are held in memory, and only files with a repeat are
+rewritten.
 """
 
 from __future__ import annotations
@@ -13,16 +13,16 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from zephyr_ray.data.formats.layouts import Reason
 from zephyr_ray.data.io.rewrite import kept_files, leave_out
 from zephyr_ray.data.io.writer import Report
 from zephyr_ray.pipeline.artifacts import Artifact
+from zephyr_ray.schemas import Reason
 
 
 def drop_repeated(artifact: Artifact, report: Report, id_column: str) -> Report:
-    """Moves repeats from data/ to dropped/ and returns the report that is true then (its statistics stay as they were).
+    """Moves repeats from data/ to dropped/ and returns the updated report (its statistics do not change).
 
-    Which of the repeats stays does not depend on how the rows lie in files.
+    Which of the repeats stays does not depend on how the rows are divided into files.
     """
     filesystem = artifact.run.filesystem
     paths = {name: posixpath.join(artifact.path, name) for name in kept_files(report.files)}

@@ -1,7 +1,7 @@
-"""Reads held-out pairs and the preferences that are trained on -> the held-out pairs whose prompt is none of theirs.
+"""Drop held-out pairs whose prompt occurs in the training preferences.
 
-Prompts are the same where their messages are, after every layout was read into messages; pairs are told apart in the
-same way. Only the held-out prompts' ids are held in memory; the preferences are streamed past them.
+Prompts are equal if their normalized messages are, whatever their layouts. Only the held-out prompts' ids are held in
+memory; the training preferences are streamed.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from collections.abc import Iterable, Iterator
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from zephyr_ray.data.formats.messages import Reason
 from zephyr_ray.data.io import sources
 from zephyr_ray.data.io.rewrite import kept_files, leave_out
 from zephyr_ray.data.io.writer import Report
 from zephyr_ray.pipeline.artifacts import Artifact, content_id
+from zephyr_ray.schemas import Reason
 
 _BATCH_ROWS = 512
 
@@ -26,7 +26,7 @@ def drop_in_training(artifact: Artifact, report: Report, trained_on: Artifact) -
     """Moves pairs whose prompt is one of `trained_on`'s (`schemas.PREFERENCES`) from data/ to dropped/.
 
     Raises:
-        RuntimeError: Not every row of `trained_on` was looked at.
+        RuntimeError: Not every row of `trained_on` was read.
     """
     wanted = frozenset(_ids_of_files(artifact, report))
     rows = sources.read_artifact(trained_on).map_batches(
@@ -55,6 +55,6 @@ def _ids_of_files(artifact: Artifact, report: Report) -> Iterator[str]:
 
 
 def _look_up(batch: pa.Table, *, wanted: Iterable[str]) -> pa.Table:
-    """How many rows there are, and which of the wanted prompts are theirs."""
+    """The number of rows, and the wanted prompts among them."""
     found = sorted({*prompt_ids(batch)} & {*wanted})
     return pa.table({"rows": [batch.num_rows], "found": pa.array([found], pa.list_(pa.string()))})

@@ -1,1 +1,1 @@
-"""Raw rows of the known layouts as messages."""
+"""Conversion of raw rows in known layouts to messages."""

@@ -1,19 +1,19 @@
-"""Reads one raw row (a dict) -> a preference pair, a dialogue or a prompt as messages, or `Dropped` with a reason.
+"""Convert one raw row (a dict) of a known layout into preference pairs, a dialogue or a prompt, or drop it.
 
-A layout is recognised by its keys and their types, never guessed. docs/data.md lists them:
+A layout is recognized by its keys and their types, never guessed. docs/data.md lists the layouts:
 
-    TRL implicit            chosen, rejected: message lists that part at the last message
+    TRL implicit            chosen, rejected: message lists that differ in the last message
     TRL explicit            prompt, chosen, rejected: message lists, or plain strings
     ultrafeedback_binarized prompt, chosen, rejected, score_chosen, score_rejected (or in metadata)
     UltraFeedback           instruction (prompt, messages), completions: a list of {model, response, a score};
-                            which of them are a pair: binarize.py
+                            binarize.py makes the pairs
     hh-rlhf                 chosen, rejected: "\\n\\nHuman: ... \\n\\nAssistant: ..."
     ShareGPT                conversations: {from, value}; chosen, rejected: {from, value}
     Alpaca                  instruction, input; chosen, rejected, or output: a list of two
     PandaLM                 instruction, input, response1, response2, annotator1 ...
 
     dialogues               messages | conversations | instruction, input, output | prompt, completion
-    prompts                 messages | conversations | instruction, input | prompt | question | turns: the first one
+    prompts                 messages | conversations | instruction, input | prompt | question | turns (the first)
 """
 
 from __future__ import annotations
@@ -26,9 +26,7 @@ from typing import Any, Literal, NamedTuple, NoReturn
 from zephyr_ray.data import binarize
 from zephyr_ray.data.binarize import Rule
 from zephyr_ray.data.formats.messages import (
-    Dropped,
     Message,
-    Reason,
     Row,
     as_answer,
     as_messages,
@@ -49,10 +47,11 @@ from zephyr_ray.data.formats.messages import (
 )
 from zephyr_ray.data.preference_counts import AnswerCounts
 from zephyr_ray.pipeline.artifacts import content_id
+from zephyr_ray.schemas import Dropped, Reason
 
 
 class Pair(NamedTuple):
-    """Two answers to one prompt, before the checks that every pair goes through."""
+    """Two completions of one prompt, before the checks of every pair."""
 
     prompt: list[Message]
     chosen: str
@@ -74,53 +73,55 @@ def preferences(
     counts: AnswerCounts | None = None,
     check_prompt: CheckPrompt | None = None,
 ) -> list[dict[str, Any] | Dropped]:
-    """A raw row in any preference layout -> its pairs: the columns of `schemas.PREFERENCES`, less `source`.
+    """The pairs of a raw row in any preference layout, with the columns of `schemas.PREFERENCES` except `source`.
 
-    One pair, or with the rule `every_pair` as many as the row's scores allow; those of them that are not usable stand
-    among the others as `Dropped`.
+    It is one pair, or with the rule `every_pair` as many as the row's scores allow, with a `Dropped` in place of each
+    unusable one.
 
     Args:
-        raw: The row as it was read.
-        rule: How pairs come of scored answers; the same row gives the same pairs in any partition.
-        counts: Told of the row's answers, also where no pair comes of them.
+        raw: The row as read.
+        rule: How to make pairs of scored completions; a row gives the same pairs in any partition.
+        counts: Counts the row's completions, even if they make no pair.
         check_prompt: Refuses prompts.
 
     Raises:
-        Dropped: The row fits no layout, or is no usable pair.
+        Dropped: The row fits no layout or is not a usable pair.
     """
     if "chosen" in raw and "rejected" in raw and (raw["chosen"] is None) != (raw["rejected"] is None):
         raise Dropped(Reason.UNPAIRED, "no rejected answer" if raw["rejected"] is None else "no chosen answer")
     row = _strip_nulls(dict(raw))
     if _has_completions(row):
         pairs = _from_completions(row, rule, counts, check_prompt)
-        return [_columns(pairs[0], rule)] if len(pairs) == 1 else [_columns_or_dropped(pair, rule) for pair in pairs]
+        return (
+            [_to_columns(pairs[0], rule)] if len(pairs) == 1 else [_to_columns_or_dropped(pair, rule) for pair in pairs]
+        )
     pair = _find_pair(row)
     if check_prompt:
         check_prompt(pair.prompt)
-    return [_columns(pair, rule)]
+    return [_to_columns(pair, rule)]
 
 
 def preference(
     raw: Row, *, seed: int = 0, rejected: Literal["random_lower", "lowest"] = "random_lower"
 ) -> dict[str, Any]:
-    """The one pair of a raw row by a rule that gives one; see `preferences`.
+    """The pair of a raw row, by a rule that gives a single pair; see `preferences`.
 
     Raises:
-        Dropped: The row fits no layout, or is no usable pair.
+        Dropped: The row fits no layout or is not a usable pair.
     """
     (row,) = preferences(raw, Rule(seed=seed, rejected=rejected))
     assert isinstance(row, dict)
     return row
 
 
-def _columns_or_dropped(pair: Pair, rule: Rule) -> dict[str, Any] | Dropped:
+def _to_columns_or_dropped(pair: Pair, rule: Rule) -> dict[str, Any] | Dropped:
     try:
-        return _columns(pair, rule)
+        return _to_columns(pair, rule)
     except Dropped as dropped:
         return dropped
 
 
-def _columns(pair: Pair, rule: Rule) -> dict[str, Any]:
+def _to_columns(pair: Pair, rule: Rule) -> dict[str, Any]:
     prompt = checked_prompt(pair.prompt)
     check_text(pair.chosen)
     check_text(pair.rejected)
@@ -134,7 +135,7 @@ def _columns(pair: Pair, rule: Rule) -> dict[str, Any]:
 
 
 def _check_margin(chosen: float, rejected: float, margin: float) -> None:
-    """Which of the two scores higher is the file's own business: labels may have been flipped on purpose."""
+    """Refuses ties. Which side scores higher is not checked: labels may have been flipped on purpose."""
     if chosen == rejected:
         raise Dropped(Reason.TIE, f"both answers score {chosen:g}")
     if abs(chosen - rejected) <= margin:
@@ -142,10 +143,10 @@ def _check_margin(chosen: float, rejected: float, margin: float) -> None:
 
 
 def dialogue(raw: Row) -> dict[str, Any]:
-    """A raw row in any dialogue layout -> the columns of `schemas.DIALOGUES`, less `source`.
+    """The dialogue of a raw row in any dialogue layout, with the columns of `schemas.DIALOGUES` except `source`.
 
     Raises:
-        Dropped: The row fits no layout, or is no usable dialogue.
+        Dropped: The row fits no layout or is not a usable dialogue.
     """
     messages = _find_dialogue(_strip_nulls(dict(raw)))
     if not messages or messages[-1]["role"] != "assistant":
@@ -156,12 +157,12 @@ def dialogue(raw: Row) -> dict[str, Any]:
 
 
 def prompt(raw: Row) -> dict[str, Any]:
-    """A raw row with a prompt -> the columns of `schemas.PROMPTS`, less `source`.
+    """The prompt of a raw row, with the columns of `schemas.PROMPTS` except `source`.
 
-    A dialogue is cut before its last answer.
+    A dialogue is cut before its last assistant message.
 
     Raises:
-        Dropped: The row fits no layout, or is no usable prompt.
+        Dropped: The row fits no layout or is not a usable prompt.
     """
     messages = _find_prompt(_strip_nulls(dict(raw)))
     if messages and messages[-1]["role"] == "assistant":
@@ -182,7 +183,7 @@ def _find_prompt(row: Row) -> list[Message]:
             return as_prompt(row[key])
     if is_list_of(row.get("turns"), str):
         return [{"role": "user", "content": row["turns"][0]}]
-    _unknown(row)
+    _raise_unknown_layout(row)
 
 
 # --- preference layouts
@@ -201,7 +202,7 @@ def _find_pair(row: Row) -> Pair:
     output = row.get("output")
     if "instruction" in row and isinstance(output, list) and len(output) == 2:
         return Pair(_alpaca_prompt(row), as_text(output[0]), as_text(output[1]))
-    _unknown(row)
+    _raise_unknown_layout(row)
 
 
 def _from_chosen_rejected(row: Row) -> Pair:
@@ -216,7 +217,7 @@ def _from_chosen_rejected(row: Row) -> Pair:
         return Pair(as_prompt(row["prompt"]), as_answer(chosen), as_answer(rejected))
     if is_transcript(chosen) and is_transcript(rejected):
         return Pair(*split_shared(as_transcript(chosen), as_transcript(rejected)))
-    _unknown(row)
+    _raise_unknown_layout(row)
 
 
 def _from_message_lists(prompt: Any, chosen: list[Message], rejected: list[Message]) -> Pair:
@@ -226,12 +227,12 @@ def _from_message_lists(prompt: Any, chosen: list[Message], rejected: list[Messa
     if prompt is None:
         return pair
     stated = as_prompt(prompt)
-    if not (pair.prompt == stated if isinstance(prompt, list) else _says(pair.prompt, stated[-1])):
+    if not (pair.prompt == stated if isinstance(prompt, list) else _contains_message(pair.prompt, stated[-1])):
         raise Dropped(Reason.NO_SHARED_PROMPT, f"the prompt is not that of the conversations: {stated[-1]['content']}")
     return pair
 
 
-def _says(messages: Sequence[Message], wanted: Message) -> bool:
+def _contains_message(messages: Sequence[Message], wanted: Message) -> bool:
     said = [message["content"].strip() for message in messages if message["role"] == wanted["role"]]
     return wanted["content"].strip() in said
 
@@ -259,18 +260,18 @@ def _with_scores(pair: Pair, row: Row) -> Pair:
     )
 
 
-# --- UltraFeedback: several scored answers
+# --- UltraFeedback: several scored completions
 
 
 def _from_completions(
     row: Row, rule: Rule, counts: AnswerCounts | None, check_prompt: CheckPrompt | None
 ) -> list[Pair]:
     prompt = _completions_prompt(row)
-    if check_prompt:  # here already, so that a prompt is refused whatever its answers are
+    if check_prompt:  # first, so that a prompt is refused whatever its completions are
         check_prompt(prompt)
     if not row["completions"]:
         raise Dropped(Reason.EMPTY, f"no completions: {start_of(row.get('error'))}")
-    scored = binarize.score_answers(row["completions"], rule)
+    scored = binarize.score_completions(row["completions"], rule)
     if counts is not None:
         counts.see(scored)
     drawn = binarize.draw_pairs(scored, content_id(prompt), rule)
@@ -285,7 +286,7 @@ def _completions_prompt(row: Row) -> list[Message]:
     for key in ("messages", "prompt", "instruction"):
         if key in row:
             return as_prompt(row[key])
-    _unknown(row)
+    _raise_unknown_layout(row)
 
 
 # --- dialogue layouts
@@ -299,24 +300,24 @@ def _find_dialogue(row: Row) -> list[Message]:
     if "instruction" in row and "output" in row:
         return [*_alpaca_prompt(row), *assistant(as_text(row["output"]))]
     if "prompt" in row and "completion" in row:
-        return [*as_prompt(row["prompt"]), *assistant(_completion(row["completion"]))]
-    _unknown(row)
+        return [*as_prompt(row["prompt"]), *assistant(_completion_text(row["completion"]))]
+    _raise_unknown_layout(row)
 
 
-def _completion(value: Any) -> str:
-    """OpenAI's prompt-completion files end each completion with a stop sequence: it is the file's, not the answer's."""
+def _completion_text(value: Any) -> str:
+    """The completion without the stop sequence that OpenAI's prompt-completion files append."""
     return as_answer(value).removesuffix("<|endoftext|>")
 
 
-# --- what several layouts share
+# --- shared by several layouts
 
 
 def _sharegpt_prompt(row: Row) -> list[Message]:
-    return [*_system(row), *as_messages(row["conversations"])]
+    return [*_system_messages(row), *as_messages(row["conversations"])]
 
 
 def _alpaca_prompt(row: Row) -> list[Message]:
-    """The instruction with its input after an empty line; LLaMA-Factory's `system` and `history` before it."""
+    """The instruction and, after an empty line, its input; LLaMA-Factory's `system` and `history` come before it."""
     earlier: list[Message] = []
     history = row.get("history", [])
     if not isinstance(history, list) or not all(isinstance(turn, list) and len(turn) == 2 for turn in history):
@@ -325,22 +326,22 @@ def _alpaca_prompt(row: Row) -> list[Message]:
         earlier += [{"role": "user", "content": as_text(turn[0])}, *assistant(as_text(turn[1]))]
     parts = [as_text(row["instruction"]), as_text(row.get("input", ""))]
     text = "\n\n".join(part for part in parts if part.strip())
-    return [*_system(row), *earlier, {"role": "user", "content": text}]
+    return [*_system_messages(row), *earlier, {"role": "user", "content": text}]
 
 
-def _system(row: Row) -> list[Message]:
+def _system_messages(row: Row) -> list[Message]:
     text = as_text(row.get("system", ""))
     return [{"role": "system", "content": text}] if text.strip() else []
 
 
 def _strip_nulls(value: Any) -> Any:
-    """Arrow and Parquet put None for the missing keys of nested structs."""
-    if isinstance(value, dict):  # not Mapping: every value of every row comes by here, and that check is slow
+    """The value without None, which Arrow and Parquet put for missing keys of nested structs."""
+    if isinstance(value, dict):  # not Mapping: that check is slow, and this runs for every value of every row
         return {key: _strip_nulls(item) for key, item in value.items() if item is not None}
     if isinstance(value, list):
         return [_strip_nulls(item) for item in value]
     return value
 
 
-def _unknown(row: Row) -> NoReturn:
+def _raise_unknown_layout(row: Row) -> NoReturn:
     raise Dropped(Reason.UNKNOWN_LAYOUT, "keys " + ", ".join(f"{key} ({type(row[key]).__name__})" for key in row))

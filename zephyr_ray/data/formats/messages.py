@@ -1,4 +1,4 @@
-"""Reads messages as any layout writes them -> {role, content} lists that every stage can rely on, or `Dropped`."""
+"""Normalize messages of any layout to lists of {role, content} that every stage can rely on."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ import json
 import math
 import re
 from collections.abc import Mapping, Sequence
-from enum import StrEnum
 from typing import Any
+
+from zephyr_ray.schemas import Dropped, Reason
 
 Message = dict[str, str]
 Row = Mapping[str, Any]
@@ -17,59 +18,9 @@ _ROLES = frozenset({"system", "user", "assistant"})
 _TURN = re.compile(r"\n\n(Human|Assistant):")
 
 
-class Reason(StrEnum):
-    """Why a row was left out."""
-
-    UNDECODABLE_LINE = "undecodable_line"
-    """Not JSON, or not UTF-8."""
-    UNKNOWN_LAYOUT = "unknown_layout"
-    """The keys and types of no known layout."""
-    NOT_TEXT = "not_text"
-    """Something that should be text is not: a number, a list of images, half a surrogate pair."""
-    EMPTY = "empty"
-    """A message without a visible character, nothing left of it as tokens, or no answers."""
-    WRONG_ROLES = "wrong_roles"
-    """An unknown role, a system message that is not the first, or no user before the answer."""
-    NO_SHARED_PROMPT = "no_shared_prompt"
-    """The two conversations differ before their last answer."""
-    IDENTICAL_PAIR = "identical_pair"
-    """Chosen and rejected are the same text."""
-    PROMPT_TOO_LONG = "prompt_too_long"
-    """A dialogue whose first answer begins after the last token that is kept."""
-    TIE = "tie"
-    """No answer scores lower than the best one by more than the margin."""
-    DISAGREEING = "disagreeing"
-    """Fewer than two answers whose overall rating and aspects agree."""
-    CONTAMINATED = "contaminated"
-    """The prompt holds a benchmark's prompt, or shares a long run of words with one."""
-    UNSCORED = "unscored"
-    """A list of answers none of which has a score."""
-    UNPAIRED = "unpaired"
-    """One answer that was rated alone: nothing to compare it with."""
-    REPEATED = "repeated"
-    """The same content as a row that is kept."""
-    IN_TRAINING = "in_training"
-    """A held-out pair whose prompt is trained on."""
-    REQUEST_FAILED = "request_failed"
-    """A request for the row got no reply, retries and all; the next run tries it again."""
-    REQUEST_REFUSED = "request_refused"
-    """The servers refused every request for the row."""
-    SERVER_GIVEN_UP = "server_given_up"
-    """A server of the row answers nothing; the next run tries it again."""
-    OVER_BUDGET = "over_budget"
-    """The budget was spent before this row; the next run goes on with it."""
-
-
-class Dropped(Exception):  # noqa: N818 (what happens to a row, not an error of the program)
-    """This row is left out."""
-
-    def __init__(self, reason: Reason, detail: str):
-        super().__init__(f"{reason}: {detail}")
-        self.reason, self.detail = reason, detail
-
-
 def as_prompt(value: Any) -> list[Message]:
-    """A prompt as text (the user's, or a transcript that may end in an open turn of the assistant) or as messages."""
+    """The messages of a prompt given as messages or as text: a user's, or a transcript, which may end with an empty
+    assistant turn."""
     if isinstance(value, str):
         if not is_transcript(value):
             return [{"role": "user", "content": value}]
@@ -79,7 +30,7 @@ def as_prompt(value: Any) -> list[Message]:
 
 
 def as_messages(value: Any) -> list[Message]:
-    """A list of {role, content} or of ShareGPT's {from, value}; other keys of a message are left out."""
+    """The messages of a list of {role, content} or of ShareGPT's {from, value}; other keys are ignored."""
     if not is_list_of(value, Mapping):
         raise Dropped(Reason.NOT_TEXT, f"not a list of messages: {start_of(value)}")
     return [_message(item) for item in value]
@@ -94,7 +45,7 @@ def _message(item: Row) -> Message:
 
 
 def as_transcript(text: str) -> list[Message]:
-    """hh-rlhf's way to write a conversation; the white space around a turn is not part of it."""
+    """The messages of a conversation in hh-rlhf's format, without whitespace around each turn."""
     parts = _TURN.split(text)
     roles = ["user" if name == "Human" else "assistant" for name in parts[1::2]]
     return [{"role": role, "content": content.strip()} for role, content in zip(roles, parts[2::2], strict=True)]
@@ -105,7 +56,7 @@ def is_transcript(value: Any) -> bool:
 
 
 def as_answer(value: Any) -> str:
-    """An answer as a string, a message or a list of one message."""
+    """The text of a completion given as a string, a message or a list of one message."""
     if isinstance(value, str):
         return value
     return only_answer(as_messages([value] if isinstance(value, Mapping) else value))
@@ -118,7 +69,7 @@ def only_answer(messages: Sequence[Message]) -> str:
 
 
 def split_shared(chosen: list[Message], rejected: list[Message]) -> tuple[list[Message], str, str]:
-    """Two whole conversations -> what they share and the last answers, which is all they may differ in."""
+    """The shared messages of two conversations, and the two last completions; nothing else may differ."""
     if chosen[-1]["role"] != "assistant" or rejected[-1]["role"] != "assistant":
         raise Dropped(Reason.WRONG_ROLES, f"{roles_of(chosen)} / {roles_of(rejected)}")
     if chosen[:-1] != rejected[:-1]:
@@ -131,7 +82,7 @@ def assistant(content: str) -> list[Message]:
 
 
 def checked_prompt(messages: Sequence[Message]) -> list[Message]:
-    """A prompt is an optional system message, then turns from a user's first to a user's last, none of them empty."""
+    """The prompt, if it is an optional system message and then turns that begin and end with a user's, none empty."""
     turns = list(messages)
     if turns and turns[0]["role"] == "system" and not turns[0]["content"].strip():
         turns = turns[1:]
@@ -146,12 +97,12 @@ def checked_prompt(messages: Sequence[Message]) -> list[Message]:
 
 
 def check_text(text: str) -> None:
-    """Refuses text that says nothing, or that cannot be written."""
+    """Refuses text that is empty or cannot be encoded."""
     if not text.strip():
         raise Dropped(Reason.EMPTY, "a message without text")
     try:
         text.encode()
-    except UnicodeEncodeError as error:  # half a surrogate pair, which JSON can write and no file can hold
+    except UnicodeEncodeError as error:  # half a surrogate pair, which JSON can contain and UTF-8 cannot
         raise Dropped(Reason.NOT_TEXT, f"not Unicode text: {error.reason}") from None
 
 
@@ -162,7 +113,7 @@ def as_text(value: Any) -> str:
 
 
 def as_number(value: Any) -> float | None:
-    """A score, or None where there is none ("N/A", null, NaN): a missing score is never a default one."""
+    """A score, or None if there is none ("N/A", null, NaN); a missing score never gets a default."""
     if isinstance(value, bool) or not isinstance(value, (int, float, str)):
         return None
     try:
@@ -173,7 +124,7 @@ def as_number(value: Any) -> float | None:
 
 
 def as_name(value: Any) -> str | None:
-    """A model's name, or None where it is no text."""
+    """A model's name, or None if it is not text."""
     return value.encode("utf-8", "replace").decode() if isinstance(value, str) else None
 
 

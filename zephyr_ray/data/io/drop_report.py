@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from zephyr_ray.data.formats.messages import Reason
 from zephyr_ray.data.io.writer import Report
 from zephyr_ray.errors import UserError
 from zephyr_ray.pipeline.artifacts import Artifact
+from zephyr_ray.schemas import Reason
 
 _TOP = 3  # reasons that the error names
 

@@ -10,10 +10,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from zephyr_ray.data.formats.messages import Reason
 from zephyr_ray.data.io.writer import Report
 from zephyr_ray.pipeline.artifacts import Artifact
-from zephyr_ray.schemas import DROPPED
+from zephyr_ray.schemas import DROPPED, Reason
 
 
 def leave_out(

@@ -8,7 +8,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from zephyr_ray.data.formats.messages import Dropped, Reason
+from zephyr_ray.schemas import Dropped, Reason
 
 _DETAIL_LENGTH = 300
 

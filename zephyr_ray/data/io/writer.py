@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import posixpath
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -13,7 +12,6 @@ import pyarrow as pa
 import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 
-from zephyr_ray.cluster.shared_storage import check_visible
 from zephyr_ray.errors import raised_by_user
 from zephyr_ray.pipeline.artifacts import Artifact
 
@@ -102,7 +100,7 @@ def write(
     earlier = _written(artifact) if keep else []
     prefix = _next_prefix(earlier) if keep else ""
     sink = RowSink(filesystem, artifact.path, schema, measure, progress, observe=observe, prefix=prefix)
-    sink.check = functools.partial(check_visible, artifact)
+    sink.check = artifact.check_visible
     sink.rows_per_file = rows_per_file
     sink.count_earlier(earlier)
     try:

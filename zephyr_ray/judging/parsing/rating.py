@@ -1,4 +1,4 @@
-"""Reads what stands where a rating should be -> the rating, or a complaint. Nothing is guessed, rounded or clamped."""
+"""Parse a single rating, or say in a complaint why it is not one. Ratings are never guessed, rounded or clamped."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from typing import Any, NamedTuple
 from zephyr_ray.judging.rubrics import Scale
 
 _EXCERPT = 40
-_LARGE = 10**9  # stands for every larger number in a complaint: Python's integers can be too long to print
+_LARGE = 10**9  # replaces larger numbers in a complaint, because an integer can be too long to print
 
 
 class Unreadable(Exception):  # noqa: N818 (the verdict on a reply, not an error of the program)
-    """A reply that gives no ratings one can be sure of; `complaint` says why, in words for the judge."""
+    """A reply without unambiguous ratings; `complaint` says why, in words for the judge."""
 
     def __init__(self, complaint: str):
         super().__init__(complaint)
         self.complaint = complaint
 
 
-class Reading(NamedTuple):
-    """What a reply says of one answer. No rating: the judge said that the criterion does not apply."""
+class Rating(NamedTuple):
+    """A judge's rating of one completion. `rating` is None if the judge said that the criterion does not apply."""
 
     rating: float | None
     rationale: str | None
@@ -32,17 +32,17 @@ _NOT_APPLICABLE = re.compile(
 )
 _NUMBER = re.compile(r"(?P<value>[-+−]?[0-9]+(?:\.[0-9]+)?)(?:\s*(?:/|out\s+of|of)\s*(?P<top>[0-9]+(?:\.[0-9]+)?))?")
 _RANGE = re.compile(r"\s*(?:-|–|—|to|through)\s*(?P<end>[0-9]+)")
-# What makes a number something else than the rating: "4th", "80%", "4½", "1 0", "4,5", "4 or 5", "1: 4", "3/4/5".
+# What shows that a number is not the rating: "4th", "80%", "4½", "1 0", "4,5", "4 or 5", "1: 4", "3/4/5".
 _GOES_ON = re.compile(r"\w|%|[.'’^]\w|\s*(?:[,;:/|&~+–—-]|or\b|and\b|to\b)?\s*[0-9]")
 
 
 def read_text(text: str, scale: Scale) -> list[float | None]:
-    """The rating that a text begins with ("4", "4/5", "[[4]]", "N/A"): one, or none where it begins with no rating.
+    """The rating that a text begins with ("4", "4/5", "[[4]]", "N/A"), in a list that is empty if there is none.
 
-    The scale itself ("1 to 10", "1-10") is an echo of the question and no rating.
+    The scale itself ("1 to 10", "1-10") is an echo of the question, not a rating.
 
     Raises:
-        Unreadable: It begins with a number that is no rating on the scale, or may be part of something else.
+        Unreadable: It begins with a number that is not on the scale, or that may be part of something else.
     """
     opened = len(text) - len(text.lstrip(" \t\"'[(<"))
     brackets, text = text[:opened].count("["), text[opened:]
@@ -64,10 +64,10 @@ def read_text(text: str, scale: Scale) -> list[float | None]:
 
 
 def read_value(value: Any, scale: Scale) -> float | None:
-    """The rating that a JSON value is.
+    """A JSON value as a rating.
 
     Raises:
-        Unreadable: It is none on the scale.
+        Unreadable: It is not a rating on the scale.
     """
     if value is None:
         return None
@@ -81,12 +81,12 @@ def read_value(value: Any, scale: Scale) -> float | None:
 
 
 def on_scale(number: float, scale: Scale) -> float:
-    """The number, where it is a whole one of the scale.
+    """A number as a rating.
 
     Raises:
-        Unreadable: It is not.
+        Unreadable: It is not a whole number of the scale.
     """
-    if not scale.low <= number <= scale.high:  # nan is not either
+    if not scale.low <= number <= scale.high:  # true of nan as well
         raise Unreadable(f"the rating {number:.6g} is not from {scale.low} to {scale.high}")
     if number != int(number):
         raise Unreadable(f"the rating {number:.6g} is not a whole number")
@@ -94,10 +94,10 @@ def on_scale(number: float, scale: Scale) -> float:
 
 
 def only(ratings: Iterable[float | None], what: str) -> float | None:
-    """The rating that all of them are.
+    """The one rating that all of them equal.
 
     Raises:
-        Unreadable: There is none, or there are two different ones.
+        Unreadable: There is no rating, or there are two different ones.
     """
     different = list(dict.fromkeys(ratings))
     if not different:
@@ -109,7 +109,7 @@ def only(ratings: Iterable[float | None], what: str) -> float | None:
 
 
 def storable(text: str) -> str:
-    """The text without lone surrogates, which JSON can bring and UTF-8 (Arrow, HTTP) cannot hold."""
+    """The text without lone surrogates, which JSON can contain and UTF-8 (Arrow, HTTP) cannot."""
     return text.encode("utf-8", "replace").decode("utf-8")
 
 

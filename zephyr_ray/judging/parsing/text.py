@@ -1,8 +1,8 @@
-"""Reads a reply without JSON -> what it says of each answer. A rating counts only where it is marked as one.
+"""Parse a judge's reply without JSON. Only a rating that is marked as one counts.
 
 Marks are a line or sentence that begins with "Rating:" or "Score:", [[7]], "4/5" on a line of its own, or a number that
-is all that is said of an answer. A rating that a sentence merely mentions or a ">" quotes is none: the judge is asked
-again instead.
+is all the text about a completion. A rating that a sentence merely mentions or a ">" quotes does not count: the judge
+is asked again instead.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from zephyr_ray.judging.parsing.rating import Reading, Unreadable, excerpt, only, read_text
+from zephyr_ray.judging.parsing.rating import Rating, Unreadable, excerpt, only, read_text
 from zephyr_ray.judging.rubrics import Scale
 
 _MARKUP = re.compile(r"\*+|__+|`+|[\u200b-\u200d\u2060\ufeff]|^[ \t]*#+[ \t]*", re.MULTILINE)  # "**1**0" is 10
@@ -38,63 +38,63 @@ _RATIONALE = re.compile(
 )
 
 
-def read_prose(text: str, answers: int, scale: Scale) -> list[Reading]:
-    """One reading for each answer shown. Several answers need a heading each ("#### Output for Text 1", "Answer 2:").
+def read_prose(text: str, completions: int, scale: Scale) -> list[Rating]:
+    """One rating for each completion shown. Several need a heading each ("#### Output for Text 1", "Answer 2:").
 
     Raises:
-        Unreadable: An answer has no rating, two different ones, or one that is none on the scale.
+        Unreadable: A completion has no rating, two different ones, or one that is not on the scale.
     """
-    blocks = _blocks(_plain(text), answers)
-    return [_reading(blocks.get(place, []), f"answer {place}", scale) for place in range(1, answers + 1)]
+    blocks = _blocks_by_completion(_without_markup(text), completions)
+    return [_rating_of(blocks.get(place, []), f"answer {place}", scale) for place in range(1, completions + 1)]
 
 
 def marked_ratings(text: str, scale: Scale) -> list[float | None]:
     """Every rating that a text marks as one.
 
     Raises:
-        Unreadable: It marks a number as a rating that is none on the scale.
+        Unreadable: It marks a number as a rating that is not on the scale.
     """
-    return list(_marked(_plain(text), scale))
+    return list(_marked_ratings(_without_markup(text), scale))
 
 
-def _plain(text: str) -> str:
-    """The text without markup and code: a judge that corrects a program writes `score: 0` and means no rating."""
+def _without_markup(text: str) -> str:
+    """The text without markup and code: `score: 0` in a program is not a rating."""
     fenced = _FENCED.fullmatch(text)
     return _MARKUP.sub("", fenced["inside"] if fenced else _CODE.sub("", text))
 
 
-def _blocks(text: str, answers: int) -> dict[int, list[str]]:
-    """The blocks about each answer, by its number from 1. What comes before the first heading is about none."""
+def _blocks_by_completion(text: str, completions: int) -> dict[int, list[str]]:
+    """The blocks about each completion, by its number from 1. Several completions need a heading before a block."""
     headings = list(_HEADING.finditer(text))
     blocks: dict[int, list[str]] = {}
-    if answers == 1:
+    if completions == 1:
         blocks[1] = [text[: headings[0].start() if headings else len(text)]]
     ends = [heading.start() for heading in headings[1:]] + [len(text)]
     for heading, end in zip(headings, ends, strict=False):
         digits = heading["number"]
-        if len(digits) > 4 or not 1 <= int(digits) <= answers:
+        if len(digits) > 4 or not 1 <= int(digits) <= completions:
             raise Unreadable(f"there is no answer {digits[:8]} among those shown")
         blocks.setdefault(int(digits), []).append(text[heading.end() : end])
     return blocks
 
 
-def _reading(blocks: list[str], what: str, scale: Scale) -> Reading:
+def _rating_of(blocks: list[str], what: str, scale: Scale) -> Rating:
     try:
-        ratings = [rating for block in blocks for rating in _ratings(block, scale)]
+        ratings = [rating for block in blocks for rating in _block_ratings(block, scale)]
     except Unreadable as unreadable:
         raise Unreadable(f"{what}: {unreadable.complaint}") from None
     reasons = (_rationale(block) for block in blocks)
-    return Reading(only(ratings, what), next((reason for reason in reasons if reason), None))
+    return Rating(only(ratings, what), next((reason for reason in reasons if reason), None))
 
 
-def _ratings(block: str, scale: Scale) -> list[float | None]:
+def _block_ratings(block: str, scale: Scale) -> list[float | None]:
     alone = _ALONE.fullmatch(block)
-    return read_text(alone[1], scale) if alone else list(_marked(block, scale))
+    return read_text(alone[1], scale) if alone else list(_marked_ratings(block, scale))
 
 
-def _marked(text: str, scale: Scale) -> Iterator[float | None]:
+def _marked_ratings(text: str, scale: Scale) -> Iterator[float | None]:
     for mark in _RATING.finditer(text):
-        # After a line break only a line of its own counts: the "1." of a list that follows is no rating.
+        # After a line break the rating must have its own line: the "1." of a list that follows is not one.
         line = text[mark.end() :].split("\n", 1)[0]
         if "\n" in mark["gap"] and not _ALONE.fullmatch(line.replace("out of", "/")):
             continue
@@ -106,7 +106,7 @@ def _marked(text: str, scale: Scale) -> Iterator[float | None]:
 
 
 def _rationale(block: str) -> str | None:
-    """What follows "Rationale:", up to a rating; else the block without its lines that are nothing but a rating."""
+    """The text after "Rationale:", or else the whole block, without lines that are nothing but a rating."""
     marked = _RATIONALE.search(block)
     said = block[marked.end() :] if marked else block
     lines = [line for line in said.splitlines() if not _is_rating_line(line)]

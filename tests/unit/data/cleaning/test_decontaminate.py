@@ -18,8 +18,8 @@ from zephyr_ray.data.cleaning.decontaminate import (
     read_benchmarks,
     words_of,
 )
-from zephyr_ray.data.formats.messages import Dropped, Reason
 from zephyr_ray.errors import UserError
+from zephyr_ray.schemas import Dropped, Reason
 
 LONG = "Compose an engaging travel blog post about a recent trip to Hawaii, highlighting cultural experiences"
 

@@ -13,8 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from zephyr_ray import schemas
-from zephyr_ray.data.formats.layouts import Dropped, Reason, dialogue, preference
+from zephyr_ray.data.formats.layouts import dialogue, preference
 from zephyr_ray.pipeline.artifacts import content_id
+from zephyr_ray.schemas import Dropped, Reason
 
 
 def user(content: str) -> dict[str, str]:

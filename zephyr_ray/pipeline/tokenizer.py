@@ -1,4 +1,4 @@
-"""Reads a model's tokenizer -> the tokenizer, once per Ray worker process, and what it makes of rows of messages."""
+"""Load a model's tokenizer once per worker process, and encode rows of messages with it."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ import jinja2
 
 from zephyr_ray.chat_template import load_tokenizer
 from zephyr_ray.config.recipe import Chat
-from zephyr_ray.data.formats.layouts import Dropped, Reason
 from zephyr_ray.pipeline.model_source import ModelSource
+from zephyr_ray.schemas import Dropped, Reason
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -21,21 +21,21 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class TokenizerSource:
-    """Where a tokenizer comes from; small enough to go with every task."""
+    """Where a tokenizer comes from; small enough to be pickled with every task."""
 
     model: ModelSource
     chat: Chat
 
     def load(self) -> PreTrainedTokenizerBase:
-        """The tokenizer; a process loads it once.
+        """The tokenizer, loaded once per process.
 
         Raises:
-            UserError: There is no tokenizer, or none that goes with the recipe.
+            UserError: There is no tokenizer, or it does not fit the recipe.
         """
         return _load(self.model, self.chat.model_dump_json())
 
     def encode_each(self, encode: Callable[..., Sequence[Any]], rows: Sequence[Any]) -> list[Any]:
-        """`encode(tokenizer, rows, tokenization)`; a row whose messages the template refuses is a `Dropped`."""
+        """`encode(tokenizer, rows, tokenization)`, with a `Dropped` for each row that the template refuses."""
         tokenizer, tokenization = self.load(), self.chat.tokenization
         try:
             return list(encode(tokenizer, rows, tokenization))
@@ -46,13 +46,13 @@ class TokenizerSource:
 def _encode_one(encode: Callable[..., Sequence[Any]], tokenizer: Any, row: Any, tokenization: str) -> Any:
     try:
         (encoded,) = encode(tokenizer, [row], tokenization)
-    except jinja2.TemplateError as error:  # templates raise it themselves, for roles that they do not know
+    except jinja2.TemplateError as error:  # raised by templates for unknown roles
         return Dropped(Reason.WRONG_ROLES, f"the chat template refuses these messages: {error}")
     return encoded
 
 
 @functools.lru_cache(maxsize=2)
 def _load(model: ModelSource, chat: str) -> PreTrainedTokenizerBase:
-    # A Ray task has one CPU: the tokenizer's own threads would take those of other tasks.
+    # A Ray task has one CPU; the tokenizer's threads would take the CPUs of other tasks.
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
     return load_tokenizer(model.without_weights(), Chat.model_validate_json(chat), model.revision)
