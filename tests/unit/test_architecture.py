@@ -24,7 +24,7 @@ ROOT_MODULES = {
 IMPORTS = {
     "base": "",
     "chat_template": "base cluster config",
-    "config": "base inference",  # of inference the seeds alone: two names of a pool must not share them
+    "config": "base",
     "cluster": "base config pipeline",
     "pipeline": "base cluster config",
     "data": "base chat_template cluster config inference judging pipeline serving training",

@@ -78,7 +78,7 @@ def of_engines(what: str, deployments: Sequence[Deployment]) -> tuple[Demand, ..
     """The devices of the replicas that Ray Serve starts with."""
     return tuple(
         Demand(
-            f"{what}.deployments {each.name}",
+            f"{what} {each.name}",
             {each.accelerator.upper(): 1},
             each.min_replicas * devices(each.engine),
             each.labels,

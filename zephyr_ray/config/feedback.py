@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from collections.abc import Iterable, Sequence
+from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
 from pydantic import Field, field_validator, model_validator
 
-from zephyr_ray.config.section import Section, Source, compute
-from zephyr_ray.inference.seeds import find_clash
+from zephyr_ray.config.data import Source
+from zephyr_ray.config.section import Section, compute
 
 
 class Price(Section):
@@ -20,14 +21,16 @@ class Price(Section):
 
 class Prompts(Section):
     train: Source | None = None
-    """Files, folders, a dataset id or a function with prompts (docs/feedback.md)."""
-    split: str = "train"
-    """Split, where `train` is a dataset id."""
+    """Prompts to answer: files, folders, a dataset or a function (docs/feedback.md)."""
     max_dropped: float = Field(0.5, ge=0, le=1)
     """Refuse to go on when a larger share of the rows was dropped."""
 
 
 class Endpoint(Section):
+    """A server that answers OpenAI's chat requests."""
+
+    type: Literal["endpoint"]
+    """A server with a URL."""
     name: str = Field(min_length=1)
     """What the rows call this member; unique in the pool, and part of its seeds."""
     base_url: str = compute(...)
@@ -62,6 +65,10 @@ OWN_MODELS = ("base", "sft")
 
 
 class Deployment(Section):
+    """A model that a stage deploys on Ray Serve and vLLM, and takes down when it is done."""
+
+    type: Literal["deployment"]
+    """A model that the stage deploys itself."""
     name: str = Field(min_length=1, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,95}$")
     """What the rows call this member; unique in the pool, and part of its seeds."""
     model: str = Field(min_length=1)
@@ -99,6 +106,10 @@ class Deployment(Section):
 
 
 class OfflineModel(Section):
+    """A model that Ray Data loads into vLLM without a server: for bulk."""
+
+    type: Literal["offline"]
+    """A model without a server."""
     name: str = Field(min_length=1)
     """What the rows call this member; unique in the pool, and part of its seeds."""
     model: str = Field(min_length=1)
@@ -117,13 +128,13 @@ class OfflineModel(Section):
     """Requests per Ray Data batch; several batches are in the engine at a time."""
 
 
+Server = Endpoint | Deployment
+Member = Endpoint | Deployment | OfflineModel
+
+
 class Sampling(Section):
-    endpoints: tuple[Endpoint, ...] = ()
-    """Members of the pool that are servers which answer chat requests."""
-    deployments: tuple[Deployment, ...] = ()
-    """Members of the pool that the stage deploys on Ray Serve itself, and takes down when it is done."""
-    offline: tuple[OfflineModel, ...] = ()
-    """The pool as models that Ray Data loads into vLLM, without a server: for bulk. Not together with the others."""
+    pool: tuple[Annotated[Member, Field(discriminator="type")], ...]
+    """The models that answer. Offline models stand in a pool of their own, without endpoints and deployments."""
     draw: int | None = Field(None, ge=1)
     """Members that answer each prompt, distinct and drawn by seed. None: every member."""
     samples: int = Field(1, ge=1, le=4096)
@@ -152,45 +163,44 @@ class Sampling(Section):
     """The stage stays unfinished when a larger share of the rows failed; the next run tries these again."""
 
     @property
-    def servers(self) -> tuple[Endpoint | Deployment, ...]:
-        return (*self.endpoints, *self.deployments)
+    def servers(self) -> tuple[Server, ...]:
+        """The members that answer requests."""
+        return tuple(member for member in self.pool if not isinstance(member, OfflineModel))
 
     @property
-    def members(self) -> tuple[Endpoint | Deployment | OfflineModel, ...]:
-        return self.servers or self.offline
+    def deployments(self) -> tuple[Deployment, ...]:
+        return _deployments(self.pool)
+
+    @property
+    def offline(self) -> tuple[OfflineModel, ...]:
+        return tuple(member for member in self.pool if isinstance(member, OfflineModel))
 
     @model_validator(mode="after")
     def _one_pool(self) -> Sampling:
-        if bool(self.servers) == bool(self.offline):
-            raise ValueError("give the pool either endpoints and deployments, or offline models")
+        if not self.pool:
+            raise ValueError("pool is empty; name at least one model that answers")
+        if self.servers and self.offline:
+            raise ValueError("pool has offline models beside endpoints or deployments; give it one or the other")
         if self.principles and self.offline:
             raise ValueError("principles are for endpoints and deployments")
-        if self.draw is not None and self.draw > len(self.members):
-            raise ValueError(f"draw={self.draw} from a pool of {len(self.members)}")
-        clash = find_clash([member.name for member in self.members])
-        if clash:
-            raise ValueError(f"members {clash[0]} and {clash[1]} would share seeds; rename one")
-        for member in self.servers:
-            _check_share(member, self.workers)
-        if self.budget_usd is not None and not any(member.price for member in self.endpoints):
-            raise ValueError("budget_usd without a price at any endpoint")
+        if self.draw is not None and self.draw > len(self.pool):
+            raise ValueError(f"draw={self.draw} from a pool of {len(self.pool)}")
+        _check_names(self.pool)
+        _check_shares(self.servers, self.workers)
+        _check_budget(self.budget_usd, self.servers)
         return self
 
 
 Aspect = Literal["instruction_following", "honesty", "truthfulness", "helpfulness", "overall"]
 
 
-class Judging(Section):
-    judges: tuple[Endpoint, ...] = ()
-    """Servers of language models that rate answers."""
-    deployments: tuple[Deployment, ...] = ()
-    """Language models as judges that the stage deploys on Ray Serve itself."""
-    function: str | None = None
-    """A program as judge, `module:function`: (messages, answer) -> overall score or None. Not together with others."""
-    reward_model: str | None = None
-    """A reward model as judge: folder, URI or hub id of a sequence classifier with one output. Not with others."""
-    revision: str | None = None
-    """Branch, tag or commit of the reward model, where it is a hub id."""
+class LanguageModelJudges(Section):
+    """Language models that rate each answer with reasons (UltraFeedback, arXiv 2310.01377)."""
+
+    type: Literal["language_models"]
+    """Language models."""
+    models: tuple[Annotated[Server, Field(discriminator="type")], ...]
+    """The judges, each of which rates every answer."""
     aspects: tuple[Aspect, ...] = Field(
         ("instruction_following", "honesty", "truthfulness", "helpfulness", "overall"), min_length=1
     )
@@ -211,41 +221,91 @@ class Judging(Section):
     """Longest reply, in tokens."""
     extra: dict[str, Any] = Field(default_factory=dict)
     """Other fields of a request by their own name."""
+
+    @model_validator(mode="after")
+    def _each_once(self) -> LanguageModelJudges:
+        if not self.models:
+            raise ValueError("models is empty; name at least one judge")
+        _check_names(self.models)
+        if len(set(self.aspects)) < len(self.aspects):
+            raise ValueError("an aspect is there twice")
+        return self
+
+
+class FunctionJudge(Section):
+    """A Python function that gives each answer a score."""
+
+    type: Literal["function"]
+    """A function."""
+    function: str = Field(min_length=1)
+    """`module:function`, importable on every node: (messages, answer) -> score, or None where it cannot tell."""
+
+
+class RewardModelJudge(Section):
+    """A reward model: a sequence classifier with one output."""
+
+    type: Literal["reward_model"]
+    """A reward model."""
+    model: str = Field(min_length=1)
+    """A folder, a URI or a hub id, with weights as safetensors."""
+    revision: str | None = None
+    """Branch, tag or commit, where the model is a hub id."""
+    gpus_per_worker: float = compute(0, ge=0)
+    """GPUs for each of `judging.workers`; 0 rates on the CPU."""
+    batch_size: int = compute(16, ge=1)
+    """Answers per forward pass."""
+
+
+class Judging(Section):
+    judge: Annotated[LanguageModelJudges | FunctionJudge | RewardModelJudge, Field(discriminator="type")]
+    """Who rates the answers."""
     workers: int = compute(1, ge=1)
     """Ray actors that hold the connections to the judges, or the reward model."""
     cpus_per_worker: float = compute(1, gt=0)
     """Logical CPUs for each of them."""
-    gpus_per_worker: float = compute(0, ge=0)
-    """GPUs for each of them (reward model)."""
     labels: dict[str, str] = compute({})
     """Ray node labels that their nodes must carry."""
-    batch_size: int = compute(16, ge=1)
-    """Answers per forward pass of the reward model."""
     budget_usd: float | None = compute(None, gt=0)
     """What the stage may spend in this run, former recipes included, at the judges' prices; it stops before more."""
     max_failed: float = compute(0.01, ge=0, le=1)
     """The stage stays unfinished when a larger share of the rows failed; the next run tries these again."""
 
     @property
-    def servers(self) -> tuple[Endpoint | Deployment, ...]:
-        return (*self.judges, *self.deployments)
+    def gpus_per_worker(self) -> float:
+        return self.judge.gpus_per_worker if isinstance(self.judge, RewardModelJudge) else 0
+
+    @property
+    def servers(self) -> tuple[Server, ...]:
+        return self.judge.models if isinstance(self.judge, LanguageModelJudges) else ()
+
+    @property
+    def deployments(self) -> tuple[Deployment, ...]:
+        return _deployments(self.servers)
 
     @model_validator(mode="after")
-    def _one_kind_of_judge(self) -> Judging:
-        if sum(map(bool, (self.servers, self.function, self.reward_model))) != 1:
-            raise ValueError("give judges (or deployments), or a function, or a reward_model")
-        names = [judge.name for judge in self.servers]
-        if len(set(names)) < len(names):
-            raise ValueError("two judges have one name")
-        if len(set(self.aspects)) < len(self.aspects):
-            raise ValueError("an aspect is there twice")
-        for judge in self.servers:
-            _check_share(judge, self.workers)
-        if self.budget_usd is not None and not any(judge.price for judge in self.judges):
-            raise ValueError("budget_usd without a price at any judge")
+    def _judges_fit(self) -> Judging:
+        _check_shares(self.servers, self.workers)
+        _check_budget(self.budget_usd, self.servers)
         return self
 
 
-def _check_share(member: Endpoint | Deployment, workers: int) -> None:
-    if member.max_in_flight < workers:
-        raise ValueError(f"{member.name}: max_in_flight={member.max_in_flight} for {workers} workers")
+def _deployments(members: Iterable[Section]) -> tuple[Deployment, ...]:
+    return tuple(member for member in members if isinstance(member, Deployment))
+
+
+def _check_names(members: Sequence[Member]) -> None:
+    names = [member.name for member in members]
+    for name in names:
+        if names.count(name) > 1:
+            raise ValueError(f"two members have the name {name}; rename one")
+
+
+def _check_shares(servers: Iterable[Server], workers: int) -> None:
+    for server in servers:
+        if server.max_in_flight < workers:
+            raise ValueError(f"{server.name}: max_in_flight={server.max_in_flight} for {workers} workers")
+
+
+def _check_budget(budget_usd: float | None, servers: Iterable[Server]) -> None:
+    if budget_usd is not None and not any(isinstance(each, Endpoint) and each.price for each in servers):
+        raise ValueError("budget_usd without a price at any endpoint")

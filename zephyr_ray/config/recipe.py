@@ -11,8 +11,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from zephyr_ray.config.data import Source
 from zephyr_ray.config.feedback import Judging, Prompts, Sampling
-from zephyr_ray.config.section import Function, Section, Source, compute
+from zephyr_ray.config.section import Function, Section, compute
 
 SMOOTHED = frozenset({"robust", "exo_pair", "aot", "aot_unpaired"})
 """TRL's DPO losses that read label_smoothing."""
@@ -178,9 +179,7 @@ class Optimisation(Section):
 
 class Dialogues(Section):
     train: Source | None = None
-    """Files, a dataset id or a function: messages, ShareGPT, Alpaca, prompt + completion."""
-    split: str = "train"
-    """Split, where `train` is a dataset id."""
+    """Dialogues to learn from: files, folders, a dataset or a function, in any known layout (docs/data.md)."""
     max_dropped: float = Field(0.5, ge=0, le=1)
     """Refuse to train when a larger share of the rows was dropped."""
 
@@ -214,15 +213,10 @@ class SFT(Optimisation):
 
 class Preferences(Section):
     train: Source | None = None
-    """`judgments` (this run's own), or files, folders, a dataset id or a function, in any known layout
-    (docs/data.md)."""
-    split: str = "train"
-    """Split, where `train` is a dataset id."""
+    """`judgments` (this run's own), or files, folders, a dataset or a function, in any known layout (docs/data.md)."""
     held_out: Source | None = None
     """Pairs that are not trained on, named as in `train`. DPO then ends with how often, and by how much, its implicit
     reward prefers their chosen answers (docs/evaluation.md)."""
-    held_out_split: str = "test"
-    """Split, where `held_out` is a dataset id."""
     score: Literal["overall", "aspects"] = "overall"
     """What ranks several answers: the overall rating, or the mean of the aspects' ratings."""
     rejected: Literal["random_lower", "lowest", "every_pair"] = "random_lower"

@@ -31,10 +31,6 @@ class Function(Section):
     """What it is called with, beside what its kind is always called with (docs/extending.md)."""
 
 
-Source = str | tuple[str, ...] | Function
-"""Rows from outside: files, folders, URIs, a dataset id, or a function that yields them."""
-
-
 def semantic(section: Section) -> dict[str, Any]:
     """The fields of a section that say what the experiment is, as plain JSON values; compute fields are left out."""
     plain: dict[str, Any] = {}

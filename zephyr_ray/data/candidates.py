@@ -22,6 +22,7 @@ from zephyr_ray.data.io.writer import Progress, Report
 from zephyr_ray.data.request_stage import REASONS, Asking, asking, settle, totals_line
 from zephyr_ray.inference.principles import PRINCIPLES
 from zephyr_ray.inference.sampling import answer, sample_candidates
+from zephyr_ray.inference.seeds import check_names
 from zephyr_ray.pipeline.artifacts import Artifact
 from zephyr_ray.pipeline.model_source import deployed_models
 from zephyr_ray.pipeline.stage import Manifest, Stage, StageContext
@@ -49,8 +50,8 @@ def stage(section: Sampling, chat: Chat, seed: int, prompts: Stage, models: Mapp
         made = drop_report.examined(report, 1.0, context.artifact)
         return made | {"lines": [*made["lines"], *lines]}
 
-    pool = deployed_models("sampling", section.deployments, models)
-    offline = [shared_storage.local_folder(f"sampling.offline {each.name}", each.model) for each in section.offline]
+    pool = deployed_models("sampling.pool", section.deployments, models)
+    offline = [shared_storage.local_folder(f"sampling.pool {each.name}", each.model) for each in section.offline]
     return Stage(
         "candidates",
         "rows",
@@ -66,15 +67,16 @@ def stage(section: Sampling, chat: Chat, seed: int, prompts: Stage, models: Mapp
         local_files=chat_template.local_files(chat) + pool.local_files + sum(offline, ()),
         resources=_resources(section),
         preload=ROWS + ENGINES if section.deployments else ROWS,
+        check=lambda: check_names([member.name for member in section.pool]),
     )
 
 
 def _resources(section: Sampling) -> tuple[resources.Demand, ...]:
     offline = tuple(
-        resources.of_workers(f"sampling.offline {each.name}", each, each.workers * resources.devices(each.engine))
+        resources.of_workers(f"sampling.pool {each.name}", each, each.workers * resources.devices(each.engine))
         for each in section.offline
     )
-    servers = resources.of_engines("sampling", section.deployments)
+    servers = resources.of_engines("sampling.pool", section.deployments)
     return offline or (*servers, resources.of_workers("sampling", section, section.workers))
 
 

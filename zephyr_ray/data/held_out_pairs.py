@@ -20,6 +20,9 @@ from zephyr_ray.errors import UserError
 from zephyr_ray.pipeline.artifacts import Artifact
 from zephyr_ray.pipeline.stage import Manifest, Stage, StageContext
 
+HELD_OUT_SPLIT = "test"
+"""Split of a dataset that is given as text."""
+
 
 def stage(section: Preferences, seed: int, preferences: Stage) -> Stage:
     """The stage `held_out_pairs`; `preferences` are those that are trained on."""
@@ -33,10 +36,11 @@ def stage(section: Preferences, seed: int, preferences: Stage) -> Stage:
         check_prompts(context.artifact, report.files)
         return made
 
+    held_out, split = sources.semantic_source(section.held_out, HELD_OUT_SPLIT)
     return Stage(
         "held_out_pairs",
         "rows",
-        settings(section, ("train", "split")) | {"seed": seed},
+        settings(section, {"held_out": held_out, "held_out_split": split}) | {"seed": seed},
         make,
         inputs={"preferences": preferences},
         outside=lambda: (
@@ -67,8 +71,8 @@ def make_held_out_pairs(
         UserError: The data, or a file of benchmark prompts, is missing or cannot be read.
     """
     assert section.held_out is not None
-    raw = sources.read_rows(section.held_out, section.held_out_split, seed)
-    asked = section.model_copy(update={"train": section.held_out, "split": section.held_out_split})
+    raw = sources.read_rows(section.held_out, HELD_OUT_SPLIT, seed)
+    asked = section.model_copy(update={"train": section.held_out})
     return write_pairs(raw, asked, seed, artifact, trained_on=preferences, progress=progress)
 
 

@@ -88,7 +88,7 @@ def rate(instruction: str, answer: str) -> float:
 def judge(messages: Sequence[Mapping[str, str]], answer: str) -> float | None:
     """The score of an answer to a conversation of one instruction; None where it is not of this world.
 
-    What a recipe names as `judging.function: zephyr_ray.embedded.world:judge`.
+    What a recipe names as `judging.judge: {type: function, function: zephyr_ray.embedded.world:judge}`.
     """
     said = [message for message in messages if message["role"] != "system"]
     if len(said) != 1 or said[0]["role"] != "user":

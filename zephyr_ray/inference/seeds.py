@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 
+from zephyr_ray.errors import UserError
 from zephyr_ray.inference.principles import PRINCIPLES
 
 SEED_BITS = 53  # what a JSON number holds exactly, whoever parses it
@@ -51,6 +52,17 @@ def find_clash(members: Sequence[str]) -> tuple[str, str] | None:
             return seen[bits], member
         seen[bits] = member
     return None
+
+
+def check_names(members: Sequence[str]) -> None:
+    """Refuses a pool whose members would not be told apart.
+
+    Raises:
+        UserError: Two members have the same name or the same seeds.
+    """
+    clash = find_clash(members)
+    if clash:
+        raise UserError(f"sampling.pool: members {clash[0]} and {clash[1]} would share seeds; rename one")
 
 
 def draw_members(run_seed: int, prompt_id: str, members: Sequence[str], count: int) -> list[str]:

@@ -84,7 +84,7 @@ class RewardModel:
 
 def _folder(path: str, revision: str | None) -> str:
     if os.path.isdir(path) and is_adapter(path):
-        raise UserError(f"judging.reward_model={path} is an adapter; merge it into its base model first")
+        raise UserError(f"judging.judge.model={path} is an adapter; merge it into its base model first")
     return whole_weights(path, revision)
 
 
@@ -96,7 +96,7 @@ def _load(folder: str, path: str, dtype: torch.dtype) -> PreTrainedModel:
     """
     from transformers import AutoConfig, AutoModelForSequenceClassification
 
-    where = f"judging.reward_model={path}"
+    where = f"judging.judge.model={path}"
     try:
         outputs = AutoConfig.from_pretrained(folder, trust_remote_code=False).num_labels
         if outputs != 1:

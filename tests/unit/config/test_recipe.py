@@ -10,6 +10,7 @@ from zephyr_ray import zephyr
 from zephyr_ray.config import loader
 from zephyr_ray.config import recipe as recipes
 from zephyr_ray.config.section import Section, semantic
+from zephyr_ray.config.unions import sections_in
 from zephyr_ray.errors import UserError
 
 RECIPES = sorted((Path(__file__).parents[3] / "recipes").rglob("*.yaml"))
@@ -150,10 +151,9 @@ def test_every_field_has_a_description() -> None:
     def walk(section: type[Section]) -> list[str]:
         bare = []
         for name, field in section.model_fields.items():
-            inner = [c for c in getattr(field.annotation, "__args__", (field.annotation,)) if isinstance(c, type)]
-            nested = [c for c in inner if issubclass(c, Section)]
+            nested = list(sections_in(field.annotation))
             if nested:
-                bare += walk(nested[0])
+                bare += [inner for each in nested for inner in walk(each)]
             elif not field.description and section is not recipes.Recipe:
                 bare.append(f"{section.__name__}.{name}")
         return bare
@@ -215,48 +215,12 @@ def test_recipes_are_plain_mappings() -> None:
     assert all(isinstance(yaml.safe_load(path.read_text()), dict) for path in RECIPES)
 
 
-ENDPOINT = "{name: a, base_url: 'http://host/v1', model: m}"
-
-
-@pytest.mark.parametrize(
-    ("sampling", "message"),
-    [
-        ("{}", "either endpoints and deployments, or offline models"),
-        (
-            f"{{endpoints: [{ENDPOINT}], offline: [{{name: b, model: m}}]}}",
-            "either endpoints and deployments, or offline models",
-        ),
-        (f"{{endpoints: [{ENDPOINT}, {ENDPOINT}]}}", "members a and a would share seeds"),
-        (f"{{endpoints: [{ENDPOINT}], draw: 2}}", "draw=2 from a pool of 1"),
-        (f"{{endpoints: [{ENDPOINT}], workers: 65}}", "a: max_in_flight=64 for 65 workers"),
-        ("{endpoints: [{name: a, base_url: 'host:1', model: m}]}", r"sampling\.endpoints\.0\.base_url: not a URL"),
-        ("{endpoints: [{name: a, base_url: 'http://u:p@host', model: m}]}", "no user or password"),
-        ("{deployments: [{name: a, model: m, min_replicas: 2}]}", "max_replicas=1 is below min_replicas=2"),
-        ("{endpoints: [{nam: a}]}", r"unknown key sampling\.endpoints\.0\.nam; did you mean name\?"),
-    ],
-)
-def test_a_wrong_pool_is_refused(sampling: str, message: str) -> None:
-    with pytest.raises(UserError, match=message):
-        load(f"sampling={sampling}")
-
-
-def test_where_a_member_is_served_is_no_part_of_the_experiment() -> None:
-    here, there, other = (
-        load(f"sampling={{endpoints: [{{name: a, base_url: '{url}', model: {model}}}]}}").sampling
-        for url, model in (("http://here/v1", "m"), ("http://there/v1", "m"), ("http://here/v1", "n"))
-    )
-    assert here
-    assert there
-    assert other
-    assert semantic(here) == semantic(there) != semantic(other)
-
-
 @pytest.mark.parametrize(
     ("target", "overrides", "says"),
     [
         ("sft", [], "dialogues.train is not set; name files"),
         ("sft", ["dialogues.train=x.jsonl"], "sft.base is not set; name a folder"),
-        ("candidates", ["sampling.deployments=[{name: a, model: /m}]"], "prompts.train is not set"),
+        ("candidates", ["sampling.pool=[{type: deployment, name: a, model: /m}]"], "prompts.train is not set"),
         ("tokenized", [], "preferences.train is not set"),
         ("nothing", [], "this recipe has no stage nothing; it has dialogues, "),
     ],
@@ -273,7 +237,8 @@ def test_a_run_has_a_place_of_its_own() -> None:
 
 
 def test_a_function_is_written_with_its_options() -> None:
-    recipe = loader.load([], ["model.path=/m", "preferences.train={function: 'a.b:c', options: {count: 3}}"])
+    function = "{type: function, function: 'a.b:c', options: {count: 3}}"
+    recipe = loader.load([], ["model.path=/m", f"preferences.train={function}"])
     assert loader.load([], ["model.path=/m", f"preferences={recipe.preferences.model_dump_json()}"]) == recipe
     with pytest.raises(UserError, match=r"a\.b\.c"):
-        loader.load([], ["model.path=/m", "preferences.train={function: a.b.c}"])
+        loader.load([], ["model.path=/m", "preferences.train={type: function, function: a.b.c}"])

@@ -118,10 +118,9 @@ def test_the_embedded_worlds_held_out_prompts_are_its_own(tmp_path: Path) -> Non
     from zephyr_ray.embedded import world
 
     run = run_that_trains_on(tmp_path / "run", *([user(text)] for text in world.prompts("preferences", 3, 0)))
-    rows = "zephyr_ray.embedded.sources:held_out_preferences"
-    recipe = Recipe.model_validate(
-        {"sft": {}, "preferences": {"train": "judgments", "held_out": {"function": rows, "options": {"count": 12}}}}
-    )
+    function = "zephyr_ray.embedded.sources:held_out_preferences"
+    held_out = {"type": "function", "function": function, "options": {"count": 12}}
+    recipe = Recipe.model_validate({"sft": {}, "preferences": {"train": "judgments", "held_out": held_out}})
     artifact = run.artifact("held_out_pairs")
     report = make_held_out_pairs(*preferences_of(recipe), run.artifact("preferences"), artifact)
     assert (report.rows_in, "in_training" in report.dropped) == (12, False)
