@@ -50,7 +50,7 @@ def _supervised(recipe: Recipe) -> list[Stage]:
     if section is None:
         return [demonstrations]
     made, raw = _raw_model(section, seed)
-    length = None if section.packing else section.max_length
+    length = None if section.packing_strategy == "wrapped" else section.max_length
     rows = tokenized_dialogues.stage(demonstrations, raw, recipe.chat, length, recipe.dialogues.max_dropped)
     return [*made, demonstrations, rows, training.sft(recipe, rows, raw)]
 

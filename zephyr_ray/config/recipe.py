@@ -84,8 +84,8 @@ class Training(Section):
     auto: sdpa on a CPU; on a GPU flash where it is installed, else flex, or sdpa where flex does not compile. All know
     sliding windows and capped scores; sdpa multiplies capped ones out, which takes memory."""
     micro_batch: int = compute(8, ge=1)
-    """Padded, and SFT with `packing`: rows (pairs in DPO) per forward pass of one worker; the rest of the global batch
-    is accumulated."""
+    """Padded: rows (in DPO pairs, in SFT with packing_strategy=wrapped blocks) per forward pass of one worker; the rest
+    of the global batch is accumulated."""
     zero_stage: Literal[0, 1, 2, 3] = compute(0)
     """DeepSpeed ZeRO stage; 0 is plain data parallelism."""
     gradient_checkpointing: bool | Annotated[int, Field(ge=1)] = compute(False)
@@ -192,22 +192,26 @@ class SFT(Optimisation):
     learning_rate: float = Field(2e-5, gt=0)
     max_length: int = Field(2048, ge=8)
     """Tokens per row; a longer dialogue loses its tail."""
-    packing: bool = False
-    """Join dialogues and cut the stream into rows of exactly max_length, in which they see each other (the handbook's
-    way). Without it, the packed engine lets dialogues share a row unseen by each other."""
+    packing_strategy: Literal["isolated", "wrapped"] = "isolated"
+    """isolated: no dialogue attends to another, whether they share rows or are padded (`training.engine`). wrapped, by
+    TRL's name: dialogues are joined and cut into blocks of exactly `max_length` tokens, in which a token attends to
+    earlier dialogues too (the alignment handbook's way); it needs `training.engine=padded`."""
     loss_on: Literal["all", "assistant"] = "all"
     """Which tokens are learnt: all of the dialogue, or the assistant's only."""
 
     @model_validator(mode="after")
-    def _packed_rows_have_no_mask(self) -> SFT:
-        if self.packing and self.loss_on != "all":
-            raise ValueError("packing=true needs loss_on=all")
+    def _blocks_have_no_mask(self) -> SFT:
+        if self.packing_strategy == "wrapped" and self.loss_on != "all":
+            raise ValueError("packing_strategy=wrapped needs loss_on=all")
         return self
 
     @model_validator(mode="after")
-    def _joined_dialogues_are_not_compiled(self) -> SFT:
-        if self.packing and self.training.compile:
-            raise ValueError("training.compile=true needs packing=false: joined dialogues are not the packed engine's")
+    def _blocks_are_not_packed_rows(self) -> SFT:
+        if self.packing_strategy == "wrapped" and self.training.engine == "packed":
+            raise ValueError(
+                "packing_strategy=wrapped needs training.engine=padded: on the rows of the packed engine no dialogue "
+                "attends to another"
+            )
         return self
 
 

@@ -77,7 +77,6 @@ def test_a_wrong_value_is_one_line(override: str, message: str) -> None:
     [
         (("dpo.training.compile=true", "dpo.training.engine=padded"), r"compile=true needs engine=packed"),
         (("dpo.training.compile=true", "dpo.training.zero_stage=3"), r"compile=true needs zero_stage 0, 1 or 2: "),
-        (("sft.training.compile=true", "sft.packing=true"), r"training\.compile=true needs packing=false"),
         (
             ("sft.training.compile=true", "model.lora.load_in_4bit=true"),
             r"sft\.training\.compile=true needs model\.lora\.load_in_4bit=false",
@@ -96,6 +95,23 @@ def test_fields_that_exclude_each_other_are_named(overrides: tuple[str, ...], me
         load(*overrides)
     for each in overrides:
         load(each)
+
+
+WRAPPED = ("sft.packing_strategy=wrapped", "sft.training.engine=padded")
+
+
+def test_dialogues_that_see_each_other_are_asked_for_with_the_engine_that_they_need() -> None:
+    sft = load(*WRAPPED).sft
+    assert sft
+    assert (sft.packing_strategy, sft.training.engine) == ("wrapped", "padded")
+    with pytest.raises(UserError, match=r"packing_strategy=wrapped needs training\.engine=padded"):
+        load("sft.packing_strategy=wrapped")
+    with pytest.raises(UserError, match=r"packing_strategy=wrapped needs loss_on=all"):
+        load(*WRAPPED, "sft.loss_on=assistant")
+    with pytest.raises(UserError, match=r"sft\.packing_strategy: Input should be 'isolated' or 'wrapped'"):
+        load("sft.packing_strategy=bfd")
+    with pytest.raises(UserError, match=r"unknown key sft\.packing; did you mean packing_strategy\?"):
+        load("sft.packing=true")
 
 
 @pytest.mark.parametrize(("written", "layers"), [("true", None), ("false", None), ("1", 1), ("8", 8)])
@@ -175,9 +191,14 @@ def test_the_published_hyper_parameters() -> None:
     assert paper.sft is not None
     assert later.sft is not None
     sft = paper.sft
-    assert (sft.learning_rate, sft.lr_scheduler, sft.global_batch, sft.packing, sft.max_length, sft.epochs) == (
-        (2e-5, "cosine", 512, True, 2048, 1)
-    )
+    assert (
+        sft.learning_rate,
+        sft.lr_scheduler,
+        sft.global_batch,
+        sft.packing_strategy,
+        sft.max_length,
+        sft.epochs,
+    ) == ((2e-5, "cosine", 512, "wrapped", 2048, 1))
     assert (paper.dpo.beta, paper.dpo.learning_rate, paper.dpo.lr_scheduler, paper.dpo.warmup_ratio) == (
         0.1,
         5e-7,
