@@ -106,7 +106,7 @@ def _table(paths: list[str], section: type[Section]) -> Iterator[str]:
     if section.__doc__:
         yield from (_prose(section.__doc__), "")
     yield from ("| field | type | default | kind | meaning |", "| --- | --- | --- | --- | --- |")
-    for name, field in section.model_fields.items():
+    for name, field in sorted(section.model_fields.items(), key=lambda each: each[0] != "type"):
         extra = field.json_schema_extra
         kind = "compute" if isinstance(extra, dict) and extra.get("compute") else "semantic"
         nested = next(sections_in(field.annotation), None)

@@ -10,6 +10,7 @@ from pydantic import Field, field_validator, model_validator
 
 from zephyr_ray.config.data import Source
 from zephyr_ray.config.section import Section, compute
+from zephyr_ray.config.serving import ServedOnVllm
 
 
 class Price(Section):
@@ -64,45 +65,22 @@ OWN_MODELS = ("base", "sft")
 """Stages of a run whose checkpoints its own stages can deploy."""
 
 
-class Deployment(Section):
-    """A model that a stage deploys on Ray Serve and vLLM, and takes down when it is done."""
+class Deployment(ServedOnVllm):
+    """A model that a stage deploys on Ray Serve and vLLM, and takes down when it is done.
+
+    Its name is unique in the pool, and part of its seeds.
+    """
 
     type: Literal["deployment"]
     """A model that the stage deploys itself."""
-    name: str = Field(min_length=1, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,95}$")
-    """What the rows call this member; unique in the pool, and part of its seeds."""
     model: str = Field(min_length=1)
     """A stage of this run whose checkpoint it is (`base`, `sft`), a folder that every node sees, a URI or a hub id."""
-    revision: str | None = None
-    """Branch, tag or commit, where the model is a hub id."""
-    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
-    """Type of the weights. auto: as they were saved."""
-    max_model_len: int | None = Field(None, ge=16)
-    """Longest prompt and answer together, in tokens. None: what the model's config allows."""
-    engine: dict[str, Any] = compute({})
-    """Further engine options by vLLM's own names (tensor_parallel_size, gpu_memory_utilization ...)."""
-    accelerator: Literal["cpu", "gpu"] = compute("gpu")
-    """What the engines run on."""
-    kv_cache_gib: int = compute(1, ge=1)
-    """Memory for keys and values of each engine on a CPU."""
-    min_replicas: int = compute(1, ge=1)
-    """Replicas that Ray Serve starts with."""
-    max_replicas: int = compute(1, ge=1)
-    """Replicas at most."""
-    labels: dict[str, str] = compute({})
-    """Ray node labels that the engines' nodes must carry."""
     max_in_flight: int = compute(64, ge=1)
     """Requests that all workers together may have open; fewer while the server says that it is too busy."""
     timeout_s: float = compute(300.0, gt=0)
     """Seconds to wait for an answer before the request is sent again."""
     retries: int = compute(5, ge=0)
     """How often a request is sent again."""
-
-    @model_validator(mode="after")
-    def _most_is_not_below_fewest(self) -> Deployment:
-        if self.max_replicas < self.min_replicas:
-            raise ValueError(f"{self.name}: max_replicas={self.max_replicas} is below min_replicas={self.min_replicas}")
-        return self
 
 
 class OfflineModel(Section):

@@ -44,6 +44,10 @@ ENDPOINT = "{type: endpoint, name: a, base_url: 'http://host/v1', model: m}"
             "{pool: [{type: deployment, name: a, model: m, min_replicas: 2}]}",
             "max_replicas=1 is below min_replicas=2",
         ),
+        (
+            "{pool: [{type: deployment, name: a, model: m, engine: {trust_remote_code: true}}]}",
+            r"sampling\.pool\.0\.engine: engine\.trust_remote_code cannot be set: code that comes with a model",
+        ),
     ],
 )
 def test_a_wrong_pool_is_refused(sampling: str, message: str) -> None:
