@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
 from pydantic import Field, field_validator, model_validator
 
 from zephyr_ray.config.data import Source
+from zephyr_ray.config.member_seeds import find_clash
 from zephyr_ray.config.section import Section, compute
 from zephyr_ray.config.serving import ServedOnVllm
 
@@ -163,7 +164,9 @@ class Sampling(Section):
             raise ValueError("principles are for endpoints and deployments")
         if self.draw is not None and self.draw > len(self.pool):
             raise ValueError(f"draw={self.draw} from a pool of {len(self.pool)}")
-        _check_names(self.pool)
+        clash = find_clash([member.name for member in self.pool])
+        if clash:
+            raise ValueError(f"members {clash[0]} and {clash[1]} would share seeds; rename one")
         _check_shares(self.servers, self.workers)
         _check_budget(self.budget_usd, self.servers)
         return self
@@ -204,7 +207,9 @@ class LanguageModelJudges(Section):
     def _each_once(self) -> LanguageModelJudges:
         if not self.models:
             raise ValueError("models is empty; name at least one judge")
-        _check_names(self.models)
+        names = [model.name for model in self.models]
+        if len(set(names)) < len(names):
+            raise ValueError("two judges have one name")
         if len(set(self.aspects)) < len(self.aspects):
             raise ValueError("an aspect is there twice")
         return self
@@ -269,13 +274,6 @@ class Judging(Section):
 
 def _deployments(members: Iterable[Section]) -> tuple[Deployment, ...]:
     return tuple(member for member in members if isinstance(member, Deployment))
-
-
-def _check_names(members: Sequence[Member]) -> None:
-    names = [member.name for member in members]
-    for name in names:
-        if names.count(name) > 1:
-            raise ValueError(f"two members have the name {name}; rename one")
 
 
 def _check_shares(servers: Iterable[Server], workers: int) -> None:

@@ -43,7 +43,7 @@ def load(files: Sequence[str], overrides: Sequence[str] = ()) -> Recipe:
     try:
         return Recipe.model_validate(merged)
     except ValidationError as error:
-        raise UserError(_explain(error, origin, ", ".join(files) or "the default recipe")) from None
+        raise UserError(_explain(error, Recipe, origin, ", ".join(files) or "the default recipe")) from None
 
 
 def to_yaml(recipe: Recipe) -> str:
@@ -116,16 +116,16 @@ def _is_other_section(there: dict[str, Any], new: dict[str, Any], annotation: An
     return bool(choices_of(annotation)) and "type" in new and new["type"] != there.get("type")
 
 
-def _explain(error: ValidationError, origin: Origin, default_source: str) -> str:
+def _explain(error: ValidationError, recipe: type[Section], origin: Origin, default_source: str) -> str:
     """What is wrong, in one line: keys that are not known first, as others may be missing because of them."""
     lines: list[str] = []
     last = None
     for problem in sorted(error.errors(), key=lambda each: each["type"] != "extra_forbidden"):
-        place = locate(Recipe, problem["loc"])
+        place = locate(recipe, problem["loc"])
         path = place.path
         source = next((origin[path[:n]] for n in range(len(path), 0, -1) if path[:n] in origin), default_source)
         if problem["type"] == "extra_forbidden":
-            message = _unknown_key(problem["loc"])
+            message = _unknown_key(recipe, problem["loc"])
         elif problem["type"] in _NO_SECTION:
             message = _unknown_type(".".join(path), problem["input"], list(place.choices))
         else:
@@ -136,16 +136,16 @@ def _explain(error: ValidationError, origin: Origin, default_source: str) -> str
     return "; ".join(lines)
 
 
-def _unknown_key(location: tuple[str | int, ...]) -> str:
+def _unknown_key(recipe: type[Section], location: tuple[str | int, ...]) -> str:
     """That a section has no such key, by the location of pydantic's error."""
-    path, key = locate(Recipe, location).path, str(location[-1])
-    section = locate(Recipe, location[:-1]).section
+    path, key = locate(recipe, location).path, str(location[-1])
+    section = locate(recipe, location[:-1]).section
     assert section is not None
     allowed, kind = list(section.model_fields), type_of(section)
     said = f"unknown key {'.'.join(path)}; {_meant(key, allowed)}"
     if kind is None:
         return f"{said}allowed here: {', '.join(allowed)}"
-    others = [name for name, each in locate(Recipe, location[:-2]).choices.items() if key in each.model_fields]
+    others = [name for name, each in locate(recipe, location[:-2]).choices.items() if key in each.model_fields]
     said += f"type {' and '.join(others)} has it; " if others else ""
     return f"{said}allowed with type {kind}: {', '.join(allowed)}"
 

@@ -22,7 +22,6 @@ from zephyr_ray.data.io.writer import Progress, Report
 from zephyr_ray.data.request_stage import REASONS, Asking, asking, settle, totals_line
 from zephyr_ray.inference.principles import PRINCIPLES
 from zephyr_ray.inference.sampling import answer, sample_candidates
-from zephyr_ray.inference.seeds import check_names
 from zephyr_ray.pipeline.artifacts import Artifact
 from zephyr_ray.pipeline.model_source import deployed_models
 from zephyr_ray.pipeline.stage import Manifest, Stage, StageContext
@@ -67,7 +66,6 @@ def stage(section: Sampling, chat: Chat, seed: int, prompts: Stage, models: Mapp
         local_files=chat_template.local_files(chat) + pool.local_files + sum(offline, ()),
         resources=_resources(section),
         preload=ROWS + ENGINES if section.deployments else ROWS,
-        check=lambda: check_names([member.name for member in section.pool]),
     )
 
 

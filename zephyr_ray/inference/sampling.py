@@ -9,7 +9,6 @@ from zephyr_ray.cluster import connect
 from zephyr_ray.config.feedback import Sampling
 from zephyr_ray.config.recipe import Chat
 from zephyr_ray.inference.pool import CALLS, CandidatePool, in_flight_share, rows_per_batch
-from zephyr_ray.inference.seeds import check_names
 from zephyr_ray.schemas import CANDIDATES
 from zephyr_ray.serving.stage_deployments import Application
 
@@ -27,10 +26,8 @@ def sample_candidates(sampling: Sampling, chat: Chat, seed: int, prompts: ray.da
         prompts: Each prompt once.
 
     Raises:
-        UserError: Two members would share seeds.
         ValueError: The pool has deployments.
     """
-    check_names([member.name for member in sampling.pool])
     if sampling.deployments:
         raise ValueError("the pool has deployments, which a stage starts")
     if sampling.offline:

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from zephyr_ray.inference.seeds import SEED_BITS, draw_members, find_clash, member_bits, request_seed
+from zephyr_ray.config.member_seeds import find_clash, member_bits
+from zephyr_ray.inference.seeds import SEED_BITS, draw_members, request_seed
 
 names = st.lists(st.text(min_size=1, max_size=8), min_size=1, max_size=12, unique=True)
 
