@@ -167,8 +167,10 @@ def make(stage: str, args: argparse.Namespace) -> dict[str, int]:
 
 
 def recipe(args: argparse.Namespace) -> Any:
+    from zephyr_ray.config.data import Preferences
     from zephyr_ray.config.feedback import Judging, Sampling
-    from zephyr_ray.config.recipe import ModelSection, Preferences, Recipe
+    from zephyr_ray.config.model import ModelSection
+    from zephyr_ray.config.recipe import Recipe
 
     server = {
         "type": "endpoint",

@@ -100,7 +100,7 @@ def sample(prompts: list[dict[str, Any]], args: argparse.Namespace, url: str) ->
     import pyarrow as pa
     import ray.data
 
-    from zephyr_ray.config.recipe import Chat
+    from zephyr_ray.config.model import Chat
     from zephyr_ray.inference.sampling import sample_candidates
     from zephyr_ray.schemas import PROMPTS
 

@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from zephyr_ray.chat_template import template_text
 from zephyr_ray.cluster import connect
 from zephyr_ray.config import loader
-from zephyr_ray.config.recipe import SFT, Recipe
+from zephyr_ray.config.recipe import Recipe
 from zephyr_ray.config.section import Function
+from zephyr_ray.config.training import SFT
 from zephyr_ray.data import (
     candidates,
     dialogues,

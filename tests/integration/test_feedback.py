@@ -20,7 +20,7 @@ from tests.making import alone
 from zephyr_ray.chat_template import template_text
 from zephyr_ray.config import loader
 from zephyr_ray.config.feedback import RewardModelJudge
-from zephyr_ray.config.recipe import Chat
+from zephyr_ray.config.model import Chat
 from zephyr_ray.errors import UserError
 from zephyr_ray.pipeline.artifacts import Artifact, Run
 

@@ -14,8 +14,9 @@ import yaml
 
 from docs import pages, reference
 from zephyr_ray.config import loader
-from zephyr_ray.config.recipe import DPO, Recipe
+from zephyr_ray.config.recipe import Recipe
 from zephyr_ray.config.section import Section
+from zephyr_ray.config.training import DPO
 
 REPO = Path(__file__).parents[2]
 

@@ -14,7 +14,7 @@ from zephyr_ray import chat_template
 from zephyr_ray.cluster import resources, shared_storage
 from zephyr_ray.cluster.preload import ENGINES, ROWS
 from zephyr_ray.config.feedback import Sampling
-from zephyr_ray.config.recipe import Chat
+from zephyr_ray.config.model import Chat
 from zephyr_ray.config.section import semantic
 from zephyr_ray.data.io import drop_report, lengths, writer
 from zephyr_ray.data.io.rows import mixed_schema

@@ -7,7 +7,7 @@ import functools
 import numpy as np
 import pyarrow as pa
 
-from zephyr_ray.config.recipe import Dialogues
+from zephyr_ray.config.data import Dialogues
 from zephyr_ray.config.section import semantic
 from zephyr_ray.data.cleaning.dedup import drop_repeated
 from zephyr_ray.data.formats import layouts

@@ -9,7 +9,7 @@ import posixpath
 
 import pyarrow.parquet as pq
 
-from zephyr_ray.config.recipe import Preferences
+from zephyr_ray.config.data import Preferences
 from zephyr_ray.data.cleaning.decontaminate import benchmark_fingerprints
 from zephyr_ray.data.cleaning.train_overlap import prompt_ids
 from zephyr_ray.data.io import drop_report, sources

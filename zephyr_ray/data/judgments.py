@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 from zephyr_ray.cluster import connect, resources
 from zephyr_ray.cluster.preload import ENGINES, ROWS
 from zephyr_ray.config.feedback import FunctionJudge, Judging, LanguageModelJudges, RewardModelJudge
-from zephyr_ray.config.recipe import Chat
+from zephyr_ray.config.model import Chat
 from zephyr_ray.config.section import semantic
 from zephyr_ray.data.io import drop_report, lengths, readers, sources, writer
 from zephyr_ray.data.io.rewrite import kept_files

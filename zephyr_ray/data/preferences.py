@@ -17,7 +17,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from zephyr_ray.config.recipe import Preferences
+from zephyr_ray.config.data import Preferences
 from zephyr_ray.config.section import semantic
 from zephyr_ray.data import preferences_report
 from zephyr_ray.data.binarize import Rule

@@ -16,7 +16,7 @@ import ray.data
 
 from zephyr_ray import chat_template
 from zephyr_ray.config.feedback import OfflineModel, Sampling
-from zephyr_ray.config.recipe import Chat
+from zephyr_ray.config.model import Chat
 from zephyr_ray.data.formats.messages import Dropped
 from zephyr_ray.data.tokenizer import TokenizerSource
 from zephyr_ray.inference.request_plan import Answer, Failure, Request, candidates_row, plan

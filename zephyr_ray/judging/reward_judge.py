@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from zephyr_ray import chat_template
-from zephyr_ray.config.recipe import Chat
+from zephyr_ray.config.model import Chat
 from zephyr_ray.errors import UserError
 from zephyr_ray.judging.aggregation import scored_row
 from zephyr_ray.training.model import is_adapter, whole_weights

@@ -11,7 +11,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from tests.making import context_of, preferences_of
-from zephyr_ray.config.recipe import SFT, Preferences, Recipe
+from zephyr_ray.config.data import Preferences
+from zephyr_ray.config.recipe import Recipe
+from zephyr_ray.config.training import SFT
 from zephyr_ray.data.held_out_pairs import make_held_out_pairs
 from zephyr_ray.errors import UserError
 from zephyr_ray.pipeline.artifacts import Run

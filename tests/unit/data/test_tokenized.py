@@ -24,8 +24,10 @@ from zephyr_ray.chat_template import (
     encode_pairs,
     load_tokenizer,
 )
-from zephyr_ray.config.data import RowFunction
-from zephyr_ray.config.recipe import SFT, Chat, Dialogues, Preferences, Recipe, RunSection, Tokenized
+from zephyr_ray.config.data import Dialogues, Preferences, RowFunction, Tokenized
+from zephyr_ray.config.model import Chat
+from zephyr_ray.config.recipe import Recipe, RunSection
+from zephyr_ray.config.training import SFT
 from zephyr_ray.data import tokenized, tokenized_dialogues
 from zephyr_ray.data.dialogues import make_dialogues
 from zephyr_ray.data.formats.layouts import Dropped, preference

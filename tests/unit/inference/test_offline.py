@@ -9,7 +9,7 @@ import pytest
 
 from zephyr_ray.chat_template import encode
 from zephyr_ray.config.feedback import OfflineModel, Sampling
-from zephyr_ray.config.recipe import Chat
+from zephyr_ray.config.model import Chat
 from zephyr_ray.data.tokenizer import TokenizerSource
 from zephyr_ray.inference import offline
 from zephyr_ray.inference.seeds import request_seed

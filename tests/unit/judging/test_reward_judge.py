@@ -12,7 +12,7 @@ from transformers import AutoModelForSequenceClassification, MistralConfig, Mist
 
 from tests.unit.judging.examples import row
 from zephyr_ray import chat_template
-from zephyr_ray.config.recipe import Chat
+from zephyr_ray.config.model import Chat
 from zephyr_ray.errors import UserError
 from zephyr_ray.judging.reward_judge import RewardModel
 from zephyr_ray.schemas import JUDGMENTS

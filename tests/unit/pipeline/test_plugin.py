@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 
 from tests.making import make_pairs
-from zephyr_ray.config.data import RowFunction
-from zephyr_ray.config.recipe import SFT, Preferences, Recipe, RunSection
+from zephyr_ray.config.data import Preferences, RowFunction
+from zephyr_ray.config.recipe import Recipe, RunSection
+from zephyr_ray.config.training import SFT
 from zephyr_ray.errors import UserError
 from zephyr_ray.pipeline import plugin
 from zephyr_ray.pipeline.artifacts import Run

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from trl import SFTConfig, SFTTrainer
 
-from zephyr_ray.config.recipe import SFT
+from zephyr_ray.config.training import SFT
 from zephyr_ray.pipeline.artifacts import Artifact
 from zephyr_ray.training.dataset import IGNORED, Rows, load_dialogues, load_joined_dialogues
 from zephyr_ray.training.methods import Method
