@@ -14,29 +14,29 @@ class Files(Section):
     """Files of rows, wherever they are."""
 
     type: Literal["files"]
-    """Files, folders or URIs."""
+    """Rows from files."""
     paths: tuple[str, ...] = Field(min_length=1)
-    """Their paths; all files of a folder are read (docs/data.md)."""
+    """Files, folders and URIs; all data files in a folder are read (docs/data.md)."""
 
 
 class HubDataset(Section):
     """A dataset of the Hugging Face hub."""
 
     type: Literal["dataset"]
-    """A dataset of the hub."""
+    """Rows from a dataset of the hub."""
     id: str = Field(pattern=r"^[\w.-]+/[\w.-]+$")
-    """The dataset's id, `owner/name`."""
+    """Id of the dataset, `owner/name`."""
     split: str = Field(min_length=1)
-    """The split that is read."""
+    """Split to read."""
     revision: str | None = Field(None, min_length=1)
-    """Branch, tag or commit. None: the main branch."""
+    """Branch, tag or commit. None: the default branch."""
 
 
 class RowFunction(Function):
     """A Python function that yields rows: `function(seed=run.seed, **options)`."""
 
     type: Literal["function"]
-    """A function."""
+    """Rows from a function."""
 
 
 def _form(value: Any) -> str:
@@ -57,31 +57,33 @@ class Dialogues(Section):
     train: Source | None = None
     """Dialogues to learn from: files, folders, a dataset or a function, in any known layout (docs/data.md)."""
     max_dropped: float = Field(0.5, ge=0, le=1)
-    """Refuse to train when a larger share of the rows was dropped."""
+    """Stop with an error if a larger share of the rows is dropped."""
 
 
 class Preferences(Section):
     train: Source | None = None
-    """`judgments` (this run's own), or files, folders, a dataset or a function, in any known layout (docs/data.md)."""
+    """Pairs to train on: `judgments` (this run's own), or files, folders, a dataset or a function, in any known layout
+    (docs/data.md)."""
     held_out: Source | None = None
-    """Pairs that are not trained on, named as in `train`. DPO then ends with how often, and by how much, its implicit
-    reward prefers their chosen answers (docs/evaluation.md)."""
+    """Pairs to evaluate on, given as in `train` and never trained on. DPO then reports how often, and by how much, its
+    implicit reward prefers their chosen answers (docs/evaluation.md)."""
     score: Literal["overall", "aspects"] = "overall"
-    """What ranks several answers: the overall rating, or the mean of the aspects' ratings."""
+    """What ranks several answers to a prompt: the overall rating, or the mean of the aspect ratings."""
     rejected: Literal["random_lower", "lowest", "every_pair"] = "random_lower"
-    """Which answers are y_l where a row has several scored ones: a random one below the best (Zephyr), the lowest one,
-    or every two answers as a pair of their own."""
+    """Which scored answer becomes y_l: a random one that scores below the best (as in Zephyr), the lowest one, or, with
+    every_pair, the lower one of every two answers."""
     margin: float = Field(0.0, ge=0)
-    """Scores of a pair must differ by more than this; 0: by anything."""
+    """The two scores of a pair must differ by more than this; 0 accepts any difference."""
     disagreement: float | None = Field(None, gt=0, le=1)
-    """Leave answers out whose overall rating and mean of aspects differ by more than this share of their scales.
-    None: they are only counted, at 0.5."""
+    """Drop answers whose overall rating and mean aspect rating, each as a share of its scale, differ by more than this.
+    None: only count them, from a difference of 0.5."""
     decontaminate: tuple[str, ...] = ()
-    """Files of benchmark prompts (JSON lines, JSON or text): a row whose prompt holds one of them is dropped."""
+    """Files of benchmark prompts (JSON lines, JSON or text). A row is dropped if its prompt contains one of them, or
+    shares `decontaminate_words` words in a row with one."""
     decontaminate_words: int = Field(13, ge=3)
-    """Words in a row that a prompt may not share with a benchmark prompt."""
+    """How many words in a row a prompt must share with a benchmark prompt to be dropped."""
     max_dropped: float = Field(0.5, ge=0, le=1)
-    """Refuse to train when a larger share of the rows, or of the held-out ones, was dropped."""
+    """Stop with an error if a larger share of the rows, or of the held-out rows, is dropped."""
 
     @field_validator("held_out")
     @classmethod
@@ -93,10 +95,12 @@ class Preferences(Section):
 
 class Tokenized(Section):
     max_length: int = Field(1024, ge=4)
-    """Tokens of prompt + completion; the completion loses its tail and then gets no end-of-sequence token.
-    With zephyr_legacy both completions of a pair that is too long keep max_length - max_prompt_length tokens."""
+    """Maximum tokens of prompt plus completion. A longer completion is cut at its end and gets no end-of-sequence
+    token. With zephyr_legacy, both completions of a pair that is too long are cut to max_length - max_prompt_length
+    tokens."""
     max_prompt_length: int = Field(512, ge=1)
-    """Tokens of the prompt; a longer one keeps its end (with zephyr_legacy only where the pair would be too long)."""
+    """Maximum tokens of the prompt; a longer one is cut at its start (with zephyr_legacy only if the pair is too
+    long)."""
 
     @model_validator(mode="after")
     def _room_for_a_completion(self) -> Tokenized:

@@ -9,8 +9,8 @@ from zephyr_ray.config.section import Function, compute
 
 class Evaluation(Function):
     name: str = Field(pattern=r"^[a-z][a-z0-9_]*$")
-    """The stage's."""
+    """Name of the evaluation, and of its stage."""
     models: tuple[str, ...] = Field(("dpo",), min_length=1)
-    """The stages of this run whose checkpoints it evaluates."""
+    """Stages of this run whose checkpoints are evaluated."""
     workers: int = compute(1, ge=1)
-    """Actors that it may use, of a CPU each."""
+    """Actors that the function may use, one CPU each."""

@@ -18,9 +18,9 @@ from zephyr_ray.config.training import DPO, SFT, ReferenceLogps
 
 class RunSection(Section):
     root: str = compute("")
-    """Where everything of this run lives: a local path or any URI that pyarrow can open (s3://bucket/path ...)."""
+    """Where the run's artifacts are stored: a local path or any URI that pyarrow can open (s3://bucket/path ...)."""
     seed: int = Field(0, ge=0)
-    """Seeds the order of the data, sampling, initialisation, and functions that make rows or models."""
+    """Seed of the order of the data, of sampling, of new weights, and of functions that make rows or models."""
 
 
 class Recipe(Section):

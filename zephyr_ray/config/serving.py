@@ -25,25 +25,25 @@ class ServedOnVllm(Section):
     """A model, and the engines that run it."""
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,95}$")
-    """What requests and rows call the model."""
+    """Name of the model in requests and rows."""
     revision: str | None = None
-    """Branch, tag or commit, where the model is a hub id."""
+    """Branch, tag or commit, if the model is a hub id."""
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
-    """Type of the weights. auto: as they were saved."""
+    """Data type of the weights. auto: as they were saved."""
     max_model_len: int | None = Field(None, ge=16)
-    """Longest prompt and answer together, in tokens. None: what the model's config allows."""
+    """Maximum tokens of prompt plus answer. None: what the model's config allows."""
     engine: dict[str, Any] = compute({})
-    """Further engine options by vLLM's own names (tensor_parallel_size, gpu_memory_utilization, enforce_eager ...)."""
+    """Further engine options, by vLLM's own names (tensor_parallel_size, gpu_memory_utilization, enforce_eager ...)."""
     accelerator: Literal["cpu", "gpu"] = compute("gpu")
-    """What the engines run on."""
+    """Where the engines run."""
     kv_cache_gib: int = compute(1, ge=1)
-    """GiB for the keys and values of each engine on a CPU. On a GPU: `engine.gpu_memory_utilization`."""
+    """On a CPU: GiB of memory for the KV cache of each engine. On a GPU set `engine.gpu_memory_utilization`."""
     min_replicas: int = compute(1, ge=1)
-    """Replicas that Ray Serve starts with."""
+    """Replicas that Ray Serve starts with, and never goes below."""
     max_replicas: int = compute(1, ge=1)
-    """Replicas at most; Ray Serve adds them under load."""
+    """Maximum replicas; Ray Serve adds them under load."""
     labels: dict[str, str] = compute({})
-    """Ray node labels that the engines' nodes must carry."""
+    """Ray node labels that the engines' nodes must have."""
 
     @field_validator("engine")
     @classmethod

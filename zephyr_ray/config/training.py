@@ -16,52 +16,56 @@ Scheduler = Literal["linear", "cosine", "constant", "constant_with_warmup"]
 
 class Training(Section):
     workers: int | tuple[int, int] = compute(1)
-    """Ray Train workers. Two numbers, [fewest, most], for as many as the cluster has room for: training goes on with
-    fewer when a node is lost, and with more when one joins."""
+    """Ray Train workers. Two numbers, [fewest, most], make training elastic: it goes on with fewer workers when a node
+    is lost, and with more when one joins."""
     cpus_per_worker: float = compute(1, gt=0)
-    """Logical CPUs that each worker asks Ray for."""
+    """Logical CPUs per worker."""
     gpus_per_worker: float = compute(0, ge=0)
-    """GPUs that each worker asks Ray for; 0 trains on the CPU."""
+    """GPUs per worker; 0 trains on the CPU."""
     labels: dict[str, str] = compute({})
-    """Ray node labels that the workers' nodes must carry."""
+    """Ray node labels that the workers' nodes must have."""
     engine: Literal["packed", "padded"] = compute("packed")
-    """packed: rows without padding, in DPO each prompt once (docs/engine.md); padded: TRL's own way."""
+    """packed: rows without padding; in DPO a pair's prompt is computed once (docs/engine.md). padded: TRL's own padded
+    batches."""
     tokens_per_micro_batch: int = compute(4096, ge=1)
-    """Packed: most tokens per forward pass of one worker, in DPO a pair's prompt counted once."""
+    """Packed: maximum tokens per forward pass of a worker; in DPO a pair's prompt counts once."""
     oversized: Literal["alone", "refuse"] = compute("alone")
-    """Packed: a pair or dialogue of more than `tokens_per_micro_batch` is a forward pass alone, or is refused."""
+    """Packed: what becomes of a pair or dialogue of more than `tokens_per_micro_batch` tokens. alone: it gets a forward
+    pass of its own; refuse: the job stops with an error."""
     packed_attention: Literal["auto", "sdpa", "flex", "flash"] = compute("auto")
-    """Packed: sdpa (torch, a call per completion), flex (FlexAttention), flash (the package flash-attn).
-    auto: sdpa on a CPU; on a GPU flash where it is installed, else flex, or sdpa where flex does not compile. All know
-    sliding windows and capped scores; sdpa multiplies capped ones out, which takes memory."""
+    """Packed: attention kernel. sdpa: torch's, one call per completion; flex: FlexAttention; flash: the package flash-
+    attn. auto: sdpa on a CPU; on a GPU flash if it is installed, else flex, or sdpa if flex does not compile. All
+    support sliding windows and soft-capped scores; for capped scores sdpa holds the whole score matrix, which takes
+    memory."""
     micro_batch: int = compute(8, ge=1)
-    """Padded: rows (in DPO pairs, in SFT with packing_strategy=wrapped blocks) per forward pass of one worker; the rest
-    of the global batch is accumulated."""
+    """Padded: rows per forward pass of a worker (in DPO pairs; in SFT with packing_strategy=wrapped blocks). Gradients
+    accumulate up to the global batch."""
     zero_stage: Literal[0, 1, 2, 3] = compute(0)
     """DeepSpeed ZeRO stage; 0 is plain data parallelism."""
     gradient_checkpointing: bool | Annotated[int, Field(ge=1)] = compute(False)
-    """Recompute activations in the backward pass: less memory, more time. true: of all decoder layers; a number: of so
-    many, the first ones."""
+    """Recompute activations in the backward pass, which takes less memory and more time. true: in all decoder layers; a
+    number: in that many, from the first."""
     compile: bool = compute(False)
-    """Packed: torch.compile of the decoder layers, the reference's too: faster, after a minute or more at the start."""
+    """Packed: compile the decoder layers with torch.compile, the reference's too. Faster, after a minute or more of
+    compiling."""
     checkpoint_steps: int | None = compute(100, ge=1)
-    """Optimizer steps between two checkpoints: what a lost worker can cost. None: their number does not count."""
+    """Optimizer steps between checkpoints, which is what a lost worker can cost. None: not by steps."""
     checkpoint_minutes: float | None = compute(None, gt=0)
-    """Minutes between two checkpoints, whatever a step takes. None: time does not count. The last step brings one."""
+    """Minutes between checkpoints. None: not by time. The last step always writes one."""
     scratch: str | None = compute(None)
-    """A folder on a disk of each worker's node, for a checkpoint of its workers until it is stored, and for the export.
-    None: in this platform's cache (ZEPHYR_RAY_CACHE)."""
+    """Folder on a local disk of each worker's node, for checkpoints until they are stored, and for the export. None:
+    the cache folder (ZEPHYR_RAY_CACHE)."""
     max_failures: int = compute(3, ge=0)
-    """How often a lost worker is replaced before the job gives up."""
+    """How many times lost workers are replaced before the job fails."""
     keep_checkpoints: bool = compute(False)
     """Keep the resumable training state after the stage is finished."""
     logging_steps: int = compute(10, ge=1)
-    """Optimizer steps between two metric rows."""
+    """Optimizer steps between rows of metrics."""
     report_to: tuple[str, ...] = compute(("tensorboard",))
-    """Trackers by TRL's names: tensorboard, wandb, mlflow ..."""
+    """Experiment trackers, by TRL's names: tensorboard, wandb, mlflow ..."""
     trl: dict[str, Any] = Field(default_factory=dict)
-    """Other options of TRL's SFTConfig or DPOConfig, by their own names (weight_decay, optim, ld_alpha ...). One that
-    has a field of its own here, or that nothing would read, is refused."""
+    """Further options of TRL's SFTConfig or DPOConfig, by their own names (weight_decay, optim, ld_alpha ...). An
+    option that has a field here, or that nothing would read, is refused."""
 
     @property
     def fewest_workers(self) -> int:
@@ -107,15 +111,15 @@ class Optimisation(Section):
     learning_rate: float = Field(gt=0)
     """Peak learning rate."""
     lr_scheduler: Scheduler = "cosine"
-    """Shape of the learning rate over the run."""
+    """Learning rate schedule."""
     warmup_ratio: float = Field(0.1, ge=0, le=1)
-    """Share of all steps in which the learning rate rises from 0."""
+    """Share of all steps over which the learning rate rises from 0."""
     epochs: float = Field(1, gt=0)
-    """Passes over the rows."""
+    """Passes over the training rows."""
     max_steps: int | None = Field(None, ge=1)
-    """Stop after so many optimizer steps instead (a smoke test)."""
+    """Number of optimizer steps, in place of `epochs`. None: as many as `epochs` takes."""
     global_batch: int = Field(32, ge=1)
-    """Rows (pairs in DPO) per optimizer step, whatever the number of workers."""
+    """Rows per optimizer step (in DPO pairs), whatever the number of workers."""
     training: Training = Training()
 
     @model_validator(mode="after")
@@ -161,15 +165,15 @@ class SFT(Optimisation):
 
 class ReferenceLogps(Section):
     workers: int = compute(1, ge=1)
-    """Actors that hold the reference model."""
+    """Actors, each of which holds the reference model."""
     cpus_per_worker: float = compute(1, gt=0)
-    """Logical CPUs for each of them."""
+    """Logical CPUs per actor."""
     gpus_per_worker: float = compute(0, ge=0)
-    """GPUs for each of them."""
+    """GPUs per actor; 0 computes on the CPU."""
     labels: dict[str, str] = compute({})
-    """Ray node labels that their nodes must carry."""
+    """Ray node labels that the actors' nodes must have."""
     batch_size: int = compute(16, ge=1)
-    """Padded: pairs per forward pass. Packed, `dpo.training.tokens_per_micro_batch` bounds it."""
+    """Padded: pairs per forward pass. Packed: unused; `dpo.training.tokens_per_micro_batch` is the limit."""
 
 
 class DPO(Optimisation):
