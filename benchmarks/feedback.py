@@ -167,19 +167,23 @@ def make(stage: str, args: argparse.Namespace) -> dict[str, int]:
 
 
 def recipe(args: argparse.Namespace) -> Any:
+    from zephyr_ray.config.data import Preferences
     from zephyr_ray.config.feedback import Judging, Sampling
-    from zephyr_ray.config.recipe import ModelSection, Preferences, Recipe
+    from zephyr_ray.config.model import ModelSection
+    from zephyr_ray.config.recipe import Recipe
 
     server = {
+        "type": "endpoint",
         "name": "m",
         "model": "m",
         "base_url": f"http://127.0.0.1:{args.port}/v1",
         "max_in_flight": args.in_flight,
     }
+    judge = {"type": "language_models", "models": [server], "aspects": ["overall"], "position_check": 0}
     return Recipe(
         model=ModelSection(path="none"),
-        sampling=Sampling.model_validate({"endpoints": [server], "samples": 1 if args.stage else SAMPLES}),
-        judging=Judging.model_validate({"judges": [server], "aspects": ["overall"], "position_check": 0}),
+        sampling=Sampling.model_validate({"pool": [server], "samples": 1 if args.stage else SAMPLES}),
+        judging=Judging.model_validate({"judge": judge}),
         preferences=Preferences(train="judgments"),
     )
 
@@ -196,8 +200,8 @@ def requests(args: argparse.Namespace) -> Iterator[dict[str, Any]]:
             section, more = chosen.sampling, {"top_p": chosen.sampling.top_p}
             body = {"messages": messages_of(request, row["messages"]), "seed": request.seed, **more}
         else:
-            (question,) = prompt.questions_of(row, chosen.judging, 0)
-            section, more = chosen.judging, {"response_format": prompt.response_format_of(question)}
+            (question,) = prompt.questions_of(row, chosen.judging.judge, 0)
+            section, more = chosen.judging.judge, {"response_format": prompt.response_format_of(question)}
             seed = prompt.question_seed(0, row["prompt_id"], question, 0)
             body = {"messages": prompt.messages_of(question, row), "seed": seed, **more}
         yield {**body, "temperature": section.temperature, "max_tokens": section.max_tokens}

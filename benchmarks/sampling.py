@@ -100,7 +100,7 @@ def sample(prompts: list[dict[str, Any]], args: argparse.Namespace, url: str) ->
     import pyarrow as pa
     import ray.data
 
-    from zephyr_ray.config.recipe import Chat
+    from zephyr_ray.config.model import Chat
     from zephyr_ray.inference.sampling import sample_candidates
     from zephyr_ray.schemas import PROMPTS
 
@@ -111,9 +111,16 @@ def sample(prompts: list[dict[str, Any]], args: argparse.Namespace, url: str) ->
 def section(args: argparse.Namespace, url: str) -> Any:
     from zephyr_ray.config.feedback import Sampling
 
-    endpoint = {"name": "m", "model": "m", "base_url": url, "max_in_flight": args.max_num_seqs, "timeout_s": 3600}
+    endpoint = {
+        "type": "endpoint",
+        "name": "m",
+        "model": "m",
+        "base_url": url,
+        "max_in_flight": args.max_num_seqs,
+        "timeout_s": 3600,
+    }
     limits = {"samples": args.samples, "max_tokens": args.max_tokens, "extra": {"ignore_eos": True}}
-    return Sampling.model_validate({"endpoints": [endpoint], **limits})
+    return Sampling.model_validate({"pool": [endpoint], **limits})
 
 
 def run_offline(work: Path, args: argparse.Namespace) -> None:

@@ -56,7 +56,7 @@ def main() -> None:
 def make_model(name: str, folder: str) -> str:
     """A folder with random weights and the embedded world's tokenizer."""
     from zephyr_ray import chat_template
-    from zephyr_ray.config.recipe import Chat
+    from zephyr_ray.config.model import Chat
     from zephyr_ray.embedded import model
 
     if name == "tiny":

@@ -181,14 +181,16 @@ def start_ray(args: argparse.Namespace) -> None:
 
 
 def recipe(train: str | None = None) -> Any:
-    from zephyr_ray.config.recipe import SFT, Preferences, Recipe, Tokenized
+    from zephyr_ray.config.data import Preferences, Tokenized
+    from zephyr_ray.config.recipe import Recipe
+    from zephyr_ray.config.training import SFT
 
     lengths = Tokenized(max_length=MAX_LENGTH, max_prompt_length=MAX_PROMPT_LENGTH)
     return Recipe(sft=SFT(), preferences=Preferences(train=train), tokenized=lengths)
 
 
 def source(path: str) -> Any:
-    from zephyr_ray.config.recipe import Chat
+    from zephyr_ray.config.model import Chat
     from zephyr_ray.pipeline.model_source import ModelSource
     from zephyr_ray.pipeline.tokenizer import TokenizerSource
 

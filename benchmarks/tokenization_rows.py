@@ -45,7 +45,7 @@ def real(path: str) -> Iterator[dict[str, Any]]:
     from zephyr_ray.data.io import readers, sources
     from zephyr_ray.schemas import Dropped
 
-    for piece in sources._pieces(path, "train"):
+    for piece in sources.pieces_of(path):
         for chunk in readers.read_piece(pa.Table.from_pylist([piece])):
             for row in readers.split_lines(chunk).to_pylist():
                 try:

@@ -15,6 +15,7 @@ from pydantic_core import PydanticUndefined
 
 from zephyr_ray.config.recipe import Recipe
 from zephyr_ray.config.section import Section
+from zephyr_ray.config.unions import choices_of, sections_in
 
 REPO = Path(__file__).resolve().parents[1]
 
@@ -76,13 +77,15 @@ def api() -> str:
 
 @cache
 def _sections() -> list[tuple[list[str], type[Section]]]:
-    """Every section in the order of the recipe, with the paths at which it stands (`sft.training`, `dpo.training`)."""
+    """Every section in the order of the recipe, with the paths at which it stands (`sft.training`, `dpo.training`).
+
+    The path of one that a field chooses by `type` ends with that: `judging.judge.function`.
+    """
     places: dict[type[Section], list[str]] = {}
 
     def visit(section: type[Section], path: str) -> None:
         for name, field in section.model_fields.items():
-            for inner in sections_in(field.annotation):
-                place = f"{path}.{name}" if path else name
+            for place, inner in places_in(f"{path}.{name}" if path else name, field.annotation):
                 places.setdefault(inner, []).append(place)
                 visit(inner, place)
 
@@ -90,11 +93,12 @@ def _sections() -> list[tuple[list[str], type[Section]]]:
     return [(list(dict.fromkeys(paths)), section) for section, paths in places.items()]
 
 
-def sections_in(annotation: Any) -> Iterator[type[Section]]:
-    if isinstance(annotation, type) and issubclass(annotation, Section):
-        yield annotation
-    for argument in get_args(annotation):
-        yield from sections_in(argument)
+def places_in(path: str, annotation: Any) -> Iterator[tuple[str, type[Section]]]:
+    """The sections that a field may hold, each with its path."""
+    if choices := choices_of(annotation):
+        yield from ((f"{path}.{kind}", section) for kind, section in choices.items())
+    else:
+        yield from ((path, section) for section in sections_in(annotation))
 
 
 def _table(paths: list[str], section: type[Section]) -> Iterator[str]:
@@ -102,11 +106,11 @@ def _table(paths: list[str], section: type[Section]) -> Iterator[str]:
     if section.__doc__:
         yield from (_prose(section.__doc__), "")
     yield from ("| field | type | default | kind | meaning |", "| --- | --- | --- | --- | --- |")
-    for name, field in section.model_fields.items():
+    for name, field in sorted(section.model_fields.items(), key=lambda each: each[0] != "type"):
         extra = field.json_schema_extra
         kind = "compute" if isinstance(extra, dict) and extra.get("compute") else "semantic"
         nested = next(sections_in(field.annotation), None)
-        text = "" if nested else _prose(_description(section, name))
+        text = _prose((field.description or "") if nested else _description(section, name))
         anchors = "".join(f'<span id="{path}.{name}"></span>' for path in paths)
         cells = (f"{anchors}`{name}`", _type(field.annotation, field.metadata), _default(field), kind, text)
         yield f"| {' | '.join(cell.replace('|', '&#124;') for cell in cells)} |"

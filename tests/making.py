@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from zephyr_ray import zephyr
-from zephyr_ray.config.recipe import Preferences, Recipe
+from zephyr_ray.config.data import Preferences
+from zephyr_ray.config.recipe import Recipe
 from zephyr_ray.data.io.writer import Report
 from zephyr_ray.pipeline.artifacts import Artifact
 from zephyr_ray.pipeline.stage import Stage, StageContext

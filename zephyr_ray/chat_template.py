@@ -19,7 +19,7 @@ from zephyr_ray.errors import UserError
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-    from zephyr_ray.config.recipe import Chat
+    from zephyr_ray.config.model import Chat
 
 Message = dict[str, str]
 

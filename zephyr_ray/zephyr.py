@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from zephyr_ray.chat_template import template_text
 from zephyr_ray.cluster import connect
 from zephyr_ray.config import loader
-from zephyr_ray.config.recipe import SFT, Recipe
+from zephyr_ray.config.recipe import Recipe
 from zephyr_ray.config.section import Function
+from zephyr_ray.config.training import SFT
 from zephyr_ray.data import (
     candidates,
     dialogues,
@@ -50,7 +51,7 @@ def _supervised(recipe: Recipe) -> list[Stage]:
     if section is None:
         return [demonstrations]
     made, raw = _raw_model(section, seed)
-    length = None if section.packing else section.max_length
+    length = None if section.packing_strategy == "wrapped" else section.max_length
     rows = tokenized_dialogues.stage(demonstrations, raw, recipe.chat, length, recipe.dialogues.max_dropped)
     return [*made, demonstrations, rows, training.sft(recipe, rows, raw)]
 

@@ -135,17 +135,17 @@ def test_a_pipeline_on_a_cluster_too_small_for_it_at_once(
     """
     root = tmp_path / "run"
     engine = (
-        f"{{name: random, model: {base_model}, accelerator: cpu, dtype: float32, max_model_len: 128, "
+        f"{{type: deployment, name: random, model: {base_model}, accelerator: cpu, dtype: float32, max_model_len: 128, "
         "max_in_flight: 16, engine: {max_num_seqs: 16}, labels: {group: inference}}"
     )
     settings = (
         f"model.path={base_model}",
         f"prompts.train={embedded_world.rows('prompts', 48)}",
-        f"sampling.deployments=[{engine}]",
+        f"sampling.pool=[{engine}]",
         "sampling.samples=3",
         "sampling.max_tokens=12",
         "sampling.labels={group: data}",
-        "judging.function=tests.integration.judges:length",
+        "judging.judge={type: function, function: tests.integration.judges:length}",
         "judging.labels={group: data}",
         "preferences.max_dropped=0.9",
         "reference_logps.labels={group: train}",

@@ -68,9 +68,9 @@ print("IDS", json.dumps({{"prompt": list(out.prompt_token_ids), "answer": list(o
     ids = json.loads(line.removeprefix("IDS "))
 
     from zephyr_ray.chat_template import encode, load_tokenizer
-    from zephyr_ray.config import recipe as recipes
+    from zephyr_ray.config.model import Chat
 
-    tokenizer = load_tokenizer(str(undisturbed / "dpo" / "checkpoint"), recipes.Chat())
+    tokenizer = load_tokenizer(str(undisturbed / "dpo" / "checkpoint"), Chat())
     assert ids["prompt"] == encode(tokenizer, messages, add_generation_prompt=True)
     assert len(ids["answer"]) >= 1
 

@@ -19,7 +19,8 @@ from tests.integration.fault_server import FaultServer
 from tests.making import alone
 from zephyr_ray.chat_template import template_text
 from zephyr_ray.config import loader
-from zephyr_ray.config.recipe import Chat
+from zephyr_ray.config.feedback import RewardModelJudge
+from zephyr_ray.config.model import Chat
 from zephyr_ray.errors import UserError
 from zephyr_ray.pipeline.artifacts import Artifact, Run
 
@@ -80,8 +81,10 @@ class Stages:
         context = alone(self.artifact("judgments"))
         section, chat, seed = self.recipe.judging, self.recipe.chat, self.recipe.run.seed
         assert section is not None
-        given = section.reward_model
-        source = external_source("judging.reward_model", given, section.revision) if given else None
+        judge = section.judge
+        source = None
+        if isinstance(judge, RewardModelJudge):
+            source = external_source("judging.judge.model", judge.model, judge.revision)
         made = make_judgments(section, chat, seed, self.run.artifact("candidates"), source, context)
         self.run.artifact("judgments").finish({"fingerprint": self.fingerprint, "files": made[0].files})
         return made
@@ -99,6 +102,7 @@ def server() -> Iterator[FaultServer]:
 
 def pool(url: str, **fields: Any) -> str:
     member = {
+        "type": "endpoint",
         "name": "a",
         "base_url": url,
         "model": "a",
@@ -110,11 +114,16 @@ def pool(url: str, **fields: Any) -> str:
     return json.dumps([member])
 
 
+def judges(url: str, **fields: Any) -> str:
+    """One language model as judge."""
+    return json.dumps({"type": "language_models", "models": json.loads(pool(url, **fields))})
+
+
 def test_requests_of_which_half_fare_badly(tmp_path: Path, server: FaultServer) -> None:
     server.faults = FAULTS
     stages = Stages(
         tmp_path / "run",
-        f"sampling.endpoints={pool(server.url, timeout_s=1.0)}",
+        f"sampling.pool={pool(server.url, timeout_s=1.0)}",
         "sampling.samples=2",
         "sampling.max_failed=1",
     )
@@ -142,7 +151,7 @@ def _lost(dropped: list[dict[str, Any]]) -> int:
 
 
 def test_rows_that_failed_are_what_the_next_run_asks_for(tmp_path: Path, server: FaultServer) -> None:
-    overrides = (f"sampling.endpoints={pool(server.url, retries=0)}", "sampling.samples=2")
+    overrides = (f"sampling.pool={pool(server.url, retries=0)}", "sampling.samples=2")
     server.faults = {"500": 0.3}
     stages = Stages(tmp_path / "run", *overrides)
     stages.prompts(60)
@@ -163,7 +172,7 @@ def test_rows_that_failed_are_what_the_next_run_asks_for(tmp_path: Path, server:
 def test_a_budget_is_never_passed_and_more_of_it_goes_on(tmp_path: Path, server: FaultServer) -> None:
     # 50 tokens in and 10 out: a reply costs 70 US dollars, and what is held back for one is 18 + 16 + 2 x 32.
     price = {"price": {"input": 1e6, "output": 2e6}, "max_in_flight": 4}
-    overrides = (f"sampling.endpoints={pool(server.url, **price)}", "sampling.max_tokens=32")
+    overrides = (f"sampling.pool={pool(server.url, **price)}", "sampling.max_tokens=32")
     stages = Stages(tmp_path / "run", *overrides, "sampling.budget_usd=2000")
     stages.prompts(60)
     with pytest.raises(
@@ -180,7 +189,7 @@ def test_a_budget_is_never_passed_and_more_of_it_goes_on(tmp_path: Path, server:
 
 
 def test_a_server_that_is_down_or_refuses_the_key_stops_the_stage_soon(tmp_path: Path, server: FaultServer) -> None:
-    stages = Stages(tmp_path / "run", f"sampling.endpoints={pool('http://127.0.0.1:9/v1', retries=0)}")
+    stages = Stages(tmp_path / "run", f"sampling.pool={pool('http://127.0.0.1:9/v1', retries=0)}")
     stages.prompts(200)
     with pytest.raises(
         UserError, match=r"candidates: a \(sample 0\): 20 requests in a row had no answer: APIConnectionError"
@@ -196,7 +205,7 @@ def test_a_worker_that_is_killed_loses_no_row_and_no_reply(tmp_path: Path, serve
     import psutil
 
     server.latency_s = 0.05
-    stages = Stages(tmp_path / "run", f"sampling.endpoints={pool(server.url, max_in_flight=8)}", "sampling.workers=2")
+    stages = Stages(tmp_path / "run", f"sampling.pool={pool(server.url, max_in_flight=8)}", "sampling.workers=2")
     stages.prompts(400)
     killed: list[int] = []
 
@@ -222,13 +231,13 @@ def test_a_worker_that_is_killed_loses_no_row_and_no_reply(tmp_path: Path, serve
     assert len(server.billed) == 400
 
 
-JUDGE = ("judging.aspects=[helpfulness, overall]", "judging.position_check=0.5")
+JUDGE = ("judging.judge.aspects=[helpfulness, overall]", "judging.judge.position_check=0.5")
 
 
 def test_judges_rate_every_answer_and_no_judgment_is_paid_for_twice(tmp_path: Path, server: FaultServer) -> None:
     server.faults = {"429": 0.1, "malformed": 0.1}
-    judges = f"judging.judges={pool(server.url)}"
-    stages = Stages(tmp_path / "run", f"sampling.endpoints={pool(server.url)}", "sampling.samples=3", judges, *JUDGE)
+    judge = f"judging.judge={judges(server.url)}"
+    stages = Stages(tmp_path / "run", f"sampling.pool={pool(server.url)}", "sampling.samples=3", judge, *JUDGE)
     stages.prompts(40)
     stages.candidates()
     sampled = sum(server.billed.values())
@@ -251,8 +260,8 @@ def test_judges_rate_every_answer_and_no_judgment_is_paid_for_twice(tmp_path: Pa
 def test_a_changed_recipe_pays_for_what_is_new_alone(tmp_path: Path, server: FaultServer) -> None:
     def paid(fingerprint: str, samples: int, *changed: str, url: str = server.url) -> int:
         """For how many requests, by now."""
-        models = (f"sampling.endpoints={pool(url)}", f"judging.judges={pool(url)}", "judging.position_check=0")
-        overrides = (*models, f"sampling.samples={samples}", "judging.aspects=[overall]", *changed)
+        models = (f"sampling.pool={pool(url)}", f"judging.judge={judges(url)}", "judging.judge.position_check=0")
+        overrides = (*models, f"sampling.samples={samples}", "judging.judge.aspects=[overall]", *changed)
         stages = Stages(tmp_path / "run", *overrides, fingerprint=fingerprint)
         if not stages.run.artifact("prompts").manifest():
             stages.prompts(10)
@@ -264,18 +273,18 @@ def test_a_changed_recipe_pays_for_what_is_new_alone(tmp_path: Path, server: Fau
 
     assert paid("at first", 2) == 10 * (2 + 1)
     assert paid("one more answer, which is judged beside the others", 3) == 10 * (3 + 2)
-    assert paid("one more aspect", 3, "judging.aspects=[helpfulness, overall]") == 10 * (3 + 3)
+    assert paid("one more aspect", 3, "judging.judge.aspects=[helpfulness, overall]") == 10 * (3 + 3)
     assert paid("at first, elsewhere", 2, url=server.url.replace("127.0.0.1", "localhost")) == 10 * (3 + 3)
     assert set(server.billed.values()) == {1}
-    assert paid("another temperature", 2, "judging.temperature=0.5") == 10 * (3 + 4)
+    assert paid("another temperature", 2, "judging.judge.temperature=0.5") == 10 * (3 + 4)
 
 
 def test_a_refused_judgment_is_null_and_a_lost_one_is_asked_again(tmp_path: Path, server: FaultServer) -> None:
     stages = Stages(
         tmp_path / "run",
-        f"sampling.endpoints={pool(server.url)}",
+        f"sampling.pool={pool(server.url)}",
         "sampling.samples=2",
-        f"judging.judges={pool(server.url, retries=0)}",
+        f"judging.judge={judges(server.url, retries=0)}",
         *JUDGE,
     )
     stages.prompts(20)
@@ -305,14 +314,14 @@ def test_a_real_engine_judges_under_the_schema(
     quotes = {str(number): 50 for token, number in vocabulary.items() if token.startswith('"')}
     stages = Stages(
         tmp_path / "run",
-        f"sampling.endpoints={pool(server.url)}",
+        f"sampling.pool={pool(server.url)}",
         "sampling.samples=2",
-        f"judging.judges={pool(vllm_url, timeout_s=60)}",
+        f"judging.judge={judges(vllm_url, timeout_s=60)}",
         *JUDGE,
-        "judging.repeats=2",
-        "judging.temperature=1",
-        "judging.max_tokens=100",
-        f"judging.extra={json.dumps({'logit_bias': quotes})}",
+        "judging.judge.repeats=2",
+        "judging.judge.temperature=1",
+        "judging.judge.max_tokens=100",
+        f"judging.judge.extra={json.dumps({'logit_bias': quotes})}",
     )
     stages.prompts(6)
     stages.candidates()
@@ -336,9 +345,10 @@ def test_engines_without_a_server_answer_as_one_and_a_reward_model_judges(
 ) -> None:
     import ray.data
 
-    from tests.unit.judging.test_reward_model import save, score_alone
+    from tests.unit.judging.test_reward_judge import save, score_alone
 
     model = {
+        "type": "offline",
         "name": "a",
         "model": str(base_model),
         # So few tokens a step that the engine would cut prompts into parts, if it were let.
@@ -351,14 +361,17 @@ def test_engines_without_a_server_answer_as_one_and_a_reward_model_judges(
     (reward / "chat_template.jinja").write_text(template_text(Chat()) or "")
     monkeypatch.setattr(ray.data.DataContext.get_current(), "default_hash_shuffle_parallelism", 4)
     stages = Stages(
-        tmp_path / "run", f"sampling.offline={json.dumps([model])}", *limits, f"judging.reward_model={reward}"
+        tmp_path / "run",
+        f"sampling.pool={json.dumps([model])}",
+        *limits,
+        f"judging.judge={{type: reward_model, model: {reward}}}",
     )
     stages.prompts(8, "5, 3, " * 200)
     report = stages.candidates()
     assert (report.rows_in, report.rows_out, report.dropped) == (9, 8, {"request_refused": 1})
     (refused,) = stages.rows("candidates", "dropped")
     assert refused["detail"].startswith("a (samples 0, 1, 2): VLLMValidationError: This model's maximum context length")
-    served = Stages(tmp_path / "served", f"sampling.endpoints={pool(vllm_url, timeout_s=60)}", *limits)
+    served = Stages(tmp_path / "served", f"sampling.pool={pool(vllm_url, timeout_s=60)}", *limits)
     served.prompts(8)
     served.candidates()
     # Other prompt ids, or another seed, would give other answers at temperature 1.

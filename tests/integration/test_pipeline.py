@@ -47,7 +47,7 @@ SMALL = (
     "sft.training.workers=1",
     "sampling.samples=3",
     "sampling.max_tokens=12",
-    "judging.function=tests.integration.judges:length",
+    "judging.judge={type: function, function: tests.integration.judges:length}",
     "preferences.max_dropped=0.9",
     "dpo.global_batch=8",
     "dpo.max_steps=8",
@@ -132,7 +132,7 @@ def _has_counts(stage: str) -> bool:
 def test_one_engine_of_two_is_killed(tmp_path: Path, base_model: Path) -> None:
     root, prompts = tmp_path / "run", 60
     engines = (
-        f"sampling.deployments=[{{name: random, model: {base_model}, accelerator: cpu, dtype: float32, "
+        f"sampling.pool=[{{type: deployment, name: random, model: {base_model}, accelerator: cpu, dtype: float32, "
         "max_model_len: 128, max_in_flight: 16, min_replicas: 2, max_replicas: 2, engine: {max_num_seqs: 16}}]"
     )
     asked = f"prompts.train={embedded_world.rows('prompts', prompts)}"
@@ -173,8 +173,16 @@ def test_what_would_run_and_why(whole: Path) -> None:
             f"preferences.train={embedded_world.rows('preferences', 8)}",
             "--from judgments: this recipe has no such stage on its way; it has base, dialogues, ",
         ),
-        (("--until", "judgments"), "judging.function=nowhere:judge", "judging.function=nowhere:judge: No module named"),
-        (("--until", "candidates"), "sampling.deployments=[{name: a, model: /nowhere}]", "/nowhere is not a folder"),
+        (
+            ("--until", "judgments"),
+            "judging.judge.function=nowhere:judge",
+            "judging.judge.function=nowhere:judge: No module named",
+        ),
+        (
+            ("--until", "candidates"),
+            "sampling.pool=[{type: deployment, name: a, model: /nowhere}]",
+            "/nowhere is not a folder",
+        ),
         (
             ("--until", "candidates"),
             "sampling.workers=9",

@@ -9,7 +9,7 @@ import pytest
 
 from tests.integration.servers import Proxy, free_port
 from zephyr_ray.config.feedback import Sampling
-from zephyr_ray.config.recipe import Chat
+from zephyr_ray.config.model import Chat
 from zephyr_ray.pipeline.artifacts import content_id
 from zephyr_ray.schemas import CANDIDATES, PROMPTS
 
@@ -40,12 +40,12 @@ def sample(asked: Any, seed: int = 0, **sampling: Any) -> list[dict[str, Any]]:
 
 
 def member(name: str, url: str, **fields: Any) -> dict[str, Any]:
-    return {"name": name, "base_url": url, "model": name, "max_in_flight": 8, **fields}
+    return {"type": "endpoint", "name": name, "base_url": url, "model": name, "max_in_flight": 8, **fields}
 
 
 def test_rows_in_are_rows_out_and_the_same_seeds_give_the_same_answers(vllm_url: str) -> None:
     pool = [member("a", vllm_url), member("b", vllm_url)]
-    rows = sample(prompts(12), endpoints=pool)
+    rows = sample(prompts(12), pool=pool)
     assert [row["prompt_id"] for row in rows] == sorted(row["prompt_id"] for row in prompts(12).take_all())
     for row in rows:
         assert row["error"] is None
@@ -53,9 +53,9 @@ def test_rows_in_are_rows_out_and_the_same_seeds_give_the_same_answers(vllm_url:
         assert len({each["seed"] for each in row["completions"]}) == 2 * SAMPLES
         assert len({each["content"] for each in row["completions"]}) == 2 * SAMPLES
         assert all(0 < each["tokens"] <= 12 and each["finish_reason"] for each in row["completions"])
-    again = sample(prompts(12, blocks=5), endpoints=pool[::-1], workers=2)
+    again = sample(prompts(12, blocks=5), pool=pool[::-1], workers=2)
     assert [by_seed(row) for row in again] == [by_seed(row) for row in rows]
-    other = sample(prompts(2), seed=1, endpoints=pool)
+    other = sample(prompts(2), seed=1, pool=pool)
     assert not {seed for row in other for seed in by_seed(row)} & {seed for row in rows for seed in by_seed(row)}
 
 
@@ -71,7 +71,7 @@ def test_harm_on_the_way_is_mended_and_the_bound_holds(proxy: Proxy) -> None:
 
     proxy.fault = harm
     pool = [member("a", proxy.url, max_in_flight=9, timeout_s=2), member("b", proxy.url, max_in_flight=7)]
-    rows = sample(prompts(12, blocks=12), endpoints=pool, workers=2)
+    rows = sample(prompts(12, blocks=12), pool=pool, workers=2)
     assert [row["error"] for row in rows] == [None] * 12
     assert all(len(row["completions"]) == 2 * SAMPLES for row in rows)
     # Two workers share 9 as 4 + 4, and 7 as 3 + 3.
@@ -84,7 +84,7 @@ def test_harm_on_the_way_is_mended_and_the_bound_holds(proxy: Proxy) -> None:
 
 def test_a_dead_member_is_named_in_its_rows_and_the_others_answers_are_kept(vllm_url: str) -> None:
     dead = member("dead", f"http://127.0.0.1:{free_port()}/v1", retries=1)
-    rows = sample(prompts(6), endpoints=[member("a", vllm_url), dead])
+    rows = sample(prompts(6), pool=[member("a", vllm_url), dead])
     for row in rows:
         assert [each["model"] for each in row["completions"]] == ["a"] * SAMPLES
         assert row["error"] == "dead (samples 0, 1, 2): APIConnectionError: Connection error. (ConnectionRefusedError)"
@@ -102,7 +102,7 @@ def test_odd_replies_are_errors_of_their_samples(proxy: Proxy) -> None:
         return odd[len(seeds) - 1] if len(seeds) <= len(odd) else None
 
     proxy.fault = fault
-    (row,) = sample(prompts(1), endpoints=[member("a", proxy.url, max_in_flight=1, retries=0)], samples=4)
+    (row,) = sample(prompts(1), pool=[member("a", proxy.url, max_in_flight=1, retries=0)], samples=4)
     assert [each["model"] for each in row["completions"]] == ["a"]
     assert "no choices" in row["error"]
     assert "no content (finish_reason stop)" in row["error"]
@@ -111,10 +111,10 @@ def test_odd_replies_are_errors_of_their_samples(proxy: Proxy) -> None:
 
 def test_members_are_drawn_and_a_key_comes_from_the_workers_environment(proxy: Proxy) -> None:
     pool = [member("a", proxy.url), member("b", proxy.url)]
-    rows = sample(prompts(20), endpoints=pool, draw=1, samples=1, stop=["e"], extra={"top_k": 5})
+    rows = sample(prompts(20), pool=pool, draw=1, samples=1, stop=["e"], extra={"top_k": 5})
     drawn = [each["model"] for row in rows for each in row["completions"]]
     assert len(drawn) == 20
     assert set(drawn) == {"a", "b"}
     assert all(body["stop"] == ["e"] and body["top_k"] == 5 for body in proxy.bodies)
     with pytest.raises(Exception, match="a needs its key in NO_SUCH_KEY"):
-        sample(prompts(1), endpoints=[member("a", proxy.url, api_key_env="NO_SUCH_KEY")])
+        sample(prompts(1), pool=[member("a", proxy.url, api_key_env="NO_SUCH_KEY")])

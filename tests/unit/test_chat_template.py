@@ -19,7 +19,7 @@ from zephyr_ray.chat_template import (
     load_tokenizer,
     render,
 )
-from zephyr_ray.config.recipe import Chat
+from zephyr_ray.config.model import Chat
 from zephyr_ray.errors import UserError
 
 BOS, EOS = 1, 2

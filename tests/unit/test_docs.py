@@ -10,10 +10,13 @@ from functools import cache
 from pathlib import Path
 
 import pytest
+import yaml
 
 from docs import pages, reference
-from zephyr_ray.config.recipe import DPO, Recipe
+from zephyr_ray.config import loader
+from zephyr_ray.config.recipe import Recipe
 from zephyr_ray.config.section import Section
+from zephyr_ray.config.training import DPO
 
 REPO = Path(__file__).parents[2]
 
@@ -84,8 +87,8 @@ def test_every_field_has_a_row_with_its_kind_and_text() -> None:
     def walk(section: type[Section], path: str) -> list[str]:
         names = []
         for name, field in section.model_fields.items():
-            nested = list(reference.sections_in(field.annotation))
-            names += [inner for each in nested for inner in walk(each, f"{path}{name}.")]
+            nested = list(reference.places_in(f"{path}{name}", field.annotation))
+            names += [inner for place, each in nested for inner in walk(each, f"{place}.")]
             names += [] if nested else [f"{path}{name}"]
         return names
 
@@ -103,8 +106,32 @@ def test_what_a_row_says() -> None:
     assert row("sft.training.workers")[1:4] == ["whole number or [whole number, whole number]", "`1`", "compute"]
     assert row("dpo.training.gradient_checkpointing")[1] == "`true`, `false` or whole number, ≥ 1"
     assert row("model.lora.target_modules")[1] == "list of text or `all-linear`"
-    assert row("sampling.endpoints.base_url")[2:4] == ["required", "compute"]
+    assert row("sampling.pool.endpoint.base_url")[2:4] == ["required", "compute"]
+    assert row("judging.judge.function.type")[1:3] == ["`function`", "required"]
+    assert row("judging.judge")[1] == (
+        "[`judging.judge.language_models`](#judging.judge.language_models) or "
+        "[`judging.judge.function`](#judging.judge.function) or "
+        "[`judging.judge.reward_model`](#judging.judge.reward_model)"
+    )
+    assert row("dialogues.train")[1].startswith("text or list of text or [`dialogues.train.files`]")
     assert "[engine.md](engine.md)" in row("dpo.training.engine")[4]
+
+
+def recipes_of_the_guides() -> list[tuple[str, str]]:
+    """The YAML blocks of docs/*.md that are sections of a recipe, each with its page."""
+    found = []
+    for path in sorted((REPO / "docs").glob("*.md")):
+        blocks = re.findall(r"```yaml\n(.*?)```", path.read_text(), re.DOTALL)
+        found += [(path.name, block) for block in blocks if set(yaml.safe_load(block)) <= set(Recipe.model_fields)]
+    return found
+
+
+def test_every_recipe_of_a_guide_is_one(tmp_path: Path) -> None:
+    recipes = recipes_of_the_guides()
+    assert {page for page, _ in recipes} >= {"data.md", "extending.md", "feedback.md", "judging.md", "sampling.md"}
+    for page, block in recipes:
+        (tmp_path / page).write_text(block)
+        loader.load([str(tmp_path / page)], ["model.path=/m"])
 
 
 def test_functions_are_shown_as_they_are_written() -> None:

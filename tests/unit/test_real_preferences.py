@@ -16,7 +16,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from tests.making import make_pairs
-from zephyr_ray.config.recipe import SFT, Preferences, Recipe
+from zephyr_ray.config.data import Preferences
+from zephyr_ray.config.recipe import Recipe
+from zephyr_ray.config.training import SFT
 from zephyr_ray.data.cleaning.decontaminate import read_benchmarks
 from zephyr_ray.data.formats.layouts import dialogue, preference
 from zephyr_ray.pipeline.artifacts import Run

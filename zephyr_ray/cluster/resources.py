@@ -80,7 +80,7 @@ def of_engines(what: str, deployments: Sequence[Deployment]) -> tuple[Demand, ..
     """The demands of the replicas that Ray Serve starts with: one bundle per device."""
     return tuple(
         Demand(
-            f"{what}.deployments {each.name}",
+            f"{what} {each.name}",
             {each.accelerator.upper(): 1},
             each.min_replicas * devices(each.engine),
             each.labels,

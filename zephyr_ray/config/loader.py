@@ -12,29 +12,38 @@ from pydantic import ValidationError
 
 from zephyr_ray.config.recipe import Recipe
 from zephyr_ray.config.section import Section
+from zephyr_ray.config.unions import Place, choices_of, field_of, locate, section_of, type_of
 from zephyr_ray.errors import UserError
+
+Origin = dict[tuple[str, ...], str]
+"""The file or override that a value comes from, by its path."""
+
+_NO_SECTION = ("union_tag_not_found", "union_tag_invalid", "model_attributes_type")
+"""What pydantic calls a value that is none of a field's sections."""
 
 
 def load(files: Sequence[str], overrides: Sequence[str] = ()) -> Recipe:
     """Merges recipe files left to right, then the overrides.
 
     Args:
-        files: Paths of YAML files; a mapping of a later one is merged into an earlier one's.
+        files: Paths of YAML files; a mapping of a later one is merged into an earlier one's. A section of another
+            `type` replaces the earlier one.
         overrides: `section.field=value`, the value read as YAML.
 
     Raises:
         UserError: A file that cannot be read, a wrong key or a wrong value, named with its file and the allowed ones.
     """
     merged: dict[str, Any] = {}
-    origin: dict[tuple[str, ...], str] = {}
+    origin: Origin = {}
+    whole = Place((), Recipe, {})
     for name in files:
-        _merge(merged, _read_yaml(name), origin, name)
+        _merge(merged, _read_yaml(name), origin, name, whole)
     for text in overrides:
-        _merge(merged, _parse_override(text), origin, f"--set {text}")
+        _merge(merged, _parse_override(text), origin, f"--set {text}", whole)
     try:
         return Recipe.model_validate(merged)
     except ValidationError as error:
-        raise UserError(_explain(error, origin, ", ".join(files) or "the default recipe")) from None
+        raise UserError(_explain(error, Recipe, origin, ", ".join(files) or "the default recipe")) from None
 
 
 def to_yaml(recipe: Recipe) -> str:
@@ -83,45 +92,83 @@ def _number(text: str) -> Any:
         return text
 
 
-def _merge(into: dict[str, Any], new: dict[str, Any], origin: dict, name: str, at: tuple[str, ...] = ()) -> None:
+def _merge(into: dict[str, Any], new: dict[str, Any], origin: Origin, name: str, at: Place) -> None:
+    """Merges the mapping of a file or override into what there is.
+
+    A mapping goes into a mapping field by field, unless it is a section of another `type`: that replaces it.
+    """
     for key, value in new.items():
-        path = (*at, str(key))
-        if isinstance(value, dict) and isinstance(into.get(key), dict):
-            _merge(into[key], value, origin, name, path)
-        elif isinstance(value, dict):
-            into[key] = {}
-            origin[path] = name
-            _merge(into[key], value, origin, name, path)
-        else:
+        path, annotation = (*at.path, str(key)), field_of(at.section, str(key))
+        if not isinstance(value, dict):
             into[key] = value
             origin[path] = name
+            continue
+        there = into.get(key)
+        if not isinstance(there, dict) or _is_other_section(there, value, annotation):
+            there = into[key] = {}
+            origin[path] = name
+        kind = value.get("type", there.get("type"))
+        _merge(there, value, origin, name, Place(path, section_of(annotation, kind), {}))
 
 
-def _explain(error: ValidationError, origin: dict[tuple[str, ...], str], default_source: str) -> str:
-    lines = []
-    for problem in error.errors():
-        path = tuple(str(part) for part in problem["loc"])
+def _is_other_section(there: dict[str, Any], new: dict[str, Any], annotation: Any) -> bool:
+    """Whether a mapping chooses another section, where a field has the choice."""
+    return bool(choices_of(annotation)) and "type" in new and new["type"] != there.get("type")
+
+
+def _explain(error: ValidationError, recipe: type[Section], origin: Origin, default_source: str) -> str:
+    """What is wrong, in one line: keys that are not known first, as others may be missing because of them."""
+    lines: list[str] = []
+    last = None
+    for problem in sorted(error.errors(), key=lambda each: each["type"] != "extra_forbidden"):
+        place = locate(recipe, problem["loc"])
+        path = place.path
         source = next((origin[path[:n]] for n in range(len(path), 0, -1) if path[:n] in origin), default_source)
-        field = ".".join(path)
         if problem["type"] == "extra_forbidden":
-            allowed = list(_model_at(path[:-1]).model_fields)
-            close = difflib.get_close_matches(path[-1], allowed, n=1)
-            hint = f"did you mean {close[0]}? " if close else ""
-            lines.append(f"{source}: unknown key {field}; {hint}allowed here: {', '.join(allowed)}")
+            message = _unknown_key(recipe, problem["loc"])
+        elif problem["type"] in _NO_SECTION:
+            message = _unknown_type(".".join(path), problem["input"], list(place.choices))
         else:
-            message = problem["msg"].removeprefix("Value error, ")
-            given = f" (given: {problem['input']!r})" if not isinstance(problem["input"], dict | Section) else ""
-            lines.append(f"{source}: {field + ': ' if field else ''}{message}{given}")
+            message = ".".join(path) + ": " if path else ""
+            message += _words(problem["msg"]) + _given(problem["input"])
+        lines.append(message if source == last else f"{source}: {message}")
+        last = source
     return "; ".join(lines)
 
 
-def _model_at(path: tuple[str, ...]) -> type[Section]:
-    """The section class at a path of keys."""
-    model: type[Section] = Recipe
-    for key in path:
-        if key.isdigit():  # a place in a list of sections
-            continue
-        annotation = model.model_fields[key].annotation
-        candidates = getattr(annotation, "__args__", (annotation,))
-        model = next(c for c in candidates if isinstance(c, type) and issubclass(c, Section))
-    return model
+def _unknown_key(recipe: type[Section], location: tuple[str | int, ...]) -> str:
+    """That a section has no such key, by the location of pydantic's error."""
+    path, key = locate(recipe, location).path, str(location[-1])
+    section = locate(recipe, location[:-1]).section
+    assert section is not None
+    allowed, kind = list(section.model_fields), type_of(section)
+    said = f"unknown key {'.'.join(path)}; {_meant(key, allowed)}"
+    if kind is None:
+        return f"{said}allowed here: {', '.join(allowed)}"
+    others = [name for name, each in locate(recipe, location[:-2]).choices.items() if key in each.model_fields]
+    said += f"type {' and '.join(others)} has it; " if others else ""
+    return f"{said}allowed with type {kind}: {', '.join(allowed)}"
+
+
+def _unknown_type(field: str, given: Any, known: list[str]) -> str:
+    """That a value does not say which of several sections it is."""
+    types = f"{', '.join(known[:-1])} or {known[-1]}"
+    if not isinstance(given, dict):
+        return f"{field}: write a mapping whose type is {types}{_given(given)}"
+    if "type" not in given:
+        return f"{field} has no type; set {field}.type to {types}"
+    return f"{field}.type: there is no type {given['type']}; {_meant(str(given['type']), known)}write {types}"
+
+
+def _meant(word: str, known: list[str]) -> str:
+    close = difflib.get_close_matches(word, known, n=1)
+    return f"did you mean {close[0]}? " if close else ""
+
+
+def _given(value: Any) -> str:
+    return "" if isinstance(value, dict | Section) else f" (given: {value!r})"
+
+
+def _words(message: str) -> str:
+    """A message of pydantic's in the words of YAML."""
+    return message.removeprefix("Value error, ").replace("a valid tuple", "a list")

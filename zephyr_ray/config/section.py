@@ -28,11 +28,7 @@ class Function(Section):
     function: str = Field(pattern=r"^[\w.]+:\w+$")
     """`module:function`, importable on every node."""
     options: dict[str, Any] = Field(default_factory=dict)
-    """What it is called with, beside what its kind is always called with (docs/extending.md)."""
-
-
-Source = str | tuple[str, ...] | Function
-"""Rows from outside: files, folders, URIs, a dataset id, or a function that yields them."""
+    """Keyword arguments of the function, besides those that every function of its kind gets (docs/extending.md)."""
 
 
 def semantic(section: Section) -> dict[str, Any]:

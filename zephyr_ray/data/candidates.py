@@ -14,7 +14,7 @@ from zephyr_ray import chat_template
 from zephyr_ray.cluster import resources, shared_storage
 from zephyr_ray.cluster.preload import ENGINES, ROWS
 from zephyr_ray.config.feedback import Sampling
-from zephyr_ray.config.recipe import Chat
+from zephyr_ray.config.model import Chat
 from zephyr_ray.config.section import semantic
 from zephyr_ray.data.io import drop_report, lengths, writer
 from zephyr_ray.data.io.rows import mixed_schema
@@ -49,8 +49,8 @@ def stage(section: Sampling, chat: Chat, seed: int, prompts: Stage, models: Mapp
         made = drop_report.examined(report, 1.0, context.artifact)
         return made | {"lines": [*made["lines"], *lines]}
 
-    pool = deployed_models("sampling", section.deployments, models)
-    offline = [shared_storage.local_folder(f"sampling.offline {each.name}", each.model) for each in section.offline]
+    pool = deployed_models("sampling.pool", section.deployments, models)
+    offline = [shared_storage.local_folder(f"sampling.pool {each.name}", each.model) for each in section.offline]
     return Stage(
         "candidates",
         "rows",
@@ -71,10 +71,10 @@ def stage(section: Sampling, chat: Chat, seed: int, prompts: Stage, models: Mapp
 
 def _resources(section: Sampling) -> tuple[resources.Demand, ...]:
     offline = tuple(
-        resources.of_workers(f"sampling.offline {each.name}", each, each.workers * resources.devices(each.engine))
+        resources.of_workers(f"sampling.pool {each.name}", each, each.workers * resources.devices(each.engine))
         for each in section.offline
     )
-    servers = resources.of_engines("sampling", section.deployments)
+    servers = resources.of_engines("sampling.pool", section.deployments)
     return offline or (*servers, resources.of_workers("sampling", section, section.workers))
 
 

@@ -7,7 +7,7 @@ import functools
 import numpy as np
 import pyarrow as pa
 
-from zephyr_ray.config.recipe import Dialogues
+from zephyr_ray.config.data import Dialogues
 from zephyr_ray.config.section import semantic
 from zephyr_ray.data.cleaning.dedup import drop_repeated
 from zephyr_ray.data.formats import layouts
@@ -26,10 +26,11 @@ def stage(section: Dialogues, seed: int) -> Stage:
         report = make_dialogues(section, seed, context.artifact, progress=context.progress)
         return drop_report.examined(report, section.max_dropped, context.artifact)
 
+    train, split = sources.semantic_source(section.train)
     return Stage(
         "dialogues",
         "rows",
-        {"dialogues": semantic(section), "seed": seed},
+        {"dialogues": semantic(section) | {"train": train, "split": split}, "seed": seed},
         make,
         outside=lambda: sources.fingerprints("dialogues", section.train),
         local_files=sources.local_files("dialogues.train", section.train),
@@ -44,7 +45,7 @@ def make_dialogues(section: Dialogues, seed: int, artifact: Artifact, *, progres
         UserError: The data is missing or cannot be read.
     """
     assert section.train is not None
-    raw = sources.read_rows(section.train, section.split, seed)
+    raw = sources.read_rows(section.train, seed=seed)
     make_rows = functools.partial(convert, to_row=layouts.dialogue, kept=DIALOGUES)
     rows = raw.map_batches(make_rows, batch_format="pyarrow", batch_size=None)
     report = writer.write(rows, artifact, DIALOGUES, measure=_measure, progress=progress)

@@ -9,7 +9,7 @@ import posixpath
 
 import pyarrow.parquet as pq
 
-from zephyr_ray.config.recipe import Preferences
+from zephyr_ray.config.data import Preferences
 from zephyr_ray.data.cleaning.decontaminate import benchmark_fingerprints
 from zephyr_ray.data.cleaning.train_overlap import prompt_ids
 from zephyr_ray.data.io import drop_report, sources
@@ -19,6 +19,9 @@ from zephyr_ray.data.preferences import settings, write_pairs
 from zephyr_ray.errors import UserError
 from zephyr_ray.pipeline.artifacts import Artifact
 from zephyr_ray.pipeline.stage import Manifest, Stage, StageContext
+
+HELD_OUT_SPLIT = "test"
+"""Split of a dataset that is given as text."""
 
 
 def stage(section: Preferences, seed: int, preferences: Stage) -> Stage:
@@ -33,10 +36,11 @@ def stage(section: Preferences, seed: int, preferences: Stage) -> Stage:
         check_prompts(context.artifact, report.files)
         return made
 
+    held_out, split = sources.semantic_source(section.held_out, HELD_OUT_SPLIT)
     return Stage(
         "held_out_pairs",
         "rows",
-        settings(section, ("train", "split")) | {"seed": seed},
+        settings(section, {"held_out": held_out, "held_out_split": split}) | {"seed": seed},
         make,
         inputs={"preferences": preferences},
         outside=lambda: (
@@ -67,8 +71,8 @@ def make_held_out_pairs(
         UserError: The data, or a file of benchmark prompts, is missing or cannot be read.
     """
     assert section.held_out is not None
-    raw = sources.read_rows(section.held_out, section.held_out_split, seed)
-    asked = section.model_copy(update={"train": section.held_out, "split": section.held_out_split})
+    raw = sources.read_rows(section.held_out, HELD_OUT_SPLIT, seed)
+    asked = section.model_copy(update={"train": section.held_out})
     return write_pairs(raw, asked, seed, artifact, trained_on=preferences, progress=progress)
 
 

@@ -13,8 +13,8 @@ import pyarrow.compute as pc
 
 from zephyr_ray.cluster import connect, resources
 from zephyr_ray.cluster.preload import ENGINES, ROWS
-from zephyr_ray.config.feedback import Judging
-from zephyr_ray.config.recipe import Chat
+from zephyr_ray.config.feedback import FunctionJudge, Judging, LanguageModelJudges, RewardModelJudge
+from zephyr_ray.config.model import Chat
 from zephyr_ray.config.section import semantic
 from zephyr_ray.data.io import drop_report, lengths, readers, sources, writer
 from zephyr_ray.data.io.rewrite import kept_files
@@ -49,19 +49,20 @@ def stage(section: Judging, chat: Chat, seed: int, candidates: Stage, models: Ma
         candidates: What is judged.
         models: The stages of this run whose checkpoints may be deployed, by name.
     """
-    judges = deployed_models("judging", section.deployments, models)
+    judge = section.judge
+    judges = deployed_models("judging.judge.models", section.deployments, models)
     reward_model = (
-        ModelInput("reward_model", "judging.reward_model", section.reward_model, section.revision)
-        if section.reward_model
+        ModelInput("reward_model", "judging.judge.model", judge.model, judge.revision)
+        if isinstance(judge, RewardModelJudge)
         else None
     )
 
     def outside() -> dict[str, str]:
         found = judges.outside() | (reward_model.outside() if reward_model else {})
-        if section.function:
+        if isinstance(judge, FunctionJudge):
             from zephyr_ray.judging.function_judge import program_fingerprint
 
-            found["function"] = program_fingerprint(section.function)
+            found["function"] = program_fingerprint(judge.function)
         return found
 
     def make(context: StageContext) -> Manifest:
@@ -75,8 +76,8 @@ def stage(section: Judging, chat: Chat, seed: int, candidates: Stage, models: Ma
         "rows",
         {
             "judging": semantic(section),
-            "rubrics": rubric_fingerprint() if section.servers else None,
-            "chat": semantic(chat) if section.reward_model or section.deployments else None,
+            "rubrics": rubric_fingerprint() if isinstance(judge, LanguageModelJudges) else None,
+            "chat": semantic(chat) if reward_model or section.deployments else None,
             "seed": seed,
         },
         make,
@@ -84,7 +85,7 @@ def stage(section: Judging, chat: Chat, seed: int, candidates: Stage, models: Ma
         outside=outside,
         local_files=judges.local_files + (reward_model.local_files if reward_model else ()),
         resources=(
-            *resources.of_engines("judging", section.deployments),
+            *resources.of_engines("judging.judge.models", section.deployments),
             resources.of_workers("judging", section, section.workers),
         ),
         preload=ROWS + ENGINES if section.deployments else ROWS,
@@ -174,42 +175,45 @@ def _judged(
     """Rows of `judging.pool.JUDGED`."""
     from ray.data import ActorPoolStrategy
 
-    left = asked.left(candidates)
-    if section.function is not None:
+    left, judge = asked.left(candidates), section.judge
+    if isinstance(judge, FunctionJudge):
         from zephyr_ray.judging.function_judge import load_judge
 
-        load_judge(section.function)  # a wrong name fails here, before any work
-        judge = functools.partial(_by_program, function=section.function)
-        return left.map_batches(judge, batch_format="pyarrow", batch_size=_ROWS_PER_BATCH)
-    if reward_model is not None:
-        return left.map_batches(
-            _RewardModelWorker,
-            fn_constructor_args=(section, chat, reward_model),
-            batch_format="pyarrow",
-            batch_size=_ROWS_PER_BATCH,
-            compute=ActorPoolStrategy(size=section.workers),
-            num_cpus=section.cpus_per_worker,
-            label_selector=connect.selector(section.labels),
-            num_gpus=section.gpus_per_worker or None,
-        )
-    return _by_language_models(section, seed, asked, left)
+        load_judge(judge.function)  # a wrong name fails here, before any work
+        rate = functools.partial(_by_program, function=judge.function)
+        return left.map_batches(rate, batch_format="pyarrow", batch_size=_ROWS_PER_BATCH)
+    if isinstance(judge, LanguageModelJudges):
+        return _by_language_models(section, judge, seed, asked, left)
+    return left.map_batches(
+        _RewardModelWorker,
+        fn_constructor_args=(judge, chat, reward_model),
+        batch_format="pyarrow",
+        batch_size=_ROWS_PER_BATCH,
+        compute=ActorPoolStrategy(size=section.workers),
+        num_cpus=section.cpus_per_worker,
+        label_selector=connect.selector(section.labels),
+        num_gpus=judge.gpus_per_worker or None,
+    )
 
 
-def _by_language_models(section: Judging, seed: int, asked: Asking, candidates: ray.data.Dataset) -> ray.data.Dataset:
+def _by_language_models(
+    section: Judging, judge: LanguageModelJudges, seed: int, asked: Asking, candidates: ray.data.Dataset
+) -> ray.data.Dataset:
     """Fixed actors: each has its share of every judge's bound, so there are never more of them than shares."""
     from ray.data import ActorPoolStrategy
 
-    busiest = max(in_flight_share(judge, section.workers) for judge in section.servers)
+    busiest = max(in_flight_share(each, section.workers) for each in judge.models)
     return candidates.map_batches(
         JudgePool,
         fn_constructor_kwargs={
-            "section": section,
+            "section": judge,
+            "workers": section.workers,
             "run_seed": seed,
             "applications": asked.applications,
             "ledger": asked.ledger,
         },
         batch_format="pyarrow",
-        batch_size=rows_per_batch(busiest, len(section.aspects) * section.repeats),
+        batch_size=rows_per_batch(busiest, len(judge.aspects) * judge.repeats),
         compute=ActorPoolStrategy(
             size=section.workers, max_tasks_in_flight_per_actor=2 * CALLS, max_concurrent_calls_per_actor=CALLS
         ),
@@ -221,7 +225,7 @@ def _by_language_models(section: Judging, seed: int, asked: Asking, candidates: 
 class _RewardModelWorker:
     """Holds the reward model in one actor."""
 
-    def __init__(self, section: Judging, chat: Chat, model: ModelSource):
+    def __init__(self, section: RewardModelJudge, chat: Chat, model: ModelSource):
         from zephyr_ray.judging.reward_judge import RewardModel
 
         device = "cuda" if section.gpus_per_worker else "cpu"

@@ -17,7 +17,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from zephyr_ray.config.recipe import Preferences
+from zephyr_ray.config.data import Preferences
 from zephyr_ray.config.section import semantic
 from zephyr_ray.data import preferences_report
 from zephyr_ray.data.binarize import Rule
@@ -78,10 +78,11 @@ def stage(section: Preferences, seed: int, judgments: Stage | None) -> Stage:
         if section.train == sources.OF_THE_RUN and not inputs:
             raise _no_judgments()
 
+    train, split = sources.semantic_source(section.train)
     return Stage(
         "preferences",
         "rows",
-        settings(section, ("held_out", "held_out_split")) | {"seed": seed},
+        settings(section, {"train": train, "split": split}) | {"seed": seed},
         make,
         inputs=inputs,
         outside=lambda: (
@@ -92,9 +93,10 @@ def stage(section: Preferences, seed: int, judgments: Stage | None) -> Stage:
     )
 
 
-def settings(section: Preferences, without: tuple[str, ...]) -> dict[str, Any]:
-    """The semantic fields of the section that a stage is made from: training pairs do not depend on held-out ones."""
-    return {"preferences": {name: value for name, value in semantic(section).items() if name not in without}}
+def settings(section: Preferences, source: dict[str, Any]) -> dict[str, Any]:
+    """The semantic values that a stage of pairs is made from: the section's, and of its two sources the stage's own."""
+    shared = {name: value for name, value in semantic(section).items() if name not in ("train", "held_out")}
+    return {"preferences": shared | source}
 
 
 def make_preferences(
@@ -193,7 +195,7 @@ def _row(source: str, pair: dict[str, Any] | Dropped) -> dict[str, Any]:
 def _read(section: Preferences, seed: int, judgments: Artifact | None) -> ray.data.Dataset:
     assert section.train is not None
     if section.train != sources.OF_THE_RUN:
-        return sources.read_rows(section.train, section.split, seed)
+        return sources.read_rows(section.train, seed=seed)
     if judgments is None:
         raise _no_judgments()
     # Through the same reader as files, so that the same rows come of an artifact and of a copy of its files.

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import jinja2
 import numpy as np
 
-from zephyr_ray.config.recipe import Preferences
+from zephyr_ray.config.data import Preferences
 from zephyr_ray.data import preferences_figure
 from zephyr_ray.data.io.histogram import Histogram
 from zephyr_ray.data.io.sources import names_of

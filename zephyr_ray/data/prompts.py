@@ -26,10 +26,11 @@ def stage(section: Prompts, seed: int) -> Stage:
         report = make_prompts(section, seed, context.artifact, progress=context.progress)
         return drop_report.examined(report, section.max_dropped, context.artifact)
 
+    train, split = sources.semantic_source(section.train)
     return Stage(
         "prompts",
         "rows",
-        {"prompts": semantic(section), "seed": seed},
+        {"prompts": semantic(section) | {"train": train, "split": split}, "seed": seed},
         make,
         outside=lambda: sources.fingerprints("prompts", section.train),
         local_files=sources.local_files("prompts.train", section.train),
@@ -44,7 +45,7 @@ def make_prompts(section: Prompts, seed: int, artifact: Artifact, *, progress: P
         UserError: The data is missing or cannot be read.
     """
     assert section.train is not None
-    raw = sources.read_rows(section.train, section.split, seed)
+    raw = sources.read_rows(section.train, seed=seed)
     make_rows = functools.partial(convert, to_row=layouts.prompt, kept=PROMPTS)
     rows = raw.map_batches(make_rows, batch_format="pyarrow", batch_size=None)
     report = writer.write(rows, artifact, PROMPTS, measure=_measure, progress=progress)

@@ -39,7 +39,7 @@ class Sampler:
         import torch
 
         from zephyr_ray.chat_template import load_tokenizer
-        from zephyr_ray.config.recipe import Chat, ModelSection
+        from zephyr_ray.config.model import Chat, ModelSection
         from zephyr_ray.training.model import load_model
 
         torch.set_num_threads(1)

@@ -88,7 +88,7 @@ def rate(instruction: str, completion: str) -> float:
 def judge(messages: Sequence[Mapping[str, str]], completion: str) -> float | None:
     """The score of a completion of a one-instruction conversation; None if it is not of this world.
 
-    For `judging.function: zephyr_ray.embedded.world:judge` in a recipe.
+    For `judging.judge: {type: function, function: zephyr_ray.embedded.world:judge}` in a recipe.
     """
     said = [message for message in messages if message["role"] != "system"]
     if len(said) != 1 or said[0]["role"] != "user":

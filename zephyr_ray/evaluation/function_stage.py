@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from zephyr_ray.cluster.preload import ROWS, TRAINING
 from zephyr_ray.cluster.resources import Demand
-from zephyr_ray.config.recipe import Evaluation
+from zephyr_ray.config.evaluation import Evaluation
 from zephyr_ray.config.section import semantic
 from zephyr_ray.pipeline import plugin
 from zephyr_ray.pipeline.model_source import stage_source

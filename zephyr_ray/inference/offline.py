@@ -16,7 +16,7 @@ import ray.data
 
 from zephyr_ray import chat_template
 from zephyr_ray.config.feedback import OfflineModel, Sampling
-from zephyr_ray.config.recipe import Chat
+from zephyr_ray.config.model import Chat
 from zephyr_ray.inference.request_plan import Completion, CompletionRequest, Failure, candidates_row, plan
 from zephyr_ray.pipeline.model_source import ModelSource
 from zephyr_ray.pipeline.tokenizer import TokenizerSource

@@ -51,7 +51,7 @@ class Failure:
 
 def plan(sampling: Sampling, run_seed: int, prompt_id: str) -> list[CompletionRequest]:
     """The requests for one prompt: members in the order of the pool, each with its samples in order."""
-    names = [member.name for member in sampling.members]
+    names = [member.name for member in sampling.pool]
     drawn = names if sampling.draw is None else draw_members(run_seed, prompt_id, names, sampling.draw)
     return [
         CompletionRequest(

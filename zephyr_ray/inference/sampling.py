@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from zephyr_ray.cluster import connect
 from zephyr_ray.config.feedback import Sampling
-from zephyr_ray.config.recipe import Chat
+from zephyr_ray.config.model import Chat
 from zephyr_ray.inference.pool import CALLS, CandidatePool, in_flight_share, rows_per_batch
 from zephyr_ray.schemas import CANDIDATES
 from zephyr_ray.serving.stage_deployments import Application
@@ -51,7 +51,7 @@ def sample_from_servers(
     """
     from ray.data import ActorPoolStrategy
 
-    answering = (sampling.draw or len(sampling.members)) / len(sampling.members)
+    answering = (sampling.draw or len(sampling.pool)) / len(sampling.pool)
     busiest = max(in_flight_share(member, sampling.workers) for member in sampling.servers)
     return prompts.map_batches(
         CandidatePool,

@@ -16,15 +16,15 @@ Judge = Callable[[list[dict[str, str]], str], float | None]
 
 def load_judge(function: str) -> Judge:
     """The function that a recipe names as `module:function`. Raises as `plugin.load`."""
-    return plugin.load("judging.function", function)
+    return plugin.load("judging.judge.function", function)
 
 
 def program_fingerprint(function: str) -> str:
     """The fingerprint of the function's source. Raises as `plugin.fingerprint`."""
-    return plugin.fingerprint("judging.function", function)
+    return plugin.fingerprint("judging.judge.function", function)
 
 
-def judge_by_program(row: Mapping[str, Any], judge: Judge, name: str = "judging.function") -> dict[str, Any]:
+def judge_by_program(row: Mapping[str, Any], judge: Judge, name: str = "judging.judge.function") -> dict[str, Any]:
     """A row of `judgments`. Exceptions of the function propagate: they are errors, not scores.
 
     Raises:

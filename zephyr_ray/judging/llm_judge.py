@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Mapping, Sequence
 from typing import Any, Protocol
 
-from zephyr_ray.config.feedback import Judging
+from zephyr_ray.config.feedback import LanguageModelJudges
 from zephyr_ray.judging.aggregation import Outcome
 from zephyr_ray.judging.parsing.rating import Rating, Unreadable, storable
 from zephyr_ray.judging.parsing.reply import complaint_message, parse_reply
@@ -40,7 +40,7 @@ class Complete(Protocol):
         """
 
 
-async def ask(question: Question, row: Mapping[str, Any], section: Judging, complete: Complete) -> Outcome:
+async def ask(question: Question, row: Mapping[str, Any], section: LanguageModelJudges, complete: Complete) -> Outcome:
     """Asks until a reply can be read, at most 1 + `parse_retries` times; after that the ratings are null.
 
     Each further attempt sends the question, the last reply and the complaint about it; older replies would only make

@@ -8,7 +8,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from zephyr_ray.config.feedback import Judging
+from zephyr_ray.config.feedback import LanguageModelJudges
 from zephyr_ray.inference.pool import Pool
 from zephyr_ray.inference.request_plan import Failure, worst
 from zephyr_ray.judging.aggregation import Outcome, judged_row
@@ -24,8 +24,23 @@ JUDGED = pa.schema([*JUDGMENTS, ("failure", pa.string())])
 class JudgePool(Pool):
     """Judges rows of candidates with language models."""
 
-    def __init__(self, section: Judging, run_seed: int, applications: Mapping[str, Application], ledger: Any = None):
-        super().__init__(section.servers, section.workers, applications=applications, ledger=ledger)
+    def __init__(
+        self,
+        section: LanguageModelJudges,
+        workers: int,
+        run_seed: int,
+        applications: Mapping[str, Application],
+        ledger: Any = None,
+    ):
+        """
+        Args:
+            section: The judges, and what they are asked.
+            workers: Pools among which a judge's `max_in_flight` is divided.
+            run_seed: Of the run.
+            applications: The judges that are deployments, by name.
+            ledger: Handle of the stage's `Ledger` actor, if it keeps one.
+        """
+        super().__init__(section.models, workers, applications=applications, ledger=ledger)
         self._section, self._run_seed = section, run_seed
         self._fields: dict[str, Any] = {
             "temperature": section.temperature,

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from itertools import count
 from typing import Any
 
-from zephyr_ray.config.feedback import Judging
+from zephyr_ray.config.feedback import LanguageModelJudges
 from zephyr_ray.inference.seeds import SEED_BITS
 from zephyr_ray.judging.rubrics import fill, rationale_name, rubric, scale_of
 from zephyr_ray.pipeline.artifacts import content_id
@@ -41,7 +41,7 @@ class Question:
     """Numbers of the completions in the row, in the order in which they are shown."""
 
 
-def questions_of(row: Row, section: Judging, run_seed: int) -> list[Question]:
+def questions_of(row: Row, section: LanguageModelJudges, run_seed: int) -> list[Question]:
     """All questions about a row; none if it has no completions.
 
     All aspects of one (judge, repeat) show the completions in the same order, so that effects of position and aspect
@@ -50,7 +50,7 @@ def questions_of(row: Row, section: Judging, run_seed: int) -> list[Question]:
     completions = len(row["completions"])
     return [
         Question(judge.name, repeat, is_reversed, aspect, order)
-        for judge in section.servers
+        for judge in section.models
         for repeat in range(section.repeats)
         for is_reversed, orders in _shown_groups(row["prompt_id"], completions, section, run_seed, judge.name, repeat)
         for aspect in section.aspects
@@ -59,7 +59,7 @@ def questions_of(row: Row, section: Judging, run_seed: int) -> list[Question]:
 
 
 def _shown_groups(
-    prompt_id: str, completions: int, section: Judging, run_seed: int, judge: str, repeat: int
+    prompt_id: str, completions: int, section: LanguageModelJudges, run_seed: int, judge: str, repeat: int
 ) -> Iterable[tuple[bool, list[tuple[int, ...]]]]:
     """(is_reversed, the completions' numbers shown in each request)."""
     if completions == 0:

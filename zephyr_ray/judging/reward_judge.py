@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from zephyr_ray import chat_template
-from zephyr_ray.config.recipe import Chat
+from zephyr_ray.config.model import Chat
 from zephyr_ray.errors import UserError
 from zephyr_ray.judging.aggregation import scored_row
 from zephyr_ray.training.model import is_adapter, whole_weights
@@ -84,7 +84,7 @@ class RewardModel:
 
 def _whole_model_folder(path: str, revision: str | None) -> str:
     if os.path.isdir(path) and is_adapter(path):
-        raise UserError(f"judging.reward_model={path} is an adapter; merge it into its base model first")
+        raise UserError(f"judging.judge.model={path} is an adapter; merge it into its base model first")
     return whole_weights(path, revision)
 
 
@@ -96,7 +96,7 @@ def _load_classifier(folder: str, path: str, dtype: torch.dtype) -> PreTrainedMo
     """
     from transformers import AutoConfig, AutoModelForSequenceClassification
 
-    where = f"judging.reward_model={path}"
+    where = f"judging.judge.model={path}"
     try:
         outputs = AutoConfig.from_pretrained(folder, trust_remote_code=False).num_labels
         if outputs != 1:

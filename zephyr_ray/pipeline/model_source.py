@@ -111,8 +111,8 @@ def deployed_models(field: str, deployments: Sequence[Deployment], own: Mapping[
     """The models of a section's deployments.
 
     Args:
-        field: The section's name.
-        deployments: Its deployments.
+        field: The field of the recipe that lists them.
+        deployments: The deployments.
         own: The stages of this run whose checkpoints may be deployed, by name.
 
     Raises:
@@ -120,10 +120,10 @@ def deployed_models(field: str, deployments: Sequence[Deployment], own: Mapping[
     """
     for each in deployments:
         if each.model in OWN_MODELS and each.model not in own:
-            raise UserError(f"{field}.deployments {each.name}: this recipe has no stage {each.model}")
+            raise UserError(f"{field} {each.name}: this recipe has no stage {each.model}")
     inputs = {name: own[name] for name in sorted({each.model for each in deployments} & {*own})}
     external = tuple(
-        ModelInput(each.name, f"{field}.deployments {each.name}", each.model, each.revision)
+        ModelInput(each.name, f"{field} {each.name}", each.model, each.revision)
         for each in deployments
         if each.model not in own
     )

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import jinja2
 
 from zephyr_ray.chat_template import load_tokenizer
-from zephyr_ray.config.recipe import Chat
+from zephyr_ray.config.model import Chat
 from zephyr_ray.pipeline.model_source import ModelSource
 from zephyr_ray.schemas import Dropped, Reason
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import Field, model_validator
 
+from zephyr_ray.config.serving import ServedOnVllm
 from zephyr_ray.errors import UserError
 
 if TYPE_CHECKING:
@@ -14,16 +15,6 @@ if TYPE_CHECKING:
 
     from zephyr_ray.pipeline.model_source import ModelSource
 
-_REFUSED = {
-    "trust_remote_code": "code that comes with a model is never run",
-    "load_format": "weights are read from safetensors only",
-    "model": "give path or run",
-    "served_model_name": "give name",
-    "tokenizer": "the tokenizer of the model's own folder is the one that training used",
-    "chat_template": "the template of the model's own folder is the one that training used",
-    "enable_prompt_embeds": "a prompt is text or token ids",
-    "lora_modules": "give adapters",
-}
 _CPU_OPTIONS = {
     "enforce_eager": True,
     # vLLM 0.29 on a CPU loses its engine over a seeded request whose prompt is prefilled in chunks.
@@ -31,40 +22,20 @@ _CPU_OPTIONS = {
 }
 
 
-class ServedModel(BaseModel):
+class ServedModel(ServedOnVllm):
     """One model behind the endpoint: where it comes from and how much of the cluster it may use."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
-
-    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,95}$")
-    """The value of the field `model` in requests."""
     run: str | None = None
     """Root of a run; its checkpoint of `stage` is served, or its last finished one (dpo, else sft)."""
     stage: str | None = None
     """The stage that made the run's checkpoint (base, sft, dpo)."""
     path: str | None = None
     """A Hugging Face folder, its URI or a hub id, instead of a run."""
-    revision: str | None = None
-    """Branch, tag or commit, if the path is a hub id."""
     adapters: dict[str, str] = Field(default_factory=dict)
     """LoRA adapters (folders with safetensors) by name; clients request them like models."""
-    accelerator: Literal["cpu", "gpu"] = "gpu"
-    """The device of the engine."""
-    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
-    """Type of the weights. auto: as they were saved."""
-    max_model_len: int | None = Field(None, ge=16)
-    """Limit on prompt and completion together, in tokens. None: what the model's config allows."""
-    labels: dict[str, str] = Field(default_factory=dict)
-    """Ray node labels that the engines' nodes must carry."""
-    kv_cache_gib: int = Field(1, ge=1)
-    """Memory for keys and values on a CPU. On a GPU: engine.gpu_memory_utilization."""
-    engine: dict[str, Any] = Field(default_factory=dict)
-    """Further engine options by vLLM's own names (tensor_parallel_size, gpu_memory_utilization, enforce_eager ...)."""
     min_replicas: int = Field(1, ge=0)
     """Replicas that always run. 0: none after downscale_delay_s without a request; the next request waits for an
     engine to start. Even then a new deployment starts with one replica, to show that it can start."""
-    max_replicas: int = Field(1, ge=1)
-    """Largest number of replicas."""
     target_ongoing_requests: float = Field(16, gt=0)
     """Requests in progress per replica that autoscaling aims for."""
     upscale_delay_s: float = Field(10, ge=0)
@@ -77,22 +48,12 @@ class ServedModel(BaseModel):
     drain_s: float = Field(120, ge=0)
     """How long a replaced or removed replica may continue its requests."""
 
-    @field_validator("engine")
-    @classmethod
-    def _check_engine(cls, engine: dict[str, Any]) -> dict[str, Any]:
-        for option in engine:
-            if option in _REFUSED:
-                raise ValueError(f"engine.{option} cannot be set: {_REFUSED[option]}")
-        return engine
-
     @model_validator(mode="after")
     def _check_consistency(self) -> ServedModel:
         if (self.run is None) == (self.path is None):
             raise ValueError(f"model {self.name}: give either run or path")
         if self.stage is not None and self.run is None:
             raise ValueError(f"model {self.name}: stage goes with run")
-        if self.max_replicas < self.min_replicas:
-            raise ValueError(f"model {self.name}: max_replicas is below min_replicas")
         if self.name in self.adapters:
             raise ValueError(f"model {self.name}: an adapter has the model's own name")
         return self

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from zephyr_ray.cluster import connect
 from zephyr_ray.config.feedback import Deployment
+from zephyr_ray.config.serving import ServedOnVllm
 from zephyr_ray.errors import UserError
 from zephyr_ray.pipeline.artifacts import Run, content_id
 
@@ -73,11 +74,9 @@ def served_model(deployment: Deployment, run: Run, own: Mapping[str, str]) -> Se
 
     is_own = deployment.model in own
     place = {"run": run.root, "stage": own[deployment.model]} if is_own else {"path": deployment.model}
-    same = ("name", "dtype", "max_model_len", "accelerator", "kv_cache_gib", "min_replicas", "max_replicas")
-    fields = {name: getattr(deployment, name) for name in same} | {"engine": _ENGINE | deployment.engine}
-    fields["labels"] = connect.selector(deployment.labels)
-    revision = None if is_own else deployment.revision
-    return ServedModel.model_validate({**place, **fields, "revision": revision, "drain_s": 10})
+    fields = {name: getattr(deployment, name) for name in ServedOnVllm.model_fields}
+    changed = {"engine": _ENGINE | deployment.engine, "labels": connect.selector(deployment.labels), "drain_s": 10}
+    return ServedModel.model_validate({**fields, **changed, **place} | ({"revision": None} if is_own else {}))
 
 
 def _start(name: str, model: ServedModel) -> Application:

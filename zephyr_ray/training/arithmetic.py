@@ -8,7 +8,9 @@ from __future__ import annotations
 
 from typing import Any, Literal, NamedTuple
 
-from zephyr_ray.config.recipe import ModelSection, Recipe, Training
+from zephyr_ray.config.model import ModelSection
+from zephyr_ray.config.recipe import Recipe
+from zephyr_ray.config.training import Training
 
 Dtype = Literal["float32", "bfloat16"]
 

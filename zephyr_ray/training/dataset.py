@@ -98,7 +98,9 @@ def load_joined_dialogues(tokenized: Artifact, length: int) -> Rows:
     _once_per_machine(path, lambda partial: write_joined(table.data["input_ids"], order, length, partial))
     joined = datasets.Dataset.from_file(path)
     if len(joined) == 0:
-        raise UserError(f"sft.packing: all dialogues together are shorter than one row of {length} tokens")
+        raise UserError(
+            f"sft.packing_strategy=wrapped: all dialogues together are shorter than one row of {length} tokens"
+        )
     return Rows(joined, np.arange(len(joined)), loss_on="all")
 
 

@@ -11,7 +11,8 @@ from ray.train.torch import TorchConfig, TorchTrainer
 from ray.train.v2.api.config import ScalingConfig
 
 from zephyr_ray.cluster import connect
-from zephyr_ray.config.recipe import DPO, SFT, Recipe
+from zephyr_ray.config.recipe import Recipe
+from zephyr_ray.config.training import DPO, SFT
 from zephyr_ray.errors import UserError
 from zephyr_ray.pipeline.artifacts import Artifact
 from zephyr_ray.pipeline.model_source import ModelSource

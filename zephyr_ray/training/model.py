@@ -17,7 +17,7 @@ from zephyr_ray.storage import cache_root
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-    from zephyr_ray.config.recipe import Lora, ModelSection
+    from zephyr_ray.config.model import Lora, ModelSection
     from zephyr_ray.training.arithmetic import Arithmetic
 
 ADAPTER_CONFIG = "adapter_config.json"
@@ -180,7 +180,7 @@ def merge_adapter(base: str, adapter: str, target: str) -> None:
     from peft import PeftModel
     from transformers import AutoConfig, AutoTokenizer
 
-    from zephyr_ray.config.recipe import ModelSection
+    from zephyr_ray.config.model import ModelSection
 
     try:
         stored = getattr(AutoConfig.from_pretrained(base), "dtype", None) or torch.float32

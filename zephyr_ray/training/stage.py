@@ -8,8 +8,9 @@ from typing import Any
 from zephyr_ray import chat_template
 from zephyr_ray.cluster import resources
 from zephyr_ray.cluster.preload import ROWS, TRAINING
-from zephyr_ray.config.recipe import DPO, SFT, Recipe
+from zephyr_ray.config.recipe import Recipe
 from zephyr_ray.config.section import semantic
+from zephyr_ray.config.training import DPO, SFT
 from zephyr_ray.pipeline.model_source import ModelInput
 from zephyr_ray.pipeline.stage import Manifest, Stage, StageContext
 from zephyr_ray.training.trl_options import check_trl_options

@@ -8,7 +8,8 @@ from typing import Any
 import ray.train
 import ray.train.collective
 
-from zephyr_ray.config.recipe import DPO, SFT, Recipe
+from zephyr_ray.config.recipe import Recipe
+from zephyr_ray.config.training import DPO, SFT
 from zephyr_ray.errors import UserError
 from zephyr_ray.pipeline.artifacts import Artifact
 from zephyr_ray.pipeline.model_source import ModelSource

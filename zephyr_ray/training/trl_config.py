@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from zephyr_ray.config.recipe import DPO, SFT
+from zephyr_ray.config.training import DPO, SFT
 from zephyr_ray.errors import UserError
 from zephyr_ray.training.deepspeed_config import deepspeed_config
 from zephyr_ray.training.methods import Method

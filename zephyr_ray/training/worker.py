@@ -13,7 +13,8 @@ import torch
 from transformers import AutoConfig
 
 from zephyr_ray.chat_template import load_tokenizer
-from zephyr_ray.config.recipe import Recipe, Training
+from zephyr_ray.config.recipe import Recipe
+from zephyr_ray.config.training import Training
 from zephyr_ray.errors import UserError
 from zephyr_ray.pipeline.artifacts import Artifact
 from zephyr_ray.pipeline.model_source import ModelSource

@@ -34,22 +34,23 @@ def test_elastic_training_asks_for_the_fewest() -> None:
 
 def test_sampling_asks_for_engines_and_workers_together() -> None:
     pool = (
-        "sampling.deployments=[{name: a, model: sft, accelerator: cpu}, {name: b, model: sft, min_replicas: 2, "
+        "sampling.pool=[{type: deployment, name: a, model: sft, accelerator: cpu}, "
+        "{type: deployment, name: b, model: sft, min_replicas: 2, "
         "max_replicas: 3, engine: {tensor_parallel_size: 4}, labels: {group: inference}}]"
     )
     assert _of("candidates", pool, "sampling.workers=3") == [
-        "sampling.deployments a: 1 x 1 CPU",
-        "sampling.deployments b: 8 x 1 GPU on nodes labelled group=inference",
+        "sampling.pool a: 1 x 1 CPU",
+        "sampling.pool b: 8 x 1 GPU on nodes labelled group=inference",
         "sampling: 3 x 1 CPU",
     ]
 
 
 def test_offline_models_ask_for_every_device_of_every_engine() -> None:
     pool = (
-        "sampling.offline=[{name: a, model: /m, workers: 2, cpus_per_worker: 2, gpus_per_worker: 1, "
+        "sampling.pool=[{type: offline, name: a, model: /m, workers: 2, cpus_per_worker: 2, gpus_per_worker: 1, "
         "engine: {tensor_parallel_size: 2}}]"
     )
-    assert _of("candidates", "sampling.deployments=[]", pool) == ["sampling.offline a: 4 x 2 CPU + 1 GPU"]
+    assert _of("candidates", pool) == ["sampling.pool a: 4 x 2 CPU + 1 GPU"]
 
 
 def test_other_stages_ask_for_a_cpu() -> None:

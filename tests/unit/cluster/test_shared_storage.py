@@ -17,16 +17,16 @@ def test_the_local_paths_of_the_stages_that_run(tmp_path: Path, monkeypatch: pyt
         (tmp_path / name).mkdir()
     for name in ("rows.jsonl", "held_out.jsonl", "mt_bench.txt", "chat.jinja"):
         (tmp_path / name).write_text("{{ messages }}")
-    judge = "{name: judge, model: judge, accelerator: cpu}"
+    judge = "{type: deployment, name: judge, model: judge, accelerator: cpu}"
     overrides = [
         "model.path=model",
         "sft.base=owner/name",
         "chat.template=chat.jinja",
-        "dialogues.train={function: 'x:y'}",
+        "dialogues.train={type: function, function: 'x:y'}",
     ]
     overrides += ["preferences.train=[rows.jsonl, s3://bucket/more.jsonl]", "preferences.decontaminate=[mt_bench.txt]"]
-    overrides += ["preferences.held_out=held_out.jsonl", "sampling.deployments=[{name: sft, model: sft}]"]
-    recipe = loader.load([], [*overrides, f"judging.deployments=[{judge}]"])
+    overrides += ["preferences.held_out=held_out.jsonl", "sampling.pool=[{type: deployment, name: sft, model: sft}]"]
+    recipe = loader.load([], [*overrides, f"judging.judge={{type: language_models, models: [{judge}]}}"])
 
     def seen(*stages: str) -> dict[str, str]:
         return dict(file for name in stages for file in stage_of(recipe, name).local_files)
@@ -34,7 +34,7 @@ def test_the_local_paths_of_the_stages_that_run(tmp_path: Path, monkeypatch: pyt
     assert seen("dpo") == {"chat.template": "chat.jinja", "model.path": str(tmp_path / "model")}
     assert seen("sft", "dialogues") == {"chat.template": "chat.jinja"}
     assert seen("preferences") == {"preferences.train": "rows.jsonl"}  # the driver alone reads the benchmarks
-    assert seen("judgments") == {"judging.deployments judge": str(tmp_path / "judge")}
+    assert seen("judgments") == {"judging.judge.models judge": str(tmp_path / "judge")}
     assert seen("held_out_pairs") == {"preferences.held_out": "held_out.jsonl"}
     assert seen("held_out_reference") == seen("dpo")
     assert seen("evaluation/preferences") == {}

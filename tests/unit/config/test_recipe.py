@@ -10,6 +10,7 @@ from zephyr_ray import zephyr
 from zephyr_ray.config import loader
 from zephyr_ray.config import recipe as recipes
 from zephyr_ray.config.section import Section, semantic
+from zephyr_ray.config.unions import sections_in
 from zephyr_ray.errors import UserError
 
 RECIPES = sorted((Path(__file__).parents[3] / "recipes").rglob("*.yaml"))
@@ -76,7 +77,6 @@ def test_a_wrong_value_is_one_line(override: str, message: str) -> None:
     [
         (("dpo.training.compile=true", "dpo.training.engine=padded"), r"compile=true needs engine=packed"),
         (("dpo.training.compile=true", "dpo.training.zero_stage=3"), r"compile=true needs zero_stage 0, 1 or 2: "),
-        (("sft.training.compile=true", "sft.packing=true"), r"training\.compile=true needs packing=false"),
         (
             ("sft.training.compile=true", "model.lora.load_in_4bit=true"),
             r"sft\.training\.compile=true needs model\.lora\.load_in_4bit=false",
@@ -95,6 +95,23 @@ def test_fields_that_exclude_each_other_are_named(overrides: tuple[str, ...], me
         load(*overrides)
     for each in overrides:
         load(each)
+
+
+WRAPPED = ("sft.packing_strategy=wrapped", "sft.training.engine=padded")
+
+
+def test_dialogues_that_see_each_other_are_asked_for_with_the_engine_that_they_need() -> None:
+    sft = load(*WRAPPED).sft
+    assert sft
+    assert (sft.packing_strategy, sft.training.engine) == ("wrapped", "padded")
+    with pytest.raises(UserError, match=r"packing_strategy=wrapped needs training\.engine=padded"):
+        load("sft.packing_strategy=wrapped")
+    with pytest.raises(UserError, match=r"packing_strategy=wrapped needs loss_on=all"):
+        load(*WRAPPED, "sft.loss_on=assistant")
+    with pytest.raises(UserError, match=r"sft\.packing_strategy: Input should be 'isolated' or 'wrapped'"):
+        load("sft.packing_strategy=bfd")
+    with pytest.raises(UserError, match=r"unknown key sft\.packing; did you mean packing_strategy\?"):
+        load("sft.packing=true")
 
 
 @pytest.mark.parametrize(("written", "layers"), [("true", None), ("false", None), ("1", 1), ("8", 8)])
@@ -150,10 +167,9 @@ def test_every_field_has_a_description() -> None:
     def walk(section: type[Section]) -> list[str]:
         bare = []
         for name, field in section.model_fields.items():
-            inner = [c for c in getattr(field.annotation, "__args__", (field.annotation,)) if isinstance(c, type)]
-            nested = [c for c in inner if issubclass(c, Section)]
+            nested = list(sections_in(field.annotation))
             if nested:
-                bare += walk(nested[0])
+                bare += [inner for each in nested for inner in walk(each)]
             elif not field.description and section is not recipes.Recipe:
                 bare.append(f"{section.__name__}.{name}")
         return bare
@@ -175,9 +191,14 @@ def test_the_published_hyper_parameters() -> None:
     assert paper.sft is not None
     assert later.sft is not None
     sft = paper.sft
-    assert (sft.learning_rate, sft.lr_scheduler, sft.global_batch, sft.packing, sft.max_length, sft.epochs) == (
-        (2e-5, "cosine", 512, True, 2048, 1)
-    )
+    assert (
+        sft.learning_rate,
+        sft.lr_scheduler,
+        sft.global_batch,
+        sft.packing_strategy,
+        sft.max_length,
+        sft.epochs,
+    ) == ((2e-5, "cosine", 512, "wrapped", 2048, 1))
     assert (paper.dpo.beta, paper.dpo.learning_rate, paper.dpo.lr_scheduler, paper.dpo.warmup_ratio) == (
         0.1,
         5e-7,
@@ -215,48 +236,12 @@ def test_recipes_are_plain_mappings() -> None:
     assert all(isinstance(yaml.safe_load(path.read_text()), dict) for path in RECIPES)
 
 
-ENDPOINT = "{name: a, base_url: 'http://host/v1', model: m}"
-
-
-@pytest.mark.parametrize(
-    ("sampling", "message"),
-    [
-        ("{}", "either endpoints and deployments, or offline models"),
-        (
-            f"{{endpoints: [{ENDPOINT}], offline: [{{name: b, model: m}}]}}",
-            "either endpoints and deployments, or offline models",
-        ),
-        (f"{{endpoints: [{ENDPOINT}, {ENDPOINT}]}}", "members a and a would share seeds"),
-        (f"{{endpoints: [{ENDPOINT}], draw: 2}}", "draw=2 from a pool of 1"),
-        (f"{{endpoints: [{ENDPOINT}], workers: 65}}", "a: max_in_flight=64 for 65 workers"),
-        ("{endpoints: [{name: a, base_url: 'host:1', model: m}]}", r"sampling\.endpoints\.0\.base_url: not a URL"),
-        ("{endpoints: [{name: a, base_url: 'http://u:p@host', model: m}]}", "no user or password"),
-        ("{deployments: [{name: a, model: m, min_replicas: 2}]}", "max_replicas=1 is below min_replicas=2"),
-        ("{endpoints: [{nam: a}]}", r"unknown key sampling\.endpoints\.0\.nam; did you mean name\?"),
-    ],
-)
-def test_a_wrong_pool_is_refused(sampling: str, message: str) -> None:
-    with pytest.raises(UserError, match=message):
-        load(f"sampling={sampling}")
-
-
-def test_where_a_member_is_served_is_no_part_of_the_experiment() -> None:
-    here, there, other = (
-        load(f"sampling={{endpoints: [{{name: a, base_url: '{url}', model: {model}}}]}}").sampling
-        for url, model in (("http://here/v1", "m"), ("http://there/v1", "m"), ("http://here/v1", "n"))
-    )
-    assert here
-    assert there
-    assert other
-    assert semantic(here) == semantic(there) != semantic(other)
-
-
 @pytest.mark.parametrize(
     ("target", "overrides", "says"),
     [
         ("sft", [], "dialogues.train is not set; name files"),
         ("sft", ["dialogues.train=x.jsonl"], "sft.base is not set; name a folder"),
-        ("candidates", ["sampling.deployments=[{name: a, model: /m}]"], "prompts.train is not set"),
+        ("candidates", ["sampling.pool=[{type: deployment, name: a, model: /m}]"], "prompts.train is not set"),
         ("tokenized", [], "preferences.train is not set"),
         ("nothing", [], "this recipe has no stage nothing; it has dialogues, "),
     ],
@@ -273,7 +258,8 @@ def test_a_run_has_a_place_of_its_own() -> None:
 
 
 def test_a_function_is_written_with_its_options() -> None:
-    recipe = loader.load([], ["model.path=/m", "preferences.train={function: 'a.b:c', options: {count: 3}}"])
+    function = "{type: function, function: 'a.b:c', options: {count: 3}}"
+    recipe = loader.load([], ["model.path=/m", f"preferences.train={function}"])
     assert loader.load([], ["model.path=/m", f"preferences={recipe.preferences.model_dump_json()}"]) == recipe
     with pytest.raises(UserError, match=r"a\.b\.c"):
-        loader.load([], ["model.path=/m", "preferences.train={function: a.b.c}"])
+        loader.load([], ["model.path=/m", "preferences.train={type: function, function: a.b.c}"])

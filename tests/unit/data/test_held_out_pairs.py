@@ -11,7 +11,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from tests.making import context_of, preferences_of
-from zephyr_ray.config.recipe import SFT, Preferences, Recipe
+from zephyr_ray.config.data import Preferences
+from zephyr_ray.config.recipe import Recipe
+from zephyr_ray.config.training import SFT
 from zephyr_ray.data.held_out_pairs import make_held_out_pairs
 from zephyr_ray.errors import UserError
 from zephyr_ray.pipeline.artifacts import Run
@@ -118,10 +120,9 @@ def test_the_embedded_worlds_held_out_prompts_are_its_own(tmp_path: Path) -> Non
     from zephyr_ray.embedded import world
 
     run = run_that_trains_on(tmp_path / "run", *([user(text)] for text in world.prompts("preferences", 3, 0)))
-    rows = "zephyr_ray.embedded.sources:held_out_preferences"
-    recipe = Recipe.model_validate(
-        {"sft": {}, "preferences": {"train": "judgments", "held_out": {"function": rows, "options": {"count": 12}}}}
-    )
+    function = "zephyr_ray.embedded.sources:held_out_preferences"
+    held_out = {"type": "function", "function": function, "options": {"count": 12}}
+    recipe = Recipe.model_validate({"sft": {}, "preferences": {"train": "judgments", "held_out": held_out}})
     artifact = run.artifact("held_out_pairs")
     report = make_held_out_pairs(*preferences_of(recipe), run.artifact("preferences"), artifact)
     assert (report.rows_in, "in_training" in report.dropped) == (12, False)

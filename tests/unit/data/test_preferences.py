@@ -12,7 +12,9 @@ import pytest
 
 from tests.making import make_pairs
 from zephyr_ray import zephyr
-from zephyr_ray.config.recipe import SFT, Preferences, Recipe
+from zephyr_ray.config.data import Preferences
+from zephyr_ray.config.recipe import Recipe
+from zephyr_ray.config.training import SFT
 from zephyr_ray.data.io import drop_report
 from zephyr_ray.errors import UserError
 from zephyr_ray.pipeline.artifacts import Artifact, Run, content_id

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from tests.unit.data.test_preference_counts import pairs, seen
-from zephyr_ray.config.recipe import Preferences
+from zephyr_ray.config.data import Preferences
 from zephyr_ray.data.io.writer import Report
 from zephyr_ray.data.preference_counts import AnswerCounts, PairCounts, count_pairs
 from zephyr_ray.data.preferences_report import picture, render, short, write_report

@@ -24,8 +24,10 @@ from zephyr_ray.chat_template import (
     encode_pairs,
     load_tokenizer,
 )
-from zephyr_ray.config.recipe import SFT, Chat, Dialogues, Preferences, Recipe, RunSection, Tokenized
-from zephyr_ray.config.section import Function
+from zephyr_ray.config.data import Dialogues, Preferences, RowFunction, Tokenized
+from zephyr_ray.config.model import Chat
+from zephyr_ray.config.recipe import Recipe, RunSection
+from zephyr_ray.config.training import SFT
 from zephyr_ray.data import tokenized, tokenized_dialogues
 from zephyr_ray.data.dialogues import make_dialogues
 from zephyr_ray.data.formats.layouts import preference
@@ -221,8 +223,8 @@ def test_from_files_to_tokens_whatever_the_partitioning(byte_tokenizer: str, tmp
     assert outcomes[0] == outcomes[1]
 
 
-def rows_of(name: str, count: int) -> Function:
-    return Function(function=f"zephyr_ray.embedded.sources:{name}", options={"count": count})
+def rows_of(name: str, count: int) -> RowFunction:
+    return RowFunction(type="function", function=f"zephyr_ray.embedded.sources:{name}", options={"count": count})
 
 
 @pytest.mark.usefixtures("ray_cluster")

@@ -12,7 +12,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from zephyr_ray.config import loader
-from zephyr_ray.config.recipe import SFT, Recipe
+from zephyr_ray.config.recipe import Recipe
+from zephyr_ray.config.training import SFT
 from zephyr_ray.data.held_out_pairs import check_prompts
 from zephyr_ray.data.reference_logps import as_exported
 from zephyr_ray.errors import UserError

@@ -20,8 +20,8 @@ def test_requests_leave_nothing_in_the_log_even_where_they_fail(caplog: pytest.L
     with socket.socket() as closed:  # bound, but nothing listens
         closed.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{closed.getsockname()[1]}/v1"
-        member = Endpoint(name="a", base_url=url, model="m", retries=0)
-        asked = pool.CandidatePool(Sampling(endpoints=(member,)), run_seed=0, applications={})
+        member = Endpoint(type="endpoint", name="a", base_url=url, model="m", retries=0)
+        asked = pool.CandidatePool(Sampling(pool=(member,)), run_seed=0, applications={})
         messages = [{"role": "user", "content": "between us"}]
         batch = pa.Table.from_pylist([{"prompt_id": "p", "messages": messages, "source": "s"}], schema=PROMPTS)
         with caplog.at_level(logging.DEBUG):
@@ -34,7 +34,7 @@ def test_requests_leave_nothing_in_the_log_even_where_they_fail(caplog: pytest.L
 
 
 def test_a_key_comes_from_the_variable_that_the_recipe_names(monkeypatch: pytest.MonkeyPatch) -> None:
-    member = Endpoint(name="a", base_url="http://host/v1", model="m", api_key_env="POOL_KEY")
+    member = Endpoint(type="endpoint", name="a", base_url="http://host/v1", model="m", api_key_env="POOL_KEY")
     monkeypatch.delenv("POOL_KEY", raising=False)
     with pytest.raises(UserError, match="a needs its key in POOL_KEY"):
         clients._client(member, 1)
@@ -98,7 +98,7 @@ def test_what_a_status_means(status: int, kind: type[Exception]) -> None:
 
 
 def test_workers_share_a_members_bound() -> None:
-    member = Endpoint(name="a", base_url="http://host/v1", model="m", max_in_flight=10)
+    member = Endpoint(type="endpoint", name="a", base_url="http://host/v1", model="m", max_in_flight=10)
     assert [pool.in_flight_share(member, workers) for workers in (1, 3, 10)] == [10, 3, 1]
 
 
@@ -120,7 +120,8 @@ def test_a_lost_connection_is_no_sign_that_the_server_has_too_much_to_do(hangs: 
     async def run() -> Busy:
         async with await asyncio.start_server(harm, "127.0.0.1", 0) as listening:
             url = f"http://127.0.0.1:{listening.sockets[0].getsockname()[1]}/v1"
-            server = clients.EndpointClient(Endpoint(name="a", base_url=url, model="m", timeout_s=0.3), 1)
+            endpoint = Endpoint(type="endpoint", name="a", base_url=url, model="m", timeout_s=0.3)
+            server = clients.EndpointClient(endpoint, 1)
             with pytest.raises(Busy) as caught:
                 await server.send({"messages": [{"role": "user", "content": "hi"}]})
             await server._client.close()

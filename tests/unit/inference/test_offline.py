@@ -9,7 +9,7 @@ import pytest
 
 from zephyr_ray.chat_template import encode
 from zephyr_ray.config.feedback import OfflineModel, Sampling
-from zephyr_ray.config.recipe import Chat
+from zephyr_ray.config.model import Chat
 from zephyr_ray.inference import offline
 from zephyr_ray.inference.seeds import request_seed
 from zephyr_ray.pipeline.model_source import ModelSource
@@ -22,7 +22,9 @@ STRICT += "{{ eos_token }}{% endfor %}"
 
 
 def sampling(*names: str, **fields: Any) -> Sampling:
-    return Sampling.model_validate({"offline": [{"name": name, "model": "m"} for name in names], **fields})
+    return Sampling.model_validate(
+        {"pool": [{"type": "offline", "name": name, "model": "m"} for name in names], **fields}
+    )
 
 
 def prompts(*contents: str, role: str = "user") -> pa.Table:
@@ -124,6 +126,6 @@ def test_tokens_that_end_an_answer(byte_tokenizer: str, extra: dict[str, Any], e
 
 @pytest.mark.parametrize(("gpus", "chunked"), [(0, False), (1, None)])
 def test_a_cpu_engine_does_not_cut_prompts(gpus: float, chunked: bool | None) -> None:
-    model = OfflineModel(name="a", model="m", gpus_per_worker=gpus)
+    model = OfflineModel(type="offline", name="a", model="m", gpus_per_worker=gpus)
     assert offline._engine_defaults(model).get("enable_chunked_prefill") is chunked
     assert offline._engine_defaults(model)["disable_log_stats"]

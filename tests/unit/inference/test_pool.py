@@ -12,11 +12,13 @@ from zephyr_ray.serving.stage_deployments import Application
 
 
 def endpoint(**fields: Any) -> str:
-    return _member_identity(Endpoint(**{"name": "a", "base_url": "http://h/v1", "model": "m", **fields}), {})
+    return _member_identity(
+        Endpoint(**{"type": "endpoint", "name": "a", "base_url": "http://h/v1", "model": "m", **fields}), {}
+    )
 
 
 def deployment(weights: str = "weights", **fields: Any) -> str:
-    member = Deployment(**{"name": "a", "model": "sft", **fields})
+    member = Deployment(**{"type": "deployment", "name": "a", "model": "sft", **fields})
     return _member_identity(member, {"a": Application(f"candidates-a-{weights}", weights)})
 
 

@@ -21,8 +21,8 @@ PROMPT = {"prompt_id": "p", "messages": [{"role": "user", "content": "hello"}], 
 
 
 def pool(*names: str, **fields: Any) -> Sampling:
-    endpoints = [{"name": name, "base_url": "http://host/v1", "model": "m", "max_in_flight": 8} for name in names]
-    return Sampling.model_validate({"endpoints": endpoints, **fields})
+    endpoint = {"type": "endpoint", "base_url": "http://host/v1", "model": "m", "max_in_flight": 8}
+    return Sampling.model_validate({"pool": [endpoint | {"name": name} for name in names], **fields})
 
 
 def test_every_member_gives_its_samples() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from zephyr_ray.config.feedback import Judging
+from zephyr_ray.config.feedback import LanguageModelJudges
 from zephyr_ray.judging.prompt import Question
 
 
@@ -18,9 +18,11 @@ def row(*answers: str, prompt_id: str = "p") -> dict[str, Any]:
     return {"prompt_id": prompt_id, "messages": messages, "completions": completions, "error": None}
 
 
-def judging(*names: str, **fields: Any) -> Judging:
-    judges = [{"name": name, "base_url": "http://host/v1", "model": "m"} for name in names or ("j",)]
-    return Judging.model_validate({"judges": judges, **fields})
+def judging(*names: str, **fields: Any) -> LanguageModelJudges:
+    models = [
+        {"type": "endpoint", "name": name, "base_url": "http://host/v1", "model": "m"} for name in names or ("j",)
+    ]
+    return LanguageModelJudges.model_validate({"type": "language_models", "models": models, **fields})
 
 
 def question(aspect: str = "overall", order: tuple[int, ...] = (0,), **fields: Any) -> Question:

@@ -45,7 +45,7 @@ def test_a_function_cannot_change_the_row() -> None:
 def test_a_name_that_is_no_function_is_one_line(function: str, says: str) -> None:
     with pytest.raises(UserError, match=says) as error:
         load_judge(function)
-    assert str(error.value).startswith(f"judging.function={function}: ")
+    assert str(error.value).startswith(f"judging.judge.function={function}: ")
     assert "\n" not in str(error.value)
 
 

@@ -12,7 +12,7 @@ from transformers import AutoModelForSequenceClassification, MistralConfig, Mist
 
 from tests.unit.judging.examples import row
 from zephyr_ray import chat_template
-from zephyr_ray.config.recipe import Chat
+from zephyr_ray.config.model import Chat
 from zephyr_ray.errors import UserError
 from zephyr_ray.judging.reward_judge import RewardModel
 from zephyr_ray.schemas import JUDGMENTS
@@ -85,7 +85,7 @@ def test_what_is_longer_than_the_model_gets_no_score(tmp_path: Path, byte_tokeni
 
 def test_two_outputs_are_no_reward_model(tmp_path: Path, byte_tokenizer: str) -> None:
     path = save(tmp_path / "two", byte_tokenizer, labels=2)
-    with pytest.raises(UserError, match=f"^judging.reward_model={path} has 2 outputs; .* with one$"):
+    with pytest.raises(UserError, match=f"^judging.judge.model={path} has 2 outputs; .* with one$"):
         RewardModel(str(path), Chat(), device="cpu")
 
 

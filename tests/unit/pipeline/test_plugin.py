@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 
 from tests.making import make_pairs
-from zephyr_ray.config.recipe import SFT, Preferences, Recipe, RunSection
-from zephyr_ray.config.section import Function
+from zephyr_ray.config.data import Preferences, RowFunction
+from zephyr_ray.config.recipe import Recipe, RunSection
+from zephyr_ray.config.training import SFT
 from zephyr_ray.errors import UserError
 from zephyr_ray.pipeline import plugin
 from zephyr_ray.pipeline.artifacts import Run
@@ -16,7 +17,7 @@ from zephyr_ray.pipeline.artifacts import Run
 
 @pytest.mark.usefixtures("ray_cluster")
 def test_rows_of_a_function_are_rows(tmp_path: Any) -> None:
-    source = Function(function="tests.making:numbered_pairs", options={"count": 5})
+    source = RowFunction(type="function", function="tests.making:numbered_pairs", options={"count": 5})
     recipe = Recipe(sft=SFT(), run=RunSection(seed=7), preferences=Preferences(train=source))
     artifact = Run(str(tmp_path)).artifact("preferences")
     report = make_pairs(recipe, artifact)

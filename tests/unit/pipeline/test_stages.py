@@ -22,8 +22,8 @@ HELD_OUT_PAIRS = f"preferences.held_out={embedded_world.rows('held_out_preferenc
 EVALUATION = f"evaluations={embedded_world.held_out(samples=1)}"
 FEEDBACK = (
     "preferences.train=judgments",
-    "sampling.deployments=[{name: sft, model: sft}]",
-    "judging.function=zephyr_ray.embedded.world:judge",
+    "sampling.pool=[{type: deployment, name: sft, model: sft}]",
+    "judging.judge={type: function, function: zephyr_ray.embedded.world:judge}",
 )
 SCORED = {"held_out_tokenized", "held_out_reference", "held_out_policy", "evaluation/preferences"}
 HELD_OUT = {"held_out_pairs", *SCORED}
@@ -86,11 +86,18 @@ def test_a_given_model_needs_no_sft(tmp_path) -> None:
         ("run.seed=1", ALL),
         ("prompts.max_dropped=0.9", ALL - {"base", "dialogues", "tokenized_dialogues", "sft"}),
         ("sampling.temperature=0.5", {"candidates", "judgments", *AFTER_JUDGMENTS}),
-        ("sampling.deployments=[{name: sft, model: sft, max_in_flight: 4, engine: {max_num_seqs: 4}}]", set()),
+        (
+            "sampling.pool=[{type: deployment, name: sft, model: sft, max_in_flight: 4, engine: {max_num_seqs: 4}}]",
+            set(),
+        ),
         ("sampling.principles=true", {"candidates", "judgments", *AFTER_JUDGMENTS}),
         ("sampling.max_failed=0.5", set()),
-        ("judging.function=zephyr_ray.embedded.world:passes", {"judgments", *AFTER_JUDGMENTS}),
-        ("judging.position_check=0.5", {"judgments", *AFTER_JUDGMENTS}),
+        ("judging.judge.function=zephyr_ray.embedded.world:passes", {"judgments", *AFTER_JUDGMENTS}),
+        (
+            "judging.judge={type: language_models, models: [{type: endpoint, name: a, model: m, base_url: 'http://h'}]}",
+            {"judgments", *AFTER_JUDGMENTS},
+        ),
+        ("judging.workers=2", set()),
         ("preferences.margin=1", AFTER_JUDGMENTS),
     ],
 )
@@ -120,7 +127,6 @@ POLICY = {"dpo", "held_out_policy", "evaluation/preferences"}
         ),
         ("preferences.rejected=lowest", {"preferences", "tokenized", "reference_logps", "dpo", *HELD_OUT}),
         ("preferences.held_out=FILE", HELD_OUT),
-        ("preferences.held_out_split=other", HELD_OUT),
     ],
 )
 def test_what_a_change_makes_stale_of_held_out_pairs(override: str, stale: set[str], tmp_path) -> None:

@@ -277,7 +277,7 @@ def test_the_preferences_stage_takes_pairs_and_counts_the_rest(tmp_path: Path) -
     file.write_bytes(file.read_bytes()[:-30])
     (tmp_path / "begun.jsonl").touch()  # by a process that was killed before its first row
     rows = []
-    for piece in sources._pieces(str(tmp_path), "train"):
+    for piece in sources.pieces_of(str(tmp_path)):
         for chunk in read_piece(pa.Table.from_pylist([piece])):
             rows += convert(split_lines(chunk), to_row=layouts.preference, kept=PREFERENCES).to_pylist()
     assert [row["reason"] for row in rows] == [None, "tie", "unpaired", "unpaired", None, "undecodable_line"]

@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
+from zephyr_ray.config.serving import REFUSED
 from zephyr_ray.errors import UserError
-from zephyr_ray.serving.model_spec import _REFUSED, ServedModel, _adapter_options, _runtime_env, checkpoint_of_run
+from zephyr_ray.serving.model_spec import ServedModel, _adapter_options, _runtime_env, checkpoint_of_run
 
 
 def adapter(folder: Path, rank: Any, *, weights: bool = True) -> str:
@@ -29,7 +30,7 @@ def adapter(folder: Path, rank: Any, *, weights: bool = True) -> str:
         ({"path": "p", "stage": "dpo"}, "stage goes with run"),
         ({"path": "p", "max_replicas": 0}, "max_replicas"),
         ({"path": "p", "min_replicas": -1}, "min_replicas"),
-        ({"path": "p", "min_replicas": 3, "max_replicas": 2}, "max_replicas is below min_replicas"),
+        ({"path": "p", "min_replicas": 3, "max_replicas": 2}, "max_replicas=2 is below min_replicas=3"),
         ({"path": "p", "adapters": {"m": "a"}}, "an adapter has the model's own name"),
         ({"path": "p", "name": "a b"}, "name"),
         ({"path": "p", "name": "a/b"}, "name"),
@@ -44,7 +45,7 @@ def test_a_wrong_model_is_refused(fields: dict[str, Any], says: str) -> None:
         ServedModel(**{"name": "m", **fields})
 
 
-@pytest.mark.parametrize("option", sorted(_REFUSED))
+@pytest.mark.parametrize("option", sorted(REFUSED))
 def test_an_engine_option_that_would_undo_a_promise_is_refused(option: str) -> None:
     with pytest.raises(ValidationError, match=f"engine.{option} cannot be set"):
         ServedModel(name="m", path="p", engine={"enforce_eager": True, option: 1})

@@ -9,7 +9,7 @@ import torch
 
 from tests.unit.training.small_models import VOCAB
 from zephyr_ray.chat_template import load_tokenizer
-from zephyr_ray.config import recipe as recipes
+from zephyr_ray.config.model import Chat
 from zephyr_ray.embedded.model import Sizes, train_tokenizer
 
 
@@ -36,4 +36,4 @@ def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Any:
     """A tokenizer with `VOCAB` entries."""
     folder = tmp_path_factory.mktemp("tokenizer")
     train_tokenizer(Sizes(vocab_size=VOCAB), seed=0).save_pretrained(folder)
-    return load_tokenizer(str(folder), recipes.Chat())
+    return load_tokenizer(str(folder), Chat())

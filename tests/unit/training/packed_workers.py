@@ -20,7 +20,7 @@ from trl.trainer.utils import _find_free_port
 
 from tests.unit.training.small_models import VOCAB, make_dialogues, make_model, make_pairs
 from zephyr_ray.chat_template import load_tokenizer
-from zephyr_ray.config import recipe as recipes
+from zephyr_ray.config.model import Chat
 from zephyr_ray.embedded.model import Sizes, train_tokenizer
 from zephyr_ray.training.dataset import Rows
 from zephyr_ray.training.deepspeed_config import deepspeed_config
@@ -44,7 +44,7 @@ def train(rank: int, world_size: int, way: Way, folder: str) -> dict[str, Any]:
     kind, zero_stage = way
     with tempfile.TemporaryDirectory() as tokens:
         train_tokenizer(Sizes(vocab_size=VOCAB), seed=0).save_pretrained(tokens)
-        tokenizer = load_tokenizer(tokens, recipes.Chat())
+        tokenizer = load_tokenizer(tokens, Chat())
     table = datasets.Dataset.from_list(PAIRS if kind == "dpo" else DIALOGUES)
     model = make_model("mistral")  # before the arguments: after them, ZeRO-3 would draw its weights in shards
     shared: dict[str, Any] = {

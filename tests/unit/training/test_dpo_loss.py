@@ -16,7 +16,7 @@ from trl.trainer import dpo_trainer
 from trl.trainer.utils import add_fused_lm_head
 
 from tests.oracles.dpo import dpo_loss, sequence_logp
-from zephyr_ray.config.recipe import SMOOTHED
+from zephyr_ray.config.training import SMOOTHED
 from zephyr_ray.training.dataset import Rows
 from zephyr_ray.training.logps import PackedScorer, PaddedScorer
 from zephyr_ray.training.methods.dpo import PlannedDPOTrainer

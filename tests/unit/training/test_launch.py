@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from zephyr_ray.config.recipe import DPO, Training
+from zephyr_ray.config.training import DPO, Training
 from zephyr_ray.errors import UserError
 from zephyr_ray.pipeline.artifacts import Run
 from zephyr_ray.training.launch import STATE_FOLDER, drop_unreadable_state, environment, scaling

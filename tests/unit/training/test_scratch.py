@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from zephyr_ray.config.recipe import DPO, SFT, Recipe, Training
+from zephyr_ray.config.recipe import Recipe
+from zephyr_ray.config.training import DPO, SFT, Training
 from zephyr_ray.errors import UserError
 from zephyr_ray.pipeline.artifacts import Run
 from zephyr_ray.pipeline.model_source import ModelSource

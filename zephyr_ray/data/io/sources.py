@@ -20,7 +20,7 @@ import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 
 from zephyr_ray.cluster import shared_storage
-from zephyr_ray.config.section import Function, Source
+from zephyr_ray.config.data import Files, HubDataset, RowFunction, Source
 from zephyr_ray.data.io import readers
 from zephyr_ray.errors import UserError
 from zephyr_ray.pipeline import plugin
@@ -65,21 +65,20 @@ def read_rows(spec: Source, split: str = "train", seed: int = 0) -> ray.data.Dat
     """A stream of raw rows (`RAW_ROW`) of everything that a spec names.
 
     Args:
-        spec: Files (.jsonl, .json, .gz of both, .parquet), folders of these, URIs, Hugging Face dataset ids
-            (`org/name`, `org/name@revision`), or a function.
-        split: Split of a Hugging Face dataset; others have none.
+        spec: Files (.jsonl, .json, .gz of both, .parquet), folders of these, URIs, hub datasets, or a function.
+        split: Split of a dataset that is given as text (`org/name`, `org/name@revision`).
         seed: What a function is called with.
 
     Raises:
         UserError: Something is missing, unreadable, empty or of an unknown kind. Raised here, before any Ray work.
     """
-    if isinstance(spec, Function):
+    if isinstance(spec, RowFunction):
         plugin.load("source", spec.function)  # a wrong name fails here, before any work
         call = {"function": spec.function, "options": json.dumps(spec.options), "seed": seed}
         rows = stream([call], readers.call_function)
         return rows.map_batches(readers.split_lines, batch_format="pyarrow", batch_size=None)
-    pieces = [piece for name in names_of(spec) for piece in _pieces(name, split)]
-    return stream(pieces, readers.read_piece).map_batches(readers.split_lines, batch_format="pyarrow", batch_size=None)
+    chunks = stream(pieces_of(spec, split), readers.read_piece)
+    return chunks.map_batches(readers.split_lines, batch_format="pyarrow", batch_size=None)
 
 
 def read_artifact(artifact: Artifact) -> ray.data.Dataset:
@@ -126,6 +125,22 @@ def stream(items: Sequence[Mapping[str, Any]], read: Any) -> ray.data.Dataset:
     return dataset.map_batches(read, batch_size=1, batch_format="pyarrow", num_cpus=_READER_CPUS)
 
 
+def semantic_source(spec: Source | None, split: str = "train") -> tuple[Any, str]:
+    """A source and its split as the settings of a stage hold them: the same, however a recipe writes it.
+
+    Args:
+        spec: The source.
+        split: Split of a dataset that is given as text.
+    """
+    if isinstance(spec, RowFunction):
+        return {"function": spec.function, "options": spec.options}, split
+    if isinstance(spec, HubDataset):
+        return _hub_name(spec), spec.split
+    if isinstance(spec, Files):
+        return spec.paths[0] if len(spec.paths) == 1 else list(spec.paths), split
+    return list(spec) if isinstance(spec, tuple) else spec, split
+
+
 def describe_source(spec: Source) -> str:
     """A fingerprint of what a spec names: of the content of local files, of size and time of remote ones, of the commit
     of a hub dataset.
@@ -133,9 +148,9 @@ def describe_source(spec: Source) -> str:
     Raises:
         UserError: Something is missing or cannot be read.
     """
-    if isinstance(spec, Function):
+    if isinstance(spec, RowFunction):
         return plugin.fingerprint("source", spec.function)
-    return content_id([_describe(name) for name in names_of(spec)])
+    return content_id([_describe_files(name) if split is None else _describe_hub(name) for name, split in _parts(spec)])
 
 
 def fingerprints(name: str, spec: Source | None) -> dict[str, str]:
@@ -149,7 +164,7 @@ def fingerprints(name: str, spec: Source | None) -> dict[str, str]:
 
 def local_files(field: str, spec: Source | None) -> tuple[tuple[str, str], ...]:
     """(field, path) of the local files of a spec, which workers open."""
-    if spec is None or spec == OF_THE_RUN or isinstance(spec, Function):
+    if spec is None or spec == OF_THE_RUN or isinstance(spec, RowFunction | HubDataset):
         return ()
     return shared_storage.local_files(field, names_of(spec))
 
@@ -166,17 +181,39 @@ def check_named(field: str, spec: Source | None) -> None:
 
 def names_of(spec: Source) -> list[str]:
     """Everything that a spec names, for a person and for the readers."""
-    if isinstance(spec, Function):
+    if isinstance(spec, RowFunction):
         return [spec.function]
-    names = [spec] if isinstance(spec, str) else list(spec)
+    if isinstance(spec, HubDataset):
+        return [_hub_name(spec)]
+    names = [spec] if isinstance(spec, str) else list(spec.paths if isinstance(spec, Files) else spec)
     if not names or not all(names):
         raise UserError("no data: name a file, a folder or a Hugging Face dataset id")
     return names
 
 
-def _pieces(name: str, split: str) -> list[Piece]:
-    if _is_hub_id(name):
-        return hub_pieces(name, split)
+def pieces_of(spec: Source, split: str = "train") -> list[Piece]:
+    """What there is to read of files and datasets. Arguments and errors as `read_rows`."""
+    return [
+        piece
+        for name, its_split in _parts(spec, split)
+        for piece in (_pieces_of_files(name) if its_split is None else hub_pieces(name, its_split))
+    ]
+
+
+def _parts(spec: Source, split: str = "train") -> list[tuple[str, str | None]]:
+    """Each name of a spec, with the split where it is a dataset's and None where it is of files."""
+    if isinstance(spec, HubDataset):
+        return [(_hub_name(spec), spec.split)]
+    if isinstance(spec, Files):
+        return [(name, None) for name in names_of(spec)]
+    return [(name, split if _is_hub_id(name) else None) for name in names_of(spec)]
+
+
+def _hub_name(dataset: HubDataset) -> str:
+    return f"{dataset.id}@{dataset.revision}" if dataset.revision else dataset.id
+
+
+def _pieces_of_files(name: str) -> list[Piece]:
     with ThreadPoolExecutor(_AT_ONCE) as pool:
         return [piece for pieces in pool.map(_file_pieces, _files(name)) for piece in pieces]
 
@@ -267,9 +304,7 @@ def _piece(
     }
 
 
-def _describe(name: str) -> Any:
-    if _is_hub_id(name):
-        return _describe_hub(name)
+def _describe_files(name: str) -> Any:
     filesystem, path = readers.open_uri(name)
     files = _files(name)
     if isinstance(filesystem, pafs.LocalFileSystem):

@@ -15,7 +15,7 @@ import torch
 from trl import DPOConfig, DPOTrainer
 from trl.trainer import dpo_trainer
 
-from zephyr_ray.config.recipe import DPO
+from zephyr_ray.config.training import DPO
 from zephyr_ray.errors import UserError
 from zephyr_ray.pipeline.artifacts import Artifact
 from zephyr_ray.training.dataset import Rows, load_pairs

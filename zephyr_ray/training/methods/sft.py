@@ -2,7 +2,7 @@
 
 On packed rows whole dialogues share a row of tokens, and none sees another: a dialogue is laid out as a prompt of one
 token, which nothing predicts, with all the rest as its one branch. Padded batches, and dialogues that are joined
-(`sft.packing`), have TRL's own loss, which is the oracle that ours is tested against.
+(`sft.packing_strategy=wrapped`), have TRL's own loss, which is the oracle that ours is tested against.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from trl import SFTConfig, SFTTrainer
 
-from zephyr_ray.config.recipe import SFT
+from zephyr_ray.config.training import SFT
 from zephyr_ray.pipeline.artifacts import Artifact
 from zephyr_ray.training.dataset import IGNORED, Rows, load_dialogues, load_joined_dialogues
 from zephyr_ray.training.methods import Method
@@ -97,7 +97,7 @@ def options(section: SFT) -> dict[str, Any]:
 
 
 def load_rows(section: SFT, tokenized: Artifact, reference_logps: Artifact | None) -> Rows:
-    if section.packing:
+    if section.packing_strategy == "wrapped":
         return load_joined_dialogues(tokenized, section.max_length)
     return load_dialogues(tokenized, section.loss_on)
 
@@ -109,7 +109,7 @@ METHOD = Method(
     load_rows=load_rows,
     padded=PlannedSFTTrainer,
     packed=PackedSFTTrainer,
-    packs=lambda section: not section.packing,  # joined dialogues see each other and fill their rows
+    packs=lambda section: section.packing_strategy == "isolated",  # joined dialogues see each other and fill their rows
     meets_a_reference=False,
     length_field="sft.max_length",
     guards=lambda trainer, section, dtype: [],

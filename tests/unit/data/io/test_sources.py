@@ -8,6 +8,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+import datasets
 import pyarrow as pa
 import pyarrow.fs as pafs
 import pyarrow.parquet as pq
@@ -15,6 +16,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from zephyr_ray.config.data import Files, HubDataset, RowFunction
 from zephyr_ray.data.io import readers, sources
 from zephyr_ray.data.io.readers import read_piece, split_lines
 from zephyr_ray.data.io.sources import describe_source, hub_pieces, read_rows
@@ -26,7 +28,7 @@ LINES = b"".join(json.dumps(row).encode() + b"\n" for row in ROWS)
 
 def read(spec: str | tuple[str, ...]) -> list[tuple[str, bytes]]:
     """What the reader tasks do, without Ray."""
-    return read_pieces([piece for name in sources.names_of(spec) for piece in sources._pieces(name, "train")])
+    return read_pieces(sources.pieces_of(spec))
 
 
 def read_pieces(pieces: Any) -> list[tuple[str, bytes]]:
@@ -189,6 +191,48 @@ def test_what_cannot_be_read_is_one_line_on_the_driver(
         with pytest.raises(UserError, match=says) as caught:
             ask(spec)
         assert "\n" not in str(caught.value)
+
+
+DATASET = HubDataset(type="dataset", id="org/name", split="test", revision="v1")
+
+
+def test_a_source_with_its_type_is_read_as_what_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    asked = []
+
+    def open_hub(*names: str) -> Any:
+        asked.append(names)
+        return datasets.Dataset.from_list(ROWS).to_iterable_dataset()
+
+    monkeypatch.setattr(readers, "open_hub", open_hub)
+    sources.pieces_of(DATASET, "train")
+    sources.pieces_of("org/name@v2", "train")
+    assert asked == [("org/name", "test", "v1"), ("org/name", "train", "v2")]
+    with pytest.raises(UserError, match="org/name is not there"):
+        sources.pieces_of(Files(type="files", paths=("org/name",)))
+    Path("a.jsonl").write_bytes(LINES)
+    assert sources.pieces_of(Files(type="files", paths=("a.jsonl",))) == sources.pieces_of("a.jsonl")
+    assert sources.local_files("f", DATASET) == ()
+
+
+@pytest.mark.parametrize(
+    ("short", "split", "typed"),
+    [
+        ("a.jsonl", "train", Files(type="files", paths=("a.jsonl",))),
+        (("a.jsonl", "b/"), "train", Files(type="files", paths=("a.jsonl", "b/"))),
+        ("org/name@v1", "test", DATASET),
+    ],
+)
+def test_a_source_is_the_same_however_it_is_written(short: Any, split: str, typed: Any) -> None:
+    plain = list(short) if isinstance(short, tuple) else short
+    assert sources.semantic_source(short, split) == sources.semantic_source(typed, split) == (plain, split)
+
+
+def test_what_identifies_a_function_and_a_dataset() -> None:
+    function = RowFunction(type="function", function="a:b", options={"n": 1})
+    assert sources.semantic_source(function) == ({"function": "a:b", "options": {"n": 1}}, "train")
+    assert sources.semantic_source(DATASET, "train") == ("org/name@v1", "test")
+    assert sources.semantic_source(None) == (None, "train")
 
 
 def test_an_unknown_hub_id_names_both_of_what_it_could_be() -> None:

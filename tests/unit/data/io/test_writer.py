@@ -194,7 +194,9 @@ def test_a_gzip_file_that_breaks_off_is_the_users_error(tmp_path: Path) -> None:
     import gzip
     import random
 
-    from zephyr_ray.config.recipe import SFT, Preferences, Recipe
+    from zephyr_ray.config.data import Preferences
+    from zephyr_ray.config.recipe import Recipe
+    from zephyr_ray.config.training import SFT
 
     rng = random.Random(0)
     lines = "".join(f'{{"prompt": "{rng.random()}", "chosen": "a", "rejected": "b"}}\n' for _ in range(50_000))

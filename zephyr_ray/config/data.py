@@ -1,0 +1,112 @@
+"""Rows from outside of a run: dialogues, preference pairs, and where they come from. Imports nothing heavy."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Discriminator, Field, Tag, field_validator, model_validator
+
+from zephyr_ray.config.section import Function, Section
+from zephyr_ray.config.unions import LIST, MAPPING, TEXT
+
+
+class Files(Section):
+    """Files of rows, wherever they are."""
+
+    type: Literal["files"]
+    """Rows from files."""
+    paths: tuple[str, ...] = Field(min_length=1)
+    """Files, folders and URIs; all data files in a folder are read (docs/data.md)."""
+
+
+class HubDataset(Section):
+    """A dataset of the Hugging Face hub."""
+
+    type: Literal["dataset"]
+    """Rows from a dataset of the hub."""
+    id: str = Field(pattern=r"^[\w.-]+/[\w.-]+$")
+    """Id of the dataset, `owner/name`."""
+    split: str = Field(min_length=1)
+    """Split to read."""
+    revision: str | None = Field(None, min_length=1)
+    """Branch, tag or commit. None: the default branch."""
+
+
+class RowFunction(Function):
+    """A Python function that yields rows: `function(seed=run.seed, **options)`."""
+
+    type: Literal["function"]
+    """Rows from a function."""
+
+
+def _form(value: Any) -> str:
+    return TEXT if isinstance(value, str) else LIST if isinstance(value, list | tuple) else MAPPING
+
+
+Source = Annotated[
+    Annotated[str, Tag(TEXT)]
+    | Annotated[tuple[str, ...], Tag(LIST)]
+    | Annotated[Annotated[Files | HubDataset | RowFunction, Field(discriminator="type")], Tag(MAPPING)],
+    Discriminator(_form),
+]
+"""Where rows come from. Text is the path of a file or folder, a URI, or a dataset's id (`owner/name`,
+`owner/name@revision`); a list names several of them."""
+
+
+class Dialogues(Section):
+    train: Source | None = None
+    """Dialogues to learn from: files, folders, a dataset or a function, in any known layout (docs/data.md)."""
+    max_dropped: float = Field(0.5, ge=0, le=1)
+    """Stop with an error if a larger share of the rows is dropped."""
+
+
+class Preferences(Section):
+    train: Source | None = None
+    """Pairs to train on: `judgments` (this run's own), or files, folders, a dataset or a function, in any known layout
+    (docs/data.md)."""
+    held_out: Source | None = None
+    """Pairs to evaluate on, given as in `train` and never trained on. DPO then reports how often, and by how much, its
+    implicit reward prefers their chosen answers (docs/evaluation.md)."""
+    score: Literal["overall", "aspects"] = "overall"
+    """What ranks several answers to a prompt: the overall rating, or the mean of the aspect ratings."""
+    rejected: Literal["random_lower", "lowest", "every_pair"] = "random_lower"
+    """Which scored answer becomes y_l: a random one that scores below the best (as in Zephyr), the lowest one, or, with
+    every_pair, the lower one of every two answers."""
+    margin: float = Field(0.0, ge=0)
+    """The two scores of a pair must differ by more than this; 0 accepts any difference."""
+    disagreement: float | None = Field(None, gt=0, le=1)
+    """Drop answers whose overall rating and mean aspect rating, each as a share of its scale, differ by more than this.
+    None: only count them, from a difference of 0.5."""
+    decontaminate: tuple[str, ...] = ()
+    """Files of benchmark prompts (JSON lines, JSON or text). A row is dropped if its prompt contains one of them, or
+    shares `decontaminate_words` words in a row with one."""
+    decontaminate_words: int = Field(13, ge=3)
+    """How many words in a row a prompt must share with a benchmark prompt to be dropped."""
+    max_dropped: float = Field(0.5, ge=0, le=1)
+    """Stop with an error if a larger share of the rows, or of the held-out rows, is dropped."""
+
+    @field_validator("held_out")
+    @classmethod
+    def _other_pairs(cls, value: Any) -> Any:
+        if value == "judgments":
+            raise ValueError("the run's own judgments are trained on; name files, a folder or a dataset id")
+        return value
+
+
+class Tokenized(Section):
+    max_length: int = Field(1024, ge=4)
+    """Maximum tokens of prompt plus completion. A longer completion is cut at its end and gets no end-of-sequence
+    token. With zephyr_legacy, both completions of a pair that is too long are cut to max_length - max_prompt_length
+    tokens."""
+    max_prompt_length: int = Field(512, ge=1)
+    """Maximum tokens of the prompt; a longer one is cut at its start (with zephyr_legacy only if the pair is too
+    long)."""
+
+    @model_validator(mode="after")
+    def _room_for_a_completion(self) -> Tokenized:
+        if self.max_prompt_length >= self.max_length:
+            raise ValueError(
+                f"max_prompt_length={self.max_prompt_length} leaves no room for a completion in "
+                f"max_length={self.max_length}"
+            )
+        return self
