@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 from zephyr_ray.chat_template import template_text
 from zephyr_ray.cluster import connect
@@ -28,6 +29,7 @@ from zephyr_ray.pipeline.model_source import ModelInput
 from zephyr_ray.pipeline.stage import Stage, up_to
 from zephyr_ray.training import base_model
 from zephyr_ray.training import stage as training
+from zephyr_ray.training.arithmetic import scoring
 
 
 def stages(recipe: Recipe) -> list[Stage]:
@@ -52,7 +54,7 @@ def _supervised(recipe: Recipe) -> list[Stage]:
     made, raw = _raw_model(section, seed)
     length = None if section.packing else section.max_length
     rows = tokenized_dialogues.stage(demonstrations, raw, recipe.chat, length, recipe.dialogues.max_dropped)
-    return [*made, demonstrations, rows, training.sft(recipe, rows, raw)]
+    return [*made, demonstrations, rows, training.sft(section, recipe.model, recipe.chat, seed, rows, raw)]
 
 
 def _raw_model(section: SFT, seed: int) -> tuple[list[Stage], ModelInput]:
@@ -82,8 +84,9 @@ def _preference_optimisation(recipe: Recipe, models: dict[str, Stage], feedback:
     start = ModelInput("model", "model.path", given.path, given.revision, own)
     pairs = feedback["preferences"]
     rows = tokenized.stage(recipe.tokenized, pairs, start, recipe.chat, section.max_dropped)
-    logps = reference_logps.stage(recipe, rows, start)
-    policy = training.dpo(recipe, rows, logps, start)
+    as_policy = scoring(given, recipe.dpo.training)
+    logps = reference_logps.stage(recipe.reference_logps, as_policy, recipe.chat, rows, start)
+    policy = training.dpo(recipe.dpo, given, recipe.chat, recipe.run.seed, rows, logps, start)
     made = [rows, logps, policy]
     if section.held_out is not None:
         made = _with_held_out_pairs(recipe, made, pairs, start)
@@ -119,9 +122,16 @@ def _with_held_out_pairs(recipe: Recipe, training: list[Stage], pairs: Stage, st
     others = held_out_pairs.stage(section, seed, pairs)
     kind = "held_out_tokenized"
     encoded = tokenized.stage(recipe.tokenized, others, start, recipe.chat, section.max_dropped, kind)
-    reference = reference_logps.held_out_stage("held_out_reference", recipe, encoded, start, "ref")
+    score = partial(
+        reference_logps.held_out_stage,
+        section=recipe.reference_logps,
+        scoring=scoring(recipe.model, recipe.dpo.training),
+        chat=recipe.chat,
+        tokenized=encoded,
+    )
+    reference = score("held_out_reference", model=start, whose="ref")
     trained = ModelInput("model", "model.path", stage=policy)
-    scored = reference_logps.held_out_stage("held_out_policy", recipe, encoded, trained, "policy")
+    scored = score("held_out_policy", model=trained, whose="policy")
     result = preferences_stage.stage(recipe.dpo.beta, seed, others, encoded, reference, scored)
     return [others, rows, encoded, logps, reference, policy, scored, result]
 

@@ -21,12 +21,12 @@ from zephyr_ray import chat_template
 from zephyr_ray.cluster import connect, resources
 from zephyr_ray.cluster.preload import ROWS, TRAINING
 from zephyr_ray.cluster.shared_storage import check_visible
-from zephyr_ray.config.recipe import Recipe
+from zephyr_ray.config.recipe import Chat, ReferenceLogps
 from zephyr_ray.data.io.sources import count_rows
 from zephyr_ray.pipeline.artifacts import Artifact
 from zephyr_ray.pipeline.model_source import ModelInput, ModelSource
 from zephyr_ray.pipeline.stage import Manifest, Stage, StageContext
-from zephyr_ray.training.arithmetic import reference_arithmetic
+from zephyr_ray.training.arithmetic import Scoring
 
 _DONE_IDS = "done_ids"
 
@@ -35,26 +35,38 @@ Whose = Literal["ref", "policy"]
 """Begins the names of the columns."""
 
 
-def stage(recipe: Recipe, tokenized: Stage, model: ModelInput) -> Stage:
-    """The stage `reference_logps`: of the pairs that DPO trains on, as its loss reads them."""
-    config = {
-        "ld_alpha": recipe.dpo.training.trl.get("ld_alpha"),
-        "arithmetic": reference_arithmetic(recipe),
-        "load_in_4bit": bool(recipe.model.lora and recipe.model.lora.load_in_4bit),
-    }
-    return _stage("reference_logps", recipe, recipe, config, tokenized, model, "ref")
+def stage(section: ReferenceLogps, scoring: Scoring, chat: Chat, tokenized: Stage, model: ModelInput) -> Stage:
+    """The stage `reference_logps`: of the pairs that a policy is trained on, as its loss reads them.
+
+    Args:
+        section: The actors.
+        scoring: How the policy's own log-probs are computed.
+        chat: The template of the model's tokenizer.
+        tokenized: The pairs.
+        model: The reference.
+    """
+    config = {"ld_alpha": scoring.ld_alpha, "load_in_4bit": scoring.load_in_4bit}
+    return _stage("reference_logps", section, scoring, chat, config, tokenized, model, "ref")
 
 
-def held_out_stage(kind: str, recipe: Recipe, tokenized: Stage, model: ModelInput, whose: Whose) -> Stage:
-    """A stage that scores held-out pairs: the reference's log-probs or the policy's."""
-    config = {"arithmetic": reference_arithmetic(recipe)}
-    return _stage(kind, recipe, as_exported(recipe), config, tokenized, model, whose)
+def held_out_stage(
+    kind: str,
+    section: ReferenceLogps,
+    scoring: Scoring,
+    chat: Chat,
+    tokenized: Stage,
+    model: ModelInput,
+    whose: Whose,
+) -> Stage:
+    """A stage that scores held-out pairs as `Scoring.of_exported` says: by the reference or by the policy."""
+    return _stage(kind, section, scoring.of_exported(), chat, {}, tokenized, model, whose)
 
 
 def _stage(
     kind: str,
-    recipe: Recipe,
-    scored_by: Recipe,
+    section: ReferenceLogps,
+    scoring: Scoring,
+    chat: Chat,
     config: dict[str, Any],
     tokenized: Stage,
     model: ModelInput,
@@ -63,58 +75,39 @@ def _stage(
     def make(context: StageContext) -> Manifest:
         source, pairs = model.source(context.run), context.input(tokenized.kind)
         rows, files = make_reference_logps(
-            scored_by, pairs, context.artifact, source, whose=whose, progress=context.progress
+            section, scoring, chat, pairs, context.artifact, source, whose=whose, progress=context.progress
         )
         scored = {"reference" if kind == "reference_logps" else "model": source.fingerprint}
         return {"files": files, "counts": {"in": rows, "out": rows, "dropped": {}}} | scored
 
-    section = recipe.reference_logps
     return Stage(
         kind,
         "pairs",
-        config,
+        config | {"arithmetic": scoring.identity("cuda" if section.gpus_per_worker > 0 else "cpu")},
         make,
         inputs={tokenized.kind: tokenized, **model.inputs},
         outside=model.outside,
-        local_files=chat_template.local_files(recipe.chat) + model.local_files,
+        local_files=chat_template.local_files(chat) + model.local_files,
         resources=(resources.of_workers("reference_logps", section, section.workers),),
         preload=ROWS + TRAINING,
-    )
-
-
-def as_exported(recipe: Recipe) -> Recipe:
-    """The recipe by which policy and reference are scored on held-out pairs: as training scores its reference, save
-    for two things.
-
-    Weights are whole, not in 4 bits: so is the exported policy. And log-probs are the plain sums of the definition,
-    whatever `ld_alpha` makes of them in the loss.
-    """
-    lora, training = recipe.model.lora, recipe.dpo.training
-    whole = lora.model_copy(update={"load_in_4bit": False}) if lora else None
-    plain = {name: value for name, value in training.trl.items() if name != "ld_alpha"}
-    training = training.model_copy(update={"trl": plain})
-    return recipe.model_copy(
-        update={
-            "model": recipe.model.model_copy(update={"lora": whole}),
-            "dpo": recipe.dpo.model_copy(update={"training": training}),
-        }
     )
 
 
 class ReferenceModel:
     """Holds a frozen model in one actor and answers batches of pairs with their log-probs."""
 
-    def __init__(self, recipe: Recipe, source: ModelSource, whose: Whose, progress: Any):
+    def __init__(
+        self, section: ReferenceLogps, scoring: Scoring, chat: Chat, source: ModelSource, whose: Whose, progress: Any
+    ):
         import torch
 
-        from zephyr_ray.training.logps import reference_scorer
+        from zephyr_ray.training.logps import scorer
         from zephyr_ray.training.model import device_for
 
-        section = recipe.reference_logps
         device = device_for(section.gpus_per_worker, "reference_logps")
         if device == "cpu":
             torch.set_num_threads(max(1, int(section.cpus_per_worker)))
-        self.scorer = reference_scorer(recipe, source, device)
+        self.scorer = scorer(scoring, chat, source, device)
         self.whose, self.progress = whose, progress
 
     def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -131,7 +124,9 @@ class ReferenceModel:
 
 
 def make_reference_logps(
-    recipe: Recipe,
+    section: ReferenceLogps,
+    scoring: Scoring,
+    chat: Chat,
     tokenized: Artifact,
     artifact: Artifact,
     model: ModelSource,
@@ -147,11 +142,10 @@ def make_reference_logps(
     """
     import ray.data
 
-    if recipe.dpo.training.engine == "packed":
+    if scoring.engine == "packed":
         # In a worker: it loads libraries that this process has no other use for.
         check = ray.remote(_check_model).options(num_cpus=0, scheduling_strategy=connect.this_node())
         ray.get(check.remote(model))
-    section = recipe.reference_logps
     filesystem = artifact.run.filesystem
     count = count_rows(tokenized)
     data = posixpath.join(artifact.path, "data")
@@ -170,7 +164,7 @@ def make_reference_logps(
             progress.set(0, total=count)
         pairs.repartition(target_num_rows_per_block=section.batch_size * 4).map_batches(
             ReferenceModel,
-            fn_constructor_args=(recipe, model, whose, progress),
+            fn_constructor_args=(section, scoring, chat, model, whose, progress),
             batch_size=section.batch_size,
             compute=ray.data.ActorPoolStrategy(size=section.workers),
             **resources,

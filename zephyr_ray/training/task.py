@@ -9,7 +9,7 @@ import ray.train
 import ray.train.collective
 
 from zephyr_ray.cluster.shared_storage import check_visible
-from zephyr_ray.config.recipe import DPO, SFT, Recipe
+from zephyr_ray.config.recipe import DPO, SFT, Chat, ModelSection, Training
 from zephyr_ray.errors import UserError
 from zephyr_ray.pipeline.artifacts import Artifact
 from zephyr_ray.pipeline.model_source import ModelSource
@@ -17,11 +17,22 @@ from zephyr_ray.training.scratch import check_scratch
 
 
 @dataclass(frozen=True)
+class TrainingSettings:
+    """What a training is made from, beside its rows and the model that it starts from."""
+
+    stage: str
+    """The stage's name, which is that of its method."""
+    section: SFT | DPO
+    model: ModelSection
+    chat: Chat
+    seed: int
+
+
+@dataclass(frozen=True)
 class TrainJob:
     """What a worker needs to know. Travels from the driver to every worker by pickle."""
 
-    stage: str
-    recipe: Recipe
+    settings: TrainingSettings
     model: ModelSource
     tokenized: Artifact
     reference_logps: Artifact | None
@@ -31,9 +42,12 @@ class TrainJob:
     """Whether it runs on a cluster that loses nodes while it goes on."""
 
     @property
-    def section(self) -> SFT | DPO:
-        section: SFT | DPO = getattr(self.recipe, self.stage)
-        return section
+    def stage(self) -> str:
+        return self.settings.stage
+
+    @property
+    def training(self) -> Training:
+        return self.settings.section.training
 
 
 def train_worker(config: dict[str, TrainJob]) -> None:
