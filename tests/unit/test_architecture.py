@@ -8,7 +8,7 @@ from functools import cache
 from pathlib import Path
 from typing import get_args
 
-from zephyr_ray.config.recipe import Recipe
+from zephyr_ray.config.loader import recipe_type
 from zephyr_ray.config.section import Section
 
 REPO = Path(__file__).parents[2]
@@ -24,7 +24,7 @@ ROOT_MODULES = {
 IMPORTS = {
     "base": "",
     "chat_template": "base cluster config",
-    "config": "base inference",  # of inference the seeds alone: two names of a pool must not share them
+    "config": "base inference training",  # the seeds: two names of a pool must not share them; and methods' sections
     "cluster": "base config pipeline",
     "pipeline": "base cluster config",
     "data": "base chat_template cluster config inference judging pipeline serving training",
@@ -99,8 +99,9 @@ def test_an_import_within_a_function_counts() -> None:
     assert {("zephyr_ray", "zephyr"), ("zephyr_ray", "pipeline")} <= names
 
 
-def sections(section: type[Section] = Recipe) -> dict[str, type[Section]]:
-    """A section with all sections in it, by name."""
+def sections(section: type[Section] | None = None) -> dict[str, type[Section]]:
+    """A section with all sections in it, by name. None: the recipe, with the sections of all methods."""
+    section = section or recipe_type()
     found = {section.__name__: section}
     waiting = [field.annotation for field in section.model_fields.values()]
     while waiting:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from pydantic import ValidationError
+from pydantic import ValidationError, create_model
 
 from zephyr_ray.config.recipe import Recipe
 from zephyr_ray.config.section import Section
@@ -32,9 +32,18 @@ def load(files: Sequence[str], overrides: Sequence[str] = ()) -> Recipe:
     for text in overrides:
         _merge(merged, _parse_override(text), origin, f"--set {text}")
     try:
-        return Recipe.model_validate(merged)
+        return recipe_type().model_validate(merged)
     except ValidationError as error:
         raise UserError(_explain(error, origin, ", ".join(files) or "the default recipe")) from None
+
+
+def recipe_type() -> type[Recipe]:
+    """The recipe with a section, which may be left out, for each method of training that `Recipe` does not name."""
+    from zephyr_ray.training.methods import methods
+
+    others = {name: method for name, method in methods().items() if name not in Recipe.model_fields}
+    sections: dict[str, Any] = {name: (method.section | None, None) for name, method in others.items()}
+    return create_model("Recipe", __base__=Recipe, **sections) if sections else Recipe
 
 
 def to_yaml(recipe: Recipe) -> str:
@@ -117,7 +126,7 @@ def _explain(error: ValidationError, origin: dict[tuple[str, ...], str], default
 
 def _model_at(path: tuple[str, ...]) -> type[Section]:
     """The section class at a path of keys."""
-    model: type[Section] = Recipe
+    model: type[Section] = recipe_type()
     for key in path:
         if key.isdigit():  # a place in a list of sections
             continue

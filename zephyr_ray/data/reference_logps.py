@@ -45,8 +45,13 @@ def stage(section: ReferenceLogps, scoring: Scoring, chat: Chat, tokenized: Stag
         tokenized: The pairs.
         model: The reference.
     """
-    config = {"ld_alpha": scoring.ld_alpha, "load_in_4bit": scoring.load_in_4bit}
-    return _stage("reference_logps", section, scoring, chat, config, tokenized, model, "ref")
+    return _stage("reference_logps", section, scoring, chat, settings(section, scoring), tokenized, model, "ref")
+
+
+def settings(section: ReferenceLogps, scoring: Scoring) -> dict[str, Any]:
+    """What the reference's log-probs are made from, as JSON values."""
+    counted = {"ld_alpha": scoring.ld_alpha, "load_in_4bit": scoring.load_in_4bit}
+    return counted | {"arithmetic": scoring.identity(_device(section))}
 
 
 def held_out_stage(
@@ -59,7 +64,12 @@ def held_out_stage(
     whose: Whose,
 ) -> Stage:
     """A stage that scores held-out pairs as `Scoring.of_exported` says: by the reference or by the policy."""
-    return _stage(kind, section, scoring.of_exported(), chat, {}, tokenized, model, whose)
+    config = {"arithmetic": scoring.identity(_device(section))}
+    return _stage(kind, section, scoring.of_exported(), chat, config, tokenized, model, whose)
+
+
+def _device(section: ReferenceLogps) -> Literal["cpu", "cuda"]:
+    return "cuda" if section.gpus_per_worker > 0 else "cpu"
 
 
 def _stage(
@@ -83,7 +93,7 @@ def _stage(
     return Stage(
         kind,
         "pairs",
-        config | {"arithmetic": scoring.identity("cuda" if section.gpus_per_worker > 0 else "cpu")},
+        config,
         make,
         inputs={tokenized.kind: tokenized, **model.inputs},
         outside=model.outside,

@@ -63,13 +63,15 @@ class Rows(torch.utils.data.Dataset):
         return self.token_counts("prompt_ids") + self.token_counts("chosen_ids") + self.token_counts("rejected_ids")
 
 
-def load_pairs(tokenized: Artifact, reference_logps: Artifact) -> Rows:
-    """Pairs with their reference log-probs.
+def load_pairs(tokenized: Artifact, reference_logps: Artifact | None = None) -> Rows:
+    """Pairs, with their reference log-probs where there are any.
 
     Raises:
         UserError: The reference log-probs are not those of these pairs.
     """
     table, ids, order = _memory_map(tokenized, "pair_id")
+    if reference_logps is None:
+        return Rows(table, order)
     logps = pq.read_table(reference_logps.files(), filesystem=reference_logps.run.filesystem)
     logp_ids = logps["pair_id"].to_numpy()
     logp_order = np.argsort(logp_ids, kind="stable")

@@ -9,23 +9,12 @@ import ray.train
 import ray.train.collective
 
 from zephyr_ray.cluster.shared_storage import check_visible
-from zephyr_ray.config.recipe import DPO, SFT, Chat, ModelSection, Training
+from zephyr_ray.config.recipe import Training
 from zephyr_ray.errors import UserError
 from zephyr_ray.pipeline.artifacts import Artifact
 from zephyr_ray.pipeline.model_source import ModelSource
 from zephyr_ray.training.scratch import check_scratch
-
-
-@dataclass(frozen=True)
-class TrainingSettings:
-    """What a training is made from, beside its rows and the model that it starts from."""
-
-    stage: str
-    """The stage's name, which is that of its method."""
-    section: SFT | DPO
-    model: ModelSection
-    chat: Chat
-    seed: int
+from zephyr_ray.training.settings import TrainingSettings
 
 
 @dataclass(frozen=True)
@@ -43,7 +32,7 @@ class TrainJob:
 
     @property
     def stage(self) -> str:
-        return self.settings.stage
+        return self.settings.method
 
     @property
     def training(self) -> Training:

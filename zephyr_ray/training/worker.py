@@ -46,7 +46,8 @@ from zephyr_ray.training.packed.backend import working_backend
 from zephyr_ray.training.resume import for_these_workers
 from zephyr_ray.training.sampler import Plan, RankPlan
 from zephyr_ray.training.scratch import own_folder
-from zephyr_ray.training.task import TrainingSettings, TrainJob
+from zephyr_ray.training.settings import TrainingSettings
+from zephyr_ray.training.task import TrainJob
 from zephyr_ray.training.token_batching import PackedRankPlan, rounded_up
 from zephyr_ray.training.trl_config import training_arguments
 from zephyr_ray.training.trl_trainers import PlannedMixin
@@ -84,7 +85,8 @@ def train(job: TrainJob) -> None:
 def _build_trainer(job: TrainJob, device: str, folder: str) -> Any:
     """The trainer of this Ray Train worker, on the stage's rows, with the callbacks that talk to Ray."""
     settings, training = job.settings, job.training
-    table = method_of(job.stage).load_rows(settings.section, job.tokenized, job.reference_logps)
+    method = method_of(job.stage)
+    table = method.load_rows(settings.section, job.tokenized, job.reference_logps)
     context = ray.train.get_context()
     rank = context.get_world_rank()
     if training.zero_stage > 0 and device == "cpu":
@@ -98,7 +100,7 @@ def _build_trainer(job: TrainJob, device: str, folder: str) -> Any:
     if rank == 0 and not job.output.run.is_local:
         trainer.add_callback(KeepTensorBoard(job.output, tracker_folder(job, folder)))
     if rank == 0:
-        trainer.add_callback(ReportProgress(job.progress))
+        trainer.add_callback(ReportProgress(job.progress, method.shown))
     return trainer
 
 
@@ -112,10 +114,14 @@ def make_trainer(
     world_size: int,
 ) -> Any:
     """The trainer of one rank. It needs torch's process group, where there are several, and no Ray."""
-    method, section, model, seed = method_of(settings.stage), settings.section, settings.model, settings.seed
+    method, section, model, seed = method_of(settings.method), settings.section, settings.model, settings.seed
     training = section.training
     plan = Plan(len(table), section.global_batch, section.epochs, seed, section.max_steps)
     packed = training.engine == "packed" and method.packs(section)
+    trainers = method.trainers()
+    kind = trainers.packed if packed else trainers.padded
+    if kind is None:
+        raise UserError(f"{method.name}.training.engine=padded: {method.name} trains on packed rows only")
     computing, lora = arithmetic(model, training), model.lora
     dtype = getattr(torch, computing.dtype)
     weights = whole_weights(source.local(), source.revision)
@@ -129,8 +135,8 @@ def make_trainer(
         check_caps_are_kept(config, model.attn_implementation)
         rank_plan = RankPlan(plan, rank, world_size, training.micro_batch)
     # Before the model is loaded: under ZeRO-3 its weights are then read in shards.
-    args = training_arguments(method, section, rank_plan, seed, folder, device, dtype)
-    trainer = (method.packed if packed else method.padded)(
+    args = training_arguments(method, trainers.config, section, rank_plan, seed, folder, device, dtype)
+    trainer = kind(
         model=load_model(
             weights,
             getattr(torch, computing.weights),
@@ -142,10 +148,11 @@ def make_trainer(
         processing_class=load_tokenizer(source.local(), settings.chat, source.revision),
         peft_config=lora_config(lora) if lora else None,
     )
+    trainer.section = section
     if training.zero_stage == 0:
         widen_trained(trainer.model)
     if training.recomputed_layers:
-        field = f"{settings.stage}.training.gradient_checkpointing"
+        field = f"{settings.method}.training.gradient_checkpointing"
         trainer.add_callback(RecomputeFirst(trainer.model, training.recomputed_layers, field))
     if training.compile:
         compile_layers(trainer.model)

@@ -23,7 +23,8 @@ from zephyr_ray.training.arithmetic import scoring
 from zephyr_ray.training.dataset import Rows
 from zephyr_ray.training.deepspeed_config import deepspeed_config
 from zephyr_ray.training.logps import scorer
-from zephyr_ray.training.task import TrainingSettings
+from zephyr_ray.training.methods import method_of
+from zephyr_ray.training.settings import TrainingSettings
 from zephyr_ray.training.trl_options import check_trl_options
 from zephyr_ray.training.worker import _init_deepspeed_on_cpu, make_trainer
 
@@ -82,7 +83,7 @@ def recipe_of(way: Way, folder: str, device: str = "cpu") -> Recipe:
             *way.options,
         ],
     )
-    check_trl_options("dpo", recipe.dpo.training.trl)
+    check_trl_options(method_of("dpo"), recipe.dpo.training.trl)
     return recipe
 
 

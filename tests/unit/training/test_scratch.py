@@ -15,7 +15,8 @@ from zephyr_ray.errors import UserError
 from zephyr_ray.pipeline.artifacts import Run
 from zephyr_ray.pipeline.model_source import ModelSource
 from zephyr_ray.training.scratch import check_scratch, own_folder
-from zephyr_ray.training.task import TrainingSettings, TrainJob
+from zephyr_ray.training.settings import TrainingSettings
+from zephyr_ray.training.task import TrainJob
 
 
 def job(scratch: Path | None, root: Path) -> TrainJob:
