@@ -39,13 +39,13 @@ class Sampler:
         import torch
 
         from zephyr_ray.chat_template import load_tokenizer
-        from zephyr_ray.config.recipe import Chat
+        from zephyr_ray.config.recipe import Chat, ModelSection
         from zephyr_ray.training.model import load_model
 
         torch.set_num_threads(1)
         folder = checkpoint.local()
         self.sampling, self.progress = sampling, progress
-        self.model = load_model(folder, torch.float32)
+        self.model = load_model(folder, ModelSection(), torch.float32)
         self.tokenizer = load_tokenizer(folder, Chat(template="model"))
 
     def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, Any]:

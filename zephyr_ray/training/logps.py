@@ -37,13 +37,14 @@ def scorer(scoring: Scoring, chat: Chat, source: ModelSource, device: str) -> Pa
             be the model's.
     """
     from zephyr_ray.chat_template import load_tokenizer
+    from zephyr_ray.config.recipe import ModelSection
     from zephyr_ray.training.model import check_caps_are_kept, load_model, whole_weights
 
     computing = scoring.arithmetic
     model: Any = load_model(
         whole_weights(source.local(), source.revision),
+        ModelSection(attn_implementation=scoring.attn_implementation),
         getattr(torch, computing.weights),
-        attn_implementation=scoring.attn_implementation,
         quantize=scoring.load_in_4bit,
     )
     model = model.to(device).eval()

@@ -17,7 +17,7 @@ from zephyr_ray.storage import cache_root
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-    from zephyr_ray.config.recipe import Lora
+    from zephyr_ray.config.recipe import Lora, ModelSection
 
 ADAPTER_CONFIG = "adapter_config.json"
 _MODEL_FILES = ["*.safetensors", "*.json", "*.model", "*.jinja", "*.txt"]
@@ -36,10 +36,8 @@ def device_for(gpus_per_worker: float, field: str) -> str:
     return "cuda" if gpus_per_worker > 0 else "cpu"
 
 
-def load_model(
-    folder: str, dtype: torch.dtype, *, attn_implementation: str = "sdpa", quantize: bool = False
-) -> PreTrainedModel:
-    """A causal language model, its weights in `dtype` or in 4-bit.
+def load_model(folder: str, section: ModelSection, dtype: torch.dtype, *, quantize: bool = False) -> PreTrainedModel:
+    """A causal language model with the section's attention, its weights in `dtype` or in 4-bit.
 
     Raises:
         UserError: The folder holds no model that loads.
@@ -47,7 +45,7 @@ def load_model(
     from transformers import AutoModelForCausalLM
     from transformers.integrations import is_deepspeed_zero3_enabled
 
-    options: dict[str, Any] = {"dtype": dtype, "attn_implementation": attn_implementation}
+    options: dict[str, Any] = {"dtype": dtype, "attn_implementation": section.attn_implementation}
     if quantize:
         options["quantization_config"] = quantization(dtype)
     try:
@@ -171,9 +169,11 @@ def merge_adapter(base: str, adapter: str, target: str) -> None:
     from peft import PeftModel
     from transformers import AutoConfig, AutoTokenizer
 
+    from zephyr_ray.config.recipe import ModelSection
+
     try:
         stored = getattr(AutoConfig.from_pretrained(base), "dtype", None) or torch.float32
-        model = load_model(whole_weights(base), torch.float32)
+        model = load_model(whole_weights(base), ModelSection(), torch.float32)
         merged = PeftModel.from_pretrained(model, adapter).merge_and_unload().to(stored)
     except (OSError, ValueError) as error:
         raise UserError(f"adapter {adapter} on {base} does not load: {' '.join(str(error).split())[:300]}") from None

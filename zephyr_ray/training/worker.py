@@ -139,8 +139,8 @@ def make_trainer(
     trainer = kind(
         model=load_model(
             weights,
+            model,
             getattr(torch, computing.weights),
-            attn_implementation=model.attn_implementation,
             quantize=lora is not None and lora.load_in_4bit,
         ),
         args=args,
