@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import pickle
 import posixpath
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
@@ -39,10 +38,6 @@ from zephyr_ray.schemas import PREFERENCES
 
 if TYPE_CHECKING:
     import ray.data
-
-MIXED = pa.schema([*mixed_schema(PREFERENCES), ("part", pa.int32()), ("counts", pa.binary())])
-"""A block's columns: `part` numbers the pairs of a source row that became several, and the first row of a block carries
-the pickled `AnswerCounts` of the whole block, so that they are counted exactly as often as the rows are written."""
 
 _COUNTED = ["chosen", "rejected", "score_chosen", "score_rejected", "chosen_model", "rejected_model"]
 
@@ -143,11 +138,8 @@ def write_pairs(
     """
     benchmarks = read_benchmarks(section.decontaminate, section.decontaminate_words)
     make_rows = functools.partial(to_pairs, rule=rule_of(section, seed), benchmarks=benchmarks)
-    rows = raw.map_batches(make_rows, batch_format="pyarrow", batch_size=None)
-    report = writer.write(rows, artifact, PREFERENCES, measure=_measure, observe=_observe, progress=progress)
-    counts = report.observed or Counts(AnswerCounts(), PairCounts())
-    if counts.answers.rows != report.rows_in:
-        raise RuntimeError(f"{counts.answers.rows} rows were read and {report.rows_in} arrived")
+    report = writer.write(raw, artifact, PREFERENCES, measure=_measure, make=make_rows, progress=progress)
+    counts = report.tally or Counts(AnswerCounts(), PairCounts())
     written = report.rows_out
     report = drop_repeated(artifact, report, "pair_id")
     if trained_on is not None:
@@ -164,8 +156,8 @@ def rule_of(section: Preferences, seed: int) -> Rule:
     return Rule(seed, section.rejected, section.score, section.margin, section.disagreement)
 
 
-def to_pairs(raw: pa.Table, *, rule: Rule, benchmarks: Benchmarks | None = None) -> pa.Table:
-    """Raw lines (`sources.RAW_ROW`) -> pairs and dropped rows (`MIXED`), a source row's pairs one after the other.
+def to_pairs(raw: pa.Table, *, rule: Rule, benchmarks: Benchmarks | None = None) -> tuple[pa.Table, Counts]:
+    """Raw rows (`sources.RAW_ROW`) -> pairs and dropped rows, a source row's pairs one after the other, and the counts.
 
     The source of a row that became several pairs is followed by the pair's number: file:line/1.
     """
@@ -181,10 +173,9 @@ def to_pairs(raw: pa.Table, *, rule: Rule, benchmarks: Benchmarks | None = None)
         if len(pairs) == 1:
             rows.append(_row(source, pairs[0]))
         else:
-            rows += [{"part": part, **_row(f"{source}/{part}", pair)} for part, pair in enumerate(pairs, 1)]
-    if rows:
-        rows[0]["counts"] = pickle.dumps(counts)
-    return pa.Table.from_pylist(rows, schema=MIXED)
+            rows += [_row(f"{source}/{part}", pair) for part, pair in enumerate(pairs, 1)]
+    table = pa.Table.from_pylist(rows, schema=mixed_schema(PREFERENCES))
+    return table, Counts(counts, count_pairs(table.filter(table["reason"].is_null()).select(_COUNTED)))
 
 
 def _row(source: str, pair: dict[str, Any] | Dropped) -> dict[str, Any]:
@@ -213,13 +204,6 @@ def _names(artifact: Artifact) -> list[str]:
 
 def _measure(kept: pa.Table) -> dict[str, np.ndarray]:
     return lengths.characters(kept, ("prompt", "chosen", "rejected"))
-
-
-def _observe(table: pa.Table) -> Counts:
-    answers = AnswerCounts()
-    for pickled in table["counts"].drop_null().to_pylist():
-        answers.add(pickle.loads(pickled))
-    return Counts(answers, count_pairs(table.filter(table["reason"].is_null()).select(_COUNTED)))
 
 
 def _count_again(artifact: Artifact, report: Report) -> PairCounts:
