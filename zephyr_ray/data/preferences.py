@@ -27,7 +27,7 @@ from zephyr_ray.data.formats import layouts
 from zephyr_ray.data.formats.messages import Dropped
 from zephyr_ray.data.io import drop_report, lengths, sources, writer
 from zephyr_ray.data.io.rewrite import kept_files
-from zephyr_ray.data.io.rows import decode, dropped_row, mixed_schema
+from zephyr_ray.data.io.rows import decode, dropped_row, mixed_schema, raw_rows
 from zephyr_ray.data.io.writer import Progress, Report
 from zephyr_ray.data.judgments import agreement_numbers
 from zephyr_ray.data.preference_counts import AnswerCounts, PairCounts, count_pairs
@@ -164,9 +164,9 @@ def to_pairs(raw: pa.Table, *, rule: Rule, benchmarks: Benchmarks | None = None)
     check_prompt = benchmarks.index().check if benchmarks else None
     counts = AnswerCounts(rows=raw.num_rows)
     rows: list[dict[str, Any]] = []
-    for source, line in zip(raw["source"].to_pylist(), raw["line"].to_pylist(), strict=True):
+    for source, value in raw_rows(raw):
         try:
-            pairs = layouts.preferences(decode(line), rule, counts=counts, check_prompt=check_prompt)
+            pairs = layouts.preferences(decode(value), rule, counts=counts, check_prompt=check_prompt)
         except Dropped as dropped:
             rows.append(dropped_row(source, dropped))
             continue

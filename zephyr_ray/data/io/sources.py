@@ -33,7 +33,8 @@ if TYPE_CHECKING:
 OF_THE_RUN = "judgments"
 """What is not read from outside: the run's own judgments."""
 RAW_ROW = pa.schema([("source", pa.string()), ("line", pa.large_binary())])
-"""A row as it was read: `file:number` (line, array element or row, from 1), and its JSON."""
+"""A row as it was read: `file:number` (line, array element or row, from 1), and its JSON. Those of Parquet have `row`
+instead of `line`: a struct of the file's columns."""
 
 _BLOCK_BYTES = 2 << 20  # of raw rows for one task: enough to hide Ray's overhead, small enough to keep memory flat
 _IN_FLIGHT_BYTES = 256 << 20  # of blocks between the operators: a reader that is faster than its consumer waits

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import datetime
+import decimal
 import gzip
 import json
 import os
@@ -17,6 +19,7 @@ from hypothesis import strategies as st
 
 from zephyr_ray.data.io import readers, sources
 from zephyr_ray.data.io.readers import read_piece, split_lines
+from zephyr_ray.data.io.rows import decode, raw_rows
 from zephyr_ray.data.io.sources import describe_source, hub_pieces, read_rows
 from zephyr_ray.errors import UserError
 
@@ -24,21 +27,21 @@ ROWS: list[dict[str, Any]] = [{"n": 1}, {"n": 2, "text": "é\n"}, {"n": 3}]
 LINES = b"".join(json.dumps(row).encode() + b"\n" for row in ROWS)
 
 
-def read(spec: str | tuple[str, ...]) -> list[tuple[str, bytes]]:
+def read(spec: str | tuple[str, ...]) -> list[tuple[str, Any]]:
     """What the reader tasks do, without Ray."""
     return read_pieces([piece for name in sources.names_of(spec) for piece in sources._pieces(name, "train")])
 
 
-def read_pieces(pieces: Any) -> list[tuple[str, bytes]]:
-    rows: list[dict[str, Any]] = []
+def read_pieces(pieces: Any) -> list[tuple[str, Any]]:
+    rows: list[tuple[str, Any]] = []
     for piece in pieces:
         for chunk in read_piece(pa.Table.from_pylist([piece])):
-            rows += split_lines(chunk).to_pylist()
-    return [(row["source"], row["line"]) for row in rows]
+            rows += raw_rows(split_lines(chunk))
+    return rows
 
 
 def values(spec: str | tuple[str, ...]) -> list[Any]:
-    return [json.loads(line) for _, line in read(spec)]
+    return [decode(value) for _, value in read(spec)]
 
 
 def test_json_lines_with_numbers_of_lines(tmp_path: Path) -> None:
@@ -114,6 +117,24 @@ def test_parquet_with_row_groups(tmp_path: Path) -> None:
     pq.write_table(pa.Table.from_pylist(rows), path, row_group_size=2)
     assert values(str(path)) == rows
     assert [source for source, _ in read(str(path))] == [f"{path}:{number}" for number in range(1, 6)]
+
+
+def test_parquet_rows_are_not_written_as_json_and_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = [{"n": row["n"], "text": row.get("text")} for row in ROWS]
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "rows.parquet")
+    (tmp_path / "rows.json").write_text(json.dumps(ROWS))
+    monkeypatch.setattr(json, "dumps", lambda *args, **options: pytest.fail("JSON was written"))
+    assert values(str(tmp_path / "rows.json")) == ROWS
+    monkeypatch.setattr(json, "loads", lambda *args, **options: pytest.fail("JSON was read"))
+    assert values(str(tmp_path / "rows.parquet")) == rows
+
+
+def test_what_json_has_no_type_for_is_text(tmp_path: Path) -> None:
+    at = datetime.datetime(2023, 10, 25, 12)
+    row = {"n": 1, "when": [{"at": at}], "bytes": b"x", "price": decimal.Decimal("1.50"), "share": 0.5}
+    pq.write_table(pa.Table.from_pylist([row]), tmp_path / "rows.parquet")
+    texts = {"when": [{"at": "2023-10-25 12:00:00"}], "bytes": "b'x'", "price": "1.50"}
+    assert values(str(tmp_path / "rows.parquet")) == [row | texts]
 
 
 def test_folders_uris_and_several_specs(tmp_path: Path) -> None:
