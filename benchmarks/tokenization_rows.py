@@ -44,8 +44,8 @@ def real(path: str) -> Iterator[dict[str, Any]]:
     from zephyr_ray.data.formats.layouts import Dropped
     from zephyr_ray.data.io import readers, rows, sources
 
-    for piece in sources._pieces(path, "train"):
-        for chunk in readers.read_piece(pa.Table.from_pylist([piece])):
+    for part in sources._parts(path, "train"):
+        for chunk in readers.read_part(pa.Table.from_pylist([part])):
             for where, value in rows.raw_rows(readers.split_lines(chunk)):
                 try:
                     yield kept(rows.decode(value), where)

@@ -1,4 +1,4 @@
-"""Reads the scored answers to one prompt -> the two of them (or every two) that are a preference pair, or `Dropped`.
+"""Preference pairs of scored answers: which two answers to a prompt (or every two) are a pair, or why none is.
 
 Zephyr (arXiv 2310.16944, section 3) takes the answer with the highest score as y_w and draws y_l from the others. Its
 data, UltraFeedback (arXiv 2310.01377), has an overall rating of 1 to 10 and four aspects of 1 to 5 for each answer.

@@ -16,7 +16,7 @@ from zephyr_ray.config.recipe import Chat
 from zephyr_ray.config.section import semantic
 from zephyr_ray.data.io import drop_report, lengths, writer
 from zephyr_ray.data.io.rows import mixed_schema
-from zephyr_ray.data.io.writer import Progress, Report
+from zephyr_ray.data.io.writer import Report, RowProgress
 from zephyr_ray.data.request_stage import REASONS, asking, settle, totals_line
 from zephyr_ray.inference.principles import PRINCIPLES
 from zephyr_ray.inference.sampling import answered
@@ -94,7 +94,7 @@ def make_candidates(
         return report, [totals_line(ray.get(asked.ledger.totals.remote()))]
 
 
-def to_rows(answers: pa.Table, progress: Progress | None = None) -> pa.Table:
+def to_rows(answers: pa.Table, progress: RowProgress | None = None) -> pa.Table:
     """`pool.ANSWERED` -> candidates that are kept and rows that are dropped, by the worst of their failures.
 
     Where servers refused some of a row's requests for good, the answers that there are make the row.

@@ -18,7 +18,7 @@ from zephyr_ray.config.section import semantic
 from zephyr_ray.data.io import drop_report, lengths, sources, writer
 from zephyr_ray.data.io.rewrite import kept_files
 from zephyr_ray.data.io.rows import mixed_schema
-from zephyr_ray.data.io.writer import Progress, Report
+from zephyr_ray.data.io.writer import Report, RowProgress
 from zephyr_ray.data.request_stage import REASONS, Asking, asking, settle, totals_line
 from zephyr_ray.errors import UserError
 from zephyr_ray.inference.pool import CALLS, in_flight_share, rows_per_batch
@@ -128,7 +128,7 @@ def make_judgments(
     return report, agreement, [*lines, *_agreement_lines(agreement)]
 
 
-def to_rows(judged: pa.Table, progress: Progress | None = None) -> pa.Table:
+def to_rows(judged: pa.Table, progress: RowProgress | None = None) -> pa.Table:
     """`judging.pool.JUDGED` -> judgments that are kept and rows that are dropped, by the worst of their failures.
 
     Where a judge refused a request for good, the row is kept, with null for what it did not say.
@@ -259,7 +259,8 @@ class AgreementTally:
         self.agreement = {kind: AgreementCounter(kind) for kind in _KINDS}
         self.disagreement = DisagreementCounter()
         for row in rows:
-            for counter in (*self.agreement.values(), self.disagreement):
+            self.disagreement.add(row)
+            for counter in self.agreement.values():
                 counter.add(row)
 
     def add(self, other: AgreementTally) -> None:

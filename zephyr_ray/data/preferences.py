@@ -28,7 +28,7 @@ from zephyr_ray.data.formats.messages import Dropped
 from zephyr_ray.data.io import drop_report, lengths, sources, writer
 from zephyr_ray.data.io.rewrite import kept_files
 from zephyr_ray.data.io.rows import decode, dropped_row, mixed_schema, raw_rows
-from zephyr_ray.data.io.writer import Progress, Report
+from zephyr_ray.data.io.writer import Report, RowProgress
 from zephyr_ray.data.judgments import agreement_numbers
 from zephyr_ray.data.preference_counts import AnswerCounts, PairCounts, count_pairs
 from zephyr_ray.errors import UserError
@@ -99,7 +99,7 @@ def make_preferences(
     artifact: Artifact,
     judgments: Artifact | None = None,
     *,
-    progress: Progress | None = None,
+    progress: RowProgress | None = None,
 ) -> Report:
     """Writes the preference pairs that the section names, and their report.
 
@@ -126,7 +126,7 @@ def write_pairs(
     *,
     trained_on: Artifact | None = None,
     agreement: Mapping[str, Any] | None = None,
-    progress: Progress | None = None,
+    progress: RowProgress | None = None,
 ) -> Report:
     """Writes the pairs of raw rows (`sources.RAW_ROW`), each once, and their report.
 

@@ -1,4 +1,4 @@
-"""Reads a model's tokenizer -> the tokenizer, once per Ray worker process, and what it makes of rows of messages."""
+"""A model's tokenizer, loaded once per Ray worker process, and what it makes of rows of messages."""
 
 from __future__ import annotations
 

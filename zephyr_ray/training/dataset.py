@@ -1,4 +1,4 @@
-"""Reads tokenized (and reference_logps) Parquet -> a memory-mapped table on the worker's disk, in order of ids.
+"""The rows of a training: a memory-mapped table on the worker's disk, in order of ids.
 
 Row number i is the i-th smallest id, so a row has the same number in any partitioning of the files. Nothing but the
 ids and the reference log-probs is held in memory.

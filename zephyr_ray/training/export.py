@@ -1,4 +1,4 @@
-"""Reads a trainer -> checkpoint/: a Hugging Face folder that transformers and vLLM load as it is."""
+"""The finished model as checkpoint/: a Hugging Face folder that transformers and vLLM load as it is."""
 
 from __future__ import annotations
 

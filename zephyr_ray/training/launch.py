@@ -1,4 +1,4 @@
-"""Reads a `TrainJob` -> a trained checkpoint, on Ray Train workers that are replaced when they are lost."""
+"""Runs a training on Ray Train workers, which are replaced when they are lost, and returns its manifest."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Reads a model and pairs of token ids -> log-probabilities of each completion, in nats.
+"""Scoring pairs: the log-probability of each completion under a frozen model, in nats.
 
 Two ways that give the same numbers: `PackedScorer` computes each prompt once and without padding, `PaddedScorer` as TRL
 does.

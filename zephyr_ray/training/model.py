@@ -1,4 +1,4 @@
-"""Reads a model folder, adapter folder or hub id -> a model in memory, the same way for policy and reference."""
+"""Loading a model from a folder, an adapter's folder or a hub id, in the same way for policy and reference."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Reads a `TrainJob` -> a trained checkpoint: what every Ray Train worker does, whatever the method."""
+"""What every Ray Train worker does, whatever the method: it builds the trainer, trains, resumes and exports."""
 
 from __future__ import annotations
 

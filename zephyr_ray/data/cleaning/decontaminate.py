@@ -1,4 +1,4 @@
-"""Reads files of benchmark prompts -> a check that refuses prompts which hold one of them.
+"""Decontamination: a check that refuses prompts which hold a benchmark's prompt.
 
 A model that was trained on a benchmark's questions cannot be measured with it. UltraFeedback's prompts, for one, hold
 TruthfulQA's (see the data card of its cleaned release). A prompt is contaminated where one of its user messages

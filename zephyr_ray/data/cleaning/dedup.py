@@ -1,4 +1,4 @@
-"""Reads an artifact's rows -> the same without repeats: of rows with one id, the one with the smallest source stays.
+"""Deduplication: of an artifact's rows with one id, the one with the smallest source stays.
 
 Ids are hashes of content, so a repeat says nothing new; it would count twice in training, and everything that is keyed
 by id (reference log-probs, resuming) needs ids to be unique. Only ids are held in memory, and only files with a repeat

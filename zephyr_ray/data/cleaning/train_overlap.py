@@ -1,4 +1,4 @@
-"""Reads held-out pairs and the preferences that are trained on -> the held-out pairs whose prompt is none of theirs.
+"""Leaves out held-out pairs whose prompt is trained on.
 
 Prompts are the same where their messages are, after every layout was read into messages; pairs are told apart in the
 same way. Only the held-out prompts' ids are held in memory; the preferences are streamed past them.

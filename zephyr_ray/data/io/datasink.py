@@ -17,7 +17,7 @@ from ray.data.block import Block, BlockAccessor
 from ray.data.datasource import Datasink, WriteResult
 
 from zephyr_ray.data.io.histogram import Histogram
-from zephyr_ray.data.io.writer import Make, Measure, Progress, Report, Tally
+from zephyr_ray.data.io.writer import Make, Measure, Report, RowProgress, Tally
 from zephyr_ray.schemas import DROPPED
 from zephyr_ray.storage import write_bytes
 
@@ -67,7 +67,7 @@ class RowSink(Datasink[_Written]):
         path: str,
         schema: pa.Schema,
         measure: Measure | None = None,
-        progress: Progress | None = None,
+        progress: RowProgress | None = None,
         *,
         make: Make | None = None,
         count: Callable[[pa.Table], Tally] | None = None,

@@ -1,4 +1,4 @@
-"""Streams the rows of one piece of a source, in a Ray task: text as chunks of whole JSON lines, Parquet as it is."""
+"""Streams the rows of one part of a source, in a Ray task: text as chunks of whole JSON lines, Parquet as it is."""
 
 from __future__ import annotations
 
@@ -29,22 +29,21 @@ _SHOWN = 200  # characters of what cannot be decoded
 _SPACE = re.compile(r"[\s,]*")
 
 
-def read_piece(batch: pa.Table) -> Iterator[pa.Table]:
-    """One `sources.Piece` as a stream of `CHUNK` tables, of Parquet of tables that `split_lines` gives back as they
-    are."""
-    (piece,) = batch.to_pylist()
-    name = piece["uri"]
-    if piece["kind"] == "parquet":
-        yield from _read_parquet(name, piece["unit"], piece["first"])
+def read_part(batch: pa.Table) -> Iterator[pa.Table]:
+    """One `sources.SourcePart` as a stream of `CHUNK` tables; Parquet as `sources.RAW_ROW` tables."""
+    (part,) = batch.to_pylist()
+    name = part["uri"]
+    if part["kind"] == "parquet":
+        yield from _read_parquet(name, part["unit"], part["first"])
         return
-    match piece["kind"]:
+    match part["kind"]:
         case "lines":
             numbered = _read_lines(name)
         case "array":
             numbered = _join(_read_array(name), 1)
         case "hub":
-            numbered = _join(_dump_all(_read_hub(piece)), 1)
-            name = f"{name}/{piece['split']}/{piece['unit']}"
+            numbered = _join(_dump_all(_read_hub(part)), 1)
+            name = f"{name}/{part['split']}/{part['unit']}"
     for first, lines in numbered:
         yield pa.table([[name], [first], [lines]], schema=CHUNK)
 
@@ -206,9 +205,9 @@ def _parquet(path: str, filesystem: pafs.FileSystem) -> pq.ParquetFile:
         raise not_here(path) from None
 
 
-def _read_hub(piece: dict[str, Any]) -> Iterator[Any]:
-    dataset = open_hub(piece["uri"], piece["split"], piece["revision"])
-    yield from dataset.shard(num_shards=piece["units"], index=piece["unit"])
+def _read_hub(part: dict[str, Any]) -> Iterator[Any]:
+    dataset = open_hub(part["uri"], part["split"], part["revision"])
+    yield from dataset.shard(num_shards=part["units"], index=part["unit"])
 
 
 def _dump_all(values: Iterable[Any]) -> Iterator[bytes]:

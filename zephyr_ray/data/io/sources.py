@@ -1,7 +1,7 @@
-"""Reads JSON lines, JSON arrays, Parquet, folders, URIs or a Hugging Face dataset -> a stream of raw rows.
+"""Sources of raw rows: JSON lines, JSON arrays, Parquet, folders, URIs, Hugging Face datasets and functions.
 
-The driver only lists what there is to read (`Piece`s). Reader tasks stream each piece as chunks of whole JSON lines, a
-megabyte at a time, and other tasks split and decode them in parallel: nothing ever holds a file, let alone all rows.
+The driver only lists what there is to read (`SourcePart`s). Reader tasks stream each part, JSON in chunks of whole
+lines of a megabyte, and other tasks split and decode them in parallel: nothing ever holds a file, let alone all rows.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+(@[\w./-]+)?")
 Kind = Literal["lines", "array", "parquet", "hub"]
 
 
-class Piece(TypedDict):
+class SourcePart(TypedDict):
     """What one reader task reads."""
 
     kind: Kind
@@ -79,8 +79,8 @@ def read_rows(spec: Source, split: str = "train", seed: int = 0) -> ray.data.Dat
         call = {"function": spec.function, "options": json.dumps(spec.options), "seed": seed}
         rows = stream([call], readers.call_function)
         return rows.map_batches(readers.split_lines, batch_format="pyarrow", batch_size=None)
-    pieces = [piece for name in names_of(spec) for piece in _pieces(name, split)]
-    return stream(pieces, readers.read_piece).map_batches(readers.split_lines, batch_format="pyarrow", batch_size=None)
+    parts = [part for name in names_of(spec) for part in _parts(name, split)]
+    return stream(parts, readers.read_part).map_batches(readers.split_lines, batch_format="pyarrow", batch_size=None)
 
 
 def read_artifact(artifact: Artifact) -> ray.data.Dataset:
@@ -175,11 +175,11 @@ def names_of(spec: Source) -> list[str]:
     return names
 
 
-def _pieces(name: str, split: str) -> list[Piece]:
+def _parts(name: str, split: str) -> list[SourcePart]:
     if _is_hub_id(name):
-        return hub_pieces(name, split)
+        return hub_parts(name, split)
     with ThreadPoolExecutor(_AT_ONCE) as pool:
-        return [piece for pieces in pool.map(_file_pieces, _files(name)) for piece in pieces]
+        return [part for parts in pool.map(_file_parts, _files(name)) for part in parts]
 
 
 def _is_hub_id(name: str) -> bool:
@@ -218,11 +218,11 @@ def _file_info(filesystem: pafs.FileSystem, path: str, name: str) -> pafs.FileIn
         raise _unreadable(name, error) from None
 
 
-def _file_pieces(uri: str) -> list[Piece]:
+def _file_parts(uri: str) -> list[SourcePart]:
     """Opens a file once on the driver, so that a wrong one fails before any work."""
     try:
         if uri.lower().endswith(".parquet"):
-            return _parquet_pieces(uri)
+            return _parquet_parts(uri)
         start = readers.first_byte(uri)
     except (OSError, EOFError, pa.ArrowException) as error:
         raise _unreadable(uri, error) from None
@@ -231,7 +231,7 @@ def _file_pieces(uri: str) -> list[Piece]:
     return [_piece("array" if start == b"[" else "lines", uri)]
 
 
-def _parquet_pieces(uri: str) -> list[Piece]:
+def _parquet_parts(uri: str) -> list[SourcePart]:
     filesystem, path = readers.open_uri(uri)
     with pq.ParquetFile(path, filesystem=filesystem) as file:
         sizes = [file.metadata.row_group(index).num_rows for index in range(file.metadata.num_row_groups)]
@@ -240,8 +240,8 @@ def _parquet_pieces(uri: str) -> list[Piece]:
     return [_piece("parquet", uri, unit=index, first=1 + sum(sizes[:index])) for index in range(len(sizes))]
 
 
-def hub_pieces(name: str, split: str) -> list[Piece]:
-    """One piece for each shard (file) of a split of a dataset that `datasets.load_dataset` finds."""
+def hub_parts(name: str, split: str) -> list[SourcePart]:
+    """One part for each shard (file) of a split of a dataset that `datasets.load_dataset` finds."""
     repo, _, revision = name.partition("@")
     try:
         shards = readers.open_hub(repo, split, revision).num_shards
@@ -256,7 +256,7 @@ def hub_pieces(name: str, split: str) -> list[Piece]:
 
 def _piece(
     kind: Kind, uri: str, *, unit: int = 0, units: int = 1, first: int = 1, split: str = "", revision: str = ""
-) -> Piece:
+) -> SourcePart:
     return {
         "kind": kind,
         "uri": uri,
@@ -291,7 +291,7 @@ def _describe_hub(name: str) -> str:
     repo, _, revision = name.partition("@")
     try:
         return f"{repo}@{HfApi().dataset_info(repo, revision=revision or None).sha}"
-    except Exception as error:  # see hub_pieces
+    except Exception as error:  # see hub_parts
         reason = " ".join(str(error).split())[:300]
         raise UserError(
             f"{name} is no file or folder here, and as a Hugging Face dataset it cannot be found: "

@@ -34,7 +34,7 @@ Make = Callable[[pa.Table], tuple[pa.Table, Tally]]
 """A block as it comes -> rows (`rows.mixed_schema`), at least one for each of its own, and what is counted of them."""
 
 
-class Progress(Protocol):
+class RowProgress(Protocol):
     """Where a task says that rows are done; its reports do not wait for an answer."""
 
     def add(self, rows: int) -> None: ...
@@ -69,7 +69,7 @@ def write(
     measure: Measure | None = None,
     make: Make | None = None,
     count: Callable[[pa.Table], Tally] | None = None,
-    progress: Progress | None = None,
+    progress: RowProgress | None = None,
     keep: bool = False,
     rows_per_file: int | None = None,
 ) -> Report:

@@ -18,9 +18,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from zephyr_ray.data.io import readers, sources
-from zephyr_ray.data.io.readers import read_piece, split_lines
+from zephyr_ray.data.io.readers import read_part, split_lines
 from zephyr_ray.data.io.rows import decode, raw_rows
-from zephyr_ray.data.io.sources import describe_source, hub_pieces, read_rows
+from zephyr_ray.data.io.sources import describe_source, hub_parts, read_rows
 from zephyr_ray.errors import UserError
 
 ROWS: list[dict[str, Any]] = [{"n": 1}, {"n": 2, "text": "é\n"}, {"n": 3}]
@@ -29,13 +29,13 @@ LINES = b"".join(json.dumps(row).encode() + b"\n" for row in ROWS)
 
 def read(spec: str | tuple[str, ...]) -> list[tuple[str, Any]]:
     """What the reader tasks do, without Ray."""
-    return read_pieces([piece for name in sources.names_of(spec) for piece in sources._pieces(name, "train")])
+    return read_parts([part for name in sources.names_of(spec) for part in sources._parts(name, "train")])
 
 
-def read_pieces(pieces: Any) -> list[tuple[str, Any]]:
+def read_parts(parts: Any) -> list[tuple[str, Any]]:
     rows: list[tuple[str, Any]] = []
-    for piece in pieces:
-        for chunk in read_piece(pa.Table.from_pylist([piece])):
+    for part in parts:
+        for chunk in read_part(pa.Table.from_pylist([part])):
             rows += raw_rows(split_lines(chunk))
     return rows
 
@@ -170,8 +170,8 @@ def test_a_uri_that_only_fsspec_knows() -> None:
 def test_datasets_of_the_hub_by_load_dataset(tmp_path: Path) -> None:
     for name in ("a", "b"):
         (tmp_path / f"{name}.jsonl").write_bytes(LINES)
-    pieces = hub_pieces(str(tmp_path), "train")
-    found = read_pieces(pieces)
+    parts = hub_parts(str(tmp_path), "train")
+    found = read_parts(parts)
     wanted = [{"n": row["n"], "text": row.get("text")} for row in ROWS] * 2
     assert [json.loads(line) for _, line in found] == wanted
     assert len({source for source, _ in found}) == 6
@@ -255,9 +255,9 @@ def test_streamed_by_ray(tmp_path: Path) -> None:
 @pytest.mark.parametrize("kind", ["lines", "array", "parquet"])
 def test_a_file_that_only_the_drivers_machine_has_is_named(tmp_path: Path, kind: str) -> None:
     gone = str(tmp_path / "gone.parquet")
-    piece = {"kind": kind, "uri": gone, "unit": 0, "units": 1, "first": 1, "split": "", "revision": ""}
+    part = {"kind": kind, "uri": gone, "unit": 0, "units": 1, "first": 1, "split": "", "revision": ""}
     for read in (
-        readers.read_piece(pa.Table.from_pylist([piece])),
+        readers.read_part(pa.Table.from_pylist([part])),
         readers.read_table(pa.table({"path": [gone]}), filesystem=pafs.LocalFileSystem()),
     ):
         with pytest.raises(UserError, match=r"gone\.parquet is not there on .*; mount a volume"):
