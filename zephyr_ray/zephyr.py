@@ -198,6 +198,8 @@ def select(recipe: Recipe, targets: Sequence[str], evaluate: bool = False) -> li
 def _lack(recipe: Recipe, name: str) -> str | None:
     """What a recipe lacks that has no such stage."""
     if method := methods().get(name):
+        if getattr(recipe, name, None) is not None:
+            return f"no sft section, whose base and dialogues {name} starts from; add one"
         way_out = ", or start at jobs/dpo.py with model.path" if method.rows == "dialogues" else ""
         return f"no {name} section; add one{way_out}"
     if name == "judgments" and recipe.judging is None:

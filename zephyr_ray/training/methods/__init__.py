@@ -39,7 +39,7 @@ class Method:
     section: type[Optimisation]
     """Its section's class."""
     rows: Literal["dialogues", "pairs"]
-    """What it learns from. On dialogues it starts from the raw model, on pairs from the supervised one."""
+    """What it learns from: SFT's dialogues, beginning with the raw model (`sft.base`), or DPO's pairs, with DPO's."""
     meets_a_reference: bool
     """Whether it reads a reference's log-probs of its pairs. They are compared with its own, so that a pair must
     compute alike wherever it is packed."""
