@@ -251,10 +251,10 @@ def run_ours(args: argparse.Namespace, model: Any, pairs: Pairs, count: Counter)
 
     from zephyr_ray.training.dataset import Rows
     from zephyr_ray.training.logps import PackedScorer
-    from zephyr_ray.training.methods.dpo import PackedDPOTrainer
     from zephyr_ray.training.packed.attention import choose_backend
     from zephyr_ray.training.sampler import Plan
     from zephyr_ray.training.token_batching import PackedRankPlan, rounded_up
+    from zephyr_ray.training.trainers.dpo import PackedDPOTrainer
 
     backend = choose_backend("auto", args.device)
     trained_forward = model.forward

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -42,19 +41,19 @@ def finish(artifact: Any, files: list[str]) -> None:
 def real(path: str) -> Iterator[dict[str, Any]]:
     import pyarrow as pa
 
-    from zephyr_ray.data.io import readers, sources
+    from zephyr_ray.data.io import readers, rows, sources
     from zephyr_ray.schemas import Dropped
 
-    for piece in sources.pieces_of(path):
-        for chunk in readers.read_piece(pa.Table.from_pylist([piece])):
-            for row in readers.split_lines(chunk).to_pylist():
+    for part in sources.parts_of(path):
+        for chunk in readers.read_part(pa.Table.from_pylist([part])):
+            for where, value in rows.raw_rows(readers.split_lines(chunk)):
                 try:
-                    yield kept(json.loads(row["line"]), row["source"])
-                except (Dropped, ValueError):  # rows that the preferences stage drops
+                    yield kept(rows.decode(value), where)
+                except Dropped:  # rows that the preferences stage drops
                     continue
 
 
-def kept(raw: dict[str, Any], where: str) -> dict[str, Any]:
+def kept(raw: Mapping[str, Any], where: str) -> dict[str, Any]:
     from zephyr_ray.data.formats.layouts import preference
 
     return {**preference(raw), "source": where}

@@ -13,9 +13,9 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from pydantic_core import PydanticUndefined
 
-from zephyr_ray.config.recipe import Recipe
 from zephyr_ray.config.section import Section
 from zephyr_ray.config.unions import choices_of, sections_in
+from zephyr_ray.training.methods import recipe_type
 
 REPO = Path(__file__).resolve().parents[1]
 
@@ -57,7 +57,7 @@ def recipe_fields() -> str:
             "",
             "| section | unless it is given |",
             "| --- | --- |",
-            *(f"| {_link(name, name)} | {_default(field)} |" for name, field in Recipe.model_fields.items()),
+            *(f"| {_link(name, name)} | {_default(field)} |" for name, field in recipe_type().model_fields.items()),
             *(line for paths, section in _sections() for line in _table(paths, section)),
             "",
         ]
@@ -89,7 +89,7 @@ def _sections() -> list[tuple[list[str], type[Section]]]:
                 places.setdefault(inner, []).append(place)
                 visit(inner, place)
 
-    visit(Recipe, "")
+    visit(recipe_type(), "")
     return [(list(dict.fromkeys(paths)), section) for section, paths in places.items()]
 
 

@@ -13,4 +13,4 @@ implicit reward prefers their chosen answers (docs/evaluation.md); with the embe
 from zephyr_ray.cli import job
 
 if __name__ == "__main__":
-    job(__doc__, "dpo")
+    job(__doc__, "dpo", evaluate=True)

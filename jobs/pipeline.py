@@ -12,4 +12,4 @@ A finished stage is skipped, an unfinished one goes on where it stopped, a stale
 from zephyr_ray.cli import job
 
 if __name__ == "__main__":
-    job(__doc__, "dpo", any_stage=True)
+    job(__doc__, any_stage=True, evaluate=True)

@@ -134,32 +134,16 @@ def encode_text(tokenizer: PreTrainedTokenizerBase, text: str, *, add_special_to
     return ids
 
 
-def encode_pair(
-    tokenizer: PreTrainedTokenizerBase,
-    prompt: Sequence[Message],
-    chosen: Sequence[Message],
-    rejected: Sequence[Message],
-    tokenization: str,
-) -> EncodedPair:
-    """Token ids of a preference pair, split into prompt and completions.
-
-    The boundary is the longest common prefix of the prompt's own ids and both whole conversations' ids, so that a
-    token that spans prompt and completion belongs to the completion.
-    """
-    prompt_ids = encode(tokenizer, prompt, add_generation_prompt=True)
-    whole = [
-        _normalize_end(tokenizer, encode(tokenizer, [*prompt, *completion], add_generation_prompt=False), tokenization)
-        for completion in (chosen, rejected)
-    ]
-    return _split_prompt(prompt_ids, *whole)
-
-
 def encode_pairs(
     tokenizer: PreTrainedTokenizerBase,
     pairs: Sequence[tuple[Sequence[Message], Sequence[Message], Sequence[Message]]],
     tokenization: str,
 ) -> list[EncodedPair]:
-    """`encode_pair` for many rows (prompt, chosen, rejected), with few calls of template and tokenizer."""
+    """Token ids of preference pairs (prompt, chosen, rejected), split where prompt and completions part.
+
+    The boundary is the longest common prefix of the prompt's own ids and both whole conversations' ids, so that a
+    token that spans prompt and completion belongs to the completion. Template and tokenizer are called few times.
+    """
     conversations = [[*prompt, *completion] for prompt, *completions in pairs for completion in completions]
     prompts = _render_many(tokenizer, [prompt for prompt, _, _ in pairs], add_generation_prompt=True)
     whole = _render_many(tokenizer, conversations, add_generation_prompt=False)
@@ -168,26 +152,13 @@ def encode_pairs(
     return [_split_prompt(*ids) for ids in zip(ids[: len(pairs)], ends[0::2], ends[1::2], strict=True)]
 
 
-def encode_dialogue(
-    tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], tokenization: str
-) -> EncodedDialogue:
-    """Token ids of a dialogue. The assistant's tokens are those from its generation prompt to the end of the turn."""
-    ids = _normalize_end(tokenizer, encode(tokenizer, messages, add_generation_prompt=False), tokenization)
-    mask = [0] * len(ids)
-    for index, message in enumerate(messages):
-        if message["role"] != "assistant":
-            continue
-        start = _common_prefix(encode(tokenizer, messages[:index], add_generation_prompt=True), ids)
-        upto = encode(tokenizer, messages[: index + 1], add_generation_prompt=False)
-        stop = _common_prefix(_normalize_end(tokenizer, upto, tokenization), ids)
-        mask[start:stop] = [1] * (stop - start)
-    return EncodedDialogue(ids, mask)
-
-
 def encode_dialogues(
     tokenizer: PreTrainedTokenizerBase, dialogues: Sequence[Sequence[Message]], tokenization: str
 ) -> list[EncodedDialogue]:
-    """`encode_dialogue` for many rows, with few calls of template and tokenizer."""
+    """Token ids of dialogues. The assistant's tokens run from the end of its generation prompt to the turn's end.
+
+    The template and the tokenizer are called few times.
+    """
     turns = [
         (row, index)
         for row, messages in enumerate(dialogues)

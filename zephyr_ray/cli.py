@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from zephyr_ray import __version__
 from zephyr_ray.config import loader
 from zephyr_ray.errors import UserError, raised_by_user
+from zephyr_ray.training.methods import recipe_type
 
 if TYPE_CHECKING:
     from zephyr_ray.config.recipe import Recipe
@@ -25,19 +26,22 @@ if TYPE_CHECKING:
 _DEFAULT_RECIPE = Path(__file__).resolve().parents[1] / "recipes" / "tiny.yaml"
 
 
-def job(doc: str, *targets: str, argv: Sequence[str] | None = None, any_stage: bool = False) -> None:
+def job(
+    doc: str, *targets: str, argv: Sequence[str] | None = None, any_stage: bool = False, evaluate: bool = False
+) -> None:
     """Runs a job to its end and leaves the process with its exit status.
 
     Args:
         doc: The job's docstring, shown by --help.
-        targets: Names of the stages that the job brings up to date, with everything they read. With `dpo` the
-            recipe's evaluations too.
+        targets: Names of the stages that the job brings up to date, with everything they read. None: those that the
+            recipe's pipeline ends with.
         argv: Arguments; the process's own by default.
         any_stage: Whether it has --from and --until.
+        evaluate: Whether it makes the recipe's evaluations too, where it is not told to stop before them.
     """
     options = _parser(doc, any_stage).parse_args(argv)
     try:
-        status = _run(options, (options.until,) if options.until else targets)
+        status = _run(options, (options.until,) if options.until else targets, evaluate and not options.until)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         status = 2
@@ -72,8 +76,8 @@ def _parser(doc: str, any_stage: bool = False) -> argparse.ArgumentParser:
     return parser
 
 
-def _run(options: argparse.Namespace, targets: tuple[str, ...]) -> int:
-    recipe = loader.load(options.recipe, options.set) if options.recipe else _embedded_world(options)
+def _run(options: argparse.Namespace, targets: Sequence[str], evaluate: bool) -> int:
+    recipe = loader.load(options.recipe, options.set, recipe_type()) if options.recipe else _embedded_world(options)
 
     from zephyr_ray.cluster import connect
 
@@ -81,7 +85,7 @@ def _run(options: argparse.Namespace, targets: tuple[str, ...]) -> int:
 
     from zephyr_ray import zephyr
 
-    evaluate = targets == ("dpo",) and not options.until
+    targets = targets or zephyr.final_stages(recipe)
     if options.dry_run:
         sys.stdout.write(loader.to_yaml(recipe) + "\n" + _dry_run(recipe, targets, evaluate))
         return 0
@@ -165,6 +169,8 @@ def _tell_failure(error: Exception, screen: Screen, log_path: str) -> int:
 
 def _tell_result(plan: Plan, screen: Screen) -> None:
     """Where everything lies, the evaluations' tables, and how to talk to the model."""
+    from zephyr_ray.training.methods import methods
+
     screen.say()
     for stage in plan.stages:
         folder = "checkpoint" if stage.makes_model else ""
@@ -172,7 +178,7 @@ def _tell_result(plan: Plan, screen: Screen) -> None:
     for stage in plan.stages:
         for line in plan.run.artifact(stage.name).manifest_lines() if stage.is_evaluation else ():
             screen.say(f"  {line}")
-    if any(stage.kind in ("sft", "dpo") for stage in plan.stages):
+    if any(stage.kind in methods() for stage in plan.stages):
         screen.say(f"chat with it: python serve/app.py --run {plan.run.root} --open")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 from zephyr_ray.chat_template import template_text
 from zephyr_ray.cluster import connect
@@ -29,6 +30,9 @@ from zephyr_ray.pipeline.model_source import ModelInput
 from zephyr_ray.pipeline.stage import Stage, up_to
 from zephyr_ray.training import base_model
 from zephyr_ray.training import stage as training
+from zephyr_ray.training.arithmetic import scoring
+from zephyr_ray.training.methods import method_of, methods
+from zephyr_ray.training.settings import TrainingSettings
 
 
 def stages(recipe: Recipe) -> list[Stage]:
@@ -53,7 +57,8 @@ def _supervised(recipe: Recipe) -> list[Stage]:
     made, raw = _raw_model(section, seed)
     length = None if section.packing_strategy == "wrapped" else section.max_length
     rows = tokenized_dialogues.stage(demonstrations, raw, recipe.chat, length, recipe.dialogues.max_dropped)
-    return [*made, demonstrations, rows, training.sft(recipe, rows, raw)]
+    trained = [training.stage(settings, raw, rows) for settings in _trainings(recipe, "dialogues")]
+    return [*made, demonstrations, rows, *trained]
 
 
 def _raw_model(section: SFT, seed: int) -> tuple[list[Stage], ModelInput]:
@@ -83,13 +88,45 @@ def _preference_optimisation(recipe: Recipe, models: dict[str, Stage], feedback:
     start = ModelInput("model", "model.path", given.path, given.revision, own)
     pairs = feedback["preferences"]
     rows = tokenized.stage(recipe.tokenized, pairs, start, recipe.chat, section.max_dropped)
-    logps = reference_logps.stage(recipe, rows, start)
-    policy = training.dpo(recipe, rows, logps, start)
-    made = [rows, logps, policy]
+    as_policy = scoring(given, recipe.dpo.training)
+    logps = reference_logps.stage(recipe.reference_logps, as_policy, recipe.chat, rows, start)
+    policies = _policies(recipe, start, rows, logps)
+    made = [rows, logps, *policies.values()]
     if section.held_out is not None:
-        made = _with_held_out_pairs(recipe, made, pairs, start)
-    trained = {policy.kind: policy} if own is None else {**models, policy.kind: policy}
+        made = _with_held_out_pairs(recipe, made, policies["dpo"], pairs, start)
+    trained = policies if own is None else models | policies
     return [*made, *_evaluations(recipe, trained, skip=own is None)]
+
+
+def _policies(recipe: Recipe, start: ModelInput, rows: Stage, logps: Stage) -> dict[str, Stage]:
+    """The stages that train on pairs, by name: all start from the same model, and those with a reference meet it.
+
+    Raises:
+        UserError: One of them computes otherwise than DPO, as which the reference is scored.
+    """
+    found = {}
+    for settings in _trainings(recipe, "pairs"):
+        name, meets = settings.method, method_of(settings.method).meets_a_reference
+        found[name] = training.stage(settings, start, rows, logps if meets else None)
+        scored = reference_logps.settings(recipe.reference_logps, scoring(recipe.model, settings.section.training))
+        if meets and scored != logps.config:
+            raise UserError(f"{name}.training computes log-probs otherwise than dpo.training, whose reference it meets")
+    return found
+
+
+def _trainings(recipe: Recipe, rows: str) -> list[TrainingSettings]:
+    """What the methods on such rows are made from, as far as the recipe has a section for them."""
+    given = {name: getattr(recipe, name, None) for name, method in methods().items() if method.rows == rows}
+    return [
+        TrainingSettings(name, section, recipe.model, recipe.chat, recipe.run.seed)
+        for name, section in given.items()
+        if section is not None
+    ]
+
+
+def final_stages(recipe: Recipe) -> list[str]:
+    """The stages that a pipeline ends with, by name: every method on pairs that the recipe has a section for."""
+    return [settings.method for settings in _trainings(recipe, "pairs")]
 
 
 def _evaluations(recipe: Recipe, models: dict[str, Stage], skip: bool) -> list[Stage]:
@@ -113,18 +150,27 @@ def _evaluations(recipe: Recipe, models: dict[str, Stage], skip: bool) -> list[S
     return found
 
 
-def _with_held_out_pairs(recipe: Recipe, training: list[Stage], pairs: Stage, start: ModelInput) -> list[Stage]:
+def _with_held_out_pairs(
+    recipe: Recipe, training: list[Stage], policy: Stage, pairs: Stage, start: ModelInput
+) -> list[Stage]:
     """The stages of training, and beside them those of held-out pairs: read before anything is trained."""
-    rows, logps, policy = training
+    rows, logps, *trained = training
     section, seed = recipe.preferences, recipe.run.seed
     others = held_out_pairs.stage(section, seed, pairs)
     kind = "held_out_tokenized"
     encoded = tokenized.stage(recipe.tokenized, others, start, recipe.chat, section.max_dropped, kind)
-    reference = reference_logps.held_out_stage("held_out_reference", recipe, encoded, start, "ref")
-    trained = ModelInput("model", "model.path", stage=policy)
-    scored = reference_logps.held_out_stage("held_out_policy", recipe, encoded, trained, "policy")
+    score = partial(
+        reference_logps.held_out_stage,
+        section=recipe.reference_logps,
+        scoring=scoring(recipe.model, recipe.dpo.training),
+        chat=recipe.chat,
+        tokenized=encoded,
+    )
+    reference = score("held_out_reference", model=start, whose="ref")
+    aligned = ModelInput("model", "model.path", stage=policy)
+    scored = score("held_out_policy", model=aligned, whose="policy")
     result = preferences_stage.stage(recipe.dpo.beta, seed, others, encoded, reference, scored)
-    return [others, rows, encoded, logps, reference, policy, scored, result]
+    return [others, rows, encoded, logps, reference, *trained, scored, result]
 
 
 def select(recipe: Recipe, targets: Sequence[str], evaluate: bool = False) -> list[Stage]:
@@ -152,8 +198,11 @@ def select(recipe: Recipe, targets: Sequence[str], evaluate: bool = False) -> li
 
 def _lack(recipe: Recipe, name: str) -> str | None:
     """What a recipe lacks that has no such stage."""
-    if name == "sft":
-        return "no sft section; add one, or start at jobs/dpo.py with model.path"
+    if method := methods().get(name):
+        if getattr(recipe, name, None) is not None:
+            return f"no sft section, whose base and dialogues {name} starts from; add one"
+        way_out = ", or start at jobs/dpo.py with model.path" if method.rows == "dialogues" else ""
+        return f"no {name} section; add one{way_out}"
     if name == "judgments" and recipe.judging is None:
         return "no judging section; add one with the judges of the answers"
     if name in ("candidates", "judgments"):
@@ -192,7 +241,7 @@ def run_pipeline(recipe: Recipe, until: str | None = None, *, screen: runner.Scr
 
     Args:
         recipe: The experiment.
-        until: The stage to stop after, by name, with all it reads. None: `dpo`, and the recipe's evaluations.
+        until: The stage to stop after, by name, with all it reads. None: `final_stages`, and the recipe's evaluations.
         screen: Where a person sees how it gets on; None: lines on stdout.
 
     Raises:
@@ -202,7 +251,7 @@ def run_pipeline(recipe: Recipe, until: str | None = None, *, screen: runner.Scr
     from zephyr_ray.pipeline.screen import Screen
 
     connect.set_environment()
-    planned = plan(recipe, [until or "dpo"], evaluate=until is None)
+    planned = plan(recipe, [until] if until else final_stages(recipe), evaluate=until is None)
     write_recipe(planned.run, recipe)
     runner.bring_up_to_date(planned, screen or Screen())
     return planned.run

@@ -21,11 +21,11 @@ from trl.trainer.utils import add_fused_lm_head
 from zephyr_ray.errors import GuardError
 from zephyr_ray.training.dataset import Rows
 from zephyr_ray.training.logps import PackedScorer
-from zephyr_ray.training.methods.dpo import PackedDPOTrainer
 from zephyr_ray.training.packed.attention import segment_multiple
 from zephyr_ray.training.reference_guard import TOLERANCE, FirstStepGuard
 from zephyr_ray.training.sampler import Plan
 from zephyr_ray.training.token_batching import PackedRankPlan, rounded_up
+from zephyr_ray.training.trainers.dpo import PackedDPOTrainer
 
 PAIRS = 32
 

@@ -30,10 +30,10 @@ from trl.trainer import dpo_trainer
 from zephyr_ray.training.dataset import Rows
 from zephyr_ray.training.layers import compile_layers
 from zephyr_ray.training.logps import PackedScorer
-from zephyr_ray.training.methods.dpo import PackedDPOTrainer
 from zephyr_ray.training.packed.attention import segment_multiple
 from zephyr_ray.training.sampler import Plan
 from zephyr_ray.training.token_batching import PackedRankPlan, rounded_up
+from zephyr_ray.training.trainers.dpo import PackedDPOTrainer
 
 H100_BF16_FLOPS = 989e12
 WARM_EPOCHS, TIMED_EPOCHS = 1, 2

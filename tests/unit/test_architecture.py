@@ -8,8 +8,8 @@ from functools import cache
 from pathlib import Path
 from typing import get_args
 
-from zephyr_ray.config.recipe import Recipe
 from zephyr_ray.config.section import Section
+from zephyr_ray.training.methods import recipe_type
 
 REPO = Path(__file__).parents[2]
 CODE = ("zephyr_ray", "jobs", "serve", "benchmarks", "docs", "tests")
@@ -37,7 +37,7 @@ IMPORTS = {
     "commands": "base chat_template cluster config data evaluation pipeline training",
     "serve": "base cluster pipeline serving",
     "jobs": "base cluster commands serve",
-    "docs": "config",
+    "docs": "config training",
     "benchmarks": "base chat_template commands config data embedded inference judging pipeline training",
 }
 """What each group imports, at the top of a module or within a function: only groups above it. Tests import what they
@@ -112,8 +112,9 @@ def test_an_import_within_a_function_counts() -> None:
     assert {("zephyr_ray", "zephyr"), ("zephyr_ray", "pipeline")} <= names
 
 
-def sections(section: type[Section] = Recipe) -> dict[str, type[Section]]:
-    """A section with all sections in it, by name."""
+def sections(section: type[Section] | None = None) -> dict[str, type[Section]]:
+    """A section with all sections in it, by name. None: the recipe, with the sections of all methods."""
+    section = section or recipe_type()
     found = {section.__name__: section}
     waiting = [field.annotation for field in section.model_fields.values()]
     while waiting:

@@ -9,11 +9,10 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from tests.conftest import save_byte_tokenizer
+from tests.oracles.encoding import encode_dialogue, encode_pair
 from zephyr_ray.chat_template import (
     encode,
-    encode_dialogue,
     encode_dialogues,
-    encode_pair,
     encode_pairs,
     encode_text,
     load_tokenizer,

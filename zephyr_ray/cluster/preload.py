@@ -23,7 +23,7 @@ class Preload:
 ROWS = Preload(("numpy", "pyarrow.parquet", "pandas", "transformers"), ("ray.data",))
 TRAINING = Preload(
     ("torch", "transformers", "datasets", "trl.trainer.dpo_trainer", "trl.trainer.sft_trainer", "deepspeed"),
-    ("ray.train", "zephyr_ray.training.worker", "zephyr_ray.training.methods.dpo", "zephyr_ray.training.methods.sft"),
+    ("ray.train", "zephyr_ray.training.worker", "zephyr_ray.training.trainers.dpo", "zephyr_ray.training.trainers.sft"),
 )
 ENGINES = Preload(
     ("numpy", "torch", "transformers", "vllm", "vllm.config", "vllm.engine.arg_utils"),

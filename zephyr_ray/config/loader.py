@@ -1,4 +1,4 @@
-"""Reads recipe YAML files and `--set` overrides -> one `Recipe`, or one line that names file, field and fix."""
+"""Recipe YAML files and `--set` overrides, merged into one `Recipe`. An error is one line with file, field and fix."""
 
 from __future__ import annotations
 
@@ -22,28 +22,29 @@ _NO_SECTION = ("union_tag_not_found", "union_tag_invalid", "model_attributes_typ
 """What pydantic calls a value that is none of a field's sections."""
 
 
-def load(files: Sequence[str], overrides: Sequence[str] = ()) -> Recipe:
+def load(files: Sequence[str], overrides: Sequence[str] = (), kind: type[Recipe] = Recipe) -> Recipe:
     """Merges recipe files left to right, then the overrides.
 
     Args:
         files: Paths of YAML files; a mapping of a later one is merged into an earlier one's. A section of another
             `type` replaces the earlier one.
         overrides: `section.field=value`, the value read as YAML.
+        kind: A recipe with further sections (`training.methods.recipe_type`).
 
     Raises:
         UserError: A file that cannot be read, a wrong key or a wrong value, named with its file and the allowed ones.
     """
     merged: dict[str, Any] = {}
     origin: Origin = {}
-    whole = Place((), Recipe, {})
+    whole = Place((), kind, {})
     for name in files:
         _merge(merged, _read_yaml(name), origin, name, whole)
     for text in overrides:
         _merge(merged, _parse_override(text), origin, f"--set {text}", whole)
     try:
-        return Recipe.model_validate(merged)
+        return kind.model_validate(merged)
     except ValidationError as error:
-        raise UserError(_explain(error, Recipe, origin, ", ".join(files) or "the default recipe")) from None
+        raise UserError(_explain(error, kind, origin, ", ".join(files) or "the default recipe")) from None
 
 
 def to_yaml(recipe: Recipe) -> str:

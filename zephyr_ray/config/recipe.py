@@ -13,7 +13,7 @@ from zephyr_ray.config.evaluation import Evaluation
 from zephyr_ray.config.feedback import Judging, Prompts, Sampling
 from zephyr_ray.config.model import Chat, ModelSection
 from zephyr_ray.config.section import Section, compute
-from zephyr_ray.config.training import DPO, SFT, ReferenceLogps
+from zephyr_ray.config.training import DPO, SFT, Optimisation, ReferenceLogps
 
 
 class RunSection(Section):
@@ -48,10 +48,11 @@ class Recipe(Section):
 
     @model_validator(mode="after")
     def _quantized_layers_are_not_compiled(self) -> Recipe:
-        for stage, section in (("sft", self.sft), ("dpo", self.dpo)):
-            if section and section.training.compile and self.model.lora and self.model.lora.load_in_4bit:
+        trainings = {name: value for name, value in self if isinstance(value, Optimisation)}
+        for name, section in trainings.items():
+            if section.training.compile and self.model.lora and self.model.lora.load_in_4bit:
                 raise ValueError(
-                    f"{stage}.training.compile=true needs model.lora.load_in_4bit=false: bitsandbytes computes the "
+                    f"{name}.training.compile=true needs model.lora.load_in_4bit=false: bitsandbytes computes the "
                     "products of 4-bit weights, and has not been tried compiled"
                 )
         return self

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from zephyr_ray import chat_template
 from zephyr_ray.cluster import resources, shared_storage
@@ -18,17 +16,14 @@ from zephyr_ray.config.model import Chat
 from zephyr_ray.config.section import semantic
 from zephyr_ray.data.io import drop_report, lengths, writer
 from zephyr_ray.data.io.rows import mixed_schema
-from zephyr_ray.data.io.writer import Progress, Report
-from zephyr_ray.data.request_stage import REASONS, Asking, asking, settle, totals_line
+from zephyr_ray.data.io.writer import Report, RowProgress
+from zephyr_ray.data.request_stage import REASONS, asking, settle, totals_line
 from zephyr_ray.inference.principles import PRINCIPLES
-from zephyr_ray.inference.sampling import sample_candidates, sample_from_servers
+from zephyr_ray.inference.sampling import answered
 from zephyr_ray.pipeline.artifacts import Artifact
 from zephyr_ray.pipeline.model_source import deployed_models
 from zephyr_ray.pipeline.stage import Manifest, Stage, StageContext
 from zephyr_ray.schemas import CANDIDATES
-
-if TYPE_CHECKING:
-    import ray.data
 
 _ROWS_PER_FILE = 512
 
@@ -91,20 +86,21 @@ def make_candidates(
     artifact = context.artifact
     with asking(section, prompts, context) as asked:
         split = functools.partial(to_rows, progress=context.progress)
-        answered = _answered(section, chat, seed, asked, prompts)
-        rows = answered.map_batches(split, batch_format="pyarrow", batch_size=None)
+        left = asked.left(prompts)
+        answers = answered(section, chat, seed, left, applications=asked.applications, ledger=asked.ledger)
+        rows = answers.map_batches(split, batch_format="pyarrow", batch_size=None)
         report = writer.write(rows, artifact, CANDIDATES, measure=_measure, keep=True, rows_per_file=_ROWS_PER_FILE)
         settle("sampling", section, prompts, asked, artifact, report)
         return report, [totals_line(ray.get(asked.ledger.totals.remote()))]
 
 
-def to_rows(answered: pa.Table, progress: Progress | None = None) -> pa.Table:
+def to_rows(answers: pa.Table, progress: RowProgress | None = None) -> pa.Table:
     """`pool.ANSWERED` -> candidates that are kept and rows that are dropped, by the worst of their failures.
 
     Where servers refused some of a row's requests for good, the answers that there are make the row.
     """
     rows = []
-    for row in answered.to_pylist():
+    for row in answers.to_pylist():
         failure = row.pop("failure")
         if failure is None or (failure == "refused" and row["completions"]):
             rows.append(row)
@@ -113,20 +109,6 @@ def to_rows(answered: pa.Table, progress: Progress | None = None) -> pa.Table:
     if progress is not None:
         progress.add(len(rows))
     return pa.Table.from_pylist(rows, schema=mixed_schema(CANDIDATES))
-
-
-def _answered(section: Sampling, chat: Chat, seed: int, asked: Asking, prompts: Artifact) -> ray.data.Dataset:
-    left = asked.left(prompts)
-    if section.offline:
-        answered = sample_candidates(section, chat, seed, left)
-        return answered.map_batches(_with_failure, batch_format="pyarrow", batch_size=None)
-    return sample_from_servers(section, seed, left, applications=asked.applications, ledger=asked.ledger)
-
-
-def _with_failure(candidates: pa.Table) -> pa.Table:
-    """An engine inside of Ray Data fails for a request alone: what it will not do, it will not do another time."""
-    failure = pc.if_else(pc.is_null(candidates["error"]), pa.scalar(None, pa.string()), "refused")
-    return candidates.append_column("failure", failure)
 
 
 def _measure(kept: pa.Table) -> dict[str, np.ndarray]:

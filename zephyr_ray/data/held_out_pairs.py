@@ -14,7 +14,7 @@ from zephyr_ray.data.cleaning.decontaminate import benchmark_fingerprints
 from zephyr_ray.data.cleaning.train_overlap import prompt_ids
 from zephyr_ray.data.io import drop_report, sources
 from zephyr_ray.data.io.rewrite import kept_files
-from zephyr_ray.data.io.writer import Progress, Report
+from zephyr_ray.data.io.writer import Report, RowProgress
 from zephyr_ray.data.preferences import settings, write_pairs
 from zephyr_ray.errors import UserError
 from zephyr_ray.pipeline.artifacts import Artifact
@@ -56,7 +56,7 @@ def make_held_out_pairs(
     preferences: Artifact,
     artifact: Artifact,
     *,
-    progress: Progress | None = None,
+    progress: RowProgress | None = None,
 ) -> Report:
     """Writes the pairs that `section.held_out` names, and their report.
 

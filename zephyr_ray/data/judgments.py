@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import functools
-import pickle
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,10 +15,10 @@ from zephyr_ray.cluster.preload import ENGINES, ROWS
 from zephyr_ray.config.feedback import FunctionJudge, Judging, LanguageModelJudges, RewardModelJudge
 from zephyr_ray.config.model import Chat
 from zephyr_ray.config.section import semantic
-from zephyr_ray.data.io import drop_report, lengths, readers, sources, writer
+from zephyr_ray.data.io import drop_report, lengths, sources, writer
 from zephyr_ray.data.io.rewrite import kept_files
 from zephyr_ray.data.io.rows import mixed_schema
-from zephyr_ray.data.io.writer import Progress, Report
+from zephyr_ray.data.io.writer import Report, RowProgress
 from zephyr_ray.data.request_stage import REASONS, Asking, asking, settle, totals_line
 from zephyr_ray.errors import UserError
 from zephyr_ray.inference.pool import CALLS, in_flight_share, rows_per_batch
@@ -113,15 +112,24 @@ def make_judgments(
         split = functools.partial(to_rows, progress=context.progress)
         rows = _judged(section, chat, seed, asked, candidates, reward_model)
         rows = rows.map_batches(split, batch_format="pyarrow", batch_size=None)
-        report = writer.write(rows, artifact, JUDGMENTS, measure=_measure, keep=True, rows_per_file=_ROWS_PER_FILE)
+        report = writer.write(
+            rows,
+            artifact,
+            JUDGMENTS,
+            measure=_measure,
+            make=_counted if section.servers else None,
+            count=_count if section.servers else None,
+            keep=True,
+            rows_per_file=_ROWS_PER_FILE,
+        )
         settle("judging", section, candidates, asked, artifact, report)
         _check_scored(report, artifact)
         lines = [totals_line(ray.get(asked.ledger.totals.remote()))] if section.servers else []
-    agreement = count_agreement(artifact, report) if section.servers else {}
+    agreement = (report.tally or AgreementTally()).result() if section.servers else {}
     return report, agreement, [*lines, *_agreement_lines(agreement)]
 
 
-def to_rows(judged: pa.Table, progress: Progress | None = None) -> pa.Table:
+def to_rows(judged: pa.Table, progress: RowProgress | None = None) -> pa.Table:
     """`judging.pool.JUDGED` -> judgments that are kept and rows that are dropped, by the worst of their failures.
 
     Where a judge refused a request for good, the row is kept, with null for what it did not say.
@@ -136,21 +144,6 @@ def to_rows(judged: pa.Table, progress: Progress | None = None) -> pa.Table:
     if progress is not None:
         progress.add(len(rows))
     return pa.Table.from_pylist(rows, schema=mixed_schema(JUDGMENTS))
-
-
-def count_agreement(artifact: Artifact, report: Report) -> dict[str, Any]:
-    """How far judges, repeats and orders agree, and how many overall scores lie far from the mean of the aspects."""
-    total: dict[str, Any] = _counters()
-    files = [{"path": f"{artifact.path}/{name}"} for name in kept_files(report.files)]
-    read = functools.partial(readers.read_table, filesystem=artifact.run.filesystem)
-    counted = sources.stream(files, read).map_batches(_count, batch_format="pyarrow", batch_size=None)
-    for row in counted.iter_rows():
-        for name, counter in pickle.loads(row["counters"]).items():
-            total[name].merge(counter)
-    agreement = {
-        kind: {aspect: figures._asdict() for aspect, figures in total[kind].result().items()} for kind in _KINDS
-    }
-    return agreement | {"disagreement": total["disagreement"].result()}
 
 
 def agreement_numbers(agreement: dict[str, Any]) -> dict[str, dict[str, float]]:
@@ -263,16 +256,39 @@ def _check_scored(report: Report, artifact: Artifact) -> None:
         raise UserError(f"{artifact.stage}: not one answer could be rated; the first row says: {why}")
 
 
-def _counters() -> dict[str, Any]:
-    return {kind: AgreementCounter(kind) for kind in _KINDS} | {"disagreement": DisagreementCounter()}
+class AgreementTally:
+    """How far judges, repeats and orders agree, and how many overall scores lie far from the mean of the aspects."""
+
+    def __init__(self, rows: Iterable[Mapping[str, Any]] = ()):
+        self.agreement = {kind: AgreementCounter(kind) for kind in _KINDS}
+        self.disagreement = DisagreementCounter()
+        for row in rows:
+            self.disagreement.add(row)
+            for counter in self.agreement.values():
+                counter.add(row)
+
+    def add(self, other: AgreementTally) -> None:
+        """Adds everything that another one has counted."""
+        for kind, counter in self.agreement.items():
+            counter.merge(other.agreement[kind])
+        self.disagreement.merge(other.disagreement)
+
+    def result(self) -> dict[str, Any]:
+        """The figures, as a manifest has them."""
+        agreement = {
+            kind: {aspect: figures._asdict() for aspect, figures in counter.result().items()}
+            for kind, counter in self.agreement.items()
+        }
+        return agreement | {"disagreement": self.disagreement.result()}
 
 
-def _count(judged: pa.Table) -> pa.Table:
-    counters = _counters()
-    for row in judged.to_pylist():
-        for counter in counters.values():
-            counter.add(row)
-    return pa.table({"counters": [pickle.dumps(counters)]})
+def _count(kept: pa.Table) -> AgreementTally:
+    return AgreementTally(kept.to_pylist())
+
+
+def _counted(rows: pa.Table) -> tuple[pa.Table, AgreementTally]:
+    """Rows as they are, and what is counted of those that are kept."""
+    return rows, _count(rows.filter(rows["reason"].is_null()))
 
 
 def _agreement_lines(agreement: dict[str, Any]) -> list[str]:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import pickle
 import posixpath
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
@@ -27,8 +26,8 @@ from zephyr_ray.data.cleaning.train_overlap import drop_in_training
 from zephyr_ray.data.formats import layouts
 from zephyr_ray.data.io import drop_report, lengths, sources, writer
 from zephyr_ray.data.io.rewrite import kept_files
-from zephyr_ray.data.io.rows import decode, dropped_row, mixed_schema
-from zephyr_ray.data.io.writer import Progress, Report
+from zephyr_ray.data.io.rows import decode, dropped_row, mixed_schema, raw_rows
+from zephyr_ray.data.io.writer import Report, RowProgress
 from zephyr_ray.data.judgments import agreement_numbers
 from zephyr_ray.data.preference_counts import AnswerCounts, PairCounts, count_pairs
 from zephyr_ray.errors import UserError
@@ -38,10 +37,6 @@ from zephyr_ray.schemas import PREFERENCES, Dropped
 
 if TYPE_CHECKING:
     import ray.data
-
-MIXED = pa.schema([*mixed_schema(PREFERENCES), ("part", pa.int32()), ("counts", pa.binary())])
-"""A block's columns: `part` numbers the pairs of a source row that became several, and the first row of a block carries
-the pickled `AnswerCounts` of the whole block, so that they are counted exactly as often as the rows are written."""
 
 _COUNTED = ["chosen", "rejected", "score_chosen", "score_rejected", "chosen_model", "rejected_model"]
 
@@ -105,7 +100,7 @@ def make_preferences(
     artifact: Artifact,
     judgments: Artifact | None = None,
     *,
-    progress: Progress | None = None,
+    progress: RowProgress | None = None,
 ) -> Report:
     """Writes the preference pairs that the section names, and their report.
 
@@ -132,7 +127,7 @@ def write_pairs(
     *,
     trained_on: Artifact | None = None,
     agreement: Mapping[str, Any] | None = None,
-    progress: Progress | None = None,
+    progress: RowProgress | None = None,
 ) -> Report:
     """Writes the pairs of raw rows (`sources.RAW_ROW`), each once, and their report.
 
@@ -144,11 +139,8 @@ def write_pairs(
     """
     benchmarks = read_benchmarks(section.decontaminate, section.decontaminate_words)
     make_rows = functools.partial(to_pairs, rule=rule_of(section, seed), benchmarks=benchmarks)
-    rows = raw.map_batches(make_rows, batch_format="pyarrow", batch_size=None)
-    report = writer.write(rows, artifact, PREFERENCES, measure=_measure, observe=_observe, progress=progress)
-    counts = report.observed or Counts(AnswerCounts(), PairCounts())
-    if counts.answers.rows != report.rows_in:
-        raise RuntimeError(f"{counts.answers.rows} rows were read and {report.rows_in} arrived")
+    report = writer.write(raw, artifact, PREFERENCES, measure=_measure, make=make_rows, progress=progress)
+    counts = report.tally or Counts(AnswerCounts(), PairCounts())
     written = report.rows_out
     report = drop_repeated(artifact, report, "pair_id")
     if trained_on is not None:
@@ -165,27 +157,26 @@ def rule_of(section: Preferences, seed: int) -> Rule:
     return Rule(seed, section.rejected, section.score, section.margin, section.disagreement)
 
 
-def to_pairs(raw: pa.Table, *, rule: Rule, benchmarks: Benchmarks | None = None) -> pa.Table:
-    """Raw lines (`sources.RAW_ROW`) -> pairs and dropped rows (`MIXED`), a source row's pairs one after the other.
+def to_pairs(raw: pa.Table, *, rule: Rule, benchmarks: Benchmarks | None = None) -> tuple[pa.Table, Counts]:
+    """Raw rows (`sources.RAW_ROW`) -> pairs and dropped rows, a source row's pairs one after the other, and the counts.
 
     The source of a row that became several pairs is followed by the pair's number: file:line/1.
     """
     check_prompt = benchmarks.index().check if benchmarks else None
     counts = AnswerCounts(rows=raw.num_rows)
     rows: list[dict[str, Any]] = []
-    for source, line in zip(raw["source"].to_pylist(), raw["line"].to_pylist(), strict=True):
+    for source, value in raw_rows(raw):
         try:
-            pairs = layouts.preferences(decode(line), rule, counts=counts, check_prompt=check_prompt)
+            pairs = layouts.preferences(decode(value), rule, counts=counts, check_prompt=check_prompt)
         except Dropped as dropped:
             rows.append(dropped_row(source, dropped))
             continue
         if len(pairs) == 1:
             rows.append(_row(source, pairs[0]))
         else:
-            rows += [{"part": part, **_row(f"{source}/{part}", pair)} for part, pair in enumerate(pairs, 1)]
-    if rows:
-        rows[0]["counts"] = pickle.dumps(counts)
-    return pa.Table.from_pylist(rows, schema=MIXED)
+            rows += [_row(f"{source}/{part}", pair) for part, pair in enumerate(pairs, 1)]
+    table = pa.Table.from_pylist(rows, schema=mixed_schema(PREFERENCES))
+    return table, Counts(counts, count_pairs(table.filter(table["reason"].is_null()).select(_COUNTED)))
 
 
 def _row(source: str, pair: dict[str, Any] | Dropped) -> dict[str, Any]:
@@ -214,13 +205,6 @@ def _names(artifact: Artifact) -> list[str]:
 
 def _measure(kept: pa.Table) -> dict[str, np.ndarray]:
     return lengths.characters(kept, ("prompt", "chosen", "rejected"))
-
-
-def _observe(table: pa.Table) -> Counts:
-    answers = AnswerCounts()
-    for pickled in table["counts"].drop_null().to_pylist():
-        answers.add(pickle.loads(pickled))
-    return Counts(answers, count_pairs(table.filter(table["reason"].is_null()).select(_COUNTED)))
 
 
 def _count_again(artifact: Artifact, report: Report) -> PairCounts:

@@ -1,4 +1,4 @@
-"""Reads the numbers of the preferences report -> a PNG of them."""
+"""The figure of the preferences report, as a PNG."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Reads the counts of a preferences stage -> <artifact>/report.html and report.png, a picture of what came of the rows.
+"""The report of a preferences stage: report.html and report.png, a picture of what came of the rows.
 
 The page is one file that loads nothing and needs no script. Every text in it that came from data is escaped.
 """

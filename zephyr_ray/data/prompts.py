@@ -13,7 +13,7 @@ from zephyr_ray.data.cleaning.dedup import drop_repeated
 from zephyr_ray.data.formats import layouts
 from zephyr_ray.data.io import drop_report, lengths, sources, writer
 from zephyr_ray.data.io.rows import convert
-from zephyr_ray.data.io.writer import Progress, Report
+from zephyr_ray.data.io.writer import Report, RowProgress
 from zephyr_ray.pipeline.artifacts import Artifact
 from zephyr_ray.pipeline.stage import Manifest, Stage, StageContext
 from zephyr_ray.schemas import PROMPTS
@@ -38,7 +38,7 @@ def stage(section: Prompts, seed: int) -> Stage:
     )
 
 
-def make_prompts(section: Prompts, seed: int, artifact: Artifact, *, progress: Progress | None = None) -> Report:
+def make_prompts(section: Prompts, seed: int, artifact: Artifact, *, progress: RowProgress | None = None) -> Report:
     """Writes each different prompt that the section names once.
 
     Raises:

@@ -8,7 +8,6 @@ mend, or not more than `max_failed` of them.
 from __future__ import annotations
 
 import contextlib
-import functools
 import posixpath
 import threading
 from collections.abc import Iterator
@@ -20,7 +19,7 @@ import pyarrow.compute as pc
 
 from zephyr_ray.cluster import connect
 from zephyr_ray.config.feedback import Judging, Sampling
-from zephyr_ray.data.io import sources, writer
+from zephyr_ray.data.io import resume, sources, writer
 from zephyr_ray.data.io.writer import Report
 from zephyr_ray.errors import UserError
 from zephyr_ray.inference import response_log
@@ -31,9 +30,9 @@ from zephyr_ray.schemas import Reason
 from zephyr_ray.serving.stage_deployments import Application, deployed
 
 if TYPE_CHECKING:
-    import ray
     import ray.data
 
+_ID = "prompt_id"
 _SHOW_S = 1.0
 REASONS = {
     "failed": Reason.REQUEST_FAILED,
@@ -57,14 +56,8 @@ class Asking:
     """Ids of the rows that earlier tries wrote."""
 
     def left(self, source: Artifact) -> ray.data.Dataset:
-        """The rows of an artifact that are not done, by `prompt_id`."""
-        import ray
-
-        rows = sources.read_artifact(source)
-        if not len(self.done):
-            return rows
-        drop = functools.partial(_without, done=ray.put(self.done))
-        return rows.map_batches(drop, batch_format="pyarrow", batch_size=None)
+        """The rows of an artifact that are not done."""
+        return resume.rows_left(source, self.done, _ID)
 
 
 @contextlib.contextmanager
@@ -76,7 +69,7 @@ def asking(section: Sampling | Judging, source: Artifact, context: StageContext)
     import ray
 
     artifact, progress = context.artifact, context.progress
-    done = writer.written_ids(artifact, "prompt_id")
+    done = writer.written_ids(artifact, _ID)
     ledger: Any = (
         ray.remote(Ledger)
         .options(
@@ -114,7 +107,7 @@ def settle(
     """
     import ray
 
-    _check_exactly_once(source, artifact, report)
+    resume.check_exactly_once(source, artifact, report, _ID)
     totals = ray.get(asked.ledger.totals.remote())
     left = sum(report.dropped.get(str(reason), 0) for reason in _AGAIN)
     stop = {reason: report.dropped.get(str(reason), 0) for reason in (Reason.OVER_BUDGET, Reason.SERVER_GIVEN_UP)}
@@ -138,13 +131,6 @@ def totals_line(totals: dict[str, float]) -> str:
     """What was asked in all tries, those of former recipes too, for a person."""
     line = f"  {totals['requests']:,} replies so far, {totals['prompt_tokens']:,} + {totals['tokens']:,} tokens"
     return line + (f", {totals['usd']:.2f} US dollars" if totals["usd"] else "")
-
-
-def _without(batch: pa.Table, *, done: ray.ObjectRef) -> pa.Table:
-    import ray
-
-    ids = ray.get(done)
-    return batch.filter(pc.invert(pc.is_in(batch["prompt_id"], value_set=ids)))
 
 
 @contextlib.contextmanager
@@ -172,16 +158,6 @@ def _shown(ledger: Any, progress: Any) -> Iterator[None]:
     finally:
         stop.set()
         watcher.join()
-
-
-def _check_exactly_once(source: Artifact, artifact: Artifact, report: Report) -> None:
-    wanted = sources.count_rows(source)
-    ids = writer.written_ids(artifact, "prompt_id")
-    if report.rows_in != wanted or len(pc.unique(ids)) != len(ids):
-        raise RuntimeError(
-            f"{source.uri} holds {wanted} rows; {report.rows_in} are accounted for, and of {len(ids)} written ones "
-            f"{len(ids) - len(pc.unique(ids))} are there twice"
-        )
 
 
 def _first_detail(artifact: Artifact, reason: Reason) -> str:

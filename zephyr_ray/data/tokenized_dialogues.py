@@ -18,7 +18,7 @@ from zephyr_ray.config.model import Chat
 from zephyr_ray.config.section import semantic
 from zephyr_ray.data.io import drop_report, lengths, sources, writer
 from zephyr_ray.data.io.rows import dropped_row, mixed_schema
-from zephyr_ray.data.io.writer import Progress, Report
+from zephyr_ray.data.io.writer import Report, RowProgress
 from zephyr_ray.pipeline.artifacts import Artifact
 from zephyr_ray.pipeline.model_source import ModelInput
 from zephyr_ray.pipeline.stage import Manifest, Stage, StageContext
@@ -64,7 +64,7 @@ def make_tokenized_dialogues(
     artifact: Artifact,
     max_length: int | None,
     *,
-    progress: Progress | None = None,
+    progress: RowProgress | None = None,
 ) -> Report:
     """Writes the token ids of every dialogue and which of them the assistant wrote.
 

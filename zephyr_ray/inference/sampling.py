@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+import pyarrow as pa
+import pyarrow.compute as pc
+
 from zephyr_ray.cluster import connect
 from zephyr_ray.config.feedback import Sampling
 from zephyr_ray.config.model import Chat
@@ -30,20 +33,49 @@ def sample_candidates(sampling: Sampling, chat: Chat, seed: int, prompts: ray.da
     """
     if sampling.deployments:
         raise ValueError("the pool has deployments, which a stage starts")
-    if sampling.offline:
-        from zephyr_ray.inference.offline import sample_offline
-
-        return sample_offline(sampling, chat, seed, prompts)
-    return sample_from_servers(sampling, seed, prompts, applications={}).select_columns(CANDIDATES.names)
+    return answered(sampling, chat, seed, prompts).select_columns(CANDIDATES.names)
 
 
-def sample_from_servers(
+def answered(
+    sampling: Sampling,
+    chat: Chat,
+    seed: int,
+    prompts: ray.data.Dataset,
+    *,
+    applications: Mapping[str, Application] | None = None,
+    ledger: Any = None,
+) -> ray.data.Dataset:
+    """Rows of `pool.ANSWERED`: by engines within Ray Data, or by endpoints and deployments, as the pool says.
+
+    Args:
+        sampling: The pool.
+        chat: The template of models that answer without a server.
+        seed: The run's.
+        prompts: Each prompt once.
+        applications: Of the pool's deployments, by member.
+        ledger: Handle of the `Ledger` actor, where replies are kept.
+    """
+    if not sampling.offline:
+        return _by_requests(sampling, seed, prompts, applications=applications or {}, ledger=ledger)
+    from zephyr_ray.inference.offline import sample_offline
+
+    candidates = sample_offline(sampling, chat, seed, prompts)
+    return candidates.map_batches(_with_failure, batch_format="pyarrow", batch_size=None)
+
+
+def _with_failure(candidates: pa.Table) -> pa.Table:
+    """An engine inside of Ray Data fails for a request alone: what it will not do, it will not do another time."""
+    failure = pc.if_else(pc.is_null(candidates["error"]), pa.scalar(None, pa.string()), "refused")
+    return candidates.append_column("failure", failure)
+
+
+def _by_requests(
     sampling: Sampling,
     seed: int,
     prompts: ray.data.Dataset,
     *,
     applications: Mapping[str, Application],
-    ledger: Any = None,
+    ledger: Any,
 ) -> ray.data.Dataset:
     """Rows of `pool.ANSWERED`, sampled from endpoints and deployments.
 

@@ -1,4 +1,4 @@
-"""Reads a recipe -> the arithmetic that log-probs are computed in. Imports nothing heavy: it is part of a fingerprint.
+"""The arithmetic that models are trained and scored in. Imports nothing heavy: it is part of a fingerprint.
 
 Policy and reference of a DPO run must be computed alike: between two sound ways to compute in bfloat16 a completion's
 log-prob differs by tenths of a nat, which a run would keep as an error of its margins.
@@ -6,10 +6,10 @@ log-prob differs by tenths of a nat, which a run would keep as an error of its m
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
 from typing import Any, Literal, NamedTuple
 
 from zephyr_ray.config.model import ModelSection
-from zephyr_ray.config.recipe import Recipe
 from zephyr_ray.config.training import Training
 
 Dtype = Literal["float32", "bfloat16"]
@@ -41,19 +41,62 @@ def arithmetic(model: ModelSection, training: Training) -> Arithmetic:
     )
 
 
-def reference_arithmetic(recipe: Recipe) -> dict[str, Any]:
-    """All that rounds the reference's log-probs, as JSON values: the policy's arithmetic, engine and attention.
+@dataclass(frozen=True)
+class Scoring:
+    """How a frozen model's log-probs are computed: as the policy that meets them computes its own."""
 
-    In float32 every engine, attention and device gives the same log-probs within 1e-4, and none of them is named.
+    arithmetic: Arithmetic
+    load_in_4bit: bool
+    attn_implementation: str
+    """transformers' attention, of padded batches."""
+    engine: Literal["packed", "padded"]
+    packed_attention: Literal["auto", "sdpa", "flex", "flash"]
+    tokens_per_micro_batch: int
+    """Packed: most tokens of a forward pass."""
+    compile: bool
+    pad_to_multiple_of: int | None
+    """Padded: what a batch's length is a multiple of."""
+    ld_alpha: float | None
+    """As in `losses.completion_sums`."""
+
+    def identity(self, device: Literal["cpu", "cuda"]) -> dict[str, Any]:
+        """All that rounds the log-probs, as JSON values: arithmetic, device, engine and attention.
+
+        In float32 every engine, attention and device gives the same log-probs within 1e-4, and none of them is named.
+        """
+        if self.arithmetic.dtype == "float32":
+            return {"dtype": "float32"}
+        attention = self.packed_attention if self.engine == "packed" else self.attn_implementation
+        if attention == "auto" and device == "cpu":
+            attention = "sdpa"
+        named = self.arithmetic._asdict() | {"device": device, "engine": self.engine, "attention": attention}
+        padding = {"pad_to_multiple_of": self.pad_to_multiple_of} if self.engine == "padded" else {}
+        return named | padding | ({"compile": True} if self.compile else {})
+
+    def of_exported(self) -> Scoring:
+        """How policy and reference are scored on held-out pairs: as training scores its reference, save for two things.
+
+        Weights are whole, not in 4 bits: so is the exported policy. And log-probs are the plain sums of the definition,
+        whatever `ld_alpha` makes of them in the loss.
+        """
+        return replace(self, load_in_4bit=False, ld_alpha=None)
+
+
+def scoring(model: ModelSection, training: Training) -> Scoring:
+    """How the reference of a training is scored.
+
+    Args:
+        model: Of policy and reference.
+        training: How the policy is trained.
     """
-    training = recipe.dpo.training
-    found = arithmetic(recipe.model, training)
-    if found.dtype == "float32":
-        return {"dtype": "float32"}
-    device = "cuda" if recipe.reference_logps.gpus_per_worker > 0 else "cpu"
-    attention = training.packed_attention if training.engine == "packed" else recipe.model.attn_implementation
-    if attention == "auto" and device == "cpu":
-        attention = "sdpa"
-    padding = {"pad_to_multiple_of": training.trl.get("pad_to_multiple_of")} if training.engine == "padded" else {}
-    compiled = {"compile": True} if training.compile else {}
-    return found._asdict() | {"device": device, "engine": training.engine, "attention": attention} | padding | compiled
+    return Scoring(
+        arithmetic=arithmetic(model, training),
+        load_in_4bit=model.lora is not None and model.lora.load_in_4bit,
+        attn_implementation=model.attn_implementation,
+        engine=training.engine,
+        packed_attention=training.packed_attention,
+        tokens_per_micro_batch=training.tokens_per_micro_batch,
+        compile=training.compile,
+        pad_to_multiple_of=training.trl.get("pad_to_multiple_of"),
+        ld_alpha=training.trl.get("ld_alpha"),
+    )

@@ -7,7 +7,7 @@ import os
 import posixpath
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -146,10 +146,16 @@ class KeepTensorBoard(TrainerCallback):
 
 
 class ReportProgress(TrainerCallback):
-    """Tells the terminal how far training is, and its metrics."""
+    """Tells the terminal how far training is, and its metrics.
 
-    def __init__(self, progress: Any):
+    Args:
+        progress: Hears of them.
+        shown: A method's own metrics, by their names in the log, and their names there.
+    """
+
+    def __init__(self, progress: Any, shown: Mapping[str, str]):
         self.progress = progress
+        self.names = {"loss": "loss", **shown, "learning_rate": "lr"}
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self.progress.set(state.global_step, total=state.max_steps)
@@ -158,8 +164,7 @@ class ReportProgress(TrainerCallback):
         self.progress.set(state.global_step, total=state.max_steps)
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **kwargs: Any) -> None:
-        names = {"loss": "loss", "rewards/margins": "margin", "rewards/accuracies": "accuracy", "learning_rate": "lr"}
-        shown = {names[name]: value for name, value in (logs or {}).items() if name in names}
+        shown = {self.names[name]: value for name, value in (logs or {}).items() if name in self.names}
         if shown:
             self.progress.set(state.global_step, metrics=shown)
 

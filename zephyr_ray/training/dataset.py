@@ -1,4 +1,4 @@
-"""Reads tokenized (and reference_logps) Parquet -> a memory-mapped table on the worker's disk, in order of ids.
+"""The rows of a training: a memory-mapped table on the worker's disk, in order of ids.
 
 Row number i is the i-th smallest id, so a row has the same number in any partitioning of the files. Nothing but the
 ids and the reference log-probs is held in memory.
@@ -63,13 +63,15 @@ class Rows(torch.utils.data.Dataset):
         return self.token_counts("prompt_ids") + self.token_counts("chosen_ids") + self.token_counts("rejected_ids")
 
 
-def load_pairs(tokenized: Artifact, reference_logps: Artifact) -> Rows:
-    """Pairs with their reference log-probs.
+def load_pairs(tokenized: Artifact, reference_logps: Artifact | None = None) -> Rows:
+    """Pairs, with their reference log-probs where there are any.
 
     Raises:
         UserError: The reference log-probs are not those of these pairs.
     """
     table, ids, order = _memory_map(tokenized, "pair_id")
+    if reference_logps is None:
+        return Rows(table, order)
     logps = pq.read_table(reference_logps.files(), filesystem=reference_logps.run.filesystem)
     logp_ids = logps["pair_id"].to_numpy()
     logp_order = np.argsort(logp_ids, kind="stable")

@@ -1,4 +1,4 @@
-"""Reads the ZeRO stage and the device -> DeepSpeed's configuration. Batch sizes and clipping follow the trainer's."""
+"""DeepSpeed's configuration of a ZeRO stage. Batch sizes and clipping follow the trainer's."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Reads a trainer -> checkpoint/: a Hugging Face folder that transformers and vLLM load as it is."""
+"""The finished model as checkpoint/: a Hugging Face folder that transformers and vLLM load as it is."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def write_checkpoint(trainer: Any, job: TrainJob, scratch: str) -> None:
     folder = os.path.join(scratch, "export")
     trainer.save_model(folder)
     if trainer.is_world_process_zero():
-        if job.recipe.model.lora is not None:
+        if job.settings.model.lora is not None:
             base = whole_weights(job.model.local(), job.model.revision)
             folder = _merge(folder, base, os.path.join(scratch, "merged"))
         tokenizer = trainer.processing_class
@@ -58,7 +58,7 @@ def write_generation_config(folder: str, tokenizer: Any) -> None:
 
 def model_card(trainer: Any, job: TrainJob) -> str:
     """The README.md of a checkpoint: where it comes from, how it was trained, its last metrics."""
-    section, lora, model = job.section, job.recipe.model.lora, job.model
+    section, lora, model = job.settings.section, job.settings.model.lora, job.model
     last: dict[str, Any] = next((row for row in reversed(trainer.state.log_history) if "loss" in row), {})
     start = f"{model.path}@{model.revision}" if model.revision else model.path
     if is_adapter(model.local()):

@@ -1,4 +1,4 @@
-"""Reads a `TrainJob` -> a trained checkpoint, on Ray Train workers that are replaced when they are lost."""
+"""Runs a training on Ray Train workers, which are replaced when they are lost, and returns its manifest."""
 
 from __future__ import annotations
 
@@ -11,33 +11,23 @@ from ray.train.torch import TorchConfig, TorchTrainer
 from ray.train.v2.api.config import ScalingConfig
 
 from zephyr_ray.cluster import connect
-from zephyr_ray.config.recipe import Recipe
-from zephyr_ray.config.training import DPO, SFT
+from zephyr_ray.config.training import Training
 from zephyr_ray.errors import UserError
 from zephyr_ray.pipeline.artifacts import Artifact
-from zephyr_ray.pipeline.model_source import ModelSource
 from zephyr_ray.training.task import TrainJob, train_worker
 
 STATE_FOLDER = "training_state"
 _ALLOCATOR = "PYTORCH_ALLOC_CONF"  # PYTORCH_CUDA_ALLOC_CONF before torch 2.9
 
 
-def train(
-    stage: str,
-    recipe: Recipe,
-    model: ModelSource,
-    tokenized: Artifact,
-    reference_logps: Artifact | None,
-    output: Artifact,
-    progress: Any,
-) -> dict[str, Any]:
-    """The `sft` or `dpo` stage: trains, exports, and returns its part of the manifest.
+def train(job: TrainJob) -> dict[str, Any]:
+    """Trains, exports, and returns the stage's part of the manifest.
 
     Raises:
         UserError: What a worker found that a user can mend.
         KeyboardInterrupt: Training was stopped before its last step.
     """
-    job = TrainJob(stage, recipe, model, tokenized, reference_logps, output, progress, connect.is_joined())
+    output, model, progress = job.output, job.model, job.progress
     fit(job)
     failure = progress.read()["failure"]
     if failure is not None:
@@ -60,32 +50,32 @@ def fit(job: TrainJob) -> None:
     Raises:
         ray.train.TrainingFailedError: Workers failed more often than `training.max_failures`.
     """
-    output = job.output
+    output, training = job.output, job.training
     drop_unreadable_state(output)
     trainer = TorchTrainer(
         train_worker,
         train_loop_config={"job": job},
-        scaling_config=scaling(job.section),
-        torch_config=TorchConfig(backend="nccl" if job.section.training.gpus_per_worker else "gloo"),
+        scaling_config=scaling(training),
+        torch_config=TorchConfig(backend="nccl" if training.gpus_per_worker else "gloo"),
         run_config=RunConfig(  # type: ignore[call-arg]  # whose types are those of Ray Train before its second version
             name=STATE_FOLDER,
             storage_path=output.path,
             storage_filesystem=output.run.filesystem,
-            failure_config=FailureConfig(max_failures=job.section.training.max_failures),
+            failure_config=FailureConfig(max_failures=training.max_failures),
             checkpoint_config=CheckpointConfig(num_to_keep=1),
-            worker_runtime_env={"env_vars": environment(job.section)},
+            worker_runtime_env={"env_vars": environment(training)},
         ),
     )
     trainer.fit()
 
 
-def environment(section: SFT | DPO) -> dict[str, str]:
+def environment(training: Training) -> dict[str, str]:
     """What a worker's environment has before it starts.
 
     Packed rows have another length in every micro-batch. torch's blocks of fixed sizes would leave ever more gaps
     between them; segments that grow do not. Who has set the variable keeps his value.
     """
-    if not section.training.gpus_per_worker:
+    if not training.gpus_per_worker:
         return {}
     return {_ALLOCATOR: os.environ.get(_ALLOCATOR, "expandable_segments:True")}
 
@@ -104,13 +94,12 @@ def drop_unreadable_state(output: Artifact) -> None:
 
 def remove_state(job: TrainJob) -> None:
     """Deletes the resumable state of a finished training, unless the recipe keeps it."""
-    if not job.section.training.keep_checkpoints:
+    if not job.training.keep_checkpoints:
         job.output.run.filesystem.delete_dir(posixpath.join(job.output.path, STATE_FOLDER))
 
 
-def scaling(section: SFT | DPO) -> ScalingConfig:
+def scaling(training: Training) -> ScalingConfig:
     """The workers that the recipe asks Ray for: a number, or as many as there is room for."""
-    training = section.training
     resources = {"CPU": training.cpus_per_worker}
     if training.gpus_per_worker:
         resources["GPU"] = training.gpus_per_worker

@@ -1,4 +1,4 @@
-"""Reads a model -> its decoder layers: how many recompute in the backward pass, and whether torch compiles them."""
+"""A model's decoder layers: how many recompute in the backward pass, and whether torch compiles them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Reads a model and pairs of token ids -> log-probabilities of each completion, in nats.
+"""Scoring pairs: the log-probability of each completion under a frozen model, in nats.
 
 Two ways that give the same numbers: `PackedScorer` computes each prompt once and without padding, `PaddedScorer` as TRL
 does.
@@ -12,7 +12,6 @@ import numpy as np
 import torch
 from trl.trainer.dpo_trainer import DataCollatorForPreference
 
-from zephyr_ray.training.arithmetic import arithmetic
 from zephyr_ray.training.layers import compile_layers
 from zephyr_ray.training.losses import completion_sums
 from zephyr_ray.training.packed.attention import Backend, row_multiple, segment_multiple
@@ -23,40 +22,46 @@ from zephyr_ray.training.packed.logps import add_fused_lm_head, add_packed_forwa
 from zephyr_ray.training.token_batching import partition, rounded_up
 
 if TYPE_CHECKING:
-    from zephyr_ray.config.recipe import Recipe
+    from zephyr_ray.config.recipe import Chat
     from zephyr_ray.pipeline.model_source import ModelSource
+    from zephyr_ray.training.arithmetic import Scoring
 
 Pair = dict[str, list[int]]
 
 
-def reference_scorer(recipe: Recipe, source: ModelSource, device: str) -> PackedScorer | PaddedScorer:
-    """The frozen reference of a DPO run on a device, in the arithmetic in which the policy will be trained.
+def scorer(scoring: Scoring, chat: Chat, source: ModelSource, device: str) -> PackedScorer | PaddedScorer:
+    """A frozen model on a device, ready to score pairs.
 
     Raises:
         UserError: The model does not load, packed log-probs are not those of plain sequences, or padded ones would not
             be the model's.
     """
     from zephyr_ray.chat_template import load_tokenizer
-    from zephyr_ray.training.model import check_caps_are_kept, load_for_training, whole_weights
+    from zephyr_ray.config.recipe import ModelSection
+    from zephyr_ray.training.model import check_caps_are_kept, load_model, whole_weights
 
-    training = recipe.dpo.training
-    computing, ld_alpha = arithmetic(recipe.model, training), training.trl.get("ld_alpha")
-    model: Any = load_for_training(whole_weights(source.local(), source.revision), recipe.model, computing)
+    computing = scoring.arithmetic
+    model: Any = load_model(
+        whole_weights(source.local(), source.revision),
+        ModelSection(attn_implementation=scoring.attn_implementation),
+        getattr(torch, computing.weights),
+        quantize=scoring.load_in_4bit,
+    )
     model = model.to(device).eval()
     for module in model.modules():
         # On a CPU bitsandbytes computes with other, coarser weights in evaluation than in training.
         if type(module).__name__ == "Linear4bit":
             module.train()
     add_fused_lm_head(model)
-    if training.compile:
+    if scoring.compile:
         compile_layers(model)
-    if training.engine == "packed":
+    if scoring.engine == "packed":
         dtype = getattr(torch, computing.dtype)
-        backend = working_backend(training.packed_attention, device, model.config, dtype)
-        return PackedScorer(model, ld_alpha, training.tokens_per_micro_batch, backend, computing.autocast)
-    check_caps_are_kept(model.config, recipe.model.attn_implementation)
-    pad = load_tokenizer(source.local(), recipe.chat, source.revision).pad_token_id
-    return PaddedScorer(model, ld_alpha, pad, computing.autocast, training.trl.get("pad_to_multiple_of"))
+        backend = working_backend(scoring.packed_attention, device, model.config, dtype)
+        return PackedScorer(model, scoring.ld_alpha, scoring.tokens_per_micro_batch, backend, computing.autocast)
+    check_caps_are_kept(model.config, scoring.attn_implementation)
+    pad = load_tokenizer(source.local(), chat, source.revision).pad_token_id
+    return PaddedScorer(model, scoring.ld_alpha, pad, computing.autocast, scoring.pad_to_multiple_of)
 
 
 class PackedScorer:

@@ -1,4 +1,4 @@
-"""Reads a model folder, adapter folder or hub id -> a model in memory, the same way for policy and reference."""
+"""Loading a model from a folder, an adapter's folder or a hub id, in the same way for policy and reference."""
 
 from __future__ import annotations
 
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
     from zephyr_ray.config.model import Lora, ModelSection
-    from zephyr_ray.training.arithmetic import Arithmetic
 
 ADAPTER_CONFIG = "adapter_config.json"
 _MODEL_FILES = ["*.safetensors", "*.json", "*.model", "*.jinja", "*.txt"]
@@ -37,18 +36,8 @@ def device_for(gpus_per_worker: float, field: str) -> str:
     return "cuda" if gpus_per_worker > 0 else "cpu"
 
 
-def load_for_training(folder: str, section: ModelSection, computing: Arithmetic) -> PreTrainedModel:
-    """The model that a policy starts from and its reference is: `load_model`, in the arithmetic of training."""
-    return load_model(
-        folder,
-        section,
-        getattr(torch, computing.weights),
-        quantize=section.lora is not None and section.lora.load_in_4bit,
-    )
-
-
 def load_model(folder: str, section: ModelSection, dtype: torch.dtype, *, quantize: bool = False) -> PreTrainedModel:
-    """A causal language model with the recipe's attention, its weights in `dtype` or in 4-bit.
+    """A causal language model with the section's attention, its weights in `dtype` or in 4-bit.
 
     Raises:
         UserError: The folder holds no model that loads.

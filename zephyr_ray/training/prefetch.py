@@ -1,4 +1,4 @@
-"""Reads an iterator -> the same items in the same order, each one made in a thread while those before it are used."""
+"""A prefetching iterator: a thread makes the next items while those before them are used."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Reads the log-probs of DPO's first step and the reference's -> a refusal where they are not of one model.
+"""The guard of DPO's first step: it stops where policy and reference are not one model.
 
 The policy starts as the reference, so that every completion has the same log-prob twice. The loss says less than the
 log-probs do: it is a mean in which errors of both signs cancel, and a loss type, a weight or a mixture of experts'

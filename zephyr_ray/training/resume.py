@@ -1,4 +1,4 @@
-"""Reads a checkpoint of any number of workers -> a folder that the trainer of this number of workers resumes from."""
+"""Resuming from a checkpoint that any number of workers wrote, with this number of them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Reads row count, global batch, epochs and a seed -> which rows each optimizer step takes, on which worker.
+"""The batch sampler: which rows each optimizer step takes, on which worker.
 
 The order of the rows is a pure function of (seed, epoch, position), and a step takes the same rows whatever the number
 of workers or the size of a micro-batch. So one worker and eight give the same training run, and resuming needs no more

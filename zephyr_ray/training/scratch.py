@@ -63,4 +63,4 @@ def _runs(process: int) -> bool:
 
 
 def _root(job: TrainJob) -> str:
-    return os.path.abspath(os.path.expanduser(job.section.training.scratch or os.path.join(cache_root(), "scratch")))
+    return os.path.abspath(os.path.expanduser(job.training.scratch or os.path.join(cache_root(), "scratch")))

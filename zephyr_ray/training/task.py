@@ -8,20 +8,19 @@ from typing import Any
 import ray.train
 import ray.train.collective
 
-from zephyr_ray.config.recipe import Recipe
-from zephyr_ray.config.training import DPO, SFT
+from zephyr_ray.config.training import Training
 from zephyr_ray.errors import UserError
 from zephyr_ray.pipeline.artifacts import Artifact
 from zephyr_ray.pipeline.model_source import ModelSource
 from zephyr_ray.training.scratch import check_scratch
+from zephyr_ray.training.settings import TrainingSettings
 
 
 @dataclass(frozen=True)
 class TrainJob:
     """What a worker needs to know. Travels from the driver to every worker by pickle."""
 
-    stage: str
-    recipe: Recipe
+    settings: TrainingSettings
     model: ModelSource
     tokenized: Artifact
     reference_logps: Artifact | None
@@ -31,9 +30,12 @@ class TrainJob:
     """Whether it runs on a cluster that loses nodes while it goes on."""
 
     @property
-    def section(self) -> SFT | DPO:
-        section: SFT | DPO = getattr(self.recipe, self.stage)
-        return section
+    def stage(self) -> str:
+        return self.settings.method
+
+    @property
+    def training(self) -> Training:
+        return self.settings.section.training
 
 
 def train_worker(config: dict[str, TrainJob]) -> None:

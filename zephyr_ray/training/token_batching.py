@@ -1,4 +1,4 @@
-"""Reads the token lengths of a step's pairs and a budget -> which pairs share a row of tokens, on which worker.
+"""Micro-batches by tokens: which of a step's pairs share a row of tokens, on which worker.
 
 A micro-batch is one row of tokens without padding (`packed.layout`), so what bounds its memory is tokens, not pairs.
 The number of micro-batches differs from step to step; every rank has the same number of them, because sharded training

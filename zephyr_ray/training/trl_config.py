@@ -1,4 +1,4 @@
-"""Reads a recipe's section -> TRL's configuration: our fields under TRL's names, then the pass-through options.
+"""TRL's configuration of a training: our fields under TRL's names, then the pass-through options.
 
 `trl_options` says which options are passed through.
 """
@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from zephyr_ray.config.training import DPO, SFT
+from zephyr_ray.config.training import Optimisation
 from zephyr_ray.errors import UserError
 from zephyr_ray.training.deepspeed_config import deepspeed_config
 from zephyr_ray.training.methods import Method
@@ -19,14 +19,15 @@ from zephyr_ray.training.token_batching import PackedRankPlan
 
 def training_arguments(
     method: Method,
-    section: SFT | DPO,
+    config: Any,
+    section: Optimisation,
     rank_plan: RankPlan | PackedRankPlan,
     seed: int,
     folder: str,
     device: str,
     dtype: torch.dtype,
 ) -> Any:
-    """TRL's configuration for one rank.
+    """TRL's configuration, of the class `config`, for one rank.
 
     Raises:
         UserError: A field or a pass-through option has a value that TRL refuses.
@@ -60,6 +61,6 @@ def training_arguments(
     }
     options |= method.options(section)
     try:
-        return method.config(**{**options, **training.trl})
+        return config(**{**options, **training.trl})
     except (TypeError, ValueError) as error:
         raise UserError(f"{method.name}.training.trl: {' '.join(str(error).split())[:300]}") from None

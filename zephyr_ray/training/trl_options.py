@@ -1,4 +1,4 @@
-"""Reads the options that a recipe passes through to TRL (`training.trl`) -> a refusal that names the one in the way.
+"""Which options a recipe may pass through to TRL (`training.trl`), and what to set instead of the others.
 
 An option is passed through only where it has an effect here. All others are refused: a recipe field is the place for
 it, the platform decides it, or nothing reads it. Imports nothing heavy, so that every command checks, dry runs too.
@@ -8,18 +8,14 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
-from typing import Literal
+from typing import TYPE_CHECKING
 
 from zephyr_ray.errors import UserError
 
-Stage = Literal["sft", "dpo"]
+if TYPE_CHECKING:
+    from zephyr_ray.training.methods import Method
 
-PASSED: dict[Stage, frozenset[str]] = {}
-"""Options of TRL 1.16's SFTConfig and DPOConfig that reach the trainer and do something there."""
-REFUSED: dict[Stage, dict[str, str]] = {}
-"""All its other options, and what to do instead."""
-
-_BOTH = frozenset(
+PASSED = frozenset(
     {
         # the optimizer
         "adam_beta1",
@@ -62,20 +58,11 @@ _BOTH = frozenset(
         "trackio_static_space_id",
     }
 )
-PASSED["sft"] = _BOTH | {"loss_type"}
-PASSED["dpo"] = _BOTH | {
-    "disable_dropout",
-    "discopop_tau",
-    "f_alpha_divergence_coef",
-    "f_divergence_type",
-    "ld_alpha",
-    "pad_to_multiple_of",  # of padded rows, the reference stage's too
-    "use_weighting",
-}
+"""Options of TRL 1.16's configurations that reach the trainer of every method and do something there."""
 
-_NO_EVALUATION = "training evaluates nothing; the model that DPO makes is checked on preferences.held_out"
+NO_EVALUATION = "training evaluates nothing; the model that DPO makes is checked on preferences.held_out"
 _OWN_LOADER = "rows come from the plan's own loader, which does not read it"
-_NO_DATASET = "the rows are tokenized by a stage of their own"
+NO_DATASET = "the rows are tokenized by a stage of their own"
 _CHECKPOINTS = "set {stage}.training.checkpoint_steps, or {stage}.training.checkpoint_minutes"
 _NO_HUB = "nothing is pushed from training; the finished model lies in {stage}/checkpoint"
 _PROCESS_GROUP = "Ray Train makes the process group"
@@ -125,7 +112,7 @@ _PLATFORM = {
     "fsdp_config": _SHARDING,
     "parallelism_config": _SHARDING,
     "accelerator_config": "rows are divided over the workers by the plan",
-    "label_smoothing_factor": "DPO's is dpo.label_smoothing, and SFT has none",
+    "label_smoothing_factor": "a loss that smooths labels has a field for it: dpo.label_smoothing",
 }
 _FAMILIES = {
     _CHECKPOINTS: (
@@ -156,7 +143,7 @@ _FAMILIES = {
         "length_column_name",
         "train_sampling_strategy",
     ),
-    _NO_EVALUATION: (
+    NO_EVALUATION: (
         "batch_eval_metrics",
         "bf16_full_eval",
         "do_eval",
@@ -177,51 +164,34 @@ _FAMILIES = {
         "per_device_eval_batch_size",
         "prediction_loss_only",
     ),
-    _NO_DATASET: ("dataset_num_proc",),
+    NO_DATASET: ("dataset_num_proc",),
 }
-_REFUSED_BY_BOTH = _FIELDS | _PLATFORM | {name: reason for reason, names in _FAMILIES.items() for name in names}
-_FIXED_REFERENCE = "the reference is the model that DPO starts from, scored once by reference_logps"
-REFUSED["sft"] = _REFUSED_BY_BOTH | {
-    "max_length": "set sft.max_length",
-    "pad_to_multiple_of": "packed rows have no padding, and TRL chooses it for padded ones",
-    "truncation_mode": "a longer dialogue loses its tail: set sft.max_length",
-    "packing": "set sft.packing_strategy",
-    "packing_strategy": "set sft.packing_strategy",
-    "eval_packing": _NO_EVALUATION,
-    "completion_only_loss": "set sft.loss_on",
-    "assistant_only_loss": "set sft.loss_on",
-    "chat_template_path": "set chat.template",
-    "eos_token": "it is the tokenizer's own",
-    "dataset_text_field": _NO_DATASET,
-    "dataset_kwargs": _NO_DATASET,
-    "shuffle_dataset": "the order of rows follows from run.seed",
-}
-REFUSED["dpo"] = _REFUSED_BY_BOTH | {
-    "beta": "set dpo.beta",
-    "loss_type": "set dpo.loss_type",
-    "loss_weights": "set dpo.loss_weights",
-    "label_smoothing": "set dpo.label_smoothing",
-    "max_length": "set tokenized.max_length",
-    "truncation_mode": "set tokenized.max_length and tokenized.max_prompt_length",
-    "precompute_ref_log_probs": _FIXED_REFERENCE,
-    "precompute_ref_batch_size": "set reference_logps.batch_size",
-    "sync_ref_model": _FIXED_REFERENCE,
-    "ref_model_mixup_alpha": _FIXED_REFERENCE,
-    "ref_model_sync_steps": _FIXED_REFERENCE,
-}
+REFUSED = _FIELDS | _PLATFORM | {name: reason for reason, names in _FAMILIES.items() for name in names}
+"""Those of every configuration that are not passed through, and what to do instead."""
 
 
-def check_trl_options(stage: Stage, names: Iterable[str]) -> None:
+def passed_by(method: Method) -> frozenset[str]:
+    """All options that a method passes through."""
+    return PASSED | method.passed
+
+
+def refused_by(method: Method) -> dict[str, str]:
+    """All options that a method refuses, and what to do instead."""
+    return REFUSED | dict(method.refused)
+
+
+def check_trl_options(method: Method, names: Iterable[str]) -> None:
     """Refuses pass-through options that would do nothing, or that have another place.
 
     Raises:
         UserError: Naming the option, and what to set instead.
     """
+    passed, refused = passed_by(method), refused_by(method)
     for name in names:
-        option = f"{stage}.training.trl.{name}"
-        if name in REFUSED[stage]:
-            raise UserError(f"{option}: not passed through; {REFUSED[stage][name].format(stage=stage)}")
-        if name not in PASSED[stage]:
-            close = difflib.get_close_matches(name, PASSED[stage] | REFUSED[stage].keys(), n=1)
+        option = f"{method.name}.training.trl.{name}"
+        if name in refused:
+            raise UserError(f"{option}: not passed through; {refused[name].format(stage=method.name)}")
+        if name not in passed:
+            close = difflib.get_close_matches(name, passed | refused.keys(), n=1)
             hint = f"; did you mean {close[0]}?" if close else ""
-            raise UserError(f"{option}: TRL's {stage.upper()}Config has no such option{hint}")
+            raise UserError(f"{option}: {method.name} takes no such option of TRL's{hint}")

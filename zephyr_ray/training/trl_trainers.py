@@ -23,6 +23,8 @@ class PlannedMixin:
     Set `rows`, `rank_plan` and `seen` (int64 counts per row) with `follow`.
     """
 
+    section: Any
+    """The method's own section of the recipe."""
     rows: Rows
     rank_plan: RankPlan | PackedRankPlan
     seen: np.ndarray

@@ -1,4 +1,4 @@
-"""Reads a `TrainJob` -> a trained checkpoint: what every Ray Train worker does, whatever the method."""
+"""What every Ray Train worker does, whatever the method: it builds the trainer, trains, resumes and exports."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ import torch
 from transformers import AutoConfig
 
 from zephyr_ray.chat_template import load_tokenizer
-from zephyr_ray.config.recipe import Recipe
 from zephyr_ray.config.training import Training
 from zephyr_ray.errors import UserError
 from zephyr_ray.pipeline.artifacts import Artifact
@@ -37,7 +36,7 @@ from zephyr_ray.training.methods import Method, method_of
 from zephyr_ray.training.model import (
     check_caps_are_kept,
     device_for,
-    load_for_training,
+    load_model,
     lora_config,
     whole_weights,
     widen_trained,
@@ -47,6 +46,7 @@ from zephyr_ray.training.packed.backend import working_backend
 from zephyr_ray.training.resume import for_these_workers
 from zephyr_ray.training.sampler import Plan, RankPlan
 from zephyr_ray.training.scratch import own_folder
+from zephyr_ray.training.settings import TrainingSettings
 from zephyr_ray.training.task import TrainJob
 from zephyr_ray.training.token_batching import PackedRankPlan, rounded_up
 from zephyr_ray.training.trl_config import training_arguments
@@ -54,9 +54,10 @@ from zephyr_ray.training.trl_trainers import PlannedMixin
 
 
 def train(job: TrainJob) -> None:
-    device = device_for(job.section.training.gpus_per_worker, f"{job.stage}.training")
+    settings, training = job.settings, job.training
+    device = device_for(training.gpus_per_worker, f"{job.stage}.training")
     if device == "cpu":
-        threads_for(job.section.training.cpus_per_worker)
+        threads_for(training.cpus_per_worker)
     folder = own_folder(job)
     os.environ["TENSORBOARD_LOGGING_DIR"] = tracker_folder(job, folder)
     try:
@@ -68,8 +69,7 @@ def train(job: TrainJob) -> None:
             with checkpoint.as_directory() as path:
                 rank = ray.train.get_context().get_world_rank()
                 trainer.seen = restore_seen(path, rank, len(trainer.rows))
-                zero_stage, seed = job.section.training.zero_stage, job.recipe.run.seed
-                with for_these_workers(path, job.stage, zero_stage, seed) as ours:
+                with for_these_workers(path, job.stage, training.zero_stage, settings.seed) as ours:
                     trainer.train(resume_from_checkpoint=ours)
         counts = _check_every_row_was_seen(trainer)
         write_checkpoint(trainer, job, folder)
@@ -84,28 +84,28 @@ def train(job: TrainJob) -> None:
 
 def _build_trainer(job: TrainJob, device: str, folder: str) -> Any:
     """The trainer of this Ray Train worker, on the stage's rows, with the callbacks that talk to Ray."""
-    section = job.section
-    table = method_of(job.stage).load_rows(section, job.tokenized, job.reference_logps)
+    settings, training = job.settings, job.training
+    method = method_of(job.stage)
+    table = method.load_rows(settings.section, job.tokenized, job.reference_logps)
     context = ray.train.get_context()
     rank = context.get_world_rank()
-    if section.training.zero_stage > 0 and device == "cpu":
+    if training.zero_stage > 0 and device == "cpu":
         _init_deepspeed_on_cpu()
-    trainer = make_trainer(job.stage, job.recipe, job.model, table, folder, device, rank, context.get_world_size())
+    trainer = make_trainer(settings, job.model, table, folder, device, rank, context.get_world_size())
     if job.nodes_may_go:
         trainer.add_callback(CheckpointBeforeLoss())
-    if section.training.checkpoint_minutes is not None:
-        trainer.add_callback(CheckpointByTime(section.training.checkpoint_minutes))
+    if training.checkpoint_minutes is not None:
+        trainer.add_callback(CheckpointByTime(training.checkpoint_minutes))
     trainer.add_callback(ReportCheckpoint(trainer))  # after those that ask for one
     if rank == 0 and not job.output.run.is_local:
         trainer.add_callback(KeepTensorBoard(job.output, tracker_folder(job, folder)))
     if rank == 0:
-        trainer.add_callback(ReportProgress(job.progress))
+        trainer.add_callback(ReportProgress(job.progress, method.shown))
     return trainer
 
 
 def make_trainer(
-    stage: str,
-    recipe: Recipe,
+    settings: TrainingSettings,
     source: ModelSource,
     table: training_rows.Rows,
     folder: str,
@@ -114,11 +114,15 @@ def make_trainer(
     world_size: int,
 ) -> Any:
     """The trainer of one rank. It needs torch's process group, where there are several, and no Ray."""
-    method, section = method_of(stage), getattr(recipe, stage)
-    training: Training = section.training
-    plan = Plan(len(table), section.global_batch, section.epochs, recipe.run.seed, section.max_steps)
+    method, section, model, seed = method_of(settings.method), settings.section, settings.model, settings.seed
+    training = section.training
+    plan = Plan(len(table), section.global_batch, section.epochs, seed, section.max_steps)
     packed = training.engine == "packed" and method.packs(section)
-    computing, lora = arithmetic(recipe.model, training), recipe.model.lora
+    trainers = method.trainers()
+    kind = trainers.packed if packed else trainers.padded
+    if kind is None:
+        raise UserError(f"{method.name}.training.engine=padded: {method.name} trains on packed rows only")
+    computing, lora = arithmetic(model, training), model.lora
     dtype = getattr(torch, computing.dtype)
     weights = whole_weights(source.local(), source.revision)
     config = AutoConfig.from_pretrained(weights)
@@ -128,21 +132,27 @@ def make_trainer(
         align = segment_multiple(backend, dtype) if method.meets_a_reference else 1
         rank_plan = packed_plan(plan, rank, world_size, table, training, method, align)
     else:
-        check_caps_are_kept(config, recipe.model.attn_implementation)
+        check_caps_are_kept(config, model.attn_implementation)
         rank_plan = RankPlan(plan, rank, world_size, training.micro_batch)
     # Before the model is loaded: under ZeRO-3 its weights are then read in shards.
-    args = training_arguments(method, section, rank_plan, recipe.run.seed, folder, device, dtype)
-    trainer = (method.packed if packed else method.padded)(
-        model=load_for_training(weights, recipe.model, computing),
+    args = training_arguments(method, trainers.config, section, rank_plan, seed, folder, device, dtype)
+    trainer = kind(
+        model=load_model(
+            weights,
+            model,
+            getattr(torch, computing.weights),
+            quantize=lora is not None and lora.load_in_4bit,
+        ),
         args=args,
         train_dataset=table.table,
-        processing_class=load_tokenizer(source.local(), recipe.chat, source.revision),
+        processing_class=load_tokenizer(source.local(), settings.chat, source.revision),
         peft_config=lora_config(lora) if lora else None,
     )
+    trainer.section = section
     if training.zero_stage == 0:
         widen_trained(trainer.model)
     if training.recomputed_layers:
-        field = f"{stage}.training.gradient_checkpointing"
+        field = f"{settings.method}.training.gradient_checkpointing"
         trainer.add_callback(RecomputeFirst(trainer.model, training.recomputed_layers, field))
     if training.compile:
         compile_layers(trainer.model)

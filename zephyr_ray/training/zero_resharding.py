@@ -1,4 +1,4 @@
-"""Reads DeepSpeed's ZeRO shards of a checkpoint, written by any number of workers -> the shards for another number.
+"""Resharding of DeepSpeed's ZeRO checkpoints, so that training goes on with another number of workers.
 
 ZeRO cuts float32 weights and optimizer state into one flat piece per worker, and DeepSpeed loads a piece only where as
 many workers run as wrote it. A piece for another number of workers is made of slices of the old pieces. Files are

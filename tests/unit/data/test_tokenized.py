@@ -15,12 +15,11 @@ from hypothesis import strategies as st
 
 from tests.making import make_pairs
 from tests.oracles import old_trl
+from tests.oracles.encoding import encode_dialogue, encode_pair
 from zephyr_ray import schemas
 from zephyr_ray.chat_template import (
     EncodedDialogue,
     EncodedPair,
-    encode_dialogue,
-    encode_pair,
     encode_pairs,
     load_tokenizer,
 )

@@ -7,6 +7,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, GenerationConfig, MistralForCausalLM
 
+from tests.oracles.encoding import encode_dialogue
 from zephyr_ray import chat_template
 from zephyr_ray.config.model import Chat
 from zephyr_ray.embedded import model as tiny_model
@@ -80,8 +81,7 @@ def test_another_seed_gives_other_weights(folder: Path, tmp_path: Path) -> None:
 def test_dialogues_are_short(folder: Path) -> None:
     tokenizer = chat_template.load_tokenizer(str(folder), Chat())
     lengths = [
-        len(chat_template.encode_dialogue(tokenizer, row["messages"], "modern").input_ids)
-        for row in world.dialogues(200, 5, 0.4)
+        len(encode_dialogue(tokenizer, row["messages"], "modern").input_ids) for row in world.dialogues(200, 5, 0.4)
     ]
     assert max(lengths) < 100
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,15 +13,15 @@ import pyarrow.parquet as pq
 import pytest
 
 from zephyr_ray.config import loader
-from zephyr_ray.config.recipe import Recipe
-from zephyr_ray.config.training import SFT
+from zephyr_ray.config.model import ModelSection
+from zephyr_ray.config.training import Training
 from zephyr_ray.data.held_out_pairs import check_prompts
-from zephyr_ray.data.reference_logps import as_exported
 from zephyr_ray.errors import UserError
 from zephyr_ray.evaluation.implicit_reward import PairLogps, summarise, wins
 from zephyr_ray.evaluation.preferences_stage import make_preference_evaluation
 from zephyr_ray.pipeline.artifacts import Artifact, Run
 from zephyr_ray.schemas import IMPLICIT_REWARDS, PREFERENCES
+from zephyr_ray.training.arithmetic import scoring
 
 # policy_chosen, policy_rejected, ref_chosen, ref_rejected
 LOGPS = np.array(
@@ -152,9 +153,8 @@ def test_whole_weights_and_plain_sums() -> None:
     recipe = loader.load(
         [], ["sft.base=/raw", "model.lora={r: 4, load_in_4bit: true}", "dpo.training.trl={ld_alpha: 0.5, optim: sgd}"]
     )
-    scored = as_exported(recipe)
-    assert scored.model.lora is not None
-    assert (scored.model.lora.r, scored.model.lora.load_in_4bit) == (4, False)
-    assert scored.dpo.training.trl == {"optim": "sgd"}
-    plain = Recipe(sft=SFT())
-    assert as_exported(plain) == plain
+    trained = scoring(recipe.model, recipe.dpo.training)
+    assert (trained.load_in_4bit, trained.ld_alpha) == (True, 0.5)
+    assert trained.of_exported() == replace(trained, load_in_4bit=False, ld_alpha=None)
+    plain = scoring(ModelSection(), Training())
+    assert plain.of_exported() == plain

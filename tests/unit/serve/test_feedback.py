@@ -20,7 +20,7 @@ from tests.unit.serve.standin import QUESTION, refused
 from tests.unit.serve.test_bodies import JSON
 from zephyr_ray.data.formats import layouts
 from zephyr_ray.data.io import sources
-from zephyr_ray.data.io.readers import read_piece, split_lines
+from zephyr_ray.data.io.readers import read_part, split_lines
 from zephyr_ray.data.io.rows import convert
 from zephyr_ray.errors import UserError
 from zephyr_ray.schemas import PREFERENCES
@@ -277,8 +277,8 @@ def test_the_preferences_stage_takes_pairs_and_counts_the_rest(tmp_path: Path) -
     file.write_bytes(file.read_bytes()[:-30])
     (tmp_path / "begun.jsonl").touch()  # by a process that was killed before its first row
     rows = []
-    for piece in sources.pieces_of(str(tmp_path)):
-        for chunk in read_piece(pa.Table.from_pylist([piece])):
+    for part in sources.parts_of(str(tmp_path)):
+        for chunk in read_part(pa.Table.from_pylist([part])):
             rows += convert(split_lines(chunk), to_row=layouts.preference, kept=PREFERENCES).to_pylist()
     assert [row["reason"] for row in rows] == [None, "tie", "unpaired", "unpaired", None, "undecodable_line"]
     assert [row["detail"] for row in rows[2:4]] == ["no rejected answer", "no chosen answer"]

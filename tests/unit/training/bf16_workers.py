@@ -19,9 +19,12 @@ from zephyr_ray.config.recipe import Recipe
 from zephyr_ray.embedded.model import Sizes, train_tokenizer
 from zephyr_ray.errors import GuardError
 from zephyr_ray.pipeline.model_source import ModelSource
+from zephyr_ray.training.arithmetic import scoring
 from zephyr_ray.training.dataset import Rows
 from zephyr_ray.training.deepspeed_config import deepspeed_config
-from zephyr_ray.training.logps import reference_scorer
+from zephyr_ray.training.logps import scorer
+from zephyr_ray.training.methods import method_of
+from zephyr_ray.training.settings import TrainingSettings
 from zephyr_ray.training.trl_options import check_trl_options
 from zephyr_ray.training.worker import _init_deepspeed_on_cpu, make_trainer
 
@@ -80,13 +83,13 @@ def recipe_of(way: Way, folder: str, device: str = "cpu") -> Recipe:
             *way.options,
         ],
     )
-    check_trl_options("dpo", recipe.dpo.training.trl)
+    check_trl_options(method_of("dpo"), recipe.dpo.training.trl)
     return recipe
 
 
 def references(recipe: Recipe, source: ModelSource, device: str = "cpu") -> dict[str, np.ndarray]:
     """By the reference stage's own scorer."""
-    score = reference_scorer(recipe, source, device)
+    score = scorer(scoring(recipe.model, recipe.dpo.training), recipe.chat, source, device)
     parts = [score(PAIRS[start : start + AT_A_TIME]) for start in range(0, len(PAIRS), AT_A_TIME)]
     names = ("ref_chosen_logps", "ref_rejected_logps")
     return {name: np.concatenate(sides) for name, sides in zip(names, zip(*parts, strict=True), strict=True)}
@@ -105,7 +108,8 @@ def trainer_of(
     recipe, source = recipe_of(way, model, device), ModelSource(model)
     table = datasets.Dataset.from_list(PAIRS)
     rows = Rows(table, np.arange(len(PAIRS)), reference or references(recipe, source, device))
-    return make_trainer("dpo", recipe, source, rows, folder, device, rank, world_size)
+    settings = TrainingSettings("dpo", recipe.dpo, recipe.model, recipe.chat, recipe.run.seed)
+    return make_trainer(settings, source, rows, folder, device, rank, world_size)
 
 
 def train(way: Way, model: str, folder: str, rank: int = 0, world_size: int = 1, device: str = "cpu") -> dict[str, Any]:

@@ -24,10 +24,10 @@ from zephyr_ray.config.model import Chat
 from zephyr_ray.embedded.model import Sizes, train_tokenizer
 from zephyr_ray.training.dataset import Rows
 from zephyr_ray.training.deepspeed_config import deepspeed_config
-from zephyr_ray.training.methods.dpo import PackedDPOTrainer
-from zephyr_ray.training.methods.sft import PackedSFTTrainer
 from zephyr_ray.training.sampler import Plan
 from zephyr_ray.training.token_batching import PackedRankPlan
+from zephyr_ray.training.trainers.dpo import PackedDPOTrainer
+from zephyr_ray.training.trainers.sft import PackedSFTTrainer
 from zephyr_ray.training.worker import _init_deepspeed_on_cpu
 
 PAIRS, DIALOGUES = make_pairs(17, 4), make_dialogues(17)

@@ -19,8 +19,8 @@ from tests.oracles.dpo import dpo_loss, sequence_logp
 from zephyr_ray.config.training import SMOOTHED
 from zephyr_ray.training.dataset import Rows
 from zephyr_ray.training.logps import PackedScorer, PaddedScorer
-from zephyr_ray.training.methods.dpo import PlannedDPOTrainer
 from zephyr_ray.training.sampler import Plan, RankPlan
+from zephyr_ray.training.trainers.dpo import PlannedDPOTrainer
 
 VOCAB = 320
 BETA = 0.3

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from zephyr_ray.config.training import DPO, Training
+from zephyr_ray.config.training import Training
 from zephyr_ray.errors import UserError
 from zephyr_ray.pipeline.artifacts import Run
 from zephyr_ray.training.launch import STATE_FOLDER, drop_unreadable_state, environment, scaling
@@ -43,14 +43,14 @@ def test_a_pair_over_the_budget_is_alone_or_refused_as_the_recipe_says() -> None
 
 @pytest.mark.parametrize(("workers", "elastic"), [(2, False), ((1, 4), True)])
 def test_a_range_of_workers_is_ray_trains_elastic_scaling(workers: int | tuple[int, int], elastic: bool) -> None:
-    asked = scaling(DPO(training=Training(workers=workers, cpus_per_worker=2)))
+    asked = scaling(Training(workers=workers, cpus_per_worker=2))
     assert asked.elasticity_enabled == elastic
     assert asked.num_workers == workers
 
 
 def test_gpu_workers_get_an_allocator_for_rows_of_many_lengths(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("PYTORCH_ALLOC_CONF", raising=False)
-    gpu, cpu = (DPO(training=Training(gpus_per_worker=count)) for count in (1, 0))
+    gpu, cpu = (Training(gpus_per_worker=count) for count in (1, 0))
     assert environment(gpu) == {"PYTORCH_ALLOC_CONF": "expandable_segments:True"}
     assert environment(cpu) == {}
     monkeypatch.setenv("PYTORCH_ALLOC_CONF", "max_split_size_mb:64")

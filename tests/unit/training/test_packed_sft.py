@@ -11,9 +11,9 @@ from trl import SFTConfig
 
 from tests.unit.training.small_models import make_dialogues, make_model
 from zephyr_ray.training.dataset import IGNORED, Rows
-from zephyr_ray.training.methods.sft import PackedSFTTrainer, PlannedSFTTrainer, collate_dialogues, pack_dialogues
 from zephyr_ray.training.sampler import Plan, RankPlan
 from zephyr_ray.training.token_batching import PackedRankPlan
+from zephyr_ray.training.trainers.sft import PackedSFTTrainer, PlannedSFTTrainer, collate_dialogues, pack_dialogues
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

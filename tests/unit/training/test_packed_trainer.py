@@ -15,9 +15,10 @@ from trl.trainer.dpo_trainer import DataCollatorForPreference
 from tests.oracles.dpo import sequence_logp
 from tests.unit.training.small_models import make_model, make_pairs
 from zephyr_ray.training.dataset import Rows
-from zephyr_ray.training.methods.dpo import PackedDPOTrainer, collate_packed
 from zephyr_ray.training.sampler import Plan, Slot
 from zephyr_ray.training.token_batching import PackedRankPlan
+from zephyr_ray.training.trainers.dpo import PackedDPOTrainer
+from zephyr_ray.training.trainers.pairs import collate_packed
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

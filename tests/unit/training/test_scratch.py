@@ -10,12 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from zephyr_ray.config.recipe import Recipe
-from zephyr_ray.config.training import DPO, SFT, Training
+from zephyr_ray.config.model import Chat, ModelSection
+from zephyr_ray.config.training import DPO, Training
 from zephyr_ray.errors import UserError
 from zephyr_ray.pipeline.artifacts import Run
 from zephyr_ray.pipeline.model_source import ModelSource
 from zephyr_ray.training.scratch import check_scratch, own_folder
+from zephyr_ray.training.settings import TrainingSettings
 from zephyr_ray.training.task import TrainJob
 
 
@@ -23,7 +24,8 @@ def job(scratch: Path | None, root: Path) -> TrainJob:
     section = DPO(training=Training(scratch=None if scratch is None else str(scratch)))
     run = Run(str(root))
     model, tokenized, output = ModelSource("model"), run.artifact("tokenized"), run.artifact("dpo")
-    return TrainJob("dpo", Recipe(sft=SFT(), dpo=section), model, tokenized, None, output, progress=None)
+    settings = TrainingSettings("dpo", section, ModelSection(), Chat(), 0)
+    return TrainJob(settings, model, tokenized, None, output, progress=None)
 
 
 def test_what_a_killed_process_left_goes_and_nothing_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

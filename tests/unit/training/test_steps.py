@@ -17,10 +17,10 @@ from tests.unit.training.small_models import make_dialogues, make_model, make_pa
 from zephyr_ray.errors import UserError
 from zephyr_ray.training.dataset import Rows
 from zephyr_ray.training.losses import LOSSES
-from zephyr_ray.training.methods.dpo import PackedDPOTrainer
-from zephyr_ray.training.methods.sft import PackedSFTTrainer
 from zephyr_ray.training.sampler import Plan
 from zephyr_ray.training.token_batching import PackedRankPlan
+from zephyr_ray.training.trainers.dpo import PackedDPOTrainer
+from zephyr_ray.training.trainers.sft import PackedSFTTrainer
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -6,30 +6,30 @@ import dataclasses
 import re
 
 import pytest
-from trl import DPOConfig, SFTConfig
 
 from zephyr_ray import zephyr
 from zephyr_ray.config import loader
 from zephyr_ray.errors import UserError
-from zephyr_ray.training.trl_options import PASSED, REFUSED, Stage, check_trl_options
+from zephyr_ray.training.methods import Method, method_of, methods
+from zephyr_ray.training.trl_options import check_trl_options, passed_by, refused_by
 
 GIVEN = ("model.path=/m", "preferences.train=pairs.jsonl", "dialogues.train=dialogues.jsonl")
 
 
-@pytest.mark.parametrize(("stage", "config"), [("sft", SFTConfig), ("dpo", DPOConfig)])
-def test_somebody_has_decided_on_every_option_of_the_installed_trl(stage: Stage, config: type) -> None:
-    options = {field.name for field in dataclasses.fields(config)}
-    assert PASSED[stage] | REFUSED[stage].keys() == options
-    assert not PASSED[stage] & REFUSED[stage].keys()
+@pytest.mark.parametrize("method", methods().values(), ids=methods())
+def test_somebody_has_decided_on_every_option_of_the_installed_trl(method: Method) -> None:
+    options = {field.name for field in dataclasses.fields(method.trainers().config)}
+    assert passed_by(method) | refused_by(method).keys() == options
+    assert not passed_by(method) & refused_by(method).keys()
 
 
-@pytest.mark.parametrize("stage", ["sft", "dpo"])
-def test_a_refusal_names_the_option_and_fields_that_there_are(stage: Stage) -> None:
+@pytest.mark.parametrize("stage", methods())
+def test_a_refusal_names_the_option_and_fields_that_there_are(stage: str) -> None:
     recipe = loader.load([], ["sft.base=/raw"])
-    for name in REFUSED[stage]:
+    for name in refused_by(method_of(stage)):
         given = loader.load([], ["sft.base=/raw", f"{stage}.training.trl.{name}=1"])
         with pytest.raises(UserError, match=rf"^{stage}\.training\.trl\.{name}: not passed through; ") as caught:
-            check_trl_options(stage, getattr(given, stage).training.trl)
+            check_trl_options(method_of(stage), getattr(given, stage).training.trl)
         words = str(caught.value).split("; ", 1)[1].replace(",", " ").replace(":", " ").split()
         for field in (word.split("=")[0] for word in words if "." in word.strip(".")):
             value = recipe
@@ -44,13 +44,13 @@ def test_a_refusal_names_the_option_and_fields_that_there_are(stage: Stage) -> N
         ("learning_rate=1", "set dpo.learning_rate"),
         ("dataloader_num_workers=4", "does not read it"),
         ("wieght_decay=0.1", "did you mean weight_decay?"),
-        ("packing=true", "TRL's DPOConfig has no such option"),
+        ("packing=true", "dpo takes no such option of TRL's"),
     ],
 )
 def test_by_hand(option: str, says: str) -> None:
     recipe = loader.load([], [*GIVEN, f"dpo.training.trl.{option}"])
     with pytest.raises(UserError) as caught:
-        check_trl_options("dpo", recipe.dpo.training.trl)
+        check_trl_options(method_of("dpo"), recipe.dpo.training.trl)
     assert says in str(caught.value)
     zephyr.select(recipe, ["tokenized"])  # a stage that is not asked for is not looked at
     with pytest.raises(UserError, match=re.escape(str(caught.value))):

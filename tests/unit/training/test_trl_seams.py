@@ -25,7 +25,7 @@ import zephyr_ray.training
 
 ROOT = Path(zephyr_ray.training.__file__).parent
 PUBLIC = {"DPOConfig", "DPOTrainer", "SFTConfig", "SFTTrainer", "DataCollatorForPreference"}
-INSIDE = {"packed/logps.py", "methods/dpo.py"}
+INSIDE = {"packed/logps.py", "trainers/pairs.py"}
 """The files that import what is TRL's own. `packed/steps.py` also reads two of its trainers' attributes."""
 
 CALLED: dict[str, tuple[Any, str, str, str]] = {
@@ -45,19 +45,19 @@ CALLED: dict[str, tuple[Any, str, str, str]] = {
         dpo_trainer,
         "hash_module",
         "module",
-        "methods.dpo: every rank's start takes minutes at 7 billion weights",
+        "trainers.pairs: every rank's start takes minutes at 7 billion weights",
     ),
     "the data set": (
         DPOTrainer,
         "_prepare_dataset",
         "self dataset processing_class args dataset_name",
-        "methods.dpo: TRL tokenizes rows that are tokenized",
+        "trainers.pairs: TRL tokenizes rows that are tokenized",
     ),
     "the reference's log-probs": (
         DPOTrainer,
         "_precompute_ref_logps",
         "self dataset name batch_size",
-        "methods.dpo: TRL computes a reference of its own before the first step",
+        "trainers.pairs: TRL computes a reference of its own before the first step",
     ),
     "a batch on its way to the device": (
         Trainer,
@@ -130,7 +130,7 @@ def test_a_trainer_sets_what_is_read(trainer: Any, name: str) -> None:
 def test_trls_dpo_trainer_sets_whether_pairs_are_weighted() -> None:
     source = inspect.getsource(DPOTrainer.__init__)
     for name in ("use_weighting", "ld_alpha"):
-        assert f"self.{name} = " in source, "methods.dpo: which fields of the head the loss reads; the guard's sums"
+        assert f"self.{name} = " in source, "trainers.dpo: which fields of the head the loss reads; the guard's sums"
 
 
 def test_the_head_looks_its_switches_up_when_it_is_called() -> None:

@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 import torch
 
-from zephyr_ray.training.methods.dpo import PackedDPOTrainer, PlannedDPOTrainer
-from zephyr_ray.training.methods.sft import PackedSFTTrainer, PlannedSFTTrainer
+from zephyr_ray.training.trainers.dpo import PackedDPOTrainer, PlannedDPOTrainer
+from zephyr_ray.training.trainers.sft import PackedSFTTrainer, PlannedSFTTrainer
 
 
 @pytest.mark.parametrize("kind", [PlannedDPOTrainer, PackedDPOTrainer, PlannedSFTTrainer, PackedSFTTrainer])

@@ -17,7 +17,7 @@ from ray.data.block import Block, BlockAccessor
 from ray.data.datasource import Datasink, WriteResult
 
 from zephyr_ray.data.io.histogram import Histogram
-from zephyr_ray.data.io.writer import Counts, Measure, Observe, Progress, Report
+from zephyr_ray.data.io.writer import Make, Measure, Report, RowProgress, Tally
 from zephyr_ray.schemas import DROPPED
 from zephyr_ray.storage import write_bytes
 
@@ -34,7 +34,7 @@ class _Written:
     files: list[str] = field(default_factory=list)
     histograms: dict[str, Histogram] = field(default_factory=dict)
     added: int = 0
-    observed: Counts | None = None
+    tally: Tally | None = None
 
     def add(self, other: _Written) -> None:
         self.rows_in += other.rows_in
@@ -44,14 +44,14 @@ class _Written:
         for name, histogram in other.histograms.items():
             self.histograms.setdefault(name, Histogram()).add(histogram)
         self.added += other.added
-        if other.observed is not None:
-            self.observe(other.observed)
+        if other.tally is not None:
+            self.count(other.tally)
 
-    def observe(self, counts: Counts) -> None:
-        if self.observed is None:
-            self.observed = counts
+    def count(self, tally: Tally) -> None:
+        if self.tally is None:
+            self.tally = tally
         else:
-            self.observed.add(counts)
+            self.tally.add(tally)
 
 
 class RowSink(Datasink[_Written]):
@@ -67,13 +67,14 @@ class RowSink(Datasink[_Written]):
         path: str,
         schema: pa.Schema,
         measure: Measure | None = None,
-        progress: Progress | None = None,
+        progress: RowProgress | None = None,
         *,
-        observe: Observe | None = None,
+        make: Make | None = None,
+        count: Callable[[pa.Table], Tally] | None = None,
         prefix: str = "",
     ):
         self.filesystem, self.path, self.schema = filesystem, path, schema
-        self.measure, self.progress, self.observe, self.prefix = measure, progress, observe, prefix
+        self.measure, self.progress, self.make, self.count, self.prefix = measure, progress, make, count, prefix
         self.report: Report | None = None
         self.rows_per_file: int | None = None
         self.check: Callable[[], None] = lambda: None
@@ -88,14 +89,17 @@ class RowSink(Datasink[_Written]):
         for path in paths:
             with pq.ParquetFile(path, filesystem=self.filesystem) as file:
                 for batch in file.iter_batches():
-                    self._count_kept(pa.Table.from_batches([batch]), self._earlier)
-                    self._earlier.rows_in += batch.num_rows
+                    kept = pa.Table.from_batches([batch])
+                    self._count_kept(kept, self._earlier)
+                    self._earlier.rows_in += kept.num_rows
+                    if self.count is not None:
+                        self._earlier.count(self.count(kept))
             self._earlier.files.append(posixpath.relpath(path, self.path))
 
     def write(self, blocks: Iterable[Block], ctx: Any) -> _Written:
         self.check()
         written = _Written()
-        tables = self._count(blocks, written)
+        tables = self._rows(blocks, written)
         for number, table in enumerate(_gather(tables)):
             self._write_file(table, f"{self.prefix}{ctx.task_idx:06d}-{number:03d}.parquet", written)
         return written
@@ -107,24 +111,25 @@ class RowSink(Datasink[_Written]):
             total.add(written)
         stats = {name: histogram.summary() for name, histogram in sorted(total.histograms.items())}
         report = Report(total.rows_in, total.rows_out, dict(total.dropped), sorted(total.files), stats, total.added)
-        report.observed = total.observed
+        report.tally = total.tally
         _check_counts(report, write_result.num_rows + self._earlier.rows_in)
         self.report = report
 
-    def _count(self, blocks: Iterable[Block], written: _Written) -> Iterator[pa.Table]:
+    def _rows(self, blocks: Iterable[Block], written: _Written) -> Iterator[pa.Table]:
         for block in blocks:
-            table = BlockAccessor.for_block(block).to_arrow()
-            added = _added(table)
-            written.rows_in += table.num_rows - added
-            written.added += added
-            if table.num_rows:
-                yield table
+            rows = table = BlockAccessor.for_block(block).to_arrow()
+            if not table.num_rows:
+                continue
+            if self.make is not None:
+                rows, tally = self.make(table)
+                written.count(tally)
+            written.rows_in += table.num_rows
+            written.added += rows.num_rows - table.num_rows
+            yield rows
             if self.progress is not None:
-                self.progress.add(table.num_rows - added)
+                self.progress.add(table.num_rows)
 
     def _write_file(self, table: pa.Table, name: str, written: _Written) -> None:
-        if self.observe is not None:
-            written.observe(self.observe(table))
         is_kept = pc.is_null(table["reason"])
         kept = table.filter(is_kept).select(self.schema.names).cast(self.schema)
         dropped = table.filter(pc.invert(is_kept)).select(DROPPED.names).cast(DROPPED)
@@ -148,12 +153,6 @@ class RowSink(Datasink[_Written]):
         return name
 
 
-def _added(table: pa.Table) -> int:
-    if "part" not in table.column_names:
-        return 0
-    return pc.sum(pc.greater(table["part"], 1)).as_py() or 0  # a row that is the only one has no number
-
-
 def _gather(tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
     """Joins small tables to about the size of a file."""
     held: list[pa.Table] = []
@@ -173,7 +172,7 @@ def _check_no_nulls(kept: pa.Table, id_column: str) -> None:
 
 def _check_counts(report: Report, seen_by_ray: int) -> None:
     accounted = report.rows_out + sum(report.dropped.values())
-    if not report.rows_in + report.added == accounted == seen_by_ray:
+    if report.rows_in + report.added != accounted or report.rows_in != seen_by_ray:
         raise RuntimeError(
             f"rows in {report.rows_in}, added {report.added}, written {report.rows_out}, "
             f"dropped {sum(report.dropped.values())}, seen by Ray {seen_by_ray}: rows were lost or counted twice"

@@ -1,4 +1,4 @@
-"""Reads integers -> a small histogram that merges with others and answers quantiles."""
+"""A small histogram of integers that merges with others and answers quantiles."""
 
 from __future__ import annotations
 

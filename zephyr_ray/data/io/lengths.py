@@ -1,4 +1,4 @@
-"""Reads a table of kept rows -> integers to keep a histogram of, one for each row."""
+"""Lengths of kept rows, to keep histograms of."""
 
 from __future__ import annotations
 

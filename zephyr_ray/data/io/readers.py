@@ -1,4 +1,4 @@
-"""Reads one piece of a source -> chunks of whole JSON lines with the number of their first row. Runs in Ray tasks."""
+"""Streams the rows of one part of a source, in a Ray task: text as chunks of whole JSON lines, Parquet as it is."""
 
 from __future__ import annotations
 
@@ -25,23 +25,25 @@ CHUNK = pa.schema([("file", pa.string()), ("first", pa.int64()), ("lines", pa.la
 
 _CHUNK_BYTES = 1 << 20
 _ROWS_PER_BATCH = 256
+_SHOWN = 200  # characters of what cannot be decoded
 _SPACE = re.compile(r"[\s,]*")
 
 
-def read_piece(batch: pa.Table) -> Iterator[pa.Table]:
-    """One `sources.Piece` as a stream of `CHUNK` tables."""
-    (piece,) = batch.to_pylist()
-    name = piece["uri"]
-    match piece["kind"]:
+def read_part(batch: pa.Table) -> Iterator[pa.Table]:
+    """One `sources.SourcePart` as a stream of `CHUNK` tables; Parquet as `sources.RAW_ROW` tables."""
+    (part,) = batch.to_pylist()
+    name = part["uri"]
+    if part["kind"] == "parquet":
+        yield from _read_parquet(name, part["unit"], part["first"])
+        return
+    match part["kind"]:
         case "lines":
             numbered = _read_lines(name)
         case "array":
-            numbered = _join(_dump_all(_read_array(name)), 1)
-        case "parquet":
-            numbered = _join(_dump_all(_read_parquet(name, piece["unit"])), piece["first"])
+            numbered = _join(_read_array(name), 1)
         case "hub":
-            numbered = _join(_dump_all(_read_hub(piece)), 1)
-            name = f"{name}/{piece['split']}/{piece['unit']}"
+            numbered = _join(_dump_all(_read_hub(part)), 1)
+            name = f"{name}/{part['split']}/{part['unit']}"
     for first, lines in numbered:
         yield pa.table([[name], [first], [lines]], schema=CHUNK)
 
@@ -56,6 +58,8 @@ def call_function(batch: pa.Table) -> Iterator[pa.Table]:
 
 def split_lines(chunks: pa.Table) -> pa.Table:
     """`CHUNK` rows -> one row (`sources.RAW_ROW`) for each line that is not blank."""
+    if "row" in chunks.column_names:
+        return chunks
     sources: list[str] = []
     lines: list[bytes] = []
     for chunk in chunks.to_pylist():
@@ -145,8 +149,8 @@ def _blocks(stream: BinaryIO, uri: str) -> Iterator[bytes]:
         raise UserError(f"{uri} breaks off in the middle ({error}); fetch the file again") from None
 
 
-def _read_array(uri: str) -> Iterator[Any]:
-    """The elements of a JSON array, decoded one by one; what cannot be decoded ends it, as one undecodable row."""
+def _read_array(uri: str) -> Iterator[bytes]:
+    """The elements of a JSON array, each as a line; what cannot be decoded ends it, as one undecodable row."""
     decoder, decode = codecs.getincrementaldecoder("utf-8-sig")(errors="surrogateescape"), json.JSONDecoder().raw_decode
     buffer, at, opened = "", 0, False
     with _open(uri) as stream:
@@ -157,22 +161,23 @@ def _read_array(uri: str) -> Iterator[Any]:
             while True:
                 at = _skip(buffer, at)
                 try:
-                    value, end = decode(buffer, at)
+                    _, end = decode(buffer, at)
                 except (ValueError, RecursionError):  # not all of it is here yet, or it is no JSON: known at the end
                     break
                 if end == len(buffer) and buffer[-1] not in '}]"':  # a number may go on in the next block
                     break
-                yield value
+                yield _line(buffer[at:end])
                 at = end
     rest = buffer[_skip(buffer, at) :]
     if not rest.startswith("]"):
-        yield Undecodable(rest)
+        yield _line(f"broken array: {rest[:_SHOWN]}")
     elif rest[1:].strip():
-        yield Undecodable(rest[1:])
+        yield _line(f"broken array: {rest[1 : _SHOWN + 1]}")
 
 
-class Undecodable(str):
-    """The rest of a file that is no JSON."""
+def _line(text: str) -> bytes:
+    """JSON as one line, in its file's own bytes: a line break is never within a string."""
+    return text.replace("\n", " ").encode("utf-8", "surrogateescape")
 
 
 def _skip(text: str, at: int) -> int:
@@ -181,11 +186,15 @@ def _skip(text: str, at: int) -> int:
     return match.end()
 
 
-def _read_parquet(uri: str, row_group: int) -> Iterator[Any]:
+def _read_parquet(uri: str, row_group: int, first: int) -> Iterator[pa.Table]:
+    """The rows of a group (`sources.RAW_ROW`), the first of which has the number `first`."""
     filesystem, path = open_uri(uri)
     with _parquet(path, filesystem) as file:
         for rows in file.iter_batches(batch_size=_ROWS_PER_BATCH, row_groups=[row_group]):
-            yield from rows.to_pylist()
+            columns = dict(zip(rows.schema.names, rows.columns, strict=True))
+            structs = pa.StructArray.from_arrays(list(columns.values()), names=list(columns))
+            yield pa.table({"source": [f"{uri}:{first + n}" for n in range(len(rows))], "row": structs})
+            first += len(rows)
 
 
 def _parquet(path: str, filesystem: pafs.FileSystem) -> pq.ParquetFile:
@@ -196,18 +205,14 @@ def _parquet(path: str, filesystem: pafs.FileSystem) -> pq.ParquetFile:
         raise not_here(path) from None
 
 
-def _read_hub(piece: dict[str, Any]) -> Iterator[Any]:
-    dataset = open_hub(piece["uri"], piece["split"], piece["revision"])
-    yield from dataset.shard(num_shards=piece["units"], index=piece["unit"])
+def _read_hub(part: dict[str, Any]) -> Iterator[Any]:
+    dataset = open_hub(part["uri"], part["split"], part["revision"])
+    yield from dataset.shard(num_shards=part["units"], index=part["unit"])
 
 
 def _dump_all(values: Iterable[Any]) -> Iterator[bytes]:
     for value in values:
-        if isinstance(value, Undecodable):
-            start = " ".join(value[:200].split())
-            yield f"broken array: {start}".encode(errors="replace")
-        else:
-            yield json.dumps(value, default=str).encode()
+        yield json.dumps(value, default=str).encode()
 
 
 def _join(lines: Iterable[bytes], first: int) -> Iterator[tuple[int, bytes]]:

@@ -1,4 +1,4 @@
-"""Reads an artifact's rows and which of them are to go -> data/ without them, and dropped/ with them and the reason."""
+"""Takes rows out of an artifact that was written: they move from data/ to dropped/, with the reason."""
 
 from __future__ import annotations
 

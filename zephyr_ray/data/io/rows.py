@@ -1,9 +1,9 @@
-"""Reads blocks of raw rows -> blocks of kept and dropped rows, told apart by `reason`."""
+"""Raw rows, decoded; and blocks of kept and dropped rows, told apart by `reason`."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import pyarrow as pa
@@ -22,11 +22,11 @@ def mixed_schema(kept: pa.Schema) -> pa.Schema:
 
 
 def convert(raw: pa.Table, *, to_row: ToRow, kept: pa.Schema) -> pa.Table:
-    """Decodes each raw line (`sources.RAW_ROW`) and makes a row of it; what cannot be one goes on as a dropped row."""
+    """Decodes each raw row (`sources.RAW_ROW`) and makes a row of it; what cannot be one goes on as a dropped row."""
     rows = []
-    for source, line in zip(raw["source"].to_pylist(), raw["line"].to_pylist(), strict=True):
+    for source, value in raw_rows(raw):
         try:
-            row = to_row(decode(line))
+            row = to_row(decode(value))
             rows.append({"source": source, **row})
         except Dropped as dropped:
             rows.append(dropped_row(source, dropped))
@@ -39,12 +39,38 @@ def dropped_row(source: str, dropped: Dropped) -> dict[str, Any]:
     return {"source": source, "reason": str(dropped.reason), "detail": detail[:_DETAIL_LENGTH]}
 
 
-def decode(line: bytes) -> Mapping[str, Any]:
-    """A raw line as a row.
+def raw_rows(raw: pa.Table) -> Iterator[tuple[str, bytes | dict[str, Any]]]:
+    """The source and what was read of each raw row (`sources.RAW_ROW`): a line of JSON, or a row of Parquet.
+
+    A value of Parquet's that JSON has no type for (a time, bytes) is text, as in a row that a function makes.
+    """
+    if "row" not in raw.column_names:
+        values = raw["line"].to_pylist()
+    elif _is_json(raw.schema.field("row").type):
+        values = raw["row"].to_pylist()
+    else:
+        values = json.loads(json.dumps(raw["row"].to_pylist(), default=str))
+    return zip(raw["source"].to_pylist(), values, strict=True)
+
+
+def _is_json(kind: pa.DataType) -> bool:
+    """Whether JSON has the type, and those within it."""
+    if pa.types.is_struct(kind):
+        return all(_is_json(field.type) for field in kind)
+    if pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_dictionary(kind):
+        return _is_json(kind.value_type)
+    plain = ("null", "boolean", "integer", "float32", "float64", "string", "large_string")
+    return any(getattr(pa.types, f"is_{name}")(kind) for name in plain)
+
+
+def decode(line: bytes | Mapping[str, Any]) -> Mapping[str, Any]:
+    """What was read as a row.
 
     Raises:
         Dropped: It is none.
     """
+    if isinstance(line, Mapping):
+        return line
     try:
         value = json.loads(line)
     except (ValueError, RecursionError) as error:  # not JSON, not UTF-8, or nested without end

@@ -1,7 +1,7 @@
-"""Reads JSON lines, JSON arrays, Parquet, folders, URIs or a Hugging Face dataset -> a stream of raw rows.
+"""Sources of raw rows: JSON lines, JSON arrays, Parquet, folders, URIs, Hugging Face datasets and functions.
 
-The driver only lists what there is to read (`Piece`s). Reader tasks stream each piece as chunks of whole JSON lines, a
-megabyte at a time, and other tasks split and decode them in parallel: nothing ever holds a file, let alone all rows.
+The driver only lists what there is to read (`SourcePart`s). Reader tasks stream each part, JSON in chunks of whole
+lines of a megabyte, and other tasks split and decode them in parallel: nothing ever holds a file, let alone all rows.
 """
 
 from __future__ import annotations
@@ -33,7 +33,8 @@ if TYPE_CHECKING:
 OF_THE_RUN = "judgments"
 """What is not read from outside: the run's own judgments."""
 RAW_ROW = pa.schema([("source", pa.string()), ("line", pa.large_binary())])
-"""A row as it was read: `file:number` (line, array element or row, from 1), and its JSON."""
+"""A row as it was read: `file:number` (line, array element or row, from 1), and its JSON. Those of Parquet have `row`
+instead of `line`: a struct of the file's columns."""
 
 _BLOCK_BYTES = 2 << 20  # of raw rows for one task: enough to hide Ray's overhead, small enough to keep memory flat
 _IN_FLIGHT_BYTES = 256 << 20  # of blocks between the operators: a reader that is faster than its consumer waits
@@ -45,7 +46,7 @@ _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+(@[\w./-]+)?")
 Kind = Literal["lines", "array", "parquet", "hub"]
 
 
-class Piece(TypedDict):
+class SourcePart(TypedDict):
     """What one reader task reads."""
 
     kind: Kind
@@ -77,7 +78,7 @@ def read_rows(spec: Source, split: str = "train", seed: int = 0) -> ray.data.Dat
         call = {"function": spec.function, "options": json.dumps(spec.options), "seed": seed}
         rows = stream([call], readers.call_function)
         return rows.map_batches(readers.split_lines, batch_format="pyarrow", batch_size=None)
-    chunks = stream(pieces_of(spec, split), readers.read_piece)
+    chunks = stream(parts_of(spec, split), readers.read_part)
     return chunks.map_batches(readers.split_lines, batch_format="pyarrow", batch_size=None)
 
 
@@ -150,7 +151,9 @@ def describe_source(spec: Source) -> str:
     """
     if isinstance(spec, RowFunction):
         return plugin.fingerprint("source", spec.function)
-    return content_id([_describe_files(name) if split is None else _describe_hub(name) for name, split in _parts(spec)])
+    return content_id(
+        [_describe_files(name) if split is None else _describe_hub(name) for name, split in _names_and_splits(spec)]
+    )
 
 
 def fingerprints(name: str, spec: Source | None) -> dict[str, str]:
@@ -191,16 +194,16 @@ def names_of(spec: Source) -> list[str]:
     return names
 
 
-def pieces_of(spec: Source, split: str = "train") -> list[Piece]:
+def parts_of(spec: Source, split: str = "train") -> list[SourcePart]:
     """What there is to read of files and datasets. Arguments and errors as `read_rows`."""
     return [
-        piece
-        for name, its_split in _parts(spec, split)
-        for piece in (_pieces_of_files(name) if its_split is None else hub_pieces(name, its_split))
+        part
+        for name, its_split in _names_and_splits(spec, split)
+        for part in (_parts_of_files(name) if its_split is None else hub_parts(name, its_split))
     ]
 
 
-def _parts(spec: Source, split: str = "train") -> list[tuple[str, str | None]]:
+def _names_and_splits(spec: Source, split: str = "train") -> list[tuple[str, str | None]]:
     """Each name of a spec, with the split where it is a dataset's and None where it is of files."""
     if isinstance(spec, HubDataset):
         return [(_hub_name(spec), spec.split)]
@@ -213,9 +216,9 @@ def _hub_name(dataset: HubDataset) -> str:
     return f"{dataset.id}@{dataset.revision}" if dataset.revision else dataset.id
 
 
-def _pieces_of_files(name: str) -> list[Piece]:
+def _parts_of_files(name: str) -> list[SourcePart]:
     with ThreadPoolExecutor(_AT_ONCE) as pool:
-        return [piece for pieces in pool.map(_file_pieces, _files(name)) for piece in pieces]
+        return [part for parts in pool.map(_file_parts, _files(name)) for part in parts]
 
 
 def _is_hub_id(name: str) -> bool:
@@ -254,30 +257,30 @@ def _file_info(filesystem: pafs.FileSystem, path: str, name: str) -> pafs.FileIn
         raise _unreadable(name, error) from None
 
 
-def _file_pieces(uri: str) -> list[Piece]:
+def _file_parts(uri: str) -> list[SourcePart]:
     """Opens a file once on the driver, so that a wrong one fails before any work."""
     try:
         if uri.lower().endswith(".parquet"):
-            return _parquet_pieces(uri)
+            return _parquet_parts(uri)
         start = readers.first_byte(uri)
     except (OSError, EOFError, pa.ArrowException) as error:
         raise _unreadable(uri, error) from None
     if not start:
         raise UserError(f"{uri} is empty; give a file with at least one row")
-    return [_piece("array" if start == b"[" else "lines", uri)]
+    return [_part("array" if start == b"[" else "lines", uri)]
 
 
-def _parquet_pieces(uri: str) -> list[Piece]:
+def _parquet_parts(uri: str) -> list[SourcePart]:
     filesystem, path = readers.open_uri(uri)
     with pq.ParquetFile(path, filesystem=filesystem) as file:
         sizes = [file.metadata.row_group(index).num_rows for index in range(file.metadata.num_row_groups)]
     if not sum(sizes):
         raise UserError(f"{uri} has no rows; give a file with at least one")
-    return [_piece("parquet", uri, unit=index, first=1 + sum(sizes[:index])) for index in range(len(sizes))]
+    return [_part("parquet", uri, unit=index, first=1 + sum(sizes[:index])) for index in range(len(sizes))]
 
 
-def hub_pieces(name: str, split: str) -> list[Piece]:
-    """One piece for each shard (file) of a split of a dataset that `datasets.load_dataset` finds."""
+def hub_parts(name: str, split: str) -> list[SourcePart]:
+    """One part for each shard (file) of a split of a dataset that `datasets.load_dataset` finds."""
     repo, _, revision = name.partition("@")
     try:
         shards = readers.open_hub(repo, split, revision).num_shards
@@ -287,12 +290,12 @@ def hub_pieces(name: str, split: str) -> list[Piece]:
             f"{name} is no file or folder here, and as a Hugging Face dataset (split {split}) it cannot be read: "
             f"{type(error).__name__}: {reason}"
         ) from None
-    return [_piece("hub", repo, unit=index, units=shards, split=split, revision=revision) for index in range(shards)]
+    return [_part("hub", repo, unit=index, units=shards, split=split, revision=revision) for index in range(shards)]
 
 
-def _piece(
+def _part(
     kind: Kind, uri: str, *, unit: int = 0, units: int = 1, first: int = 1, split: str = "", revision: str = ""
-) -> Piece:
+) -> SourcePart:
     return {
         "kind": kind,
         "uri": uri,
@@ -325,7 +328,7 @@ def _describe_hub(name: str) -> str:
     repo, _, revision = name.partition("@")
     try:
         return f"{repo}@{HfApi().dataset_info(repo, revision=revision or None).sha}"
-    except Exception as error:  # see hub_pieces
+    except Exception as error:  # see hub_parts
         reason = " ".join(str(error).split())[:300]
         raise UserError(
             f"{name} is no file or folder here, and as a Hugging Face dataset it cannot be found: "

@@ -22,17 +22,17 @@ Measure = Callable[[pa.Table], Mapping[str, np.ndarray]]
 """Kept rows -> integers to keep a histogram of (lengths, tokens cut off), one for each row."""
 
 
-class Counts(Protocol):
-    """Anything that merges: what `observe` makes of the rows of a task."""
+class Tally(Protocol):
+    """What is counted of rows beside lengths; tallies of several tasks add up."""
 
     def add(self, other: Any) -> None: ...
 
 
-Observe = Callable[[pa.Table], Counts]
-"""A table of kept and dropped rows, with every column they have -> what is counted of them."""
+Make = Callable[[pa.Table], tuple[pa.Table, Tally]]
+"""A block as it comes -> rows (`rows.mixed_schema`), at least one for each of its own, and what is counted of them."""
 
 
-class Progress(Protocol):
+class RowProgress(Protocol):
     """Where a task says that rows are done; its reports do not wait for an answer."""
 
     def add(self, rows: int) -> None: ...
@@ -52,11 +52,11 @@ class Report:
     stats: dict[str, dict[str, float]] = field(default_factory=dict)
     """For each measured number: count, sum, nonzero, min, mean, p50, p90, p99, max."""
     added: int = 0
-    """Rows beyond the first that a source row became; 0 where each becomes one. Their column `part` is above 1."""
+    """Rows beyond the first that a source row became; 0 where each becomes one."""
     noted: dict[str, int | float] = field(default_factory=dict)
     """What else there is to tell, as plain numbers."""
-    observed: Any = None
-    """The merged counts of `observe`."""
+    tally: Any = None
+    """What `make` counted of all rows; None where there were none, or no `make`."""
 
 
 def write(
@@ -65,25 +65,25 @@ def write(
     schema: pa.Schema,
     *,
     measure: Measure | None = None,
-    observe: Observe | None = None,
-    progress: Progress | None = None,
+    make: Make | None = None,
+    count: Callable[[pa.Table], Tally] | None = None,
+    progress: RowProgress | None = None,
     keep: bool = False,
     rows_per_file: int | None = None,
 ) -> Report:
     """Writes a dataset of `rows.mixed_schema(schema)` into an artifact.
 
     Args:
-        dataset: Rows that are kept and rows that are dropped, told apart by `reason`.
+        dataset: Rows that are kept and rows that are dropped, told apart by `reason`; or what `make` makes them of.
         artifact: Where to.
         schema: Of the kept rows.
         measure: What to keep a histogram of.
+        make: Makes the rows, in the tasks that write them: what it counts is counted as often as the rows are written.
+        count: Counts kept rows alone, those of an earlier try, as `make` has.
         progress: Hears of rows that are done.
         keep: Add to the kept rows that an earlier try wrote (`written_ids`), which the dataset must not have again.
             Otherwise whatever rows there are is replaced. Dropped rows are always replaced.
         rows_per_file: Gather so many rows before a file is written, where blocks are small.
-
-    A row may have more columns, which `observe` sees. One of them counts here: `part`, from 1, numbers the rows that
-    came of one source row.
 
     Raises:
         UserError: A source breaks off in the middle.
@@ -99,7 +99,7 @@ def write(
             filesystem.delete_dir_contents(path, missing_dir_ok=True)
     earlier = _written(artifact) if keep else []
     prefix = _next_prefix(earlier) if keep else ""
-    sink = RowSink(filesystem, artifact.path, schema, measure, progress, observe=observe, prefix=prefix)
+    sink = RowSink(filesystem, artifact.path, schema, measure, progress, make=make, count=count, prefix=prefix)
     sink.check = artifact.check_visible
     sink.rows_per_file = rows_per_file
     sink.count_earlier(earlier)

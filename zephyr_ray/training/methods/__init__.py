@@ -1,51 +1,85 @@
-"""The methods of training, a file each: its rows, the layout of a micro-batch, its loss, metrics and guards.
+"""The methods of training, a file each. A method's file states, as `METHOD`, all that the rest asks of it.
 
-A method has the name of its stage, which is that of its section in the recipe and of its file here.
+Its name is that of its file, of its stage and of its section in the recipe. Every command reads these files, so that
+they import nothing heavy at the top: what needs torch or TRL is imported where it is called.
 """
 
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+import pkgutil
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+
+from pydantic import create_model
+
+from zephyr_ray.config.recipe import Recipe
 
 if TYPE_CHECKING:
     from transformers import TrainerCallback
 
+    from zephyr_ray.config.training import Optimisation
     from zephyr_ray.pipeline.artifacts import Artifact
     from zephyr_ray.training.dataset import Rows
 
 
+class Trainers(NamedTuple):
+    """The classes that train by a method."""
+
+    config: Any
+    """TRL's configuration, which both take."""
+    packed: Any
+    """A trainer on packed rows (`packed.steps.PackedSteps`)."""
+    padded: Any = None
+    """A trainer on padded batches (`trl_trainers.PlannedMixin`); None: there is none."""
+
+
 @dataclass(frozen=True)
 class Method:
-    """What differs between methods, for a training loop that is the same for all. A file has it as `METHOD`.
-
-    A section is the method's own in the recipe.
-    """
+    """What differs between methods, for a training loop that is the same for all. A section is the method's own."""
 
     name: str
-    config: Callable[..., Any]
-    """TRL's configuration class."""
-    options: Callable[[Any], dict[str, Any]]
-    """A section -> its fields, and what is fixed, under TRL's names."""
-    load_rows: Callable[[Any, Artifact, Artifact | None], Rows]
-    """A section, the tokenized rows and the reference's log-probs -> the rows to train on."""
-    padded: Callable[..., Any]
-    """The trainer for padded batches."""
-    packed: Callable[..., Any]
-    """The trainer for packed rows."""
-    packs: Callable[[Any], bool]
-    """Whether a section's rows can be packed."""
+    section: type[Optimisation]
+    """Its section's class."""
+    rows: Literal["dialogues", "pairs"]
+    """What it learns from: SFT's dialogues, beginning with the raw model (`sft.base`), or DPO's pairs, with DPO's."""
     meets_a_reference: bool
-    """Whether log-probs are compared with a reference's, so that a row must compute alike wherever it is packed."""
+    """Whether it reads a reference's log-probs of its pairs. They are compared with its own, so that a pair must
+    compute alike wherever it is packed."""
     length_field: str
     """The field of the recipe that bounds a row's tokens."""
-    guards: Callable[[Any, Any, str], Sequence[TrainerCallback]]
+    options: Callable[[Any], dict[str, Any]]
+    """A section -> its fields, and what is fixed, under the names of `Trainers.config`."""
+    load_rows: Callable[[Any, Artifact, Artifact | None], Rows]
+    """A section, the tokenized rows and the reference's log-probs -> the rows to train on."""
+    trainers: Callable[[], Trainers]
+    """The trainers. They find the section as `self.section`."""
+    packs: Callable[[Any], bool] = lambda section: True
+    """Whether a section's rows can be packed."""
+    guards: Callable[[Any, Any, str], Sequence[TrainerCallback]] = lambda trainer, section, dtype: ()
     """A trainer, its section and the dtype of its matrix products -> what stops a training that goes wrong."""
+    passed: frozenset[str] = frozenset()
+    """Options of TRL's that reach its trainer and do something there, beside those of every method (`trl_options`)."""
+    refused: Mapping[str, str] = field(default_factory=dict)
+    """All other options of its TRL configuration, and what to do instead."""
+    shown: Mapping[str, str] = field(default_factory=dict)
+    """Metrics for a person's eyes while it trains, beside the loss: name in the log -> name on the screen."""
 
 
-def method_of(stage: str) -> Method:
-    """The method of a training stage."""
-    method: Method = importlib.import_module(f"{__name__}.{stage}").METHOD
+def method_of(name: str) -> Method:
+    """The method of that name."""
+    method: Method = importlib.import_module(f"{__name__}.{name}").METHOD
     return method
+
+
+def methods() -> dict[str, Method]:
+    """All methods by name: the modules of this folder."""
+    return {module.name: method_of(module.name) for module in pkgutil.iter_modules(__path__)}
+
+
+def recipe_type() -> type[Recipe]:
+    """The recipe with a section, which may be left out, for each method that `Recipe` does not name."""
+    others = {name: method for name, method in methods().items() if name not in Recipe.model_fields}
+    sections: dict[str, Any] = {name: (method.section | None, None) for name, method in others.items()}
+    return create_model("Recipe", __base__=Recipe, **sections) if sections else Recipe

@@ -1,94 +1,20 @@
 """Supervised fine-tuning on tokenized dialogues.
 
-On packed rows whole dialogues share a row of tokens, and none sees another: a dialogue is laid out as a prompt of one
-token, which nothing predicts, with all the rest as its one branch. Padded batches, and dialogues that are joined
-(`sft.packing_strategy=wrapped`), have TRL's own loss, which is the oracle that ours is tested against.
+On packed rows whole dialogues share a row of tokens, and none sees another. Padded batches, and dialogues that are
+joined (`sft.packing_strategy=wrapped`), have TRL's own loss, which is the oracle that ours is tested against.
 """
 
 from __future__ import annotations
 
-from typing import Any
-
-import torch
-from trl import SFTConfig, SFTTrainer
+from typing import TYPE_CHECKING, Any
 
 from zephyr_ray.config.training import SFT
-from zephyr_ray.pipeline.artifacts import Artifact
-from zephyr_ray.training.dataset import IGNORED, Rows, load_dialogues, load_joined_dialogues
-from zephyr_ray.training.methods import Method
-from zephyr_ray.training.packed.attention import row_multiple
-from zephyr_ray.training.packed.layout import PackedRow, pack
-from zephyr_ray.training.packed.metrics import Sum, sum_of
-from zephyr_ray.training.packed.steps import PackedSteps
-from zephyr_ray.training.trl_trainers import PlannedMixin, plan_of
+from zephyr_ray.training.methods import Method, Trainers
+from zephyr_ray.training.trl_options import NO_DATASET, NO_EVALUATION
 
-
-class PlannedSFTTrainer(PlannedMixin, SFTTrainer):
-    """TRL's SFT with the plan's rows; its loss is already normalised by the step's tokens over all workers."""
-
-    def compute_loss(
-        self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
-    ) -> Any:
-        self._take_slots(inputs)
-        return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
-
-
-class PackedSFTTrainer(PackedSteps, PlannedSFTTrainer):
-    """SFT on packed rows: the mean loss over the step's learnt tokens over all workers."""
-
-    loss_is_scaled_for_ga = True  # type: ignore[assignment]
-
-    def collate(self, rows: list[dict[str, Any]]) -> dict[str, Any]:
-        return collate_dialogues(rows, row_multiple(self.backend))
-
-    def items_in_step(self, micro_batches: list[dict[str, Any]]) -> torch.Tensor:
-        learnt = sum(batch["packed_row"].targets.numel() for batch in micro_batches)
-        mine = torch.full((), learnt, device=self.accelerator.device)
-        return self.accelerator.reduce(mine, reduction="sum")
-
-    def compute_loss(
-        self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
-    ) -> Any:
-        row, scale = inputs["packed_row"], self._take_slots(inputs)
-        output = self.forward(model, row)
-        self.note(metrics_of(row, output), scale)
-        loss = token_losses(output.log_probs, self.args.loss_type).sum() / num_items_in_batch.clamp(min=1)
-        loss = loss * self.accelerator.num_processes  # gradients are averaged over workers
-        return self.with_auxiliary(loss, output, self.current_gradient_accumulation_steps)
-
-
-def collate_dialogues(dialogues: list[dict[str, Any]], multiple: int = 1) -> dict[str, Any]:
-    """A micro-batch: its dialogues in one row, the number of its tokens, and what the plan says of it."""
-    row, plan = pack_dialogues(dialogues, multiple), plan_of(dialogues)
-    tokens = sum(len(dialogue["input_ids"]) for dialogue in dialogues)
-    if plan["loss_scale"] == 0:
-        row, tokens = row.scoring(torch.zeros_like(row.branch, dtype=torch.bool)), 0
-    return {"packed_row": row, "num_tokens": tokens, **plan}
-
-
-def pack_dialogues(dialogues: list[dict[str, Any]], multiple: int = 1) -> PackedRow:
-    """Dialogues (`input_ids`, `labels`) in one row; its targets are the tokens that are learnt."""
-    ids = [dialogue["input_ids"] for dialogue in dialogues]
-    row = pack([each[:1] for each in ids], [(each[1:],) for each in ids], multiple)
-    labels = [label for dialogue in dialogues for label in dialogue["labels"][1:]]
-    return row.scoring(torch.tensor(labels, dtype=torch.int64) != IGNORED)
-
-
-def token_losses(log_probs: torch.Tensor, loss_type: str) -> torch.Tensor:
-    """The loss of each learnt token from its log-prob, under TRL's names: `nll`, the negative of it, or `dft`, in which
-    a token counts by its probability (arXiv 2508.05629)."""
-    return -log_probs * log_probs.exp().detach() if loss_type == "dft" else -log_probs
-
-
-def metrics_of(row: PackedRow, output: Any) -> dict[str, Sum]:
-    """The metrics of a row under TRL's names: means over learnt tokens."""
-    learnt, found = row.targets.numel(), {}
-    if output.aux_loss is not None:
-        found["aux_loss"] = sum_of(output.aux_loss * learnt, learnt)
-    if output.entropy is not None:
-        found["entropy"] = sum_of(output.entropy, learnt)
-        found["mean_token_accuracy"] = sum_of(output.is_top1, learnt)
-    return found
+if TYPE_CHECKING:
+    from zephyr_ray.pipeline.artifacts import Artifact
+    from zephyr_ray.training.dataset import Rows
 
 
 def options(section: SFT) -> dict[str, Any]:
@@ -97,20 +23,46 @@ def options(section: SFT) -> dict[str, Any]:
 
 
 def load_rows(section: SFT, tokenized: Artifact, reference_logps: Artifact | None) -> Rows:
+    """The dialogues, joined where the section says so."""
+    from zephyr_ray.training.dataset import load_dialogues, load_joined_dialogues
+
     if section.packing_strategy == "wrapped":
         return load_joined_dialogues(tokenized, section.max_length)
     return load_dialogues(tokenized, section.loss_on)
 
 
+def trainers() -> Trainers:
+    from trl import SFTConfig
+
+    from zephyr_ray.training.trainers.sft import PackedSFTTrainer, PlannedSFTTrainer
+
+    return Trainers(SFTConfig, PackedSFTTrainer, PlannedSFTTrainer)
+
+
 METHOD = Method(
     name="sft",
-    config=SFTConfig,
-    options=options,
-    load_rows=load_rows,
-    padded=PlannedSFTTrainer,
-    packed=PackedSFTTrainer,
-    packs=lambda section: section.packing_strategy == "isolated",  # joined dialogues see each other and fill their rows
+    section=SFT,
+    rows="dialogues",
     meets_a_reference=False,
     length_field="sft.max_length",
-    guards=lambda trainer, section, dtype: [],
+    options=options,
+    load_rows=load_rows,
+    trainers=trainers,
+    packs=lambda section: section.packing_strategy == "isolated",  # joined dialogues see each other and fill their rows
+    passed=frozenset({"loss_type"}),
+    refused={
+        "max_length": "set sft.max_length",
+        "pad_to_multiple_of": "packed rows have no padding, and TRL chooses it for padded ones",
+        "truncation_mode": "a longer dialogue loses its tail: set sft.max_length",
+        "packing": "set sft.packing_strategy",
+        "packing_strategy": "set sft.packing_strategy",
+        "eval_packing": NO_EVALUATION,
+        "completion_only_loss": "set sft.loss_on",
+        "assistant_only_loss": "set sft.loss_on",
+        "chat_template_path": "set chat.template",
+        "eos_token": "it is the tokenizer's own",
+        "dataset_text_field": NO_DATASET,
+        "dataset_kwargs": NO_DATASET,
+        "shuffle_dataset": "the order of rows follows from run.seed",
+    },
 )

@@ -1,4 +1,4 @@
-"""Reads the segments of a packed row -> attention in which a token sees its prompt and its own branch, exactly.
+"""Attention on a packed row: a token sees its prompt and its own branch, exactly.
 
 Registered in transformers' attention interface, so that any decoder that uses the interface works as it is. No backend
 builds a dense mask of the row, and none computes blocks of it that are empty:
@@ -32,7 +32,7 @@ from transformers.masking_utils import sdpa_mask
 
 from zephyr_ray.errors import UserError
 from zephyr_ray.training.packed.blocks import BLOCK, block_mask
-from zephyr_ray.training.packed.layout import PackedRow, Segment, pieces
+from zephyr_ray.training.packed.layout import PackedRow, Segment, spans
 
 Backend = Literal["sdpa", "flex", "flash"]
 IMPLEMENTATION = "zephyr_ray_packed"
@@ -300,10 +300,10 @@ def flash_sequences(segments: tuple[Segment, ...]) -> tuple[list[int], list[int]
         queries.append(first)
         keys.append(first)
         index.append(torch.arange(segment.start, segment.start + first))
-        for piece in pieces([segment])[2:]:
-            queries.append(piece.end - piece.start)
+        for span in spans([segment])[2:]:
+            queries.append(span.end - span.start)
             keys.append(segment.prompt + queries[-1])
-            index += [torch.arange(piece.prompt_start, piece.prompt_end), torch.arange(piece.start, piece.end)]
+            index += [torch.arange(span.prompt_start, span.prompt_end), torch.arange(span.start, span.end)]
     return queries, keys, torch.cat(index)
 
 

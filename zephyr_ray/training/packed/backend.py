@@ -1,4 +1,4 @@
-"""Reads what the recipe wants and what works on this machine -> the backend of packed attention, one for all ranks."""
+"""Chooses the backend of packed attention that works on these machines, one for all ranks."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""Reads the segments of a packed row -> FlexAttention's block mask, without ever holding a dense one.
+"""FlexAttention's block mask of a packed row, made without ever holding a dense one.
 
-A token sees two ranges of keys: of its own piece up to itself, and of its prompt. From the ranges' ends it follows
+A token sees two ranges of keys: of its own span up to itself, and of its prompt. From the ranges' ends it follows
 which of the 128 x 128 blocks are empty, full or partly visible; only partly visible ones ask `mask_mod` token by token.
 """
 
@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from zephyr_ray.training.packed.layout import Segment, pieces
+from zephyr_ray.training.packed.layout import Segment, spans
 
 BLOCK = 128
 
@@ -27,7 +27,7 @@ class SeenKeys(NamedTuple):
 
 def seen_keys(segments: Sequence[Segment], window: int | None = None) -> SeenKeys:
     """The rule of `packed.layout.visible`, as ranges."""
-    row = np.array([piece for piece in pieces(segments) if piece.end > piece.start], dtype=np.int32)
+    row = np.array([span for span in spans(segments) if span.end > span.start], dtype=np.int32)
     start, _, prompt, prompt_end = row.repeat(row[:, 1] - row[:, 0], axis=0).T
     if window is None:
         return SeenKeys(start, prompt, prompt_end)

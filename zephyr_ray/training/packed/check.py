@@ -1,4 +1,4 @@
-"""Reads a model -> whether packed rows give it the same log-probs as sequences alone. If not, one line says why."""
+"""Checks that packed rows give a model the same log-probs as sequences alone. If not, one line says why."""
 
 from __future__ import annotations
 

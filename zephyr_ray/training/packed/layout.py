@@ -1,4 +1,4 @@
-"""Reads prompts with their branches (completions) -> one row of tokens, and which token may see which.
+"""The layout of a packed row: prompts with their branches (completions), and which token may see which.
 
 A prompt lies once before all of its branches: `prompt | branch 1 | ... | branch N`, and such segments follow each other
 in a row without padding. A token sees its own prompt and its own branch up to itself. Positions of every branch start
@@ -28,7 +28,7 @@ class Segment(NamedTuple):
         return self.start + self.prompt + sum(self.branches)
 
 
-class Piece(NamedTuple):
+class Span(NamedTuple):
     """A prompt or a branch: its tokens are start .. end - 1, those of its prompt prompt_start .. prompt_end - 1."""
 
     start: int
@@ -115,7 +115,7 @@ def pack(
     completions = [branch for _, group in parts for branch in group]
     lengths = [len(branch) for branch in completions]
     return PackedRow(
-        tokens=_int64([token for prompt, group in parts for piece in (prompt, *group) for token in piece])[None],
+        tokens=_int64([token for prompt, group in parts for span in (prompt, *group) for token in span])[None],
         positions=torch.cat([_positions(segment) for segment in segments])[None],
         segments=segments,
         predictors=torch.cat([torch.empty(0, dtype=torch.int64), *(p for s in segments for p in _predictors(s))]),
@@ -150,14 +150,14 @@ def completion_mask(row: PackedRow) -> torch.Tensor:
     return by_completion(row, torch.ones_like(row.targets, dtype=torch.bool))
 
 
-def pieces(segments: Sequence[Segment]) -> list[Piece]:
-    """The prompts and branches of a row in order. A prompt is a piece that has no prompt before it."""
+def spans(segments: Sequence[Segment]) -> list[Span]:
+    """The prompts and branches of a row in order. A prompt is a span that has no prompt before it."""
     found = []
     for segment in segments:
         prompt_end = segment.start + segment.prompt
-        found.append(Piece(segment.start, prompt_end, segment.start, segment.start))
+        found.append(Span(segment.start, prompt_end, segment.start, segment.start))
         for start, length in zip(_branch_starts(segment), segment.branches, strict=True):
-            found.append(Piece(start, start + length, segment.start, prompt_end))
+            found.append(Span(start, start + length, segment.start, prompt_end))
     return found
 
 
@@ -171,10 +171,10 @@ def visible(segments: Sequence[Segment], window: int | None = None) -> torch.Ten
             prompt, however many branches lie between.
     """
     seen = torch.zeros(segments[-1].end, segments[-1].end, dtype=torch.bool)
-    for piece in pieces(segments):
-        own = slice(piece.start, piece.end)
-        seen[own, own] = torch.ones(piece.end - piece.start, piece.end - piece.start).tril().bool()
-        seen[own, piece.prompt_start : piece.prompt_end] = True
+    for span in spans(segments):
+        own = slice(span.start, span.end)
+        seen[own, own] = torch.ones(span.end - span.start, span.end - span.start).tril().bool()
+        seen[own, span.prompt_start : span.prompt_end] = True
     if window is not None:
         places = torch.cat([_positions(segment) for segment in segments])
         seen &= places > places[:, None] - window

@@ -1,4 +1,4 @@
-"""Reads a model and a packed row -> log-probabilities of the completion tokens, without the vocabulary's logits.
+"""A model's forward pass on a packed row: log-probs of completion tokens, without the vocabulary's logits.
 
 TRL's fused head runs in chunks over hidden states; a hook leaves it only the ones that predict a completion token. So
 its kernel, and all it knows of soft caps, scales, biases and sharded weights, is TRL's own.

@@ -1,4 +1,4 @@
-"""Reads sums of each micro-batch -> the metrics of an optimizer step, whatever way its rows were packed.
+"""The metrics of an optimizer step, the same in whatever way its rows were packed.
 
 TRL averages what it logs over micro-batches. Packed ones hold different numbers of pairs and tokens, so that the same
 step would be logged differently for each token budget and number of workers. Here a metric is a sum and the number of

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import datetime
+import decimal
 import gzip
 import json
 import os
@@ -18,29 +20,30 @@ from hypothesis import strategies as st
 
 from zephyr_ray.config.data import Files, HubDataset, RowFunction
 from zephyr_ray.data.io import readers, sources
-from zephyr_ray.data.io.readers import read_piece, split_lines
-from zephyr_ray.data.io.sources import describe_source, hub_pieces, read_rows
+from zephyr_ray.data.io.readers import read_part, split_lines
+from zephyr_ray.data.io.rows import decode, raw_rows
+from zephyr_ray.data.io.sources import describe_source, hub_parts, read_rows
 from zephyr_ray.errors import UserError
 
 ROWS: list[dict[str, Any]] = [{"n": 1}, {"n": 2, "text": "é\n"}, {"n": 3}]
 LINES = b"".join(json.dumps(row).encode() + b"\n" for row in ROWS)
 
 
-def read(spec: str | tuple[str, ...]) -> list[tuple[str, bytes]]:
+def read(spec: str | tuple[str, ...]) -> list[tuple[str, Any]]:
     """What the reader tasks do, without Ray."""
-    return read_pieces(sources.pieces_of(spec))
+    return read_parts(sources.parts_of(spec))
 
 
-def read_pieces(pieces: Any) -> list[tuple[str, bytes]]:
-    rows: list[dict[str, Any]] = []
-    for piece in pieces:
-        for chunk in read_piece(pa.Table.from_pylist([piece])):
-            rows += split_lines(chunk).to_pylist()
-    return [(row["source"], row["line"]) for row in rows]
+def read_parts(parts: Any) -> list[tuple[str, Any]]:
+    rows: list[tuple[str, Any]] = []
+    for part in parts:
+        for chunk in read_part(pa.Table.from_pylist([part])):
+            rows += raw_rows(split_lines(chunk))
+    return rows
 
 
 def values(spec: str | tuple[str, ...]) -> list[Any]:
-    return [json.loads(line) for _, line in read(spec)]
+    return [decode(value) for _, value in read(spec)]
 
 
 def test_json_lines_with_numbers_of_lines(tmp_path: Path) -> None:
@@ -118,6 +121,24 @@ def test_parquet_with_row_groups(tmp_path: Path) -> None:
     assert [source for source, _ in read(str(path))] == [f"{path}:{number}" for number in range(1, 6)]
 
 
+def test_parquet_rows_are_not_written_as_json_and_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = [{"n": row["n"], "text": row.get("text")} for row in ROWS]
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "rows.parquet")
+    (tmp_path / "rows.json").write_text(json.dumps(ROWS))
+    monkeypatch.setattr(json, "dumps", lambda *args, **options: pytest.fail("JSON was written"))
+    assert values(str(tmp_path / "rows.json")) == ROWS
+    monkeypatch.setattr(json, "loads", lambda *args, **options: pytest.fail("JSON was read"))
+    assert values(str(tmp_path / "rows.parquet")) == rows
+
+
+def test_what_json_has_no_type_for_is_text(tmp_path: Path) -> None:
+    at = datetime.datetime(2023, 10, 25, 12)
+    row = {"n": 1, "when": [{"at": at}], "bytes": b"x", "price": decimal.Decimal("1.50"), "share": 0.5}
+    pq.write_table(pa.Table.from_pylist([row]), tmp_path / "rows.parquet")
+    texts = {"when": [{"at": "2023-10-25 12:00:00"}], "bytes": "b'x'", "price": "1.50"}
+    assert values(str(tmp_path / "rows.parquet")) == [row | texts]
+
+
 def test_folders_uris_and_several_specs(tmp_path: Path) -> None:
     (tmp_path / "deep").mkdir()
     (tmp_path / "deep" / "a.jsonl").write_bytes(LINES)
@@ -151,8 +172,8 @@ def test_a_uri_that_only_fsspec_knows() -> None:
 def test_datasets_of_the_hub_by_load_dataset(tmp_path: Path) -> None:
     for name in ("a", "b"):
         (tmp_path / f"{name}.jsonl").write_bytes(LINES)
-    pieces = hub_pieces(str(tmp_path), "train")
-    found = read_pieces(pieces)
+    parts = hub_parts(str(tmp_path), "train")
+    found = read_parts(parts)
     wanted = [{"n": row["n"], "text": row.get("text")} for row in ROWS] * 2
     assert [json.loads(line) for _, line in found] == wanted
     assert len({source for source, _ in found}) == 6
@@ -205,13 +226,13 @@ def test_a_source_with_its_type_is_read_as_what_it_is(tmp_path: Path, monkeypatc
         return datasets.Dataset.from_list(ROWS).to_iterable_dataset()
 
     monkeypatch.setattr(readers, "open_hub", open_hub)
-    sources.pieces_of(DATASET, "train")
-    sources.pieces_of("org/name@v2", "train")
+    sources.parts_of(DATASET, "train")
+    sources.parts_of("org/name@v2", "train")
     assert asked == [("org/name", "test", "v1"), ("org/name", "train", "v2")]
     with pytest.raises(UserError, match="org/name is not there"):
-        sources.pieces_of(Files(type="files", paths=("org/name",)))
+        sources.parts_of(Files(type="files", paths=("org/name",)))
     Path("a.jsonl").write_bytes(LINES)
-    assert sources.pieces_of(Files(type="files", paths=("a.jsonl",))) == sources.pieces_of("a.jsonl")
+    assert sources.parts_of(Files(type="files", paths=("a.jsonl",))) == sources.pieces_of("a.jsonl")
     assert sources.local_files("f", DATASET) == ()
 
 
@@ -278,9 +299,9 @@ def test_streamed_by_ray(tmp_path: Path) -> None:
 @pytest.mark.parametrize("kind", ["lines", "array", "parquet"])
 def test_a_file_that_only_the_drivers_machine_has_is_named(tmp_path: Path, kind: str) -> None:
     gone = str(tmp_path / "gone.parquet")
-    piece = {"kind": kind, "uri": gone, "unit": 0, "units": 1, "first": 1, "split": "", "revision": ""}
+    part = {"kind": kind, "uri": gone, "unit": 0, "units": 1, "first": 1, "split": "", "revision": ""}
     for read in (
-        readers.read_piece(pa.Table.from_pylist([piece])),
+        readers.read_part(pa.Table.from_pylist([part])),
         readers.read_table(pa.table({"path": [gone]}), filesystem=pafs.LocalFileSystem()),
     ):
         with pytest.raises(UserError, match=r"gone\.parquet is not there on .*; mount a volume"):

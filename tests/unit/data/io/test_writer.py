@@ -132,6 +132,38 @@ def test_rows_that_do_not_add_up_are_an_error(place: tuple[pafs.FileSystem, str]
         rows_sink.on_write_complete(WriteResult(1, 0, [result]))
 
 
+class Longer:
+    """How many rows are longer than 1."""
+
+    def __init__(self, kept: pa.Table):
+        self.rows = sum(length > 1 for length in kept["length"].to_pylist())
+
+    def add(self, other: Longer) -> None:
+        self.rows += other.rows
+
+
+def twice(raw: pa.Table) -> tuple[pa.Table, Longer]:
+    """Two rows for each, a kept one and, of odd numbers, a dropped one."""
+    numbers = raw["n"].to_pylist()
+    rows = [each for n in numbers for each in (row(n), row(n + 100, "tie" if n % 2 else None))]
+    table = block(rows)
+    return table, Longer(table.filter(table["reason"].is_null()))
+
+
+def test_rows_are_made_and_counted_where_they_are_written(place: tuple[pafs.FileSystem, str]) -> None:
+    """What an earlier try wrote is counted too; a task whose result never arrives is not."""
+    rows_sink = RowSink(*place, KEPT, make=twice, count=Longer)
+    first = write_tasks(rows_sink, [[pa.table({"n": [1]}), pa.table({"n": pa.array([], pa.int64())})]])
+    assert (first.rows_in, first.added, first.rows_out, first.dropped) == (1, 1, 1, {"tie": 1})
+    assert first.tally.rows == 0
+    again = RowSink(*place, KEPT, make=twice, count=Longer, prefix="001-")
+    again.count_earlier([f"{place[1]}/data/000000-000.parquet"])
+    again.write(iter([pa.table({"n": [5]})]), SimpleNamespace(task_idx=0))
+    report = write_tasks(again, [[pa.table({"n": [2, 3]})], [pa.table({"n": [4]})]])
+    assert (report.rows_in, report.added, report.rows_out, report.dropped) == (4, 3, 6, {"tie": 1})
+    assert report.tally.rows == 5
+
+
 def test_a_kept_row_without_an_id_is_an_error(place: tuple[pafs.FileSystem, str]) -> None:
     with pytest.raises(RuntimeError, match="1 kept rows have no id"):
         RowSink(*place, KEPT).write(iter([block([{"length": 1}])]), SimpleNamespace(task_idx=0))

@@ -1,0 +1,19 @@
+"""What a training is made from, beside its rows and the model that it starts from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from zephyr_ray.config.recipe import Chat, ModelSection, Optimisation
+
+
+@dataclass(frozen=True)
+class TrainingSettings:
+    """The sections of a recipe that a training reads. Travels from the driver to every worker by pickle."""
+
+    method: str
+    """Its name, which is that of the stage and of `section` in the recipe."""
+    section: Optimisation
+    model: ModelSection
+    chat: Chat
+    seed: int
