@@ -232,7 +232,7 @@ def test_a_source_with_its_type_is_read_as_what_it_is(tmp_path: Path, monkeypatc
     with pytest.raises(UserError, match="org/name is not there"):
         sources.parts_of(Files(type="files", paths=("org/name",)))
     Path("a.jsonl").write_bytes(LINES)
-    assert sources.parts_of(Files(type="files", paths=("a.jsonl",))) == sources.pieces_of("a.jsonl")
+    assert sources.parts_of(Files(type="files", paths=("a.jsonl",))) == sources.parts_of("a.jsonl")
     assert sources.local_files("f", DATASET) == ()
 
 
