@@ -7,7 +7,7 @@ What is missing before it (prompts, a supervised model that answers) is made fir
 stopped, and no answer that was written is asked for again.
 """
 
-from zephyr_ray.cli import job
+from zephyr_ray.cli.jobs import job
 
 if __name__ == "__main__":
     job(__doc__, "candidates")

@@ -8,7 +8,7 @@ What is missing before it (prompts, candidates) is made first. An interrupted jo
 judgment that was written is asked for again.
 """
 
-from zephyr_ray.cli import job
+from zephyr_ray.cli.jobs import job
 
 if __name__ == "__main__":
     job(__doc__, "judgments")

@@ -9,7 +9,7 @@
 A finished stage is skipped, an unfinished one goes on where it stopped, a stale one is made anew.
 """
 
-from zephyr_ray.cli import job
+from zephyr_ray.cli.jobs import pipeline_job
 
 if __name__ == "__main__":
-    job(__doc__, "dpo", any_stage=True)
+    pipeline_job(__doc__)

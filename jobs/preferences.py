@@ -6,7 +6,7 @@
 Ends with rows in, kept, and dropped by reason, and with a report of them: report.html and report.png beside the data.
 """
 
-from zephyr_ray.cli import job
+from zephyr_ray.cli.jobs import job
 
 if __name__ == "__main__":
     job(__doc__, "preferences")

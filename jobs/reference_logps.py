@@ -5,7 +5,7 @@
 Killed half-way, the same command computes only the pairs that were in flight and those not begun.
 """
 
-from zephyr_ray.cli import job
+from zephyr_ray.cli.jobs import job
 
 if __name__ == "__main__":
     job(__doc__, "reference_logps")

@@ -152,7 +152,7 @@ def select(recipe: Recipe, targets: Sequence[str], evaluate: bool = False) -> li
 def _lack(recipe: Recipe, name: str) -> str | None:
     """What a recipe lacks that has no such stage."""
     if name == "sft":
-        return "no sft section; add one, or start at jobs/dpo.py with model.path"
+        return "no sft section; add one, or start from a model: --set model.path=DIR_OR_HUB_ID"
     if name == "judgments" and recipe.judging is None:
         return "no judging section; add one with the judges of the answers"
     if name in ("candidates", "judgments"):

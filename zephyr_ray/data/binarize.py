@@ -63,6 +63,24 @@ class Drawn(NamedTuple):
     """Different answers that shared the best score and from which the chosen one was drawn."""
 
 
+def binarize(completions: Sequence[Row], rule: Rule | None = None, prompt_id: str = "") -> list[tuple[Answer, Answer]]:
+    """The preference pairs of one prompt, of its scored answers.
+
+    Args:
+        completions: The answers, each {response or content, model, and scores: overall_score, or annotations}.
+        rule: How the answers of a pair are chosen; None: as a recipe that says nothing of it.
+        prompt_id: With the rule's seed it decides which of several answers are drawn.
+
+    Returns:
+        (chosen, rejected) of each pair.
+
+    Raises:
+        Dropped: No pair comes of them, with the reason.
+    """
+    rule = rule or Rule()
+    return draw_pairs(score_answers(completions, rule), prompt_id, rule).pairs
+
+
 def score_answers(completions: Sequence[Row], rule: Rule) -> Scored:
     """The answers that have text and a score, of {response or content, model, scores}.
 

@@ -1,4 +1,4 @@
-"""Reads requests over HTTP -> answers of one model: Ray Serve LLM's server with our prompts, on vLLM's own routes.
+"""The replica of one model on the chat endpoint: Ray Serve LLM's server with our prompts, on vLLM's own routes.
 
 A deployment of this class is the ingress of an application of its own, without a route: only the gateway calls it,
 straight at the replica's port (Ray Serve's direct ingress), so a token crosses one HTTP hop and no object store.

@@ -1,4 +1,4 @@
-"""Reads whether a replica's engine lives -> ends the replica with it.
+"""Ends a replica whose engine has died, so that Ray Serve starts another.
 
 The replica of a dead engine answers every request at once, with an error. As the least busy one it would draw most of
 them, retries too, until Ray Serve's health checks have failed often enough. A replica that is gone draws none.

@@ -1,4 +1,4 @@
-"""Reads what to serve (a run, a folder or a hub id) -> one `ServedModel` and the Ray Serve LLM configuration of it."""
+"""What one model on Ray Serve is (a run, a folder or a hub id), and the Ray Serve LLM configuration of it."""
 
 from __future__ import annotations
 
@@ -190,7 +190,7 @@ def checkpoint_of_run(root: str, stage: str | None = None) -> ModelSource:
         if artifact.manifest() is not None:
             return stage_source(artifact)
     wanted = f"finished {stage} stage" if stage else "finished checkpoint"
-    raise UserError(f"{root} has no {wanted}; run `python jobs/dpo.py --set run.root={root}` to its end first")
+    raise UserError(f"{root} has no {wanted}; run `zephyr-ray run RECIPE --set run.root={root}` to its end first")
 
 
 def _lora(model: ServedModel) -> dict[str, Any]:

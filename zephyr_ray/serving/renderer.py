@@ -1,4 +1,4 @@
-"""Reads the prompt of a request -> the token ids that training saw, each one the model's, in vLLM's place."""
+"""Renders prompts to the token ids that training saw, each one the model's own, in place of vLLM's renderer."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Reads requests at a replica's port -> those with a key, for the few routes it has, as many as it holds."""
+"""ASGI middleware at a replica's own port: it asks for a key, serves few routes, and bounds the requests."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Reads the body of a chat request, handed over inside the cluster -> an answer of one model on vLLM."""
+"""The replica of one model that a stage asks: it answers chat requests handed over inside the cluster."""
 
 from __future__ import annotations
 

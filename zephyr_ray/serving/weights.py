@@ -1,4 +1,4 @@
-"""Reads the URI of a replica's model -> its folder in the cache of each node of the replica, before the engine starts.
+"""Brings the model of a replica from a URI to the cache of each of its nodes, before the engine starts.
 
 Ray Serve awaits a replica's constructor for as long as it takes: until the weights are here it is starting, and a new
 one does not take an old one's place.
