@@ -1,4 +1,4 @@
-"""Reads preferences and a supervised model -> a model aligned by dDPO, in <run.root>/dpo/checkpoint.
+"""Aligns a supervised model by dDPO on preferences, into <run.root>/dpo/checkpoint.
 
     python jobs/dpo.py
     python jobs/dpo.py --recipe RECIPE --set preferences.train=FILE --set model.path=DIR_OR_HUB_ID

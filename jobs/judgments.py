@@ -1,5 +1,4 @@
-"""Reads candidates and the recipe's judges -> judgments: every answer rated, with every raw reply, in
-<run.root>/judgments.
+"""Judges candidates: every answer rated by the recipe's judges, with every raw reply, in <run.root>/judgments.
 
     python jobs/judgments.py --recipe recipes/tiny.yaml
     python jobs/judgments.py --recipe RECIPE --set judging.budget_usd=20

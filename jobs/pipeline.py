@@ -1,4 +1,4 @@
-"""Reads a recipe -> an aligned model: every stage of the way that the recipe needs, top to bottom.
+"""Makes an aligned model: every stage of the way that the recipe needs, top to bottom.
 
     python jobs/pipeline.py --recipe recipes/tiny.yaml
     python jobs/pipeline.py --recipe RECIPE --until judgments

@@ -1,4 +1,4 @@
-"""Reads judgments, or preference files in any known layout -> preferences, in <run.root>/preferences/data.
+"""Makes preference pairs, of judgments or of files in any known layout, in <run.root>/preferences/data.
 
     python jobs/preferences.py --recipe RECIPE
     python jobs/preferences.py --recipe RECIPE --set preferences.train=FILE

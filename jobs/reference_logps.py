@@ -1,4 +1,4 @@
-"""Reads tokenized pairs and the frozen reference model -> reference_logps, in <run.root>/reference_logps/data.
+"""Computes log-probs of tokenized pairs by the frozen reference model, in <run.root>/reference_logps/data.
 
     python jobs/reference_logps.py --set preferences.train=FILE --set model.path=DIR_OR_HUB_ID
 

@@ -1,6 +1,8 @@
-"""Submits a command to run on a Ray cluster in a copy of this repository: `zephyr-ray submit --working-dir .` of it.
+"""Submits a command to a Ray cluster, to run there in a copy of this repository.
 
-python jobs/submit.py --address http://127.0.0.1:8265 -- python jobs/dpo.py --recipe FILE --set run.root=s3://...
+    python jobs/submit.py --address http://127.0.0.1:8265 -- python jobs/dpo.py --recipe FILE --set run.root=s3://...
+
+It is `zephyr-ray submit` with this repository as --working-dir.
 """
 
 from pathlib import Path

@@ -27,8 +27,8 @@ def run(
 def dry_run(recipe: Recipes, set_: Overrides = None, until: Until = None) -> int:
     """Shows a recipe and how each of its stages stands.
 
-    zephyr-ray dry-run tiny
-    zephyr-ray dry-run zephyr-7b-beta/paper --set model.path=DIR_OR_HUB_ID --set run.root=runs/mine
+        zephyr-ray dry-run tiny
+        zephyr-ray dry-run zephyr-7b-beta/paper --set model.path=DIR_OR_HUB_ID --set run.root=runs/mine
 
     A stage is done, stale (and why), or to do.
     """

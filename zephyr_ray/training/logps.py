@@ -74,7 +74,8 @@ def load_scorer(model: str, *, device: str = "cpu", budget: int = 4096) -> Packe
     from zephyr_ray.training.model import load_model, whole_weights
 
     dtype = torch.bfloat16 if device.startswith("cuda") else torch.float32
-    loaded: Any = load_model(whole_weights(model), ModelSection(), dtype).to(device).eval()
+    loaded: Any = load_model(whole_weights(model), ModelSection(), dtype)
+    loaded = loaded.to(device).eval()
     add_fused_lm_head(loaded)
     backend = working_backend("auto", torch.device(device).type, loaded.config, dtype)
     return PackedScorer(loaded, None, budget, backend)
