@@ -13,7 +13,7 @@ WORKDIR /home/ray/zephyr_ray
 COPY --chown=ray:users requirements/cuda.lock requirements/uv.* requirements/packages.sh requirements/
 RUN PIP_NO_CACHE_DIR=1 UV_NO_CACHE=1 requirements/packages.sh python cuda
 
-# Jobs and Serve's controller import `serve` and `zephyr_ray` from here, on every node.
+# Jobs and Serve's controller import `zephyr_ray` from here, on every node.
 ENV PYTHONPATH=/home/ray/zephyr_ray
 COPY --chown=ray:users . .
 RUN pip install --no-cache-dir --no-deps --no-build-isolation -e .

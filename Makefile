@@ -22,19 +22,19 @@ $(INSTALLED): $(addprefix requirements/,$(KIND).lock install.sh packages.sh uv.s
 	@touch $@
 
 demo: $(INSTALLED) ## Make an aligned model from scratch in the embedded world: dSFT, AI feedback, dDPO, held-out check
-	@$(PY) jobs/pipeline.py --recipe recipes/tiny.yaml
+	@$(PY) -m zephyr_ray run tiny
 
 chat: $(INSTALLED) ## Serve the demo's model with a chat page on http://127.0.0.1:8000 (after make demo)
-	@$(PY) serve/app.py --run runs/tiny --open
+	@$(PY) -m zephyr_ray serve --run runs/tiny --open
 
 up: $(INSTALLED) ## Start a Ray cluster on this machine, with token authentication, to try the cluster way on
-	@$(PY) -m jobs.local_cluster up
+	@$(PY) -m zephyr_ray up
 
 submit: $(INSTALLED) ## Submit the demo to it, or JOB='python jobs/dpo.py --recipe FILE --set run.root=/a/folder'
-	@$(PY) -m jobs.local_cluster submit -- $(JOB)
+	@$(PY) -m zephyr_ray submit --local --working-dir . -- $(JOB)
 
 down: $(INSTALLED) ## End it, and no other Ray cluster
-	@$(PY) -m jobs.local_cluster down
+	@$(PY) -m zephyr_ray down
 
 check: $(INSTALLED) lint ## Lint, types and unit tests
 	@$(PY) -m pytest $(LANES) tests/unit

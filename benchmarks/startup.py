@@ -38,6 +38,7 @@ def main() -> None:
         measured = {
             TORCH: lambda: seconds([sys.executable, "-c", "import torch"]),
             "--help": lambda: seconds(world.job("--help")),
+            "zephyr-ray --help": lambda: seconds([sys.executable, "-m", "zephyr_ray", "--help"]),
             "--dry-run": lambda: seconds(world.job("--dry-run")),
             "all done": lambda: seconds(world.job()),
             "DPO, two steps": world.train_anew,

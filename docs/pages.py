@@ -25,7 +25,7 @@ _LINK = re.compile(r"(?<=\]\()([^)\s#:]+)(?=[)#])")
 def write(folder: Path) -> None:
     """All pages and what they link to, in place of whatever the folder held."""
     shutil.rmtree(folder, ignore_errors=True)
-    made = {"recipe-fields.md": reference.recipe_fields(), "api.md": reference.api()}
+    made = {"recipe-fields.md": reference.recipe_fields(), "functions.md": reference.functions()}
     linked: set[str] = set()
     for name in (*OUTSIDE, *(f"docs/{path.name}" for path in sorted((REPO / "docs").glob("*.md")))):
         text = (REPO / name).read_text(encoding="utf-8")

@@ -19,7 +19,7 @@ from zephyr_ray.training.methods import recipe_type
 
 REPO = Path(__file__).resolve().parents[1]
 
-API = {
+FUNCTIONS = {
     "Recipes": ("config.loader.load", "config.loader.to_yaml", "config.section.semantic"),
     "Pipelines": ("zephyr.stages", "zephyr.run_pipeline"),
     "Rows as they come, by their layout": (
@@ -28,6 +28,7 @@ API = {
         "data.formats.layouts.prompt",
     ),
     "Datasets": ("data.io.sources.read_rows", "inference.sampling.sample_candidates"),
+    "Pairs": ("data.binarize.binarize", "training.logps.load_scorer"),
     "Prompts as token ids": ("chat_template.load_tokenizer", "chat_template.encode"),
     "Judging": (
         "judging.prompt.questions_of",
@@ -64,10 +65,10 @@ def recipe_fields() -> str:
     )
 
 
-def api() -> str:
-    """The page on the functions of `API`."""
-    lines = ["# Python", "", "What a program of one's own may call. The commands in `jobs/` and `serve/` do all else."]
-    for heading, names in API.items():
+def functions() -> str:
+    """The page on the functions of `FUNCTIONS`."""
+    lines = ["# Functions", "", "What a program of one's own may call. [From Python](api.md) shows how."]
+    for heading, names in FUNCTIONS.items():
         lines += ["", f"## {heading}"]
         for name in names:
             module, _, function = name.rpartition(".")

@@ -1,4 +1,4 @@
-"""Reads preferences and a supervised model -> a model aligned by dDPO, in <run.root>/dpo/checkpoint.
+"""Aligns a supervised model by dDPO on preferences, into <run.root>/dpo/checkpoint.
 
     python jobs/dpo.py
     python jobs/dpo.py --recipe RECIPE --set preferences.train=FILE --set model.path=DIR_OR_HUB_ID
@@ -10,7 +10,7 @@ is made first; what is finished is skipped. With pairs in preferences.held_out i
 implicit reward prefers their chosen answers (docs/evaluation.md); with the embedded world, with a check of its answers.
 """
 
-from zephyr_ray.cli import job
+from zephyr_ray.cli.jobs import job
 
 if __name__ == "__main__":
     job(__doc__, "dpo", evaluate=True)

@@ -1,5 +1,4 @@
-"""Reads candidates and the recipe's judges -> judgments: every answer rated, with every raw reply, in
-<run.root>/judgments.
+"""Judges candidates: every answer rated by the recipe's judges, with every raw reply, in <run.root>/judgments.
 
     python jobs/judgments.py --recipe recipes/tiny.yaml
     python jobs/judgments.py --recipe RECIPE --set judging.budget_usd=20
@@ -8,7 +7,7 @@ What is missing before it (prompts, candidates) is made first. An interrupted jo
 judgment that was written is asked for again.
 """
 
-from zephyr_ray.cli import job
+from zephyr_ray.cli.jobs import job
 
 if __name__ == "__main__":
     job(__doc__, "judgments")

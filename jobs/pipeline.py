@@ -1,4 +1,4 @@
-"""Reads a recipe -> an aligned model: every stage of the way that the recipe needs, top to bottom.
+"""Makes an aligned model: every stage of the way that the recipe needs, top to bottom.
 
     python jobs/pipeline.py --recipe recipes/tiny.yaml
     python jobs/pipeline.py --recipe RECIPE --until judgments
@@ -9,7 +9,7 @@
 A finished stage is skipped, an unfinished one goes on where it stopped, a stale one is made anew.
 """
 
-from zephyr_ray.cli import job
+from zephyr_ray.cli.jobs import pipeline_job
 
 if __name__ == "__main__":
-    job(__doc__, any_stage=True, evaluate=True)
+    pipeline_job(__doc__)

@@ -201,7 +201,7 @@ def _lack(recipe: Recipe, name: str) -> str | None:
     if method := methods().get(name):
         if getattr(recipe, name, None) is not None:
             return f"no sft section, whose base and dialogues {name} starts from; add one"
-        way_out = ", or start at jobs/dpo.py with model.path" if method.rows == "dialogues" else ""
+        way_out = ", or start from a model: --set model.path=DIR_OR_HUB_ID" if method.rows == "dialogues" else ""
         return f"no {name} section; add one{way_out}"
     if name == "judgments" and recipe.judging is None:
         return "no judging section; add one with the judges of the answers"

@@ -15,9 +15,9 @@ from typing import Any
 
 import yaml
 
-from jobs import local_cluster
-from jobs.local_cluster import BIN
-from serve.command_line import free_port
+from zephyr_ray.cluster import local_cluster
+from zephyr_ray.cluster.local_cluster import BIN
+from zephyr_ray.cluster.ports import free_port
 
 REPO = Path(__file__).resolve().parents[2]
 

@@ -11,12 +11,12 @@ from pathlib import Path
 import pytest
 from filelock import FileLock
 
-from jobs.local_cluster import BIN
 from tests import embedded_world
 from tests.integration.bucket import Machine, machine_beside_a_bucket
 from tests.integration.jobs import LIBRARIES, REPO, copy_run, manifest, run_job
 from tests.integration.servers import Proxy, vllm_server
 from zephyr_ray.cluster import connect, fork_server
+from zephyr_ray.cluster.local_cluster import BIN
 
 MadeOnce = Callable[[str, Callable[[Path], object]], Path]
 """A name, and what makes the folder of that name -> the folder."""

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from aiohttp import ClientSession, web
 
-from serve.command_line import free_port
+from zephyr_ray.cluster.ports import free_port
 
 Fault = Callable[[dict, int], str | None]
 """A request's body and how often it came before -> `429`, `500`, `reset`, `stall` or None."""

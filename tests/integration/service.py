@@ -17,6 +17,7 @@ from tests.integration.cluster import BIN, REPO, Head, free_port
 from tests.integration.jobs import forked_by
 from zephyr_ray.pipeline.artifacts import Run, fingerprint_files
 
+BUILDERS = "zephyr_ray.serving.applications"
 KEY = "a-key-of-the-tests-0001"
 REPLICA_PORTS = (31_500, 31_600)
 """What the replicas of the deployed endpoint listen on."""
@@ -49,8 +50,8 @@ class Service:
         """`serve deploy` with these arguments of the model changed."""
         self.model = {**self.model, **model}
         applications: list[dict[str, Any]] = [
-            {"name": "tiny", "route_prefix": None, "import_path": "serve.app:model", "args": self.model},
-            {"name": "chat", "route_prefix": "/", "import_path": "serve.app:chat", "args": self.gateway},
+            {"name": "tiny", "route_prefix": None, "import_path": f"{BUILDERS}:model", "args": self.model},
+            {"name": "chat", "route_prefix": "/", "import_path": f"{BUILDERS}:chat", "args": self.gateway},
         ]
         if self.fork_server:
             for each in applications:

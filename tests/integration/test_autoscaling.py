@@ -13,13 +13,13 @@ from pathlib import Path
 
 import pytest
 
-from serve.command_line import FAST_PATH
 from tests import embedded_world
 from tests.integration.autoscaling import HEAD_TYPE, IDLE_S, autoscaling_head, groups, watching, worker_types
 from tests.integration.cluster import BIN, REPO, Head, free_port
 from tests.integration.jobs import LIBRARIES, command, copy_run, forked_by, metrics, started_fork_server
 from tests.integration.load import clients, keeping_busy, until
 from tests.integration.service import KEY, Service, describe, make_run
+from zephyr_ray.cluster.connect import FAST_PATH
 
 pytestmark = pytest.mark.timeout(900)
 

@@ -30,7 +30,7 @@ def test_help_shows_the_command_and_imports_nothing_heavy() -> None:
         [sys.executable, "jobs/dpo.py", "--help"], cwd=REPO, capture_output=True, text=True, check=True
     )
     assert "python jobs/dpo.py" in seen.stdout
-    heavy = "import sys, zephyr_ray.cli; print([m for m in ('torch', 'ray', 'pyarrow') if m in sys.modules])"
+    heavy = "import sys, zephyr_ray.cli.jobs; print([m for m in ('torch', 'ray', 'pyarrow') if m in sys.modules])"
     loaded = subprocess.run([sys.executable, "-c", heavy], cwd=REPO, capture_output=True, text=True, check=True)
     assert loaded.stdout.strip() == "[]"
 

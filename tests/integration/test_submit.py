@@ -20,10 +20,10 @@ from pathlib import Path
 import psutil
 import pytest
 
-from jobs import local_cluster
-from jobs.local_cluster import BIN, Head
 from tests import embedded_world
 from tests.integration.jobs import REPO, manifest
+from zephyr_ray.cluster import local_cluster
+from zephyr_ray.cluster.local_cluster import BIN, Head
 
 pytestmark = pytest.mark.timeout(900)
 
@@ -57,7 +57,7 @@ def run(command: list[str], variables: dict[str, str] | None = None, timeout_s: 
 
 
 def local(*what: str, cache: Path) -> Seen:
-    return run([sys.executable, "-m", "jobs.local_cluster", *what], {"ZEPHYR_RAY_CACHE": str(cache)})
+    return run([sys.executable, "-m", "zephyr_ray", *what], {"ZEPHYR_RAY_CACHE": str(cache)})
 
 
 @pytest.fixture(scope="module")
@@ -194,8 +194,8 @@ def test_addresses_that_are_not_the_clusters(cluster: Cluster, tmp_path: Path) -
         "127.0.0.1:1": "Connection refused; check the address",
         f"{'x' * 64}.example:6379": "check the address",  # no name: a label has 63 characters at most
         "127.0.0.1": "give host:port",
-        f"ray://{gcs}": "cannot run through Ray Client; submit it: python jobs/submit.py",
-        f"http://{api}": "python jobs/submit.py --address",
+        f"ray://{gcs}": "cannot run through Ray Client; submit it: zephyr-ray submit",
+        f"http://{api}": "zephyr-ray submit --address",
     }
     submitting = {
         f"http://{gcs}": "is not Ray's API server; give http://host:port of it",
@@ -267,6 +267,6 @@ def test_down_ends_this_cluster_alone(cluster: Cluster, ray_cluster: None) -> No
     assert [process for process in processes if process.is_running()] == []
     assert not Path(cluster.head.sessions).exists()
     assert ray.get(ray.remote(lambda: "here").remote()) == "here"
-    seen = local("submit", "--", "true", cache=cluster.folder.parent)
+    seen = local("submit", "--local", "--", "true", cache=cluster.folder.parent)
     assert seen.status == 2
-    assert "start it with make up" in seen.error
+    assert "start it with zephyr-ray up" in seen.error

@@ -7,16 +7,18 @@ import shlex
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pytest
 import ray
 import yaml
 from ray.autoscaler._private.kuberay.autoscaling_config import _derive_autoscaling_config_from_ray_cr
 
-from serve.command_line import FAST_PATH
 from tests.kuberay import node_groups, read_documents
-from zephyr_ray import __version__, cli, zephyr
+from zephyr_ray import __version__, zephyr
+from zephyr_ray.cli import jobs
 from zephyr_ray.cluster import drain, resources
+from zephyr_ray.cluster.connect import FAST_PATH
 from zephyr_ray.config import loader
 from zephyr_ray.serving.model_spec import ServedModel
 
@@ -230,8 +232,9 @@ def test_the_job_goes_to_the_cluster_and_its_command_line_is_read() -> None:
     python, script, *arguments = shlex.split(JOB["spec"]["entrypoint"].replace("/home/ray/zephyr_ray", str(REPO)))
     assert python == "python"
     assert Path(script) == REPO / "jobs" / "pipeline.py"
-    options = cli._parser("").parse_args(arguments)
-    recipe = loader.load(options.recipe, options.set)
+    with mock.patch("zephyr_ray.cli.pipeline.run") as run:
+        jobs.app_of(jobs.pipeline, "")(args=arguments, standalone_mode=False)
+    recipe = run.call_args.args[0]
     assert recipe.run.root.startswith("s3://")
 
 

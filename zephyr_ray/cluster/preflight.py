@@ -105,12 +105,12 @@ def _gcs_address(address: str) -> str:
     if address.startswith("ray://"):
         raise UserError(
             f"RAY_ADDRESS={address}: a job cannot run through Ray Client; "
-            "submit it: python jobs/submit.py --address http://HOST:8265 -- python jobs/..."
+            "submit it: zephyr-ray submit --address http://HOST:8265 -- zephyr-ray run ..."
         )
     if address.startswith(_HTTP):
         raise UserError(
-            f"RAY_ADDRESS={address} is an API server's, which takes jobs: python jobs/submit.py --address {address} "
-            "-- python jobs/...; to run here instead, unset RAY_ADDRESS"
+            f"RAY_ADDRESS={address} is an API server's, which takes jobs: zephyr-ray submit --address {address} "
+            "-- zephyr-ray run ...; to run here instead, unset RAY_ADDRESS"
         )
     if address == "local":
         raise UserError("RAY_ADDRESS=local: unset it; without it a command starts a cluster of its own")
@@ -214,7 +214,7 @@ def _check_node(name: str, gcs: str) -> None:
     except RuntimeError:
         raise UserError(
             f"{name}: this machine is no node of that cluster, where a driver has to run; "
-            "submit the job: python jobs/submit.py --address http://HOST:8265 -- python jobs/..."
+            "submit the job: zephyr-ray submit --address http://HOST:8265 -- zephyr-ray run ..."
         ) from None
 
 

@@ -29,4 +29,4 @@ ENGINES = Preload(
     ("numpy", "torch", "transformers", "vllm", "vllm.config", "vllm.engine.arg_utils"),
     ("vllm.entrypoints.openai.api_server", "ray.serve.llm", "zephyr_ray.serving.engine"),
 )
-SERVING = ENGINES + Preload((), ("zephyr_ray.serving.chat_replica", "serve.gateway"))
+SERVING = ENGINES + Preload((), ("zephyr_ray.serving.chat_replica", "zephyr_ray.serving.gateway.app"))

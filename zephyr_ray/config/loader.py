@@ -10,6 +10,7 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
+from zephyr_ray.config import shipped
 from zephyr_ray.config.recipe import Recipe
 from zephyr_ray.config.section import Section
 from zephyr_ray.config.unions import Place, choices_of, field_of, locate, section_of, type_of
@@ -26,8 +27,8 @@ def load(files: Sequence[str], overrides: Sequence[str] = (), kind: type[Recipe]
     """Merges recipe files left to right, then the overrides.
 
     Args:
-        files: Paths of YAML files; a mapping of a later one is merged into an earlier one's. A section of another
-            `type` replaces the earlier one.
+        files: Paths of YAML files, or names of recipes that ship (`zephyr-7b-beta/paper`); a mapping of a later one is
+            merged into an earlier one's. A section of another `type` replaces the earlier one.
         overrides: `section.field=value`, the value read as YAML.
         kind: A recipe with further sections (`training.methods.recipe_type`).
 
@@ -54,11 +55,14 @@ def to_yaml(recipe: Recipe) -> str:
 
 def _read_yaml(name: str) -> dict[str, Any]:
     try:
-        text = Path(name).read_text(encoding="utf-8")
+        text = _file(name).read_text(encoding="utf-8")
     except OSError as error:
-        raise UserError(f"recipe {name}: {error.strerror or error}; give --recipe the path of a YAML file") from None
+        raise UserError(
+            f"recipe {name}: {error.strerror or error}; give the path of a YAML file, or the name of a recipe that "
+            f"ships: {', '.join(shipped.names())}"
+        ) from None
     except UnicodeDecodeError:
-        raise UserError(f"recipe {name} is not UTF-8 text; give --recipe the path of a YAML file") from None
+        raise UserError(f"recipe {name} is not UTF-8 text; give the path of a YAML file") from None
     try:
         content = yaml.safe_load(text)
     except yaml.YAMLError as error:
@@ -68,6 +72,12 @@ def _read_yaml(name: str) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise UserError(f"recipe {name}: the top of a recipe is a mapping of sections, not a {type(content).__name__}")
     return content
+
+
+def _file(name: str) -> Path:
+    """The file of that path, or the recipe of that name which ships."""
+    path = Path(name)
+    return path if path.exists() and not path.is_dir() else shipped.path_of(name) or path
 
 
 def _parse_override(text: str) -> dict[str, Any]:

@@ -71,6 +71,26 @@ class DrawnPairs(NamedTuple):
     """Number of distinct completions with the best score, from which the chosen one was drawn."""
 
 
+def binarize(
+    completions: Sequence[Row], rule: Rule | None = None, prompt_id: str = ""
+) -> list[tuple[ScoredCompletion, ScoredCompletion]]:
+    """The preference pairs of one prompt, of its scored completions.
+
+    Args:
+        completions: The completions, each {response or content, model, and scores: overall_score, or annotations}.
+        rule: How the completions of a pair are chosen; None: as a recipe that says nothing of it.
+        prompt_id: With the rule's seed it decides which of several completions are drawn.
+
+    Returns:
+        (chosen, rejected) of each pair.
+
+    Raises:
+        Dropped: No pair comes of them, with the reason.
+    """
+    rule = rule or Rule()
+    return draw_pairs(score_completions(completions, rule), prompt_id, rule).pairs
+
+
 def score_completions(completions: Sequence[Row], rule: Rule) -> Scored:
     """The completions with text and a score.
 

@@ -16,6 +16,7 @@ import posixpath
 from collections.abc import Iterable
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.fs as pafs
 
 from zephyr_ray.cluster.shared_storage import not_here
@@ -171,8 +172,19 @@ class Artifact:
         """
         manifest = self.manifest()
         if manifest is None:
-            raise UserError(f"{self.uri} is not there or not finished; run jobs/{self.stage}.py on the same run.root")
+            raise UserError(f"{self.uri} is not finished; make it first: zephyr-ray run RECIPE --until {self.stage}")
         return [posixpath.join(self.path, name) for name in manifest["files"] if name.startswith(folder + "/")]
+
+    def table(self, folder: str = "data") -> pa.Table:
+        """The artifact's rows, all of them in memory; of the folder `dropped` those left out, with their reasons.
+
+        Raises:
+            UserError: The artifact does not exist.
+        """
+        import pyarrow.parquet as pq
+
+        tables = [pq.read_table(path, filesystem=self.run.filesystem) for path in self.files(folder)]
+        return pa.concat_tables(tables) if tables else pa.table({})
 
     @property
     def _unfinished(self) -> str:

@@ -161,7 +161,7 @@ def stage_source(artifact: Artifact) -> ModelSource:
     manifest = artifact.manifest()
     if manifest is None:
         raise UserError(
-            f"{artifact.uri} is not there or not finished; run jobs/{artifact.stage}.py on the same run.root"
+            f"{artifact.uri} is not finished; make it first: zephyr-ray run RECIPE --until {artifact.stage}"
         )
     return ModelSource(posixpath.join(artifact.uri, "checkpoint"), None, manifest["fingerprint"])
 

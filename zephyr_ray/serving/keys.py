@@ -1,4 +1,4 @@
-"""API keys: read them from ZEPHYR_API_KEYS or a file of hashes, and find the name of a request's key."""
+"""API keys of the chat endpoint: make one, keep its hash in a file, and find the name of a request's key."""
 
 from __future__ import annotations
 
@@ -50,12 +50,12 @@ def read(path: str | None) -> Keys | None:
     if variable is not None:
         for position, key in enumerate(filter(None, (part.strip() for part in variable.split(","))), start=1):
             if len(key) < 16:
-                raise UserError(f"{VARIABLE}: key {position} has under 16 characters; make one with serve/keys.py")
+                raise UserError(f"{VARIABLE}: key {position} has under 16 characters; make one with zephyr-ray keys")
             hashes[hash_key(key)] = f"key-{position}"
     if path is not None:
         hashes |= read_file(path)
     if not hashes and (variable is not None or path is not None):
-        raise UserError(f"{path or VARIABLE} holds no API key; add one with `python serve/keys.py FILE NAME`")
+        raise UserError(f"{path or VARIABLE} holds no API key; add one with `zephyr-ray keys FILE NAME`")
     return Keys(hashes) if hashes else None
 
 
@@ -72,6 +72,25 @@ def read_file(path: str) -> dict[str, str]:
             continue
         digest, _, name = line.partition(" ")
         if len(digest) != 64 or set(digest) - set("0123456789abcdef"):
-            raise UserError(f"{path}:{number} is not a SHA-256 hash and a name; write it with serve/keys.py")
+            raise UserError(f"{path}:{number} is not a SHA-256 hash and a name; write it with zephyr-ray keys")
         hashes[digest] = name.strip() or f"line-{number}"
     return hashes
+
+
+def add(path: str, name: str) -> str:
+    """Appends the hash of a new key and returns the key.
+
+    Raises:
+        UserError: The file is not one of ours or cannot be written, or the name has a line break.
+    """
+    if not name.strip() or not name.isprintable():
+        raise UserError(f"a key's name is printable text, not {name!r}")
+    if os.path.exists(path):
+        read_file(path)
+    key = new_key()
+    try:
+        with open(os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600), "a", encoding="utf-8") as stream:
+            stream.write(f"{hash_key(key)} {name.strip()}\n")
+    except OSError as error:
+        raise UserError(f"{path} cannot be written: {error.strerror}") from None
+    return key

@@ -151,7 +151,7 @@ def checkpoint_of_run(root: str, stage: str | None = None) -> ModelSource:
         if artifact.manifest() is not None:
             return stage_source(artifact)
     wanted = f"finished {stage} stage" if stage else "finished checkpoint"
-    raise UserError(f"{root} has no {wanted}; run `python jobs/dpo.py --set run.root={root}` to its end first")
+    raise UserError(f"{root} has no {wanted}; run `zephyr-ray run RECIPE --set run.root={root}` to its end first")
 
 
 def _adapter_options(model: ServedModel) -> dict[str, Any]:

@@ -162,7 +162,9 @@ def _memory_map(artifact: Artifact, id_column: str) -> tuple[datasets.Dataset, n
 def _local_path(artifact: Artifact) -> str:
     manifest = artifact.manifest()
     if manifest is None:
-        raise UserError(f"{artifact.uri} is not there or not finished; run jobs/{artifact.stage}.py first")
+        raise UserError(
+            f"{artifact.uri} is not finished; make it first: zephyr-ray run RECIPE --until {artifact.stage}"
+        )
     place = content_id(artifact.uri, manifest["fingerprint"])
     return os.path.join(cache_root(), "rows", f"{artifact.stage}-{place}.arrow")
 

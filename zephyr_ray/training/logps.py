@@ -64,6 +64,28 @@ def scorer(scoring: Scoring, chat: Chat, source: ModelSource, device: str) -> Pa
     return PaddedScorer(model, scoring.ld_alpha, pad, computing.autocast, scoring.pad_to_multiple_of)
 
 
+def load_scorer(model: str, *, device: str = "cpu", budget: int = 4096) -> PackedScorer:
+    """A model that gives packed log-probs, for a program of one's own: `chosen, rejected = scorer(pairs)`.
+
+    Args:
+        model: A checkpoint folder, an adapter's folder, or a hub id.
+        device: cpu, where it computes in float32, or cuda, where it computes in bfloat16.
+        budget: Tokens of a packed row; a larger pair is a row alone.
+
+    Raises:
+        UserError: The model does not load, or its packed log-probs are not those of plain sequences.
+    """
+    from zephyr_ray.config.recipe import ModelSection
+    from zephyr_ray.training.model import load_model, whole_weights
+
+    dtype = torch.bfloat16 if device.startswith("cuda") else torch.float32
+    loaded: Any = load_model(whole_weights(model), ModelSection(), dtype)
+    loaded = loaded.to(device).eval()
+    add_fused_lm_head(loaded)
+    backend = working_backend("auto", torch.device(device).type, loaded.config, dtype)
+    return PackedScorer(loaded, None, budget, backend)
+
+
 class PackedScorer:
     """Scores pairs in packed rows of at most `budget` tokens (a larger pair is a row alone).
 

@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from serve.command_line import FAST_PATH
 from tests.integration.cluster import REPO, free_port, head
 from tests.integration.jobs import started_fork_server
 from tests.integration.service import KEY, REPLICA_PORTS, Service, describe, make_run
 from zephyr_ray.cluster import preload
+from zephyr_ray.cluster.connect import FAST_PATH
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, BrowserContext, Page

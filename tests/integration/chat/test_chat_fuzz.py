@@ -17,7 +17,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 from schemathesis import GenerationMode
 from schemathesis.core import NOT_SET
 
-from serve.openapi import ERROR
+from zephyr_ray.serving.gateway.openapi import ERROR
 
 OPERATIONS = [
     ("GET", "/health"),

@@ -104,7 +104,7 @@ def test_judgments_that_are_not_there_are_one_error(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="give the recipe a sampling and a judging section"):
         zephyr.select(wanted, ["preferences"])  # before any work
     missing = Run(str(tmp_path / "nothing")).artifact("judgments")
-    with pytest.raises(UserError, match=r"judgments is not there or not finished"):
+    with pytest.raises(UserError, match=r"judgments is not finished"):
         make_pairs(recipe(train="judgments"), out(tmp_path, "a"), judgments=missing)
 
 

@@ -16,7 +16,10 @@ def test_an_artifact_without_a_manifest_does_not_exist(tmp_path: Path) -> None:
     (tmp_path / "tokenized" / "data").mkdir()
     (tmp_path / "tokenized" / "data" / "0.parquet").write_text("half")
     assert artifact.manifest() is None
-    with pytest.raises(UserError, match=r"tokenized is not there or not finished; run jobs/tokenized\.py"):
+    with pytest.raises(
+        UserError,
+        match=r"tokenized is not finished; make it first: zephyr-ray run RECIPE --until tokenized",
+    ):
         artifact.files()
     artifact.finish({"fingerprint": "abc", "files": ["data/0.parquet"]})
     assert artifact.is_finished("abc")

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from pydantic import create_model
 
+from zephyr_ray.config import loader
 from zephyr_ray.config.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -76,6 +77,11 @@ def method_of(name: str) -> Method:
 def methods() -> dict[str, Method]:
     """All methods by name: the modules of this folder."""
     return {module.name: method_of(module.name) for module in pkgutil.iter_modules(__path__)}
+
+
+def load_recipe(files: Sequence[str], overrides: Sequence[str] = ()) -> Recipe:
+    """A recipe with any method's section. Arguments and errors as `config.loader.load`."""
+    return loader.load(files, overrides, recipe_type())
 
 
 def recipe_type() -> type[Recipe]:

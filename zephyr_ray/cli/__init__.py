@@ -1,0 +1,1 @@
+"""The command line: `zephyr-ray` with a file for each of its commands, and the jobs."""

@@ -1,0 +1,34 @@
+"""`zephyr-ray run` and `zephyr-ray dry-run`: a recipe's pipeline, or part of it."""
+
+from __future__ import annotations
+
+from zephyr_ray.cli.recipe_options import Begin, DryRun, Overrides, Recipes, Until
+
+
+def run(
+    recipe: Recipes, set_: Overrides = None, begin: Begin = None, until: Until = None, dry_run: DryRun = False
+) -> int:
+    """Makes all that a recipe describes, top to bottom.
+
+        zephyr-ray run tiny
+        zephyr-ray run mine.yaml --set run.root=s3://BUCKET/RUN --set preferences.train=FILE
+        zephyr-ray run zephyr-7b-beta/paper zephyr-7b-beta/feedback --until judgments
+
+    A finished stage is skipped, an unfinished one goes on where it stopped, a stale one is made anew.
+    """
+    from zephyr_ray.cli import pipeline
+    from zephyr_ray.training.methods import load_recipe
+
+    experiment, targets = load_recipe(recipe, set_ or ()), [until] if until else []
+    return pipeline.run(experiment, targets, "run", begin=begin, evaluate=not until, only_show=dry_run)
+
+
+def dry_run(recipe: Recipes, set_: Overrides = None, until: Until = None) -> int:
+    """Shows a recipe and how each of its stages stands.
+
+        zephyr-ray dry-run tiny
+        zephyr-ray dry-run zephyr-7b-beta/paper --set model.path=DIR_OR_HUB_ID --set run.root=runs/mine
+
+    A stage is done, stale (and why), or to do.
+    """
+    return run(recipe, set_, until=until, dry_run=True)
