@@ -51,7 +51,7 @@ soak: $(INSTALLED) ## Kill jobs again and again, for as long as it takes (not pa
 lint: $(INSTALLED) ## ruff and mypy
 	@$(PY) -m ruff check .
 	@$(PY) -m ruff format --check .
-	@$(PY) -m mypy --num-workers 2
+	@$(PY) -m mypy
 
 docs: $(INSTALLED) ## Build the documentation as a site, into build/site
 	@$(PY) -m docs.pages build/docs

@@ -40,6 +40,7 @@ GROUPS = (
     ("integration/test_submit",),
     ("integration/test_resume",),
     ("integration/test_elastic",),
+    ("unit/training/test_bf16", "unit/training/test_packed_workers", "unit/training/test_zero_resharding"),
 )
 
 
@@ -81,6 +82,15 @@ def outside_data() -> Path:
     if not folder:
         pytest.skip("ZEPHYR_TEST_DATA names no folder")
     return Path(folder)
+
+
+@pytest.fixture(scope="session")
+def outside_model() -> str:
+    """The folder of a real chat model, which is not part of the project."""
+    folder = os.environ.get("ZEPHYR_TEST_MODEL")
+    if not folder:
+        pytest.skip("ZEPHYR_TEST_MODEL names no model's folder")
+    return folder
 
 
 @pytest.fixture(scope="session")

@@ -59,10 +59,10 @@ def command(
     return parts
 
 
-def run_job(job: str, root: Path, *overrides: str, expect: int = 0, **options: Any) -> str:
+def run_job(job: str, root: Path, *overrides: str, expect: int = 0, timeout: int = _TIMEOUT_S, **options: Any) -> str:
     """Runs a job to its end, checks its exit status and returns what a person saw."""
     done = subprocess.run(
-        command(job, root, *overrides, **options), cwd=REPO, capture_output=True, text=True, timeout=_TIMEOUT_S
+        command(job, root, *overrides, **options), cwd=REPO, capture_output=True, text=True, timeout=timeout
     )
     seen = done.stdout + done.stderr
     assert done.returncode == expect, f"status {done.returncode}, not {expect}:\n{seen}\n{log_tail(root)}"

@@ -100,13 +100,13 @@ def test_another_error_is_no_users_and_comes_through() -> None:
 @pytest.mark.parametrize(
     ("arguments", "targets", "options"),
     [
-        (("run", "tiny"), ["dpo"], {"begin": None, "evaluate": True, "only_show": False}),
+        (("run", "tiny"), [], {"begin": None, "evaluate": True, "only_show": False}),
         (
             ("run", "tiny", "--from", "prompts", "--until", "judgments"),
             ["judgments"],
             {"begin": "prompts", "evaluate": False, "only_show": False},
         ),
-        (("run", "tiny", "--dry-run"), ["dpo"], {"begin": None, "evaluate": True, "only_show": True}),
+        (("run", "tiny", "--dry-run"), [], {"begin": None, "evaluate": True, "only_show": True}),
         (("dry-run", "tiny", "--until", "sft"), ["sft"], {"begin": None, "evaluate": False, "only_show": True}),
     ],
 )
