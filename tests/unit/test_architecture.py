@@ -30,7 +30,7 @@ IMPORTS = {
     "chat_template": "base cluster config",
     "pipeline": "base chat_template cluster config",
     "training": "base chat_template cluster config pipeline",
-    "serving": "base chat_template cluster config pipeline",
+    "serving": "base chat_template cluster config pipeline training",
     "inference": "base chat_template cluster config pipeline serving",
     "judging": "base chat_template config inference pipeline serving training",
     "data": "base chat_template cluster config inference judging pipeline serving training",

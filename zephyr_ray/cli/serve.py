@@ -3,25 +3,17 @@
 from __future__ import annotations
 
 import os
-from enum import StrEnum
 from typing import Annotated
 
 import typer
-
-
-class Stage(StrEnum):
-    """The stages whose checkpoints can be served."""
-
-    BASE = "base"
-    SFT = "sft"
-    DPO = "dpo"
-
 
 Run = Annotated[
     str | None,
     typer.Option(metavar="ROOT", help="serve the last checkpoint of this run, and keep feedback in it"),
 ]
-OfRun = Annotated[Stage | None, typer.Option(help="which checkpoint of the run (default: last)")]
+OfRun = Annotated[
+    str | None, typer.Option(help="the stage of the run whose checkpoint is served: base, sft, dpo ... (default: last)")
+]
 Models = Annotated[
     list[str] | None,
     typer.Option(

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Discriminator, Field, Tag, field_validator, model_validator
 
 from zephyr_ray.config.section import Function, Section
-from zephyr_ray.config.unions import LIST, MAPPING, TEXT
+from zephyr_ray.config.unions import LIST, MAPPING, TEXT, form_of
 
 
 class Files(Section):
@@ -39,15 +39,11 @@ class RowFunction(Function):
     """Rows from a function."""
 
 
-def _form(value: Any) -> str:
-    return TEXT if isinstance(value, str) else LIST if isinstance(value, list | tuple) else MAPPING
-
-
 Source = Annotated[
     Annotated[str, Tag(TEXT)]
     | Annotated[tuple[str, ...], Tag(LIST)]
     | Annotated[Annotated[Files | HubDataset | RowFunction, Field(discriminator="type")], Tag(MAPPING)],
-    Discriminator(_form),
+    Discriminator(form_of),
 ]
 """Where rows come from. Text is the path of a file or folder, a URI, or a dataset's id (`owner/name`,
 `owner/name@revision`); a list names several of them."""

@@ -163,6 +163,8 @@ def _unknown_key(recipe: type[Section], location: tuple[str | int, ...]) -> str:
 
 def _unknown_type(field: str, given: Any, known: list[str]) -> str:
     """That a value does not say which of several sections it is."""
+    if not known:
+        return f"{field}: write text or a mapping{_given(given)}"
     types = f"{', '.join(known[:-1])} or {known[-1]}"
     if not isinstance(given, dict):
         return f"{field}: write a mapping whose type is {types}{_given(given)}"

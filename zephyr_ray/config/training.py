@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Discriminator, Field, Tag, field_validator, model_validator
 
 from zephyr_ray.config.section import Function, Section, compute
+from zephyr_ray.config.unions import MAPPING, TEXT, form_of
 
 SMOOTHED = frozenset({"robust", "exo_pair", "aot", "aot_unpaired"})
 """TRL's DPO losses that read label_smoothing."""
@@ -132,8 +133,12 @@ class Optimisation(Section):
         return self
 
 
+RawModel = Annotated[Annotated[str, Tag(TEXT)] | Annotated[Function, Tag(MAPPING)], Discriminator(form_of)]
+"""A folder, a URI or a hub id as text, or a function that makes a model."""
+
+
 class SFT(Optimisation):
-    base: str | Function | None = None
+    base: RawModel | None = None
     """The raw model: a folder, a URI, a hub id, or a function that makes one."""
     revision: str | None = None
     """Branch, tag or commit, where the base is a hub id."""

@@ -12,6 +12,11 @@ TEXT, LIST, MAPPING = "text", "list", "mapping"
 """Tags of the forms of a value that may also be written as text or a list of texts (`data.Source`)."""
 
 
+def form_of(value: Any) -> str:
+    """The form in which such a value is written."""
+    return TEXT if isinstance(value, str) else LIST if isinstance(value, list | tuple) else MAPPING
+
+
 @dataclass(frozen=True)
 class Place:
     """A field of a recipe, or a section in it."""
@@ -75,7 +80,7 @@ def locate(root: type[Section], location: Sequence[str | int]) -> Place:
     for part in location:
         if part in choices:
             section, choices = choices[str(part)], {}
-        elif not (choices and part in (TEXT, LIST, MAPPING)):
+        elif not (part in (TEXT, LIST, MAPPING) and (choices or field_of(section, str(part)) is None)):
             path.append(str(part))
             if isinstance(part, str):
                 annotation = field_of(section, part)

@@ -26,9 +26,9 @@ class ServedModel(ServedOnVllm):
     """One model behind the endpoint: where it comes from and how much of the cluster it may use."""
 
     run: str | None = None
-    """Root of a run; its checkpoint of `stage` is served, or its last finished one (dpo, else sft)."""
+    """Root of a run; its checkpoint of `stage` is served, or its last finished one (dpo, otherwise sft)."""
     stage: str | None = None
-    """The stage that made the run's checkpoint (base, sft, dpo)."""
+    """The stage that made the run's checkpoint (base, sft, dpo ...)."""
     path: str | None = None
     """A Hugging Face folder, its URI or a hub id, instead of a run."""
     adapters: dict[str, str] = Field(default_factory=dict)
@@ -146,12 +146,21 @@ def checkpoint_of_run(root: str, stage: str | None = None) -> ModelSource:
 
     run = Run(root)
     run.check_readable()
-    for name in (stage,) if stage else ("dpo", "sft"):
-        artifact = run.artifact(name)
-        if artifact.manifest() is not None:
-            return stage_source(artifact)
+    for names in [[stage]] if stage else _trained_last_first():
+        finished = [name for name in names if run.artifact(name).manifest() is not None]
+        if len(finished) > 1:
+            raise UserError(f"{root} has {len(finished)} trained models; say which with stage: {', '.join(finished)}")
+        if finished:
+            return stage_source(run.artifact(finished[0]))
     wanted = f"finished {stage} stage" if stage else "finished checkpoint"
     raise UserError(f"{root} has no {wanted}; run `zephyr-ray run RECIPE --set run.root={root}` to its end first")
+
+
+def _trained_last_first() -> list[list[str]]:
+    """The stages that train a model: methods on pairs, then those on dialogues, which come before them."""
+    from zephyr_ray.training.methods import methods
+
+    return [[method.name for method in methods().values() if method.rows == rows] for rows in ("pairs", "dialogues")]
 
 
 def _adapter_options(model: ServedModel) -> dict[str, Any]:

@@ -73,7 +73,7 @@ def test_without_a_command_it_shows_its_help(capsys: pytest.CaptureFixture[str])
         (("run", "nothing"), "error: recipe nothing: No such file or directory; give the path of a YAML file, or"),
         (("recipes", "nothing"), "error: no recipe nothing ships; there are smollm2-135m/one-gpu, tiny, "),
         (("submit", "--local", "--address", "http://a:1", "true"), "error: --local and --address name two clusters"),
-        (("serve", "--stage", "x"), "error: Invalid value for '--stage': 'x' is not one of 'base', 'sft', 'dpo'"),
+        (("serve", "--open", "--stage", "x"), "error: --stage x goes with --run"),
     ],
 )
 def test_what_is_wrong_is_one_line_and_status_2(

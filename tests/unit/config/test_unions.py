@@ -164,3 +164,16 @@ def test_where_a_member_is_served_is_no_part_of_the_experiment() -> None:
     assert there
     assert other
     assert semantic(here) == semantic(there) != semantic(other)
+
+
+@pytest.mark.parametrize(
+    ("value", "says"),
+    [
+        ("{type: x}", r"unknown key sft\.base\.type; allowed here: function, options"),
+        ("{function: 3}", r"sft\.base\.function: Input should be a valid string \(given: 3\)"),
+        ("[a, b]", r"sft\.base: write text or a mapping \(given: \['a', 'b'\]\)"),
+    ],
+)
+def test_a_raw_model_is_text_or_a_function(value: str, says: str) -> None:
+    with pytest.raises(UserError, match=says):
+        loader.load([], [f"sft.base={value}"])

@@ -9,8 +9,11 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
+from tests.unit.data.test_tokenized import finish
 from zephyr_ray.config.serving import REFUSED
 from zephyr_ray.errors import UserError
+from zephyr_ray.pipeline.artifacts import Run
+from zephyr_ray.serving import model_spec
 from zephyr_ray.serving.model_spec import ServedModel, _adapter_options, _runtime_env, checkpoint_of_run
 
 
@@ -99,3 +102,14 @@ def test_a_run_without_a_finished_stage_is_a_users_error(tmp_path: Path) -> None
         checkpoint_of_run(str(tmp_path), "sft")
     with pytest.raises(UserError, match="has no finished checkpoint"):
         checkpoint_of_run(str(tmp_path))
+
+
+def test_the_last_trained_model_of_a_run_is_served(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(model_spec, "_trained_last_first", lambda: [["dpo", "simpo"], ["sft"]])
+    for stage, served in (("sft", "sft"), ("dpo", "dpo")):
+        finish(Run(str(tmp_path)).artifact(stage), [])
+        assert checkpoint_of_run(str(tmp_path)).path == str(tmp_path / served / "checkpoint")
+    finish(Run(str(tmp_path)).artifact("simpo"), [])
+    with pytest.raises(UserError, match="has 2 trained models; say which with stage: dpo, simpo"):
+        checkpoint_of_run(str(tmp_path))
+    assert checkpoint_of_run(str(tmp_path), "simpo").path == str(tmp_path / "simpo" / "checkpoint")

@@ -23,7 +23,7 @@ class EndpointOptions:
 
     Attributes:
         run: Root of a run whose last checkpoint is served.
-        stage: Which checkpoint of the run, `base`, `sft` or `dpo`; None: the last.
+        stage: The stage whose checkpoint is served (`base`, `sft`, `dpo` ...); None: the last.
         models: Further models, `NAME=PATH` each, of a Hugging Face folder or hub id.
         adapters: LoRA adapters of served models, `NAME=FOLDER@MODEL` each.
         host: Interface to listen on.
