@@ -62,17 +62,17 @@ class Preferences(Section):
     (docs/data.md)."""
     held_out: Source | None = None
     """Pairs to evaluate on, given as in `train` and never trained on. DPO then reports how often, and by how much, its
-    implicit reward prefers their chosen answers (docs/evaluation.md)."""
+    implicit reward prefers their chosen completions (docs/evaluation.md)."""
     score: Literal["overall", "aspects"] = "overall"
-    """What ranks several answers to a prompt: the overall rating, or the mean of the aspect ratings."""
+    """What ranks the completions of a prompt: the overall rating, or the mean of the aspect ratings."""
     rejected: Literal["random_lower", "lowest", "every_pair"] = "random_lower"
-    """Which scored answer becomes y_l: a random one that scores below the best (as in Zephyr), the lowest one, or, with
-    every_pair, the lower one of every two answers."""
+    """Which scored completion becomes y_l: a random one that scores below the best (as in Zephyr), the lowest one, or,
+    with every_pair, the lower one of every two completions."""
     margin: float = Field(0.0, ge=0)
     """The two scores of a pair must differ by more than this; 0 accepts any difference."""
     disagreement: float | None = Field(None, gt=0, le=1)
-    """Drop answers whose overall rating and mean aspect rating, each as a share of its scale, differ by more than this.
-    None: only count them, from a difference of 0.5."""
+    """Drop completions whose overall rating and mean aspect rating, each as a share of its scale, differ by more than
+    this. None: only count them, from a difference of 0.5."""
     decontaminate: tuple[str, ...] = ()
     """Files of benchmark prompts (JSON lines, JSON or text). A row is dropped if its prompt contains one of them, or
     shares `decontaminate_words` words in a row with one."""

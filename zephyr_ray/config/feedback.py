@@ -1,4 +1,4 @@
-"""The sections of a recipe for AI feedback: prompts, the pool that answers them, the judges. Imports nothing heavy."""
+"""A recipe's sections for AI feedback: prompts, the pool that completes them, the judges. Imports nothing heavy."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ class Price(Section):
     input: float = Field(ge=0)
     """US dollars per million tokens of prompts."""
     output: float = Field(ge=0)
-    """US dollars per million tokens of answers."""
+    """US dollars per million tokens of completions."""
 
 
 class Prompts(Section):
     train: Source | None = None
-    """Prompts to answer: files, folders, a dataset or a function (docs/feedback.md)."""
+    """Prompts to complete: files, folders, a dataset or a function (docs/feedback.md)."""
     max_dropped: float = Field(0.5, ge=0, le=1)
     """Stop with an error if a larger share of the rows is dropped."""
 
@@ -113,21 +113,21 @@ Member = Endpoint | Deployment | OfflineModel
 
 class Sampling(Section):
     pool: tuple[Annotated[Member, Field(discriminator="type")], ...]
-    """The models that answer. Offline models stand in a pool of their own, without endpoints and deployments."""
+    """The models that complete prompts. Offline models have a pool of their own, without endpoints and deployments."""
     draw: int | None = Field(None, ge=1)
-    """How many members answer each prompt, drawn by seed without repetition. None: all members."""
+    """How many members complete each prompt, drawn by seed without repetition. None: all members."""
     samples: int = Field(1, ge=1, le=4096)
-    """Answers to a prompt from each member that answers it."""
+    """Completions of a prompt by each member that is drawn for it."""
     temperature: float = Field(1.0, ge=0)
     """Sampling temperature; 0 takes the most likely token."""
     top_p: float = Field(1.0, gt=0, le=1)
     """Nucleus sampling: only the most likely tokens, up to this sum of their probabilities."""
     max_tokens: int = Field(512, ge=1)
-    """Maximum tokens of an answer."""
+    """Maximum tokens of a completion."""
     stop: tuple[str, ...] = ()
-    """Strings that end an answer; they are not part of it."""
+    """Strings that end a completion; they are not part of it."""
     principles: bool = False
-    """Give each answer a principle, drawn by seed, as its system message, so that answers differ (as in
+    """Give each completion a principle, drawn by seed, as its system message, so that completions differ (as in
     UltraFeedback)."""
     extra: dict[str, Any] = Field(default_factory=dict)
     """Further fields of a request (endpoints, deployments) or of vLLM's SamplingParams (offline), by their own names:
@@ -180,23 +180,23 @@ Aspect = Literal["instruction_following", "honesty", "truthfulness", "helpfulnes
 
 
 class LanguageModelJudges(Section):
-    """Language models that rate each answer with reasons (UltraFeedback, arXiv 2310.01377)."""
+    """Language models that rate each completion with reasons (UltraFeedback, arXiv 2310.01377)."""
 
     type: Literal["language_models"]
     """Language models that rate with reasons."""
     models: tuple[Annotated[Server, Field(discriminator="type")], ...]
-    """The judges. Each of them rates every answer."""
+    """The judges. Each of them rates every completion."""
     aspects: tuple[Aspect, ...] = Field(
         ("instruction_following", "honesty", "truthfulness", "helpfulness", "overall"), min_length=1
     )
     """What is rated: aspects from 1 to 5 with a rationale, overall from 1 to 10 with a critique."""
     presentation: Literal["together", "one_by_one"] = "together"
-    """together: all answers to a prompt in one request, in an order drawn by seed; one_by_one: a request for each
-    answer."""
+    """together: all completions of a prompt in one request, in an order drawn by seed; one_by_one: a request for each
+    completion."""
     repeats: int = Field(1, ge=1, le=16)
-    """How many times each judge rates an answer; the ratings are averaged, and their spread is kept."""
+    """How many times each judge rates a completion; the ratings are averaged, and their spread is kept."""
     position_check: float = Field(0.05, ge=0, le=1)
-    """Share of the prompts, drawn by seed, that are judged again with the answers in reverse order (with `together`
+    """Share of the prompts, drawn by seed, that are judged again with the completions in reverse order (with `together`
     only)."""
     structured: bool = True
     """Ask for replies that follow a JSON schema; turn it off for servers without `response_format`."""
@@ -223,13 +223,13 @@ class LanguageModelJudges(Section):
 
 
 class FunctionJudge(Section):
-    """A Python function that gives each answer a score."""
+    """A Python function that gives each completion a score."""
 
     type: Literal["function"]
     """A function that scores."""
     function: str = Field(min_length=1)
-    """`module:function`, importable on every node. It gets (messages, answer) and returns a score, or None if it cannot
-    tell."""
+    """`module:function`, importable on every node. It gets (messages, completion) and returns a score, or None if it
+    cannot tell."""
 
 
 class RewardModelJudge(Section):
@@ -249,7 +249,7 @@ class RewardModelJudge(Section):
 
 class Judging(Section):
     judge: Annotated[LanguageModelJudges | FunctionJudge | RewardModelJudge, Field(discriminator="type")]
-    """Who rates the answers."""
+    """Who rates the completions."""
     workers: int = compute(1, ge=1)
     """Ray actors that send requests to language models, or that hold the reward model. A function runs in Ray Data's
     tasks instead."""

@@ -41,6 +41,6 @@ class Chat(Section):
     template: str = "zephyr"
     """Chat template: `zephyr`, `model` (the tokenizer's own), or the path of a Jinja file."""
     tokenization: Literal["modern", "zephyr_legacy"] = "modern"
-    """modern: exactly what the template writes, up to the answer's end-of-sequence token. zephyr_legacy: as the
+    """modern: exactly what the template writes, up to the completion's end-of-sequence token. zephyr_legacy: as the
     published Zephyr was trained: BOS first, an empty system turn if there is none, a newline and a second end-of-
-    sequence token after the answer, and pairs truncated as in TRL 0.7."""
+    sequence token after the completion, and pairs truncated as in TRL 0.7."""

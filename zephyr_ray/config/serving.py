@@ -31,7 +31,7 @@ class ServedOnVllm(Section):
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     """Data type of the weights. auto: as they were saved."""
     max_model_len: int | None = Field(None, ge=16)
-    """Maximum tokens of prompt plus answer. None: what the model's config allows."""
+    """Maximum tokens of prompt plus completion. None: what the model's config allows."""
     engine: dict[str, Any] = compute({})
     """Further engine options, by vLLM's own names (tensor_parallel_size, gpu_memory_utilization, enforce_eager ...)."""
     accelerator: Literal["cpu", "gpu"] = compute("gpu")

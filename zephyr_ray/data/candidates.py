@@ -32,10 +32,10 @@ def stage(section: Sampling, chat: Chat, seed: int, prompts: Stage, models: Mapp
     """The stage `candidates`.
 
     Args:
-        section: The pool that answers.
-        chat: The template of models that answer without a server.
+        section: The pool that completes prompts.
+        chat: The template of offline models.
         seed: The run's.
-        prompts: What is answered.
+        prompts: What is completed.
         models: The stages of this run whose checkpoints may be deployed, by name.
     """
 
@@ -76,7 +76,7 @@ def _resources(section: Sampling) -> tuple[resources.Demand, ...]:
 def make_candidates(
     section: Sampling, chat: Chat, seed: int, prompts: Artifact, context: StageContext
 ) -> tuple[Report, list[str]]:
-    """Writes the answers to every prompt, and says in lines what that took.
+    """Writes the completions of every prompt, and says in lines what that took.
 
     Raises:
         UserError: Rows are left that the next run can mend: servers that fail, or a spent budget.
@@ -97,7 +97,7 @@ def make_candidates(
 def to_rows(answers: pa.Table, progress: RowProgress | None = None) -> pa.Table:
     """`pool.ANSWERED` -> candidates that are kept and rows that are dropped, by the worst of their failures.
 
-    Where servers refused some of a row's requests for good, the answers that there are make the row.
+    Where servers refused some of a row's requests for good, the completions that there are make the row.
     """
     rows = []
     for row in answers.to_pylist():

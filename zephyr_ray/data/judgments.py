@@ -1,4 +1,4 @@
-"""Ratings of each answer by language models, a program or a reward model (UltraFeedback, arXiv 2310.01377, 2.2)."""
+"""Ratings of each completion by language models, a program or a reward model (UltraFeedback, arXiv 2310.01377, 2.2)."""
 
 from __future__ import annotations
 
@@ -247,7 +247,7 @@ def _check_scored(report: Report, artifact: Artifact) -> None:
     """Refuses judgments in which nothing is judged: a wrong judge would look like a finished stage.
 
     Raises:
-        UserError: No answer has a score or a rating, with what the first row says of it.
+        UserError: No completion has a score or a rating, with what the first row says of it.
     """
     if report.rows_out and not report.stats["completions_rated"]["sum"]:
         first = sources.read_first_row(artifact, kept_files(report.files)[0])

@@ -49,7 +49,7 @@ def answered(
 
     Args:
         sampling: The pool.
-        chat: The template of models that answer without a server.
+        chat: The template of offline models.
         seed: The run's.
         prompts: Each prompt once.
         applications: Of the pool's deployments, by member.
