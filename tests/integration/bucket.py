@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow.fs as pafs
-import pytest
 
 from tests.integration.cluster import REPO, free_port
 from tests.integration.jobs import LIBRARIES, started_fork_server
@@ -41,11 +40,6 @@ class Machine:
             "ZEPHYR_RAY_CACHE": str(place / "cache"),
             "TMPDIR": str(place / "tmp"),
             "PYTHONPATH": str(REPO),
-            "AWS_ENDPOINT_URL": url,
-            "AWS_ACCESS_KEY_ID": KEY,
-            "AWS_SECRET_ACCESS_KEY": SECRET,
-            "AWS_REGION": "us-east-1",
-            "AWS_EC2_METADATA_DISABLED": "true",
             "VLLM_CACHE_ROOT": os.path.expanduser("~/.cache/vllm"),  # what it finds out of models' classes, once
         }
 
@@ -68,6 +62,19 @@ class Machine:
         return logs[-1].read_text(errors="replace")[-6000:] if logs else ""
 
 
+def variables() -> dict[str, str]:
+    """The environment that names the server of the bucket, before it runs: then all workers can be forked from one
+    process, whether or not a test of theirs has started it.
+    """
+    return {
+        "AWS_ENDPOINT_URL": f"http://127.0.0.1:{free_port()}",
+        "AWS_ACCESS_KEY_ID": KEY,
+        "AWS_SECRET_ACCESS_KEY": SECRET,
+        "AWS_REGION": "us-east-1",
+        "AWS_EC2_METADATA_DISABLED": "true",
+    }
+
+
 def settings(root: str, *overrides: str) -> list[str]:
     given = [part for override in (f"run.root={root}", *overrides) for part in ("--set", override)]
     return ["--recipe", str(REPO / "recipes" / "tiny.yaml"), *given]
@@ -75,24 +82,20 @@ def settings(root: str, *overrides: str) -> list[str]:
 
 @contextmanager
 def machine_beside_a_bucket() -> Iterator[Machine]:
-    """A machine beside an S3 server with one bucket, which this process's own environment names too."""
-    port = free_port()
+    """A machine beside an S3 server with one bucket, which this process's own environment names (`variables`)."""
+    url = os.environ["AWS_ENDPOINT_URL"]
     with tempfile.TemporaryDirectory(prefix="s3-", dir="/tmp") as short:  # sockets lie in it: names of 107 characters
-        place, url = Path(short), f"http://127.0.0.1:{port}"
+        place, port = Path(short), url.rpartition(":")[2]
         with (place / "moto.log").open("w") as log:
-            command = [sys.executable, "-m", "moto.server", "--host", "127.0.0.1", "--port", str(port)]
+            command = [sys.executable, "-m", "moto.server", "--host", "127.0.0.1", "--port", port]
             server = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)
         try:
             wait(lambda: _answers(url), server, place / "moto.log", 60)
             urllib.request.urlopen(urllib.request.Request(f"{url}/bucket", method="PUT"), timeout=10)
             machine = Machine(place, url)
-            with pytest.MonkeyPatch.context() as patch:
-                for name, value in machine.environment.items():
-                    if name.startswith("AWS_"):
-                        patch.setenv(name, value)
-                with started_fork_server(machine.environment, LIBRARIES) as socket:
-                    machine.environment[fork_server.VARIABLE] = socket
-                    yield machine
+            with started_fork_server(machine.environment, LIBRARIES) as socket:
+                machine.environment[fork_server.VARIABLE] = socket
+                yield machine
         finally:
             server.terminate()
             server.wait(30)

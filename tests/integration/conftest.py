@@ -12,6 +12,7 @@ import pytest
 from filelock import FileLock
 
 from tests import embedded_world
+from tests.integration import bucket
 from tests.integration.bucket import Machine, machine_beside_a_bucket
 from tests.integration.jobs import LIBRARIES, REPO, copy_run, manifest, run_job
 from tests.integration.servers import Proxy, vllm_server
@@ -42,6 +43,8 @@ def _libraries_are_loaded_once() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", str(REPO))  # for judges of the tests' own
         patch.setenv("PATH", str(BIN), prepend=os.pathsep)  # as every process of a cluster has it
+        for name, value in bucket.variables().items():
+            patch.setenv(name, value)
         with fork_server.started(LIBRARIES, ()) as socket:
             patch.setenv(fork_server.VARIABLE, socket)
             yield

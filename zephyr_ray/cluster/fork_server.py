@@ -50,6 +50,8 @@ _OF_ONE_WORKER = frozenset(
         "PYTORCH_ALLOC_CONF",  # torch reads it with its first GPU memory
         # Set by accelerate and by torch's compiler as they are used, and read when they are.
         *("PYTORCH_NVML_BASED_CUDA_CHECK", "TORCHINDUCTOR_CACHE_DIR"),
+        # By these Ray Data keeps the workers of a shuffle apart; nothing reads them.
+        *("RAY_DATA_SHUFFLE_MAP_WORKER", "RAY_DATA_SHUFFLE_REDUCE_WORKER"),
         *("RAY_WARN_BLOCKING_GET_INSIDE_ASYNC", "__RAY_WORKER_PROCESS_SETUP_HOOK_ENV_VAR", "VLLM_CPU_KVCACHE_SPACE"),
     }
 )
