@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from tests.gpu import DEVICE, NEEDS_GPU
-from tests.unit.training.test_packed_logps import attention_inputs, branching_row, dense
+from tests.unit.training.packed.test_logps import attention_inputs, branching_row, dense
 from zephyr_ray.training.packed.attention import FlexAttention
 from zephyr_ray.training.packed.layout import visible
 
