@@ -137,20 +137,24 @@ print(numpy.random.rand(), ObjectRef.from_random().hex(), "ray.data" in sys.modu
 """
 
 
-def drawn(folder: Path, on_ray: Sequence[str], **variables: str) -> list[list[str]]:
-    """What three workers draw: of NumPy, and an id of Ray; whether Ray's data library was loaded for them."""
+def drawn(folder: Path, on_ray: Sequence[str], loaded: str, **variables: str) -> list[list[str]]:
+    """What three workers draw: of NumPy, and an id of Ray; whether Ray's data library was loaded for them.
+
+    They are asked for when the server has loaded its last module: when a worker tells of the library as it then does.
+    """
     script = folder / "draw.py"
     script.write_text(DRAW)
     with fork_server.started(["numpy"], on_ray) as path:
         told(path, folder, **variables)
         loading = psutil.Process(told(path, folder, **variables)["parent"])
         assert loading.is_running()
+        until(lambda: ask(path, script, **variables).split()[2] == loaded)
         return [ask(path, script, folder=None, **variables).split() for _ in range(3)]
 
 
 def test_workers_draw_other_numbers_and_ids(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv(fork_server.VARIABLE, raising=False)
-    numbers, ids, loaded = zip(*drawn(tmp_path, ["ray.data"], RAY_JOB_ID="01000000"), strict=True)
+    numbers, ids, loaded = zip(*drawn(tmp_path, ["ray.data"], "True", RAY_JOB_ID="01000000"), strict=True)
     assert loaded == ("True",) * 3
     assert len(set(numbers)) == len(set(ids)) == 3
 
@@ -160,6 +164,6 @@ def test_nothing_is_forked_where_ids_would_come_twice(tmp_path: Path, monkeypatc
     monkeypatch.delenv(fork_server.VARIABLE, raising=False)
     (tmp_path / "draws_an_id.py").write_text("from ray._raylet import ObjectRef\nObjectRef.from_random()\n")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    _, ids, loaded = zip(*drawn(tmp_path, ["ray.data", "draws_an_id"], RAY_JOB_ID="01000000"), strict=True)
+    _, ids, loaded = zip(*drawn(tmp_path, ["ray.data", "draws_an_id"], "False", RAY_JOB_ID="01000000"), strict=True)
     assert loaded == ("False",) * 3
     assert len(set(ids)) == 3
