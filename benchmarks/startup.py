@@ -78,7 +78,7 @@ class World:
         from zephyr_ray.embedded.model import Sizes, make_base
 
         make_base(folder / "model", Sizes(), seed=0)
-        pairs = "{function: 'zephyr_ray.embedded.sources:preferences', options: {count: 151}}"
+        pairs = "{type: function, function: 'zephyr_ray.embedded.sources:preferences', options: {count: 151}}"
         self.root = folder / "run"
         self.settings = [
             *("--recipe", "recipes/tiny.yaml", "--set", f"run.root={self.root}"),
