@@ -120,6 +120,7 @@ def _tell_result(plan: Plan, screen: Screen) -> None:
     """Where everything lies, the evaluations' tables, and how to talk to the model."""
     from zephyr_ray.training.methods import methods
 
+    trained = methods()
     screen.say()
     for stage in plan.stages:
         folder = "checkpoint" if stage.makes_model else ""
@@ -127,7 +128,7 @@ def _tell_result(plan: Plan, screen: Screen) -> None:
     for stage in plan.stages:
         for line in plan.run.artifact(stage.name).manifest_lines() if stage.is_evaluation else ():
             screen.say(f"  {line}")
-    if any(stage.kind in methods() for stage in plan.stages):
+    if any(stage.kind in trained for stage in plan.stages):
         screen.say(f"chat with it: zephyr-ray serve --run {plan.run.root} --open")
 
 

@@ -160,7 +160,8 @@ def _trained_last_first() -> list[list[str]]:
     """The stages that train a model: methods on pairs, then those on dialogues, which come before them."""
     from zephyr_ray.training.methods import methods
 
-    return [[method.name for method in methods().values() if method.rows == rows] for rows in ("pairs", "dialogues")]
+    known = methods().values()
+    return [[method.name for method in known if method.rows == rows] for rows in ("pairs", "dialogues")]
 
 
 def _adapter_options(model: ServedModel) -> dict[str, Any]:

@@ -22,7 +22,7 @@ from zephyr_ray.training.packed.logps import add_fused_lm_head, add_packed_forwa
 from zephyr_ray.training.token_batching import partition, rounded_up
 
 if TYPE_CHECKING:
-    from zephyr_ray.config.recipe import Chat
+    from zephyr_ray.config.model import Chat
     from zephyr_ray.pipeline.model_source import ModelSource
     from zephyr_ray.training.arithmetic import Scoring
 
@@ -37,7 +37,7 @@ def scorer(scoring: Scoring, chat: Chat, source: ModelSource, device: str) -> Pa
             be the model's.
     """
     from zephyr_ray.chat_template import load_tokenizer
-    from zephyr_ray.config.recipe import ModelSection
+    from zephyr_ray.config.model import ModelSection
     from zephyr_ray.training.model import check_caps_are_kept, load_model, whole_weights
 
     computing = scoring.arithmetic
@@ -75,7 +75,7 @@ def load_scorer(model: str, *, device: str = "cpu", budget: int = 4096) -> Packe
     Raises:
         UserError: The model does not load, or its packed log-probs are not those of plain sequences.
     """
-    from zephyr_ray.config.recipe import ModelSection
+    from zephyr_ray.config.model import ModelSection
     from zephyr_ray.training.model import load_model, whole_weights
 
     dtype = torch.bfloat16 if device.startswith("cuda") else torch.float32

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from zephyr_ray.config.recipe import Chat, ModelSection, Optimisation
+from zephyr_ray.config.model import Chat, ModelSection
+from zephyr_ray.config.training import Optimisation
 
 
 @dataclass(frozen=True)

@@ -148,7 +148,7 @@ def drawn(folder: Path, on_ray: Sequence[str], loaded: str, **variables: str) ->
         told(path, folder, **variables)
         loading = psutil.Process(told(path, folder, **variables)["parent"])
         assert loading.is_running()
-        until(lambda: ask(path, script, **variables).split()[2] == loaded)
+        until(lambda: ask(path, script, folder=None, **variables).split()[2] == loaded)
         return [ask(path, script, folder=None, **variables).split() for _ in range(3)]
 
 
