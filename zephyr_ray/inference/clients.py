@@ -109,7 +109,8 @@ class DeploymentClient:
         except TimeoutError:
             raise Busy(f"no answer in {self._timeout_s:g} s", is_overload=True) from None
         except (RayError, RayServeException) as error:  # a replica died, or none has started
-            raise Busy(f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}") from None
+            first_line = str(error).strip().partition("\n")[0]
+            raise Busy(f"{type(error).__name__}: {first_line}") from None
         if status != 200:
             raise _of_status(status, reply, None)
         return Reply(**reply)

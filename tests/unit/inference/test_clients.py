@@ -3,11 +3,14 @@
 import asyncio
 import logging
 import socket
+from types import SimpleNamespace
+from typing import Any
 
 import pyarrow as pa
 import pytest
+from ray.exceptions import RayError
 
-from zephyr_ray.config.feedback import Endpoint, Sampling
+from zephyr_ray.config.feedback import Deployment, Endpoint, Sampling
 from zephyr_ray.errors import UserError
 from zephyr_ray.inference import clients, pool
 from zephyr_ray.inference.clients import Busy, Refused, Unusable
@@ -116,3 +119,18 @@ def test_a_reply_is_read_whatever_type_it_is_said_to_have() -> None:
                 await server._client.close()
 
     assert asyncio.run(run()) == Reply("a?", None, None, None)
+
+
+@pytest.mark.parametrize(("message", "reason"), [("", "RayError: "), ("it died\nat noon", "RayError: it died")])
+def test_a_replica_that_dies_may_be_asked_again_whatever_it_said(
+    monkeypatch: pytest.MonkeyPatch, message: str, reason: str
+) -> None:
+    async def complete(body: dict[str, Any]) -> Any:
+        raise RayError(message)
+
+    handle = SimpleNamespace(complete=SimpleNamespace(remote=complete))
+    monkeypatch.setattr("ray.serve.get_app_handle", lambda name: handle)
+    client = clients.DeploymentClient("app", Deployment(type="deployment", name="a", model="sft"))
+    with pytest.raises(Busy) as caught:
+        asyncio.run(client.send({"messages": []}))
+    assert str(caught.value) == reason
