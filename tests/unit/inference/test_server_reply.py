@@ -135,7 +135,8 @@ def changed(changes: list[tuple[tuple[str | int, ...], Any]]) -> Any:
     return whole["reply"]
 
 
-REPLIES = st.lists(st.tuples(st.sampled_from(PLACES), ANY_JSON), min_size=1, max_size=3).map(changed)
+EDGES = st.sampled_from([None, "", "a\ud83d", "10", "length", "content_filter", True, 5.0, -(10**7), 2**31, [None], {}])
+REPLIES = st.lists(st.tuples(st.sampled_from(PLACES), EDGES | ANY_JSON), min_size=1, max_size=3).map(changed)
 REQUEST = CompletionRequest("m", 0, 1)
 
 
@@ -162,10 +163,11 @@ class _Ledger:
 
 
 def billed(body: dict[str, Any]) -> tuple[int, int]:
-    """The tokens that a sane server bills for this reply at most: its own counts, or what was reserved."""
+    """The tokens of prompt and completion to count for a reply: its own as far as they can be true, or the reserved."""
     used = body["usage"] if isinstance(body.get("usage"), dict) else {}
-    prompt_tokens, tokens = count(used.get("prompt_tokens")), count(used.get("completion_tokens"))
-    return 17 if prompt_tokens is None else prompt_tokens, 512 if tokens is None else tokens
+    counts = [used.get("prompt_tokens"), used.get("completion_tokens")]
+    own = [each if type(each) is int and each in range(2**31) else None for each in counts]
+    return 17 if own[0] is None else own[0], 512 if own[1] is None else own[1]
 
 
 def test_no_reply_ends_the_job_or_lowers_what_is_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
