@@ -78,6 +78,7 @@ COMPLETION: Table = {
 MESSAGE: Table = {
     "name": ANY,  # the chat template has no place for it
     "type": ["text", "message"],
+    "parsed": ANY,  # OpenAI's client adds what it read from the content
     "refusal": [""],
     "annotations": [[]],
     "audio": [],

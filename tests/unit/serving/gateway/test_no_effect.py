@@ -101,3 +101,12 @@ def test_the_guide_lists_every_field_without_effect() -> None:
     tables = (no_effect.CHAT, no_effect.COMPLETION, no_effect.MESSAGE, no_effect.TEXT_PART, no_effect.STREAM_OPTIONS)
     missing = {field for table in tables for field in table if f"`{field}`" not in guide}
     assert not missing
+
+
+RECORDED = Path(__file__).parents[3] / "integration" / "chat" / "requests" / "lm_eval.json"
+
+
+def test_requests_of_lm_eval_go_on_whole() -> None:
+    for request in json.loads(RECORDED.read_text("utf-8"))["requests"]:
+        body = request["body"]
+        assert parsed(body, ChatCompletionBody if "messages" in body else CompletionBody) == body
