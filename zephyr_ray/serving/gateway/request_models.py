@@ -61,7 +61,7 @@ class Body(BaseModel):
 
 def _wrong(field: str, message: str) -> PydanticCustomError:
     """The error of one field that only the whole part can see."""
-    return PydanticCustomError("wrong_field", message, {"field": field})  # type: ignore[arg-type]
+    return PydanticCustomError("wrong_field", message, {"field": field})
 
 
 class TextPart(Body):
