@@ -45,7 +45,8 @@ test: $(INSTALLED) lock-check ## Run all tests
 test-gpu: $(INSTALLED) ## Run the tests that need a GPU (make test skips them where there is none)
 	@$(PY) -m pytest tests/gpu
 
-soak: $(INSTALLED) ## Kill jobs again and again, for as long as it takes (not part of make test)
+soak: $(INSTALLED) ## Kill jobs and stop drivers again and again, for as long as it takes (not part of make test)
+	@ZEPHYR_TEST_INTERLEAVINGS=50 $(PY) -m pytest tests/unit/pipeline/test_protocol.py
 	@$(PY) -m pytest -m soak tests/integration
 
 lint: $(INSTALLED) ## ruff and mypy

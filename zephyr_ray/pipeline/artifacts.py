@@ -133,17 +133,17 @@ class Artifact:
 
     def manifest(self) -> dict[str, Any] | None:
         """The manifest, or None if the artifact does not exist."""
-        states = self._states()
+        states = self.states()
         return self.read_json(epochs.state_name(MANIFEST, states.finished)) if states.is_finished else None
 
     def unfinished(self) -> dict[str, Any] | None:
         """What `begin` wrote for an artifact that is not finished, else None."""
-        states = self._states()
+        states = self.states()
         return self.read_json(epochs.state_name(UNFINISHED, states.begun)) if states.is_unfinished else None
 
     def record(self) -> dict[str, Any] | None:
         """The manifest, or what `begin` wrote where there is none that counts; None if the artifact has not begun."""
-        states = self._states()
+        states = self.states()
         kind = MANIFEST if states.is_finished else UNFINISHED
         return self.read_json(epochs.state_name(kind, states.highest)) if states.highest >= 0 else None
 
@@ -157,7 +157,7 @@ class Artifact:
 
     def was_finished(self) -> bool:
         """Whether there is a manifest, even one that does not count because its driver had just been taken over."""
-        return self._states().finished >= 0
+        return self.states().finished >= 0
 
     def check_ours(self) -> None:
         """Refuses a folder with something in it that no stage made.
@@ -165,7 +165,7 @@ class Artifact:
         Raises:
             UserError: Names the folder.
         """
-        if self._states() == epochs.States() and self.has_files():
+        if self.states() == epochs.States() and self.has_files():
             raise UserError(f"{self.uri} is not empty and not a stage of a run; choose another --set run.root=")
 
     def has_files(self, folder: str = "") -> bool:
@@ -173,6 +173,9 @@ class Artifact:
         path = posixpath.join(self.path, folder).rstrip("/")
         selector = pafs.FileSelector(path, allow_not_found=True, recursive=True)
         return any(info.type == pafs.FileType.File for info in self.run.filesystem.get_file_info(selector))
+
+    def has_file(self, name: str) -> bool:
+        return self.run.filesystem.get_file_info(posixpath.join(self.path, name)).type == pafs.FileType.File
 
     def begin(self, fingerprint: str, config: Any = None, inputs: Mapping[str, str] | None = None) -> bool:
         """Begins the artifact, and returns whether an earlier try left work to resume.
@@ -189,18 +192,20 @@ class Artifact:
             UserError: The folder holds something that no stage made, or it is another driver's.
             ValueError: The artifact is finished.
         """
-        states = self._states()
+        states = self.states()
         self._check_epoch(states)
         if states.is_finished:
             raise ValueError(f"{self.uri} is finished; move it aside first")
         self.check_ours()
         earlier = self.unfinished() or {}
+        if "moving_to" in earlier:
+            raise self.changed_meanwhile()
         resumes = earlier.get("fingerprint") == fingerprint
         self.begun = fingerprint
         self.adopted = tuple(self.files_that_count()) if resumes else ()
         self.run.filesystem.create_dir(self.path, recursive=True)
         if not resumes and not self.epoch:  # no names would tell the tries apart
-            self.seal({"fingerprint": None})
+            self._write_state(UNFINISHED, {"fingerprint": None})
             self._delete_all_but_replies()
         now = datetime.now(UTC).isoformat(timespec="seconds")
         self.seal(
@@ -210,16 +215,31 @@ class Artifact:
                 "inputs": inputs or {},
                 "adopted": self.adopted,
                 "begun": earlier.get("begun", now) if resumes else now,
-            }
+            },
+            states,
         )
-        if states.begun < self._states().finished < self.epoch:  # its last driver, taken over by now, came to its end
-            self.delete(epochs.state_name(UNFINISHED, self.epoch))
-            raise self._finished_meanwhile()
         return resumes
 
-    def seal(self, state: Mapping[str, Any]) -> None:
-        """Writes how far the artifact is: from now on it is not finished, and no driver of a lower epoch counts."""
+    def seal(self, state: Mapping[str, Any], seen: epochs.States) -> None:
+        """Writes how far the artifact is: from now on it is not finished, and no driver of a lower epoch counts.
+
+        Args:
+            state: What `unfinished` returns from now on.
+            seen: The states on which the decision to do so was made.
+
+        Raises:
+            UserError: A driver that was taken over has changed the artifact since; the seal is taken back.
+        """
         self._write_state(UNFINISHED, state)
+        mine = epochs.state_name(UNFINISHED, self.epoch)
+        others = epochs.states(name for name in self.names() if name != mine)
+        if others.finished > seen.finished or others.begun > seen.begun:
+            self.delete(mine)
+            raise self.changed_meanwhile()
+
+    def changed_meanwhile(self) -> UserError:
+        """The error where a driver that was taken over has changed the artifact since this one looked at it."""
+        return UserError(f"{self.uri} was changed by the command that held the run before; start this one again")
 
     def check_current(self) -> None:
         """Fails if another driver has taken the run over, or on a machine that does not see what this one has begun.
@@ -242,12 +262,7 @@ class Artifact:
         Raises:
             UserError: Names the artifact.
         """
-        self._check_epoch(self._states())
-
-    def _finished_meanwhile(self) -> UserError:
-        return UserError(
-            f"{self.uri} was finished meanwhile by the command that held the run before; start this one again"
-        )
+        self._check_epoch(self.states())
 
     def _check_epoch(self, states: epochs.States) -> None:
         if states.highest > self.epoch:
@@ -364,7 +379,8 @@ class Artifact:
             raise UserError(f"{self.uri} is not finished; make it first: zephyr-ray run RECIPE --until {self.stage}")
         return manifest
 
-    def _states(self) -> epochs.States:
+    def states(self) -> epochs.States:
+        """How the artifact stands by the names of its files."""
         return epochs.states(self.names())
 
     def names(self, folder: str = "") -> list[str]:

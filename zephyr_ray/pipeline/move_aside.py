@@ -24,32 +24,15 @@ def move_aside(artifact: Artifact) -> str:
     From the first moment on the artifact is not finished. After a kill `finish_move` goes on.
 
     Raises:
-        UserError: Another driver has taken the run over.
-        ValueError: There is nothing to move.
+        UserError: Another driver has taken the run over, or has just changed the artifact.
     """
-    record = artifact.record()
-    artifact.check_epoch()
+    states, record = artifact.states(), artifact.record()
     if record is None:
-        raise ValueError(f"{artifact.uri} is neither finished nor begun")
+        raise artifact.changed_meanwhile()
     target = record.get("moving_to") or _name_aside(artifact, record)
-    artifact.seal({"fingerprint": None, "moving_to": target})
-    if begun_before := _target_of_others(artifact, record.get("epoch", 0)):
-        target = begun_before
-        artifact.seal({"fingerprint": None, "moving_to": target})
+    artifact.seal({"fingerprint": None, "moving_to": target}, states)
     finish_move(artifact)
     return artifact.run.artifact(target).uri
-
-
-def _target_of_others(artifact: Artifact, epoch: int) -> str | None:
-    """Where another driver, taken over by now, has begun to move what a driver of this epoch wrote: its parts must not
-    lie in two folders."""
-    others = [name for name in artifact.names() if epochs.states([name]).begun >= 0]
-    targets = {
-        epochs.epoch_of(name): (artifact.read_json(name) or {}).get("moving_to")
-        for name in others
-        if epoch < epochs.epoch_of(name) < artifact.epoch
-    }
-    return next((targets[other] for other in sorted(targets) if targets[other]), None)
 
 
 def finish_move(artifact: Artifact) -> None:
@@ -59,14 +42,25 @@ def finish_move(artifact: Artifact) -> None:
         return
     target = artifact.run.artifact(record["moving_to"])
     names = _names_before(artifact, record["epoch"])
-    is_finished = epochs.states(names).finished >= 0
-    # A folder without a manifest is no artifact: the manifest arrives when all else is there.
-    for name in sorted(names, key=epochs.is_state):
+    for name in sorted(names, key=_moves_late):
         artifact.check_epoch()  # the name may be a successor's by now, where names have no epoch
-        if is_finished and epochs.states([name]).begun >= 0:
-            artifact.delete(name)  # of a driver that began it again, and knew of no manifest
+        if epochs.is_state(name) and not _belongs_to(target, artifact.read_json(name) or {}):
+            artifact.delete(name)
         else:
             _move(artifact, name, target)
+    artifact.seal({"fingerprint": None}, artifact.states())
+
+
+def _moves_late(name: str) -> int:
+    """Manifests arrive when all else is there, for a folder without one is no artifact."""
+    return 2 if epochs.states([name]).finished >= 0 else int(epochs.is_state(name))
+
+
+def _belongs_to(target: Artifact, state: Mapping[str, Any]) -> bool:
+    """Whether what a state file names was moved there. One that a driver left which was taken over may name less than
+    there is, or files that were replaced: it never counted."""
+    named = [each if isinstance(each, str) else each["name"] for each in state.get("files", state.get("adopted", ()))]
+    return state.get("fingerprint") is not None and all(target.has_file(name) for name in named)
 
 
 def _names_before(artifact: Artifact, epoch: int) -> list[str]:

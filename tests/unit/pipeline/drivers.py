@@ -127,7 +127,7 @@ def make(driver: Driver) -> None:
 
 def rows_in(artifact: Artifact, name: str) -> list[int]:
     with artifact.run.filesystem.open_input_stream(posixpath.join(artifact.path, name)) as stream:
-        return json.loads(stream.read())  # type: ignore[no-any-return]
+        return json.loads(stream.read())
 
 
 @contextmanager
@@ -143,7 +143,7 @@ def one_operation_at_a_time() -> Iterator[None]:
 
         return wait_and_do
 
-    patches = [mock.patch.object(owner, name, gated(getattr(owner, name))) for owner, name in _OPERATIONS]
+    patches: list[Any] = [mock.patch.object(owner, name, gated(getattr(owner, name))) for owner, name in _OPERATIONS]
     patches.append(mock.patch.object(lease, "_wait_until_free", return_value=None))
     for patch in patches:
         patch.start()

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from hypothesis import Phase, settings
+from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
@@ -136,5 +136,5 @@ class Protocol(RuleBasedStateMachine):
             shutil.rmtree(self.root)
 
 
-Protocol.TestCase.settings = settings(max_examples=400, stateful_step_count=30, deadline=None, phases=[Phase.generate])
+Protocol.TestCase.settings = settings(max_examples=8 * len(SEEDS), stateful_step_count=30, deadline=None)
 TestProtocol = Protocol.TestCase
