@@ -163,7 +163,9 @@ def stage_source(artifact: Artifact) -> ModelSource:
         raise UserError(
             f"{artifact.uri} is not finished; make it first: zephyr-ray run RECIPE --until {artifact.stage}"
         )
-    return ModelSource(posixpath.join(artifact.uri, "checkpoint"), None, manifest["fingerprint"])
+    return ModelSource(
+        posixpath.join(artifact.uri, manifest.get("checkpoint", "checkpoint")), None, manifest["fingerprint"]
+    )
 
 
 def _file_stats(folder: str) -> tuple[tuple[str, int, int, int], ...]:

@@ -14,6 +14,7 @@ from zephyr_ray.cluster.preload import ROWS, Preload
 from zephyr_ray.cluster.resources import Demand
 from zephyr_ray.errors import UserError
 from zephyr_ray.pipeline.artifacts import Artifact, Run, fingerprint
+from zephyr_ray.pipeline.status import changes
 
 Manifest = dict[str, Any]
 """A stage's own part of its manifest: files, counts, and `lines` for a person."""
@@ -109,8 +110,12 @@ def up_to(stages: Sequence[Stage], targets: Sequence[str]) -> list[Stage]:
     return [stage for stage in stages if stage in wanted]
 
 
-def identities(stages: Sequence[Stage]) -> dict[Stage, Identity]:
+def identities(stages: Sequence[Stage], run: Run | None = None) -> dict[Stage, Identity]:
     """The identity of each stage's artifact. A stage must come after its inputs.
+
+    Args:
+        stages: The stages.
+        run: An artifact of this run that does not differ (`status.changes`) keeps the fingerprint that it has.
 
     Raises:
         UserError: An input from outside is missing or cannot be read.
@@ -118,5 +123,12 @@ def identities(stages: Sequence[Stage]) -> dict[Stage, Identity]:
     known: dict[Stage, Identity] = {}
     for stage in stages:
         inputs = {name: known[upstream].fingerprint for name, upstream in stage.inputs.items()} | stage.outside()
-        known[stage] = Identity(fingerprint(stage.kind, stage.config, inputs), inputs)
+        kept = run and _recorded_fingerprint(run.artifact(stage.name), stage, inputs)
+        known[stage] = Identity(kept or fingerprint(stage.kind, stage.config, inputs), inputs)
     return known
+
+
+def _recorded_fingerprint(artifact: Artifact, stage: Stage, inputs: Mapping[str, str]) -> str | None:
+    """The fingerprint of what is there, if the same would be made now."""
+    record = artifact.manifest() or artifact.unfinished()
+    return record["fingerprint"] if record and not changes(record, stage.config, inputs) else None

@@ -27,12 +27,12 @@ def stage(field: str, section: Function, seed: int) -> Stage:
         scratch = tempfile.mkdtemp(prefix="zephyr-ray-base-")
         try:
             plugin.load(field, section.function)(scratch, seed=seed, **section.options)
-            target = posixpath.join(context.artifact.path, "checkpoint")
+            target = posixpath.join(context.artifact.path, context.artifact.new_checkpoint())
             context.run.filesystem.create_dir(target, recursive=True)
             pafs.copy_files(scratch, target, destination_filesystem=context.run.filesystem)
         finally:
             shutil.rmtree(scratch)
-        return {"files": []}
+        return {"files": [], "checkpoint": context.artifact.new_checkpoint()}
 
     return Stage(
         "base",
