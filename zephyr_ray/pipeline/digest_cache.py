@@ -1,9 +1,9 @@
-"""Digests of local files that were read before, so that a command does not read a terabyte again to find it unchanged.
+"""Digests of local files that were read before, so that a command does not read a terabyte to find it unchanged.
 
-A digest is kept in this machine's cache with the size, inode, time of modification and time of change of each file. It is
-used only if all of them are the same: a file that is written anew has another inode or time of change, even where its size
-and time of modification are set to what they were. What has changed only just now is not kept, because a file system's
-clock may be too coarse to tell a change that follows.
+A digest is kept in this machine's cache with the size, inode, time of modification and time of change of each file. It
+is used only if all of them are the same: a file that is written anew has another inode or time of change, even where
+its size and time of modification are set to what they were. What has changed only just now is not kept, because a file
+system's clock may be too coarse to tell a change that follows.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from collections.abc import Callable, Sequence
 from zephyr_ray.storage import cache_root
 
 _SMALL = 1 << 20  # bytes that are read as quickly as looked up
-_SETTLED_NS = 2_000_000_000
+SETTLED_NS = 2_000_000_000
 
 NamedFile = tuple[str, str]
 """(name, path)."""
@@ -51,13 +51,11 @@ def kept_digest(files: Sequence[NamedFile], digest_of: Callable[[Sequence[NamedF
 
 def _state(files: Sequence[NamedFile]) -> State:
     stats = [(name, os.path.abspath(path), os.stat(path)) for name, path in files]
-    return [
-        [name, path, at.st_size, at.st_dev, at.st_ino, at.st_mtime_ns, at.st_ctime_ns] for name, path, at in stats
-    ]
+    return [[name, path, at.st_size, at.st_dev, at.st_ino, at.st_mtime_ns, at.st_ctime_ns] for name, path, at in stats]
 
 
 def _is_settled(state: State, now_ns: int) -> bool:
-    return all(int(change) < now_ns - _SETTLED_NS for *_, change in state)
+    return all(int(change) < now_ns - SETTLED_NS for *_, change in state)
 
 
 def _place(files: Sequence[NamedFile]) -> str:

@@ -17,7 +17,7 @@ def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A file whose digest is kept however small it is, and however new."""
     monkeypatch.setenv("ZEPHYR_RAY_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(digest_cache, "_SMALL", 0)
-    monkeypatch.setattr(digest_cache, "_SETTLED_NS", 0)
+    monkeypatch.setattr(digest_cache, "SETTLED_NS", 0)
     (tmp_path / "data").mkdir()
     path = tmp_path / "data" / "rows.jsonl"
     path.write_bytes(b"one")
@@ -69,7 +69,7 @@ def test_a_new_file_in_a_folder_is_noticed(data: Path) -> None:
 
 
 def test_what_has_just_changed_is_not_kept(data: Path, read: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(digest_cache, "_SETTLED_NS", 10**12)
+    monkeypatch.setattr(digest_cache, "SETTLED_NS", 10**12)
     assert fingerprint_files([str(data)]) == fingerprint_files([str(data)])
     assert read == [".", "."]
 
