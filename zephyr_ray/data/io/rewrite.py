@@ -121,7 +121,7 @@ def _as_dropped(gone: pa.Table, reason: Reason, id_column: str) -> pa.Table:
 def _write(artifact: Artifact, name: str, table: pa.Table) -> None:
     buffer = io.BytesIO()
     pq.write_table(table, buffer, compression="zstd")
-    artifact.write_bytes(name, buffer.getbuffer())
+    artifact.write_bytes(name, buffer.getvalue())
 
 
 def _delete(artifact: Artifact, names: Iterable[str]) -> None:
