@@ -154,6 +154,11 @@ class Reason(StrEnum):
     """The budget was spent before this row; the next run continues with it."""
 
 
+def storable(text: str) -> str:
+    """The text without lone surrogates, which JSON can contain and UTF-8 (Arrow, HTTP) cannot."""
+    return text.encode("utf-8", "replace").decode("utf-8")
+
+
 class Dropped(Exception):  # noqa: N818 (what happens to a row, not an error of the program)
     """Raised to drop a row."""
 

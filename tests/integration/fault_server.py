@@ -18,6 +18,9 @@ from aiohttp import web
 
 from tests.integration.servers import free_port
 
+STRANGE = ("usage_text", "surrogate", "null_choice", "null_length", "null_filter", "refusal")
+"""Whole replies, which are billed, and of which a field is not as it should be."""
+
 
 class FaultServer:
     """Runs in a thread of its own, on loopback."""
@@ -25,7 +28,8 @@ class FaultServer:
     def __init__(self, faults: Mapping[str, float] | None = None, *, latency_s: float = 0.0, hang_s: float = 3.0):
         """
         Args:
-            faults: Share of requests for each of `429`, `500`, `hang`, `malformed`, `empty`, `reset`, `refuse`.
+            faults: Share of requests for each of `429`, `500`, `hang`, `malformed`, `empty`, `reset`, `refuse`, and for
+                each of `STRANGE`.
             latency_s: Of a whole reply.
             hang_s: How long a request hangs before its connection is dropped.
         """
@@ -112,9 +116,10 @@ class FaultServer:
             await asyncio.sleep(self.latency_s)
         reply = self._reply(body)
         if kind == "empty":
-            reply["choices"] = []
+            reply |= {"choices": [], "usage": None}
         else:
             self.billed[request_name(body)] += 1
+            _make_strange(reply, kind)
         return web.json_response(reply)
 
     def _reply(self, body: dict[str, Any]) -> dict[str, Any]:
@@ -128,6 +133,24 @@ class FaultServer:
             "choices": [{"index": 0, "finish_reason": "stop", "message": message}],
             "usage": {"prompt_tokens": 50, "completion_tokens": 10, "total_tokens": 60},
         }
+
+
+def _make_strange(reply: dict[str, Any], kind: str) -> None:
+    choice, usage = reply["choices"][0], reply["usage"]
+    message = choice["message"]
+    match kind:
+        case "usage_text":
+            usage["completion_tokens"] = str(usage["completion_tokens"])
+        case "surrogate":
+            message["content"] = message["content"].replace("answer ", "answer\ud83d ").replace("as it", "as it\ud83d")
+        case "null_choice":
+            reply["choices"] = [None]
+        case "null_length":
+            message["content"], choice["finish_reason"] = None, "length"
+        case "null_filter":
+            message["content"], choice["finish_reason"] = None, "content_filter"
+        case "refusal":
+            message["content"], message["refusal"] = None, "I will not"
 
 
 def request_name(body: Mapping[str, Any]) -> str:

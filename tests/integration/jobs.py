@@ -128,7 +128,7 @@ def metrics(root: Path, stage: str) -> list[dict[str, float]]:
 
 def copy_run(source: Path, target: Path, *without: str) -> Path:
     """A copy of a run's finished stages, without some of them."""
-    shutil.copytree(source, target, ignore=shutil.ignore_patterns(*without, "logs"))
+    shutil.copytree(source, target, symlinks=True, ignore=shutil.ignore_patterns(*without, "logs"))
     return target
 
 

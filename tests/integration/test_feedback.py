@@ -15,7 +15,7 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from tests.integration.fault_server import FaultServer
+from tests.integration.fault_server import STRANGE, FaultServer
 from tests.making import alone
 from zephyr_ray.chat_template import template_text
 from zephyr_ray.config import loader
@@ -142,6 +142,46 @@ def test_requests_of_which_half_fare_badly(tmp_path: Path, server: FaultServer) 
     assert sum(server.billed.values()) == sum(len(row["completions"]) for row in kept) + _lost(dropped)
     assert {row["reason"] for row in dropped} <= {"request_refused", "request_failed"}
     assert all(server.done[kind] for kind in FAULTS)
+
+
+def test_strange_replies_are_paid_once_and_every_row_is_accounted_for(tmp_path: Path, server: FaultServer) -> None:
+    server.faults = dict.fromkeys(STRANGE, 0.1) | {"empty": 0.05}
+    member = {"price": {"input": 10, "output": 30}}
+    # A count that is text costs `max_tokens`: as many as the server bills.
+    limits = ("sampling.max_tokens=10", "judging.judge.max_tokens=10", "judging.judge.parse_retries=1")
+    overrides = (f"sampling.pool={pool(server.url, **member)}", f"judging.judge={judges(server.url, **member)}")
+
+    def run(fingerprint: str) -> tuple[Any, Any]:
+        stages = Stages(tmp_path / "run", *overrides, *limits, "sampling.samples=2", fingerprint=fingerprint)
+        if not stages.run.artifact("prompts").manifest():
+            stages.prompts(60)
+        sampled = stages.candidates()
+        assert sampled.rows_in == 60 == sampled.rows_out + sum(sampled.dropped.values())
+        assert sampled.dropped.keys() <= {"request_refused"}
+        judged, _, _ = stages.judgments()
+        assert (judged.rows_in, judged.rows_out) == (sampled.rows_out, sampled.rows_out)
+        return by_id(stages.rows("candidates")), by_id(stages.rows("judgments"))
+
+    rows = run("at first")
+    sent = sum(server.done.values())
+    assert all(server.done[kind] for kind in server.faults)
+    assert set(server.billed.values()) == {1}
+    assert _usd(tmp_path / "run") == pytest.approx(sum(server.billed.values()) * (50 * 10 + 10 * 30) / 1e6)
+    completions = [each for row in rows[0] for each in row["completions"]]
+    assert {each["finish_reason"] for each in completions} == {"stop", "length"}
+    assert {each["content"].partition(" ")[0] for each in completions} == {"answer", "answer?", ""}
+    assert run("again") == rows
+    assert sum(server.done.values()) == sent
+
+
+def _usd(root: Path) -> float:
+    """What the ledgers of the two stages count together."""
+    import asyncio
+
+    from zephyr_ray.inference.response_cache import Ledger
+
+    ledgers = [Ledger(Run(str(root)).artifact(stage)) for stage in ("candidates", "judgments")]
+    return sum(asyncio.run(ledger.totals())["usd"] for ledger in ledgers)
 
 
 def _lost(dropped: list[dict[str, Any]]) -> int:

@@ -31,10 +31,10 @@ from tests.integration.bucket import (
 )
 from tests.integration.jobs import kill_and_finish, manifest, run_job
 from zephyr_ray.pipeline.artifacts import Run
+from zephyr_ray.pipeline.model_source import stage_source
 
 pytestmark = pytest.mark.timeout(1200)
 
-_CHECKPOINTS = "training_state/checkpoint_manager_snapshot.json"
 STAGES = (
     *("base", "dialogues", "tokenized_dialogues", "sft", "prompts", "candidates", "judgments", "preferences"),
     *("tokenized", "reference_logps", "dpo", "held_out"),
@@ -89,7 +89,8 @@ def test_killed_three_times_it_ends_the_same(here: Machine, whole: Path, killed:
     assert _done(killed) == list(STAGES[:-2])
     found = {stage: Run(ROOT).artifact(stage).manifest() or {} for stage in STAGES}
     assert all(found[stage]["counts"] == manifest(whole, stage)["counts"] for stage in STAGES if _has_counts(stage))
-    mine = load(Run(ROOT).filesystem.open_input_stream("bucket/run/dpo/checkpoint/model.safetensors").read())
+    folder = stage_source(Run(ROOT).artifact("dpo")).path.removeprefix("s3://")
+    mine = load(Run(ROOT).filesystem.open_input_stream(f"{folder}/model.safetensors").read())
     theirs = load_file(whole / "dpo" / "checkpoint" / "model.safetensors")
     assert max(float(np.abs(mine[name] - theirs[name]).max()) for name in theirs) < 1e-5
 
@@ -98,11 +99,13 @@ def test_killed_three_times_it_ends_the_same(here: Machine, whole: Path, killed:
 def test_what_lies_in_the_bucket_and_nowhere_else(here: Machine) -> None:
     for stage in STAGES:
         files = (Run(ROOT).artifact(stage).manifest() or {})["files"]
+        files = [file if isinstance(file, str) else file["name"] for file in files]
         assert set(files) <= {name.removeprefix(f"{stage}/") for name in names()}
     assert not [name for name in names() if "unfinished" in name or "training_state" in name]
     (replies,) = [name for name in names() if "/replies/" in name]
     assert re.fullmatch(r"candidates/replies/\w+\.jsonl\.zst", replies)
-    assert {"recipe.yaml", "preferences/report.html", "dpo/checkpoint/model.safetensors"} <= set(names())
+    assert [name for name in names() if re.fullmatch(r"dpo/checkpoint-\d+/model.safetensors", name)]
+    assert {"recipe.yaml", "preferences/report.html"} <= set(names())
     steps = [json.loads(line) for line in read("run/dpo/metrics.jsonl").splitlines()]
     assert sum("loss" in row for row in steps) >= 1
     assert left_behind(here) == []
@@ -118,7 +121,7 @@ def _judges() -> bool:
 
 
 def _trains() -> bool:
-    return Run(ROOT).artifact("dpo").read_json(_CHECKPOINTS) is not None
+    return any("dpo/training_state/" in name and name.endswith("checkpoint_manager_snapshot.json") for name in names())
 
 
 def _done(seen: str) -> list[str]:

@@ -17,12 +17,14 @@ pytestmark = pytest.mark.timeout(900)
 
 
 def checkpoints(root: Path) -> int:
-    """How many checkpoints Ray Train has registered (of which it keeps the last)."""
-    state = root / "dpo" / "training_state" / "checkpoint_manager_snapshot.json"
-    try:
-        return int(json.loads(state.read_text())["current_report_index"])
-    except (FileNotFoundError, ValueError):  # not there yet, or being written
-        return 0
+    """How many checkpoints Ray Train has registered for all drivers so far (of which it keeps each driver's last)."""
+    count = 0
+    for state in (root / "dpo" / "training_state").glob("*/checkpoint_manager_snapshot.json"):
+        try:
+            count += int(json.loads(state.read_text())["current_report_index"])
+        except ValueError:  # being written
+            continue
+    return count
 
 
 def has_checkpoints(root: Path, count: int) -> Callable[[], bool]:

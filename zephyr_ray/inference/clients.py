@@ -9,11 +9,11 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 from zephyr_ray.config.feedback import Deployment, Endpoint
 from zephyr_ray.errors import UserError
+from zephyr_ray.inference.server_reply import NoCompletion, Reply, parse_json, read_reply
 
 if TYPE_CHECKING:
     import openai
@@ -24,19 +24,9 @@ _PASSING = frozenset({408, 409, 425, 429})
 _UNUSABLE = frozenset({401, 404})
 
 
-@dataclass(frozen=True)
-class Reply:
-    """A server's reply to one request."""
-
-    content: str
-    finish_reason: str | None
-    tokens: int | None
-    """Tokens of the completion; None if the server does not report them."""
-    prompt_tokens: int | None
-
-
 class Busy(Exception):  # noqa: N818 (what a server is, not an error of the program)
-    """A failure that may pass: 408, 409, 425, 429, 5xx, a timeout, a lost connection, a malformed reply."""
+    """A failure that may pass and cost nothing: 408, 409, 425, 429, 5xx, a timeout, a lost connection, a reply that is
+    not JSON or no completion."""
 
     def __init__(self, reason: str, *, retry_after: float | None = None, is_overload: bool = False):
         super().__init__(reason)
@@ -78,12 +68,14 @@ class EndpointClient:
         logging.getLogger("asyncio").addFilter(_says_something)
         self._model = endpoint.model
         self._client = _client(endpoint, in_flight)
+        # The raw reply: the client builds objects of its types from any JSON, and fails on some.
+        self._complete = self._client.chat.completions.with_raw_response.create
 
     async def send(self, body: dict[str, Any]) -> Reply:
         import openai
 
         try:
-            reply = await self._client.chat.completions.create(model=self._model, **body)
+            reply = await self._complete(model=self._model, **body)
         except openai.APIStatusError as error:
             raise _of_status(error.status_code, _reason(error), _retry_after(error)) from None
         except openai.APITimeoutError as error:
@@ -92,9 +84,9 @@ class EndpointClient:
                 raise Busy(_reason(error), is_overload=True) from None
             # The aiohttp transport reports a refused or lost connection as a timeout too.
             raise Busy(f"APIConnectionError: Connection error. ({type(causes[-1]).__name__})") from None
-        except (openai.OpenAIError, ValueError) as error:  # ValueError: a reply declared as JSON that is not JSON
+        except openai.OpenAIError as error:
             raise Busy(_reason(error)) from None
-        return read_reply(reply)
+        return read_body(reply.content)
 
 
 class DeploymentClient:
@@ -117,28 +109,25 @@ class DeploymentClient:
         except TimeoutError:
             raise Busy(f"no answer in {self._timeout_s:g} s", is_overload=True) from None
         except (RayError, RayServeException) as error:  # a replica died, or none has started
-            raise Busy(f"{type(error).__name__}: {str(error).strip().splitlines()[0]}") from None
+            first_line = str(error).strip().partition("\n")[0]
+            raise Busy(f"{type(error).__name__}: {first_line}") from None
         if status != 200:
             raise _of_status(status, reply, None)
         return Reply(**reply)
 
 
-def read_reply(reply: Any) -> Reply:
-    """The reply's content and usage. The openai client does not check their presence, and some servers omit fields.
+def read_body(body: bytes) -> Reply:
+    """Reads the body of a reply with status 200 (`server_reply.read_reply`).
 
     Raises:
-        Busy: It has no choices or no content.
+        Busy: It is not JSON, or it is no completion and cannot have been billed.
     """
-    choices = getattr(reply, "choices", None)
-    if not choices:
-        raise Busy("the reply has no choices")
-    finish_reason, content = choices[0].finish_reason, getattr(choices[0].message, "content", None)
-    if not isinstance(content, str):
-        raise Busy(f"the reply has no content (finish_reason {finish_reason})")
-    usage = getattr(reply, "usage", None)
-    return Reply(
-        content, finish_reason, getattr(usage, "completion_tokens", None), getattr(usage, "prompt_tokens", None)
-    )
+    try:
+        return read_reply(parse_json(body))
+    except NoCompletion as error:
+        raise Busy(str(error)) from None
+    except ValueError as error:
+        raise Busy(_reason(error)) from None
 
 
 def _of_status(status: int, reason: str, retry_after: float | None) -> Exception:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from zephyr_ray.config.feedback import Sampling
+from zephyr_ray.inference import server_reply
 from zephyr_ray.inference.seeds import draw_members, draw_principle, request_seed
 
 _REASON_LENGTH = 300
@@ -45,8 +46,35 @@ class Failure:
 
     reason: str
     kind: Kind = "failed"
-    """failed: all retries failed; refused: the server refused it for good; given_up: the member is no longer used;
-    over_budget: it was not sent."""
+    """failed: all retries failed; refused: the server, the model or a filter refused it for good; given_up: the member
+    is no longer used; over_budget: it was not sent."""
+
+
+def answer_of(reply: server_reply.Reply, most_tokens: int) -> dict[str, Any]:
+    """What the ledger keeps of a reply.
+
+    Args:
+        reply: A whole reply.
+        most_tokens: Upper bound on its tokens, which is counted if the server does not report them.
+
+    Returns:
+        The completion's content, finish_reason and tokens; `tokens_reported` (false) if `tokens` is the bound; and
+        `refusal` if there is no completion.
+    """
+    answer: dict[str, Any] = {"content": reply.content, "finish_reason": reply.finish_reason, "tokens": reply.tokens}
+    if reply.tokens is None:
+        answer |= {"tokens": most_tokens, "tokens_reported": False}
+    return answer if reply.refusal is None else answer | {"refusal": reply.refusal}
+
+
+def outcome_of(answer: Mapping[str, Any]) -> Completion | Failure:
+    """The outcome of a request whose answer the ledger keeps, checked again: earlier versions kept any values."""
+    refusal = server_reply.text(answer.get("refusal"))
+    if refusal is not None:
+        return Failure(refusal, "refused")
+    content, finish_reason = server_reply.text(answer.get("content")), server_reply.text(answer.get("finish_reason"))
+    tokens = server_reply.count(answer.get("tokens")) if answer.get("tokens_reported", True) else None
+    return Completion(content or "", finish_reason, tokens)
 
 
 def plan(sampling: Sampling, run_seed: int, prompt_id: str) -> list[CompletionRequest]:

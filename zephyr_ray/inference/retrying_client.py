@@ -14,11 +14,13 @@ from typing import Any
 import tenacity
 
 from zephyr_ray.config.feedback import Price
-from zephyr_ray.inference.clients import Busy, Client, Refused, Reply, Unusable
+from zephyr_ray.inference.clients import Busy, Client, Refused, Unusable
 from zephyr_ray.inference.concurrency import AdaptiveLimit
-from zephyr_ray.inference.request_plan import Completion, Failure
+from zephyr_ray.inference.request_plan import Completion, Failure, answer_of, outcome_of
 from zephyr_ray.inference.response_cache import LedgerLink
+from zephyr_ray.inference.server_reply import Reply
 from zephyr_ray.pipeline.artifacts import content_id
+from zephyr_ray.schemas import storable
 
 _LONGEST_WAIT_S = 120.0  # cap on Retry-After
 _SILENCE = 20  # failed requests in a row, including retries, after which a member is given up
@@ -61,7 +63,7 @@ class RetryingClient:
         self._given_up: str | None = None
 
     async def ask(self, prompt_id: str, body: dict[str, Any], known: Mapping[str, Any]) -> Completion | Failure:
-        """Requests one completion.
+        """Requests one completion. A whole reply is recorded, even if it has no completion (`Failure` "refused").
 
         Args:
             prompt_id: Id of the row that the request belongs to.
@@ -70,7 +72,7 @@ class RetryingClient:
         """
         key = content_id(self._identity, {name: value for name, value in body.items() if value is not None})
         if key in known:
-            return Completion(**known[key])
+            return outcome_of(known[key])
         usd = self._cost_bound(body)
         # Reserve before queueing: requests that wait for money must not block those that have it.
         if self._ledger is not None and usd and not await self._ledger.reserve(usd):
@@ -81,17 +83,10 @@ class RetryingClient:
             if self._ledger is not None and usd:
                 await self._ledger.release(usd)
             return outcome
-        completion = Completion(outcome.content, outcome.finish_reason, outcome.tokens)
+        record = {"prompt_id": prompt_id, "key": key, **self._counted(outcome, body)}
         if self._ledger is not None:
-            record = {
-                "prompt_id": prompt_id,
-                "key": key,
-                "answer": vars(completion),
-                "prompt_tokens": outcome.prompt_tokens,
-                "usd": self._cost(outcome, usd),
-            }
             await self._ledger.record(record, usd)
-        return completion
+        return outcome_of(record["answer"])
 
     async def _send_with_retries(self, body: dict[str, Any]) -> Reply | Failure:
         """Sends the request until it is answered or refused, or the retries are used up."""
@@ -105,13 +100,13 @@ class RetryingClient:
         try:
             return await retrying(self._send, body)
         except Busy as error:
-            return Failure(str(error), "failed")
+            return Failure(storable(str(error)), "failed")
         except Refused as error:
-            return Failure(str(error), "refused")
+            return Failure(storable(str(error)), "refused")
         except _GivenUp as given_up:
             return Failure(str(given_up), "given_up")
         except Unusable as error:
-            self._given_up = f"cannot be used: {error}"
+            self._given_up = storable(f"cannot be used: {error}")
             return Failure(self._given_up, "given_up")
 
     async def _send(self, body: dict[str, Any]) -> Reply:
@@ -138,18 +133,26 @@ class RetryingClient:
             self._given_up = f"{_SILENCE} requests in a row had no answer: {outcome.reason}"
 
     def _cost_bound(self, body: dict[str, Any]) -> float:
-        """Upper bound in US dollars: a token has at least one byte, and a completion at most `max_tokens` tokens."""
+        """Upper bound on what the request costs, in US dollars."""
+        return self._usd(_prompt_bound(body), body["max_tokens"])
+
+    def _counted(self, reply: Reply, body: dict[str, Any]) -> dict[str, Any]:
+        """The reply as the ledger counts it; tokens that the server does not report are those that were reserved."""
+        prompt_tokens = _prompt_bound(body) if reply.prompt_tokens is None else reply.prompt_tokens
+        answer = answer_of(reply, body["max_tokens"])
+        return {"answer": answer, "prompt_tokens": prompt_tokens, "usd": self._usd(prompt_tokens, answer["tokens"])}
+
+    def _usd(self, prompt: int, completion: int) -> float:
+        """The price of so many tokens in US dollars; 0 without a price or a ledger."""
         if self._price is None or self._ledger is None:
             return 0.0
-        prompt = sum(len(message["content"].encode()) + _TURN_TOKENS for message in body["messages"])
-        schema = len(str(body.get("response_format") or ""))
-        return ((prompt + schema) * self._price.input + body["max_tokens"] * self._price.output) / _TOKENS
+        return (prompt * self._price.input + completion * self._price.output) / _TOKENS
 
-    def _cost(self, reply: Reply, reserved: float) -> float:
-        """The reply's cost in US dollars; the reserved maximum if the server does not report its tokens."""
-        if self._price is None or reply.tokens is None or reply.prompt_tokens is None:
-            return reserved
-        return (reply.prompt_tokens * self._price.input + reply.tokens * self._price.output) / _TOKENS
+
+def _prompt_bound(body: dict[str, Any]) -> int:
+    """Upper bound on the tokens of a prompt: a token has at least one byte."""
+    messages = sum(len(message["content"].encode()) + _TURN_TOKENS for message in body["messages"])
+    return messages + len(str(body.get("response_format") or ""))
 
 
 _TURN_TOKENS = 16  # upper bound on a chat template's tokens around a message

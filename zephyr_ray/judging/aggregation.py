@@ -7,10 +7,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from zephyr_ray.judging.parsing.rating import Rating, storable
+from zephyr_ray.judging.parsing.rating import Rating
 from zephyr_ray.judging.prompt import Question
 from zephyr_ray.judging.rubrics import OVERALL
-from zephyr_ray.schemas import ASPECTS, COMPLETION
+from zephyr_ray.schemas import ASPECTS, COMPLETION, storable
 
 Row = Mapping[str, Any]
 

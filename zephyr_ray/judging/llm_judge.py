@@ -7,9 +7,10 @@ from typing import Any, Protocol
 
 from zephyr_ray.config.feedback import LanguageModelJudges
 from zephyr_ray.judging.aggregation import Outcome
-from zephyr_ray.judging.parsing.rating import Rating, Unreadable, storable
+from zephyr_ray.judging.parsing.rating import Rating, Unreadable
 from zephyr_ray.judging.parsing.reply import complaint_message, parse_reply
 from zephyr_ray.judging.prompt import Message, Question, messages_of, response_format_of
+from zephyr_ray.schemas import storable
 
 _CUT = "it was cut off at the length limit, so the reasons must be shorter"
 

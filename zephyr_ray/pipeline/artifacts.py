@@ -150,6 +150,10 @@ class Artifact:
         manifest = self.manifest()
         return manifest is not None and manifest["fingerprint"] == fingerprint
 
+    def was_finished(self) -> bool:
+        """Whether there is a manifest, even one that does not count because its driver had just been taken over."""
+        return self._states().finished >= 0
+
     def check_ours(self) -> None:
         """Refuses a folder with something in it that no stage made.
 
@@ -177,10 +181,12 @@ class Artifact:
             inputs: The fingerprints of what it is made from.
 
         Raises:
-            UserError: The folder holds something that no stage made.
+            UserError: The folder holds something that no stage made, or it is another driver's.
             ValueError: The artifact is finished.
         """
-        if self.manifest() is not None:
+        states = self._states()
+        self._check_epoch(states)
+        if states.is_finished:
             raise ValueError(f"{self.uri} is finished; move it aside first")
         self.check_ours()
         earlier = self.unfinished() or {}
@@ -201,6 +207,9 @@ class Artifact:
                 "begun": earlier.get("begun", now) if resumes else now,
             }
         )
+        if states.begun < self._states().finished < self.epoch:  # its last driver, taken over by now, came to its end
+            self.delete(epochs.state_name(UNFINISHED, self.epoch))
+            raise self._finished_meanwhile()
         return resumes
 
     def seal(self, state: Mapping[str, Any]) -> None:
@@ -228,7 +237,15 @@ class Artifact:
         Raises:
             UserError: Names the artifact.
         """
-        if self._states().highest > self.epoch:
+        self._check_epoch(self._states())
+
+    def _finished_meanwhile(self) -> UserError:
+        return UserError(
+            f"{self.uri} was finished meanwhile by the command that held the run before; start this one again"
+        )
+
+    def _check_epoch(self, states: epochs.States) -> None:
+        if states.highest > self.epoch:
             raise UserError(f"{self.uri} is made by another command now, which has taken the run over; this one ends")
 
     def finish(self, manifest: dict[str, Any]) -> None:
@@ -254,20 +271,20 @@ class Artifact:
         self._link("checkpoint", manifest.get("checkpoint", "checkpoint"))
         for name in self.names():
             if epochs.is_state(name) and name not in keep and epochs.epoch_of(name) <= epoch:
-                self._delete(name)
+                self.delete(name)
         named = {each if isinstance(each, str) else each["name"] for each in manifest.get("files", ())}
         for folder in ("", "data", "dropped"):
             for name in self.names(folder):
                 path = posixpath.join(folder, name)
                 if path not in named | keep and 0 < epochs.epoch_of(name) <= epoch:
-                    self._delete(path)
+                    self.delete(path)
         for folder in manifest.get("temporary", ()):
             names = self.names(folder)
             earlier = [name for name in names if epochs.epoch_of(name) <= epoch]
             for name in earlier if len(earlier) < len(names) else ():
-                self._delete(posixpath.join(folder, name))
+                self.delete(posixpath.join(folder, name))
             if len(earlier) == len(names):
-                self._delete(folder)
+                self.delete(folder)
 
     def files_that_count(self) -> list[str]:
         """The files of kept rows of an unfinished artifact, relative to it: those of the driver that has begun it, and
@@ -382,7 +399,8 @@ class Artifact:
             elif not epochs.is_state(info.base_name):
                 filesystem.delete_file(info.path)
 
-    def _delete(self, name: str) -> None:
+    def delete(self, name: str) -> None:
+        """Deletes a file or folder of the artifact, if it is there."""
         filesystem, path = self.run.filesystem, posixpath.join(self.path, name)
         try:
             if filesystem.get_file_info(path).type == pafs.FileType.Directory:

@@ -1,4 +1,4 @@
-"""Move an artifact that is made anew to `<stage>.replaced-<fingerprint>`: nothing that was finished is deleted.
+"""Move an artifact that is made anew to `<stage>.replaced-<fingerprint>-<epoch>`: nothing finished is deleted.
 
 Replies stay where they are, because requests that are made again find them there.
 """
@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import os
 import posixpath
-from collections.abc import Sequence
+from collections.abc import Mapping
+from typing import Any
 
 import pyarrow.fs as pafs
 
@@ -23,60 +24,88 @@ def move_aside(artifact: Artifact) -> str:
     From the first moment on the artifact is not finished. After a kill `finish_move` goes on.
 
     Raises:
+        UserError: Another driver has taken the run over.
         ValueError: There is nothing to move.
     """
     record = artifact.manifest() or artifact.unfinished()
+    artifact.check_epoch()
     if record is None:
         raise ValueError(f"{artifact.uri} is neither finished nor begun")
-    target = _free_name(artifact, record["fingerprint"])
+    target = record.get("moving_to") or _name_aside(artifact, record)
     artifact.seal({"fingerprint": None, "moving_to": target})
+    if begun_before := _target_of_others(artifact):
+        target = begun_before
+        artifact.seal({"fingerprint": None, "moving_to": target})
     finish_move(artifact)
     return artifact.run.artifact(target).uri
 
 
+def _target_of_others(artifact: Artifact) -> str | None:
+    """Where a driver of a lower epoch has begun to move the artifact: its parts must not lie in two folders."""
+    others = [name for name in artifact.names() if epochs.states([name]).begun >= 0]
+    targets = {
+        epochs.epoch_of(name): (artifact.read_json(name) or {}).get("moving_to")
+        for name in others
+        if epochs.epoch_of(name) < artifact.epoch
+    }
+    return next((targets[epoch] for epoch in sorted(targets) if targets[epoch]), None)
+
+
 def finish_move(artifact: Artifact) -> None:
-    """Goes on with a move that was interrupted, if there is one."""
+    """Goes on with a move that was interrupted, if there is one. Raises as `move_aside`."""
     record = artifact.unfinished() or {}
     if "moving_to" not in record:
         return
     target = artifact.run.artifact(record["moving_to"])
-    seal = epochs.state_name(epochs.UNFINISHED, record["epoch"])
-    artifact.run.filesystem.create_dir(target.path, recursive=True)
-    names = [name for name in artifact.names() if name not in (REPLIES, seal)]
+    names = _names_before(artifact, record["epoch"])
+    is_finished = epochs.states(names).finished >= 0
     # A folder without a manifest is no artifact: the manifest arrives when all else is there.
     for name in sorted(names, key=epochs.is_state):
-        _move(artifact, name, target)
+        artifact.check_epoch()  # the name may be a successor's by now, where names have no epoch
+        if is_finished and epochs.states([name]).begun >= 0:
+            artifact.delete(name)  # of a driver that began it again, and knew of no manifest
+        else:
+            _move(artifact, name, target)
 
 
-def _free_name(artifact: Artifact, fingerprint: str) -> str:
-    """The first name that no artifact has; a round's number goes before it, as before the stage's."""
-    base = f"{artifact.stage}.replaced-{fingerprint}"
-    names: Sequence[str] = [base, *(f"{base}-{number}" for number in range(2, 1000))]
-    return next(name for name in names if not artifact.run.artifact(name).has_files())
+def _names_before(artifact: Artifact, epoch: int) -> list[str]:
+    """All files that drivers of lower epochs have written, relative to the artifact, without the replies."""
+    selector = pafs.FileSelector(artifact.path, allow_not_found=True, recursive=True)
+    found = artifact.run.filesystem.get_file_info(selector)
+    files = [posixpath.relpath(info.path, artifact.path) for info in found if info.type == pafs.FileType.File]
+    parts = {name: name.split("/") for name in files}
+    return [
+        name
+        for name in files
+        if parts[name][0] != REPLIES and max(epochs.epoch_of(part) for part in parts[name]) < max(epoch, 1)
+    ]
+
+
+def _name_aside(artifact: Artifact, record: Mapping[str, Any]) -> str:
+    """The same for all drivers that move this artifact, and for no other artifact."""
+    epoch = record.get("epoch", 0)
+    return f"{artifact.stage}.replaced-{record['fingerprint']}" + (f"-{epoch:06d}" if epoch else "")
 
 
 def _move(artifact: Artifact, name: str, target: Artifact) -> None:
-    source, goal = posixpath.join(artifact.path, name), posixpath.join(target.path, name)
+    filesystem, goal = artifact.run.filesystem, posixpath.join(target.path, name)
+    source = posixpath.join(artifact.path, name)
     try:
         if artifact.run.is_local:
+            os.makedirs(posixpath.dirname(goal), exist_ok=True)
             os.rename(source, goal)
         else:
-            _move_objects(artifact.run.filesystem, source, goal)
+            _move_object(filesystem, source, goal)
     except FileNotFoundError:  # a driver that was taken over in the middle moves the same files
         return
 
 
-def _move_objects(filesystem: pafs.FileSystem, source: str, goal: str) -> None:
+def _move_object(filesystem: pafs.FileSystem, source: str, goal: str) -> None:
     info = filesystem.get_file_info(source)
-    below = filesystem.get_file_info(pafs.FileSelector(source, allow_not_found=True, recursive=True))
-    for each in [info, *below]:
-        if each.type != pafs.FileType.File:
-            continue
-        to = goal + each.path.removeprefix(source)
-        if each.size <= _COPIED_AT_ONCE:
-            filesystem.copy_file(each.path, to)
-        else:
-            pafs.copy_files(each.path, to, source_filesystem=filesystem, destination_filesystem=filesystem)
-        filesystem.delete_file(each.path)
-    if info.type == pafs.FileType.Directory:
-        filesystem.delete_dir(source)
+    if info.type == pafs.FileType.NotFound:
+        raise FileNotFoundError(source)
+    if info.size <= _COPIED_AT_ONCE:
+        filesystem.copy_file(source, goal)
+    else:
+        pafs.copy_files(source, goal, source_filesystem=filesystem, destination_filesystem=filesystem)
+    filesystem.delete_file(source)

@@ -39,7 +39,7 @@ def replacements(run: Run, stages: Sequence[Stage], known: Mapping[Stage, Identi
         manifest = artifact.manifest()
         if manifest is not None:
             found.append(Replacement(stage, status, f"finished; {cost_of(manifest)}"))
-        elif stage.resources and any(artifact.has_files(folder) for folder in _WORK):
+        elif artifact.was_finished() or (stage.resources and any(artifact.has_files(folder) for folder in _WORK)):
             found.append(Replacement(stage, status, f"unfinished; {_work_of(artifact)}"))
     return found
 

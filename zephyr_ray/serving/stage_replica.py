@@ -28,7 +28,7 @@ class StageReplica(LLMServer):
         self._watch = watch(self)
 
     async def complete(self, body: dict[str, Any]) -> tuple[int, Any]:
-        """Returns an HTTP status, and the fields of a `clients.Reply` or a line that says what is wrong.
+        """Returns an HTTP status, and the fields of a `server_reply.Reply` or a line that says what is wrong.
 
         Args:
             body: The body of OpenAI's chat completions without the model; not streamed, one choice.

@@ -1,4 +1,4 @@
-"""What a reply says, what an actor of the pool keeps to itself, and where it has its keys from."""
+"""What a status means, what an actor of the pool keeps to itself, and where it has its keys from."""
 
 import asyncio
 import logging
@@ -8,11 +8,13 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
+from ray.exceptions import RayError
 
-from zephyr_ray.config.feedback import Endpoint, Sampling
+from zephyr_ray.config.feedback import Deployment, Endpoint, Sampling
 from zephyr_ray.errors import UserError
 from zephyr_ray.inference import clients, pool
-from zephyr_ray.inference.clients import Busy, Refused, Reply, Unusable, read_reply
+from zephyr_ray.inference.clients import Busy, Refused, Unusable
+from zephyr_ray.inference.server_reply import Reply
 from zephyr_ray.schemas import PROMPTS
 
 
@@ -42,40 +44,6 @@ def test_a_key_comes_from_the_variable_that_the_recipe_names(monkeypatch: pytest
     assert clients._client(member, 1).api_key == "sesame"
     monkeypatch.setenv("OPENAI_API_KEY", "another's")  # the client's own variable is not sent to every server
     assert clients._client(member.model_copy(update={"api_key_env": None}), 1).api_key == "none"
-
-
-def reply(content: Any, finish_reason: str = "stop", **fields: Any) -> Any:
-    message = SimpleNamespace(content=content)
-    return SimpleNamespace(choices=[SimpleNamespace(message=message, finish_reason=finish_reason)], **fields)
-
-
-@pytest.mark.parametrize(
-    ("given", "read"),
-    [
-        (
-            reply("hi", usage=SimpleNamespace(completion_tokens=3, prompt_tokens=9)),
-            Reply("hi", "stop", 3, 9),
-        ),
-        (reply("cut off", "length", usage=None), Reply("cut off", "length", None, None)),
-        (reply("", "stop"), Reply("", "stop", None, None)),
-    ],
-)
-def test_what_a_reply_says(given: Any, read: Reply) -> None:
-    assert read_reply(given) == read
-
-
-@pytest.mark.parametrize(
-    ("given", "reason"),
-    [
-        (reply(None, "content_filter"), "no content .finish_reason content_filter"),
-        (SimpleNamespace(choices=[]), "no choices"),
-        (SimpleNamespace(choices=None), "no choices"),
-        ("<html>", "no choices"),
-    ],
-)
-def test_a_reply_that_says_nothing_is_asked_for_again(given: Any, reason: str) -> None:
-    with pytest.raises(Busy, match=reason):
-        read_reply(given)
 
 
 @pytest.mark.parametrize(
@@ -130,3 +98,39 @@ def test_a_lost_connection_is_no_sign_that_the_server_has_too_much_to_do(hangs: 
     busy = asyncio.run(run())
     assert named in str(busy)
     assert busy.is_overload == hangs
+
+
+def test_a_reply_is_read_whatever_type_it_is_said_to_have() -> None:
+    content = b'{"choices": [{"message": {"content": "a\\ud83d"}}], "usage": {"completion_tokens": "5"}}'
+    head = f"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: {len(content)}\r\n\r\n".encode()
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(head + content)
+        writer.close()
+
+    async def run() -> Reply:
+        async with await asyncio.start_server(answer, "127.0.0.1", 0) as listening:
+            url = f"http://127.0.0.1:{listening.sockets[0].getsockname()[1]}/v1"
+            server = clients.EndpointClient(Endpoint(type="endpoint", name="a", base_url=url, model="m"), 1)
+            try:
+                return await server.send({"messages": [{"role": "user", "content": "hi"}]})
+            finally:
+                await server._client.close()
+
+    assert asyncio.run(run()) == Reply("a?", None, None, None)
+
+
+@pytest.mark.parametrize(("message", "reason"), [("", "RayError: "), ("it died\nat noon", "RayError: it died")])
+def test_a_replica_that_dies_may_be_asked_again_whatever_it_said(
+    monkeypatch: pytest.MonkeyPatch, message: str, reason: str
+) -> None:
+    async def complete(body: dict[str, Any]) -> Any:
+        raise RayError(message)
+
+    handle = SimpleNamespace(complete=SimpleNamespace(remote=complete))
+    monkeypatch.setattr("ray.serve.get_app_handle", lambda name: handle)
+    client = clients.DeploymentClient("app", Deployment(type="deployment", name="a", model="sft"))
+    with pytest.raises(Busy) as caught:
+        asyncio.run(client.send({"messages": []}))
+    assert str(caught.value) == reason

@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.unit.judging.examples import question
-from zephyr_ray.judging.parsing.rating import storable
 from zephyr_ray.judging.parsing.reply import Rating, Unreadable, complaint_message, parse_reply
+from zephyr_ray.schemas import storable
 
 ONE = question("overall", (0,))
 TWO = question("honesty", (1, 0))

@@ -108,11 +108,6 @@ def only(ratings: Iterable[float | None], what: str) -> float | None:
     return different[0]
 
 
-def storable(text: str) -> str:
-    """The text without lone surrogates, which JSON can contain and UTF-8 (Arrow, HTTP) cannot."""
-    return text.encode("utf-8", "replace").decode("utf-8")
-
-
 def excerpt(text: str) -> str:
     """The start of a text on one line, in quotes."""
     line = " ".join(text[: 2 * _EXCERPT].split())

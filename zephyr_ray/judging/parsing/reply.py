@@ -12,10 +12,11 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
-from zephyr_ray.judging.parsing.rating import Rating, Unreadable, excerpt, only, read_value, storable
+from zephyr_ray.judging.parsing.rating import Rating, Unreadable, excerpt, only, read_value
 from zephyr_ray.judging.parsing.text import marked_ratings, read_prose
 from zephyr_ray.judging.prompt import Question
 from zephyr_ray.judging.rubrics import Scale, fill, scale_of
+from zephyr_ray.schemas import storable
 
 __all__ = ["Rating", "Unreadable", "complaint_message", "parse_reply"]
 
