@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.fs as pafs
-import pyarrow.parquet as pq
 
 from zephyr_ray.config.data import Preferences
 from zephyr_ray.config.section import semantic
@@ -26,6 +25,7 @@ from zephyr_ray.data.cleaning.dedup import drop_repeated
 from zephyr_ray.data.cleaning.train_overlap import drop_in_training
 from zephyr_ray.data.formats import layouts
 from zephyr_ray.data.io import drop_report, file_tasks, lengths, sources, writer
+from zephyr_ray.data.io.readers import open_parquet
 from zephyr_ray.data.io.rewrite import kept_files
 from zephyr_ray.data.io.rows import decode, dropped_row, mixed_schema, raw_rows
 from zephyr_ray.data.io.writer import Report, RowProgress
@@ -221,7 +221,7 @@ def _count_again(artifact: Artifact, report: Report) -> PairCounts:
 def _count_files(paths: Sequence[str], filesystem: pafs.FileSystem) -> PairCounts:
     counts = PairCounts()
     for path in paths:
-        with pq.ParquetFile(path, filesystem=filesystem) as file:
+        with open_parquet(path, filesystem) as file:
             for rows in file.iter_batches(columns=_COUNTED):
                 counts.add(count_pairs(pa.Table.from_batches([rows])))
     return counts

@@ -13,10 +13,10 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import pyarrow as pa
 import pyarrow.fs as pafs
-import pyarrow.parquet as pq
 
 from zephyr_ray.data.io import file_tasks, id_sets, keys, sources
 from zephyr_ray.data.io.id_sets import KeyTable
+from zephyr_ray.data.io.readers import open_parquet
 from zephyr_ray.data.io.rewrite import kept_files, leave_out
 from zephyr_ray.data.io.writer import Report
 from zephyr_ray.pipeline.artifacts import Artifact, content_id
@@ -29,8 +29,6 @@ def drop_in_training(artifact: Artifact, report: Report, trained_on: Artifact) -
     Raises:
         RuntimeError: Not every row of `trained_on` was read.
     """
-    import ray
-
     paths = [posixpath.join(artifact.path, name) for name in kept_files(report.files)]
     calls = [(group, artifact.run.filesystem) for group in file_tasks.groups(paths)]
     held_out = id_sets.of_keys(file_tasks.start(_prompt_keys, calls, results=2))
@@ -39,7 +37,7 @@ def drop_in_training(artifact: Artifact, report: Report, trained_on: Artifact) -
         [(group, trained_on.run.filesystem, held_out) for group in file_tasks.groups(trained_on.files())],
         results=3,
     )
-    sources.check_all_read(trained_on, sum(ray.get([rows for *_, rows in looked])))
+    sources.check_all_read(trained_on, sum(file_tasks.get([rows for *_, rows in looked])))
     trained = id_sets.of_keys([(found, count) for found, count, _ in looked])
     is_trained_on = functools.partial(_is_trained_on, trained=trained)
     return leave_out(artifact, report, Reason.IN_TRAINING, is_trained_on, ["prompt"], "pair_id")
@@ -74,7 +72,7 @@ def _look_up(paths: Sequence[str], filesystem: pafs.FileSystem, held_out: KeyTab
 def _read(paths: Sequence[str], filesystem: pafs.FileSystem) -> Iterator[np.ndarray]:
     """The keys of the prompts in some files, some rows at a time."""
     for path in paths:
-        with pq.ParquetFile(path, filesystem=filesystem) as file:
+        with open_parquet(path, filesystem) as file:
             for rows in file.iter_batches(columns=["prompt"]):
                 yield _keys(rows)
 

@@ -18,6 +18,7 @@ from ray.data.datasource import Datasink, WriteResult
 
 from zephyr_ray.data.io.file_counts import read_histograms, with_histograms
 from zephyr_ray.data.io.histogram import Histogram
+from zephyr_ray.data.io.readers import open_parquet
 from zephyr_ray.data.io.writer import Make, Measure, Report, RowProgress, Tally
 from zephyr_ray.schemas import DROPPED
 from zephyr_ray.storage import write_bytes
@@ -171,7 +172,7 @@ def count_files(
     """
     total = Written()
     for path in paths:
-        with pq.ParquetFile(path, filesystem=filesystem) as file:
+        with open_parquet(path, filesystem) as file:
             rows, kept = file.metadata.num_rows, read_histograms(file)
             total.add(Written(rows, rows, files={posixpath.relpath(path, folder): rows}, histograms=kept or {}))
             if count is None and (measure is None or kept is not None):

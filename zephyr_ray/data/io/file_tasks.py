@@ -6,6 +6,8 @@ import itertools
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from zephyr_ray.errors import raised_by_user
+
 if TYPE_CHECKING:
     import ray
 
@@ -41,10 +43,24 @@ def start(function: Callable[..., Any], calls: Sequence[tuple[Any, ...]], result
 
 
 def results(function: Callable[..., Any], calls: Sequence[tuple[Any, ...]]) -> Iterator[Any]:
-    """What a function returns for each tuple of arguments, in order, some at a time in this process's memory."""
-    import ray
-
+    """What a function returns for each tuple of arguments, in order, some at a time in this process's memory. Raises as
+    `get`.
+    """
     references: list[ray.ObjectRef] = start(function, calls)[::-1]
     while references:
         some = [references.pop() for _ in range(min(_AT_ONCE, len(references)))]
-        yield from ray.get(some)
+        yield from get(some)
+
+
+def get(references: Sequence[ray.ObjectRef]) -> list[Any]:
+    """What tasks returned.
+
+    Raises:
+        UserError: One of them did.
+    """
+    import ray
+
+    try:
+        return ray.get(list(references))
+    except Exception as error:
+        raise raised_by_user(error) or error from None

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pyarrow as pa
 import pyarrow.fs as pafs
-import pyarrow.parquet as pq
 
 from zephyr_ray.data.io import file_tasks, keys
+from zephyr_ray.data.io.readers import open_parquet
 
 if TYPE_CHECKING:
     import ray
@@ -62,15 +62,13 @@ def of_files(paths: Sequence[str], filesystem: pafs.FileSystem, id_column: str) 
 
 def of_keys(parts: Sequence[Sequence[ray.ObjectRef]]) -> IdSet:
     """The ids of several (sorted keys, how many they are)."""
-    import ray
-
     if not parts:
         return IdSet()
-    rows = sum(ray.get([count for _, count in parts]))
+    rows = sum(file_tasks.get([count for _, count in parts]))
     shards = shards_for(rows)
     calls = [(shard, shards, *(part for part, _ in parts)) for shard in range(shards)]
     merged = file_tasks.start(_merge, calls, results=3)
-    counts = np.array(ray.get([sizes for _, _, sizes in merged]))
+    counts = np.array(file_tasks.get([sizes for _, _, sizes in merged]))
     repeated = KeyTable(tuple(each for _, each, _ in merged), int(counts[:, 1].sum()))
     return IdSet(tuple(each for each, _, _ in merged), int(counts[:, 0].sum()), repeated, rows)
 
@@ -89,7 +87,7 @@ def _read_keys(paths: Sequence[str], filesystem: pafs.FileSystem, id_column: str
 
 def read_column(path: str, filesystem: pafs.FileSystem, column: str) -> pa.ChunkedArray:
     """A column of a Parquet file."""
-    with pq.ParquetFile(path, filesystem=filesystem) as file:
+    with open_parquet(path, filesystem) as file:
         return file.read([column])[column]
 
 

@@ -74,7 +74,7 @@ def split_lines(chunks: pa.Table) -> pa.Table:
 def read_table(batch: pa.Table, *, filesystem: pafs.FileSystem) -> Iterator[pa.Table]:
     """The file that `path` names, some hundred rows at a time."""
     (path,) = batch["path"].to_pylist()
-    with _parquet(path, filesystem) as file:
+    with open_parquet(path, filesystem) as file:
         for rows in file.iter_batches(batch_size=_ROWS_PER_BATCH):
             yield _table(rows)
 
@@ -84,7 +84,7 @@ def read_rows_left(
 ) -> Iterator[pa.Table]:
     """As `read_table`, without the rows that are done by their ids."""
     (path,) = batch["path"].to_pylist()
-    with _parquet(path, filesystem) as file:
+    with open_parquet(path, filesystem) as file:
         left = ~is_done(file.read([id_column])[id_column])
         if not left.any():
             yield file.schema_arrow.remove_metadata().empty_table()
@@ -208,7 +208,7 @@ def _skip(text: str, at: int) -> int:
 def _read_parquet(uri: str, row_group: int, first: int) -> Iterator[pa.Table]:
     """The rows of a group (`sources.RAW_ROW`), the first of which has the number `first`."""
     filesystem, path = open_uri(uri)
-    with _parquet(path, filesystem) as file:
+    with open_parquet(path, filesystem) as file:
         for rows in file.iter_batches(batch_size=_ROWS_PER_BATCH, row_groups=[row_group]):
             columns = dict(zip(rows.schema.names, rows.columns, strict=True))
             structs = pa.StructArray.from_arrays(list(columns.values()), names=list(columns))
@@ -216,8 +216,12 @@ def _read_parquet(uri: str, row_group: int, first: int) -> Iterator[pa.Table]:
             first += len(rows)
 
 
-def _parquet(path: str, filesystem: pafs.FileSystem) -> pq.ParquetFile:
-    """A file that the driver has found: where it is not there, this machine does not see the driver's."""
+def open_parquet(path: str, filesystem: pafs.FileSystem) -> pq.ParquetFile:
+    """A file that the driver has found.
+
+    Raises:
+        UserError: It is not there: this machine does not see the driver's files.
+    """
     try:
         return pq.ParquetFile(path, filesystem=filesystem)
     except FileNotFoundError:

@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from zephyr_ray.data.io import file_tasks
+from zephyr_ray.data.io.readers import open_parquet
 from zephyr_ray.data.io.writer import Report
 from zephyr_ray.pipeline.artifacts import Artifact
 from zephyr_ray.schemas import DROPPED, Reason
@@ -95,7 +96,7 @@ def _rewrite_files(
     filesystem = artifact.run.filesystem
     rewritten, dropped = [], [DROPPED.empty_table()]
     for number, name in numbered:
-        with pq.ParquetFile(posixpath.join(artifact.path, name), filesystem=filesystem) as file:
+        with open_parquet(posixpath.join(artifact.path, name), filesystem) as file:
             mask = is_left_out(number, file.read(list(columns)))
             if not mask.any():
                 continue

@@ -15,6 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from zephyr_ray.data.io import file_tasks, id_sets, keys
+from zephyr_ray.errors import UserError
 
 HEX = st.text("0123456789abcdef", min_size=32, max_size=32)
 ALIKE = st.sampled_from(["0" * 16, "f" * 16])
@@ -69,6 +70,12 @@ def test_ids_of_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shard_key
     assert found.has(asked).tolist() == [True, True, True, True, False]
     repeated = [count > 1 for count in map(counts.__getitem__, asked.to_pylist())]
     assert found.repeated.find(keys.keys_of(asked))[0].tolist() == repeated
+
+
+@pytest.mark.usefixtures("ray_cluster")
+def test_a_machine_that_does_not_see_the_files_is_the_users_to_mend(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"away\.parquet is not there on .*; mount a volume"):
+        id_sets.of_files([str(tmp_path / "away.parquet")], pafs.LocalFileSystem(), "id")
 
 
 def test_no_files_have_no_ids() -> None:
