@@ -8,7 +8,7 @@
 <root>/<stage>/manifest-<epoch>.json                written last; an artifact without one does not exist. On a disk
                                                     `manifest.json` is a link to it
 <root>/<stage>/replies/                             paid replies of servers; outlives the artifact
-<root>/<stage>.replaced-<fingerprint>/              an artifact that was made anew
+<root>/<stage>.replaced-<fingerprint>-<epoch>/      an artifact that was made anew
 
 The epoch is that of the lease (`lease`): each driver of a run has a higher one than those before it. An artifact is
 finished if the highest epoch of a manifest is not lower than the highest of an `unfinished` file. So a driver whose
@@ -141,6 +141,12 @@ class Artifact:
         """What `begin` wrote for an artifact that is not finished, else None."""
         states = self._states()
         return self.read_json(epochs.state_name(UNFINISHED, states.begun)) if states.is_unfinished else None
+
+    def record(self) -> dict[str, Any] | None:
+        """The manifest, or what `begin` wrote where there is none that counts; None if the artifact has not begun."""
+        states = self._states()
+        kind = MANIFEST if states.is_finished else UNFINISHED
+        return self.read_json(epochs.state_name(kind, states.highest)) if states.highest >= 0 else None
 
     def manifest_lines(self) -> list[str]:
         """The manifest's lines for a person; empty if the artifact does not exist."""

@@ -27,28 +27,29 @@ def move_aside(artifact: Artifact) -> str:
         UserError: Another driver has taken the run over.
         ValueError: There is nothing to move.
     """
-    record = artifact.manifest() or artifact.unfinished()
+    record = artifact.record()
     artifact.check_epoch()
     if record is None:
         raise ValueError(f"{artifact.uri} is neither finished nor begun")
     target = record.get("moving_to") or _name_aside(artifact, record)
     artifact.seal({"fingerprint": None, "moving_to": target})
-    if begun_before := _target_of_others(artifact):
+    if begun_before := _target_of_others(artifact, record.get("epoch", 0)):
         target = begun_before
         artifact.seal({"fingerprint": None, "moving_to": target})
     finish_move(artifact)
     return artifact.run.artifact(target).uri
 
 
-def _target_of_others(artifact: Artifact) -> str | None:
-    """Where a driver of a lower epoch has begun to move the artifact: its parts must not lie in two folders."""
+def _target_of_others(artifact: Artifact, epoch: int) -> str | None:
+    """Where another driver, taken over by now, has begun to move what a driver of this epoch wrote: its parts must not
+    lie in two folders."""
     others = [name for name in artifact.names() if epochs.states([name]).begun >= 0]
     targets = {
         epochs.epoch_of(name): (artifact.read_json(name) or {}).get("moving_to")
         for name in others
-        if epochs.epoch_of(name) < artifact.epoch
+        if epoch < epochs.epoch_of(name) < artifact.epoch
     }
-    return next((targets[epoch] for epoch in sorted(targets) if targets[epoch]), None)
+    return next((targets[other] for other in sorted(targets) if targets[other]), None)
 
 
 def finish_move(artifact: Artifact) -> None:

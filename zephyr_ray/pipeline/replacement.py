@@ -55,7 +55,7 @@ def check_overwrite(run: Run, found: Sequence[Replacement], overwrite: Collectio
         flags = " ".join(f"--overwrite {each.stage.name}" for each in refused)
         raise UserError(
             f"{run.root}: this would replace {', '.join(map(str, refused))}; nothing was touched. Give this recipe a "
-            f"root of its own with --set run.root=, or add {flags} to move the old to <stage>.replaced-<fingerprint>"
+            f"root of its own with --set run.root=, or add {flags} to move the old to <stage>.replaced-..."
         )
 
 

@@ -130,5 +130,5 @@ def identities(stages: Sequence[Stage], run: Run | None = None) -> dict[Stage, I
 
 def _recorded_fingerprint(artifact: Artifact, stage: Stage, inputs: Mapping[str, str]) -> str | None:
     """The fingerprint of what is there, if the same would be made now."""
-    record = artifact.manifest() or artifact.unfinished()
+    record = artifact.record()
     return record["fingerprint"] if record and not changes(record, stage.config, inputs) else None

@@ -13,6 +13,7 @@ from ray.serve.llm import LLMServer
 from zephyr_ray.serving import keys
 from zephyr_ray.serving.engine import Engine
 from zephyr_ray.serving.engine_watch import watch
+from zephyr_ray.serving.open_length import set_open_lengths
 from zephyr_ray.serving.replica_middleware import Guard
 from zephyr_ray.serving.weights import fetch_weights
 
@@ -39,6 +40,8 @@ class ChatReplica(LLMServer):
             options["lora_modules"] = [LoRAModulePath(**module) for module in options["lora_modules"]]
         await fetch_weights(llm_config)
         await super().__init__(llm_config, engine_cls=Engine)
+        engine: Any = self.engine
+        set_open_lengths(engine._engine_client)
         self._watch = watch(self)
 
     async def describe(self) -> dict[str, Any]:

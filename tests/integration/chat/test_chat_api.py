@@ -157,7 +157,7 @@ def test_control_strings_of_a_completion_stay_text(client: openai.OpenAI, base_m
         ({"messages": [{"role": "user", "content": "pear " * 600}]}, 400, "512"),
         ({"messages": [{"role": "user", "content": "x" * 400_001}]}, 413, "400000"),
         ({"chat_template": "{{ messages }}"}, 400, "chat_template"),
-        ({"tools": []}, 400, "tools"),
+        ({"tools": [{"type": "function", "function": {"name": "f"}}]}, 400, "tools"),
         ({"temperature": -1}, 400, "temperature"),
         ({"response_format": {"type": "json_schema", "json_schema": {"name": "x", "schema": {"type": 3}}}}, 400, ""),
         ({"logit_bias": {"99999999": 1}}, 400, ""),

@@ -100,9 +100,9 @@ def make(driver: Driver) -> None:
     run.epoch = driver.epoch = taken.value["epoch"]
     artifact = run.artifact(STAGE)
     move_aside.finish_move(artifact)
-    record = artifact.manifest() or artifact.unfinished() or {}
     if artifact.is_finished(driver.fingerprint):
         return
+    record = artifact.record() or {}
     if record.get("fingerprint") not in (None, driver.fingerprint):
         move_aside.move_aside(artifact)
     try:

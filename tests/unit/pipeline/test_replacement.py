@@ -109,8 +109,8 @@ def test_the_old_one_is_moved_with_all_that_it_has_but_the_replies(root: str) ->
     run = Run(root)
     run.epoch = 2
     moved_to = move_aside.move_aside(run.artifact("tokenized"))
-    assert moved_to == f"{run.root}/tokenized.replaced-{manifest['fingerprint']}"
-    moved = run.artifact(f"tokenized.replaced-{manifest['fingerprint']}")
+    assert moved_to == f"{run.root}/tokenized.replaced-{manifest['fingerprint']}-000001"
+    moved = run.artifact(f"tokenized.replaced-{manifest['fingerprint']}-000001")
     assert moved.manifest() == manifest
     with run.filesystem.open_input_stream(moved.files()[0]) as stream:
         assert stream.read().startswith(b"data/")
@@ -121,11 +121,11 @@ def test_the_old_one_is_moved_with_all_that_it_has_but_the_replies(root: str) ->
     left.finish({"fingerprint": "new", "files": []})
     again = Run(root)
     again.epoch = 3
-    assert move_aside.move_aside(again.artifact("tokenized")) == f"{run.root}/tokenized.replaced-new"
+    assert move_aside.move_aside(again.artifact("tokenized")) == f"{run.root}/tokenized.replaced-new-000002"
 
 
 def test_a_second_one_of_the_same_fingerprint_gets_a_name_of_its_own(tmp_path: Path) -> None:
-    for epoch, name in ((1, "dpo.replaced-f"), (3, "dpo.replaced-f-2")):
+    for epoch, name in ((1, "dpo.replaced-f-000001"), (3, "dpo.replaced-f-000003")):
         run = Run(str(tmp_path))
         run.epoch = epoch
         run.artifact("dpo").begin("f")

@@ -37,6 +37,7 @@ from zephyr_ray.serving.gateway.request_models import ChatCompletionBody, Comple
 from zephyr_ray.serving.gateway.settings import GatewaySettings
 from zephyr_ray.serving.gateway.telemetry import Request as Measured
 from zephyr_ray.serving.gateway.telemetry import Telemetry
+from zephyr_ray.serving.open_length import leave_open
 
 logger = logging.getLogger("ray.serve")
 
@@ -142,7 +143,8 @@ class Gateway:
             message = f"there is no model {body['model']}; there are {known}"
             raise ApiError(404, message, "model", code="model_not_found")
         measured.model = body["model"]
-        self._default_length(body)
+        if "max_tokens" not in body and "max_completion_tokens" not in body:
+            leave_open(body, self._settings.limits.max_tokens)
         headers = {"content-type": "application/json", "x-request-id": measured.id}
         if "authorization" in request.headers:
             headers["authorization"] = request.headers["authorization"]
@@ -156,11 +158,6 @@ class Gateway:
         measured.usage = answer.get("usage")
         measured.end(200)
         return Response(json.dumps(answer).encode(), media_type="application/json")
-
-    def _default_length(self, body: dict[str, Any]) -> None:
-        if "max_tokens" not in body and "max_completion_tokens" not in body:
-            limits = self._settings.limits
-            body["max_tokens"] = max(min(limits.default_max_tokens, limits.max_tokens), body.get("min_tokens", 1))
 
     async def vote(self, request: Request) -> Response:
         """Stores a person's choice."""

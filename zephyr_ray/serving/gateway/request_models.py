@@ -1,16 +1,28 @@
 """The bodies of requests as pydantic models: they check a body, and a refusal names the field that is wrong.
 
-The fields are OpenAI's, and vLLM's own where sampling needs them. A field that is not here is refused rather than
-passed on: some of the engine's would let a client replace the chat template or feed tensors.
+The fields are OpenAI's, and vLLM's own where sampling needs them. What has no effect here (`no_effect`) is dropped. A
+field that is in neither is refused rather than passed on: some of the engine's would let a client replace the chat
+template or feed tensors.
 """
 
 import json
 import math
 from collections.abc import Iterator
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Discriminator,
+    Field,
+    GetJsonSchemaHandler,
+    Tag,
+    ValidationError,
+    model_validator,
+)
+from pydantic_core import PydanticCustomError
 
+from zephyr_ray.serving.gateway import no_effect
 from zephyr_ray.serving.gateway.errors import ApiError
 
 INT64 = 2**63 - 1
@@ -23,28 +35,74 @@ Bias = Annotated[float, Field(ge=-100, le=100)]
 
 
 class Body(BaseModel):
-    """A part of a request. Unknown fields are refused."""
+    """A part of a request. Fields without effect are dropped, unknown ones are refused."""
 
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
+    without_effect: ClassVar[no_effect.Table] = {}
+
+    @model_validator(mode="before")
+    @classmethod
+    def _drop(cls, data: Any) -> Any:
+        if not isinstance(data, dict):
+            return data
+        left = no_effect.drop(data, cls.without_effect)
+        for field in left:
+            if field in cls.without_effect and field not in cls.model_fields:
+                raise _wrong(field, no_effect.says(cls.without_effect[field]))
+        return left
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, core_schema: Any, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+        schema = handler(core_schema)
+        own = handler.resolve_ref_schema(schema)
+        own["properties"] = no_effect.schemas(cls.without_effect) | own["properties"]
+        return schema
+
+
+def _wrong(field: str, message: str) -> PydanticCustomError:
+    """The error of one field that only the whole part can see."""
+    return PydanticCustomError("wrong_field", message, {"field": field})
 
 
 class TextPart(Body):
+    without_effect = no_effect.TEXT_PART
+
     type: Literal["text"]
     text: Text
 
 
+def _kind(content: Any) -> str:
+    return "parts" if isinstance(content, list) else "text"
+
+
+# A refusal is about the kind that was sent, not about each kind there is.
+Content = Annotated[Annotated[Text, Tag("text")] | Annotated[list[TextPart], Tag("parts")], Discriminator(_kind)]
+
+
 class Message(Body):
-    role: Literal["system", "user", "assistant"]
-    content: Text | list[TextPart]
-    name: Text | None = None
-    """Taken and not used: the chat template has no place for it."""
+    without_effect = no_effect.MESSAGE
+
+    role: Literal["system", "developer", "user", "assistant"]
+    """`developer` is OpenAI's newer name of `system`."""
+    content: Content | None = None
+    """Only the assistant's may be null, as an answer without text is."""
+
+    @model_validator(mode="after")
+    def _as_in_training(self) -> "Message":
+        if self.role == "developer":
+            self.role = "system"
+        if self.content is None:
+            if self.role != "assistant":
+                raise _wrong("content", "give a text")
+            self.content = ""
+        return self
 
 
 class StreamOptions(Body):
+    without_effect = no_effect.STREAM_OPTIONS
+
     include_usage: bool = False
     continuous_usage_stats: bool = False
-    include_obfuscation: bool | None = None
-    """Taken and not used."""
 
 
 class JsonSchema(Body):
@@ -89,8 +147,6 @@ class Sampling(Body):
     logit_bias: dict[Annotated[str, Field(pattern=r"^[0-9]{1,9}$")], Bias] | None = None
     return_token_ids: bool | None = None
     response_format: ResponseFormat | None = None
-    user: Text | None = None
-    """Taken and not used."""
 
     @model_validator(mode="after")
     def _check_together(self) -> "Sampling":
@@ -105,6 +161,8 @@ class Sampling(Body):
 
 class ChatCompletionBody(Sampling):
     """The body of POST /v1/chat/completions."""
+
+    without_effect = no_effect.CHAT
 
     messages: Annotated[list[Message], Field(min_length=1, max_length=2000)]
     max_completion_tokens: int | None = Field(None, ge=1, le=INT64)
@@ -126,6 +184,8 @@ TokenIds = Annotated[list[Annotated[int, Field(ge=0, lt=2**31)]], Field(min_leng
 class CompletionBody(Sampling):
     """The body of POST /v1/completions."""
 
+    without_effect = no_effect.COMPLETION
+
     prompt: (
         Annotated[Text, Field(min_length=1)]
         | TokenIds
@@ -134,7 +194,6 @@ class CompletionBody(Sampling):
     )
     echo: bool | None = None
     logprobs: int | None = Field(None, ge=0, le=20)
-    suffix: None = None
 
 
 class Limits(BaseModel):
@@ -145,9 +204,7 @@ class Limits(BaseModel):
     body_bytes: int = Field(1_000_000, ge=1_000)
     """Largest body of a request."""
     max_tokens: int = Field(4096, ge=1)
-    """Longest answer that a request may ask for."""
-    default_max_tokens: int = Field(1024, ge=1)
-    """Longest answer where a request does not say; less where the model's context ends before."""
+    """Longest answer: more is refused, and a request that names no length gets what the context leaves, up to this."""
     n: int = Field(16, ge=1)
     """Answers per request."""
     requests_per_minute: int = Field(0, ge=0)
@@ -167,7 +224,7 @@ def parse(data: bytes, model: type[Sampling], limits: Limits) -> dict[str, Any]:
         body = model.model_validate(raw)
     except ValidationError as error:
         raise refusal(error) from None
-    checked = body.model_dump(exclude_none=True, by_alias=True, exclude={"user"})
+    checked = body.model_dump(exclude_none=True, by_alias=True)
     _limit(checked, limits)
     return checked
 
@@ -216,7 +273,8 @@ def _strings(value: Any, depth: int) -> Iterator[str]:
 def refusal(error: ValidationError) -> ApiError:
     """What is wrong with the body, in one line, and the field it is about."""
     first = error.errors(include_url=False)[0]
-    field = ".".join(str(part) for part in first["loc"])[:_FIELD] or "body"
+    named = (first["ctx"]["field"],) if first["type"] == "wrong_field" else ()
+    field = ".".join(str(part) for part in (*first["loc"], *named))[:_FIELD] or "body"
     message = first["msg"].removeprefix("Value error, ")
     if first["type"] == "extra_forbidden":
         message = "there is no such field here"

@@ -24,6 +24,7 @@ from zephyr_ray.serving.gateway.app import STATIC, Gateway, build_app
 from zephyr_ray.serving.gateway.errors import ApiError
 from zephyr_ray.serving.gateway.settings import GatewaySettings
 from zephyr_ray.serving.keys import add
+from zephyr_ray.serving.open_length import BOUND
 
 CHAT = "/v1/chat/completions"
 BODY = {"model": "tiny", "messages": QUESTION}
@@ -89,7 +90,7 @@ def test_a_chat_request_reaches_its_application(client: Client) -> None:
     assert answer.json()["choices"][0]["message"]["content"] == "Yes"
     (asked,) = client.proxy.asked
     assert (asked["model"], asked["path"]) == ("tiny", CHAT)
-    assert asked["body"] == {**BODY, "max_tokens": 1024}
+    assert asked["body"] == {**BODY, "max_tokens": 1, "vllm_xargs": {BOUND: 4096}}
     assert asked["headers"] == {"content-type": "application/json", "x-request-id": "mine-1"}
 
 
@@ -109,14 +110,15 @@ def test_a_stream_is_passed_on(client: Client) -> None:
 @pytest.mark.parametrize(
     ("fields", "length"),
     [
-        ({}, {"max_tokens": 50}),
-        ({"min_tokens": 70}, {"max_tokens": 70}),
+        ({}, {"max_tokens": 1, "vllm_xargs": {BOUND: 100}}),
+        ({"min_tokens": 70}, {"max_tokens": 70, "vllm_xargs": {BOUND: 100}}),
+        ({"max_tokens": None}, {"max_tokens": 1, "vllm_xargs": {BOUND: 100}}),
         ({"max_tokens": 3}, {"max_tokens": 3}),
         ({"max_completion_tokens": 3}, {"max_completion_tokens": 3}),
     ],
 )
-def test_a_length_is_asked_for_where_the_client_does_not(make: Any, fields: dict[str, Any], length: Any) -> None:
-    client = make(limits={"default_max_tokens": 50, "max_tokens": 100})
+def test_the_length_is_left_open_where_the_client_names_none(make: Any, fields: dict[str, Any], length: Any) -> None:
+    client = make(limits={"max_tokens": 100})
     assert client.chat(**fields).status_code == 200
     assert client.proxy.asked[0]["body"] == {**BODY, **fields, **length}
 

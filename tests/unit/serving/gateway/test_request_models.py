@@ -21,15 +21,16 @@ JSON = st.recursive(
     SCALARS | st.just(10**400),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
 )
-FIELDS = sorted({*ChatCompletionBody.model_fields, *CompletionBody.model_fields, "tools"})
+BODIES = (ChatCompletionBody, CompletionBody)
+FIELDS = sorted({field for body in BODIES for field in (*body.model_fields, *body.without_effect)})
 
 
 def chat(**fields: Any) -> dict[str, Any]:
     return parse(json.dumps({**CHAT, **fields}).encode(), ChatCompletionBody, LIMITS)
 
 
-def test_a_body_goes_on_as_it_came_less_what_is_null_or_the_users_name() -> None:
-    assert chat(temperature=0.5, stop=None, user="me", n=2) == {**CHAT, "temperature": 0.5, "n": 2}
+def test_a_body_goes_on_as_it_came_less_what_is_null() -> None:
+    assert chat(temperature=0.5, stop=None, n=2) == {**CHAT, "temperature": 0.5, "n": 2}
     schema = {"type": "json_schema", "json_schema": {"name": "x", "schema": {"default": None}}}
     assert chat(response_format=schema)["response_format"] == schema
     parts = [{"role": "user", "content": [{"type": "text", "text": "Hi"}]}]
@@ -58,11 +59,15 @@ def test_a_body_goes_on_as_it_came_less_what_is_null_or_the_users_name() -> None
         ({"response_format": {"type": "json_schema"}}, "response_format"),
         ({"chat_template": "{{ messages }}"}, "chat_template"),
         ({"prompt_embeds": "AAAA"}, "prompt_embeds"),
-        ({"tools": []}, "tools"),
+        ({"unknown": None}, "unknown"),
         ({"messages": []}, "messages"),
         ({"messages": [{"role": "tool", "content": "x"}]}, "messages.0.role"),
         ({"messages": [*QUESTION, {"role": "assistant", "content": "x"}]}, "body"),
         ({"messages": [{"role": "user", "content": "x", "weight": 1}]}, "messages.0.weight"),
+        ({"messages": [{"role": "user", "content": None}]}, "messages.0.content"),
+        ({"messages": [{"role": "user"}]}, "messages.0.content"),
+        ({"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}, "messages.0.content.parts.0.type"),
+        ({"messages": [{"role": "user", "content": 1}]}, "messages.0.content.text"),
         ({"model": ""}, "model"),
     ],
 )
