@@ -14,7 +14,7 @@ fingerprint: JSON lines on this disk, for the first time (`first`) and again (`a
 ask: the stage `candidates` itself with a server that answers at once; it is killed when half of the requests are
     answered (`killed`), and goes on (`resumed`). The server and the client bound this one.
 
-Memory is the largest RSS within a step, of the driver and of the ledger's actor, less nothing. Exponents are
+Memory is the largest RSS of the driver within a step, and of the ledger's actor in its try. Exponents are
 log(s2 / s1) / log(n2 / n1) of the last two numbers of rows; the last column continues them to 10^8 rows.
 """
 
@@ -323,7 +323,7 @@ def by_step(sizes: list[int], found: dict[int, Steps]) -> dict[str, dict[str, An
 
 def print_table(figures: dict[str, dict[str, dict[str, Any]]]) -> None:
     print(
-        f"{'phase':12}{'step':10}{'rows':>12}{'seconds':>10}{'rows/s':>12}{'driver MiB':>12}{'ledger MiB':>12}"
+        f"{'phase':12}{'step':10}{'rows':>12}{'seconds':>10}{'rows/s':>16}{'driver MiB':>12}{'ledger MiB':>12}"
         f"{'exponent':>10}{'at 10^8':>10}"
     )
     for phase, steps in figures.items():
@@ -331,7 +331,7 @@ def print_table(figures: dict[str, dict[str, dict[str, Any]]]) -> None:
             for rows, seen in each["rows"].items():
                 rate = seen.get("rows", int(rows)) / seen["seconds"]
                 print(
-                    f"{phase:12}{name:10}{int(rows):12,}{seen['seconds']:10.2f}{rate:12,.0f}"
+                    f"{phase:12}{name:10}{int(rows):12,}{seen['seconds']:10.2f}{rate:16,.0f}"
                     f"{seen.get('driver_mib', 0):12,.0f}{seen.get('ledger_mib', 0):12,.0f}",
                     end="",
                 )
