@@ -14,7 +14,7 @@ from zephyr_ray.cluster.preload import ENGINES, ROWS
 from zephyr_ray.config.feedback import Sampling
 from zephyr_ray.config.model import Chat
 from zephyr_ray.config.section import semantic
-from zephyr_ray.data.io import drop_report, lengths, writer
+from zephyr_ray.data.io import drop_report, lengths, sources, writer
 from zephyr_ray.data.io.rows import mixed_schema
 from zephyr_ray.data.io.writer import Report, RowProgress
 from zephyr_ray.data.request_stage import REASONS, asking, settle, totals_line
@@ -24,8 +24,6 @@ from zephyr_ray.pipeline.artifacts import Artifact
 from zephyr_ray.pipeline.model_source import deployed_models
 from zephyr_ray.pipeline.stage import Manifest, Stage, StageContext
 from zephyr_ray.schemas import CANDIDATES
-
-_ROWS_PER_FILE = 512
 
 
 def stage(section: Sampling, chat: Chat, seed: int, prompts: Stage, models: Mapping[str, Stage]) -> Stage:
@@ -89,7 +87,8 @@ def make_candidates(
         left = asked.left(prompts)
         answers = answered(section, chat, seed, left, applications=asked.applications, ledger=asked.ledger)
         rows = answers.map_batches(split, batch_format="pyarrow", batch_size=None)
-        report = writer.write(rows, artifact, CANDIDATES, measure=_measure, keep=True, rows_per_file=_ROWS_PER_FILE)
+        per_file = writer.rows_per_file(sources.count_rows(prompts))
+        report = writer.write(rows, artifact, CANDIDATES, measure=_measure, keep=True, rows_per_file=per_file)
         settle("sampling", section, prompts, asked, artifact, report)
         return report, [totals_line(ray.get(asked.ledger.totals.remote()))]
 

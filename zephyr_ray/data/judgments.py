@@ -33,7 +33,6 @@ from zephyr_ray.schemas import ASPECTS, JUDGMENTS
 if TYPE_CHECKING:
     import ray.data
 
-_ROWS_PER_FILE = 512
 _ROWS_PER_BATCH = 256
 _KINDS: tuple[Kind, ...] = ("orders", "repeats", "judges")
 
@@ -120,7 +119,7 @@ def make_judgments(
             make=_counted if section.servers else None,
             count=_count if section.servers else None,
             keep=True,
-            rows_per_file=_ROWS_PER_FILE,
+            rows_per_file=writer.rows_per_file(sources.count_rows(candidates)),
         )
         settle("judging", section, candidates, asked, artifact, report)
         _check_scored(report, artifact)

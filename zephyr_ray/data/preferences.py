@@ -9,12 +9,12 @@ from __future__ import annotations
 import dataclasses
 import functools
 import posixpath
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
+import pyarrow.fs as pafs
 
 from zephyr_ray.config.data import Preferences
 from zephyr_ray.config.section import semantic
@@ -24,7 +24,8 @@ from zephyr_ray.data.cleaning.decontaminate import Benchmarks, benchmark_fingerp
 from zephyr_ray.data.cleaning.dedup import drop_repeated
 from zephyr_ray.data.cleaning.train_overlap import drop_in_training
 from zephyr_ray.data.formats import layouts
-from zephyr_ray.data.io import drop_report, lengths, sources, writer
+from zephyr_ray.data.io import drop_report, file_tasks, lengths, sources, writer
+from zephyr_ray.data.io.readers import open_parquet
 from zephyr_ray.data.io.rewrite import kept_files
 from zephyr_ray.data.io.rows import decode, dropped_row, mixed_schema, raw_rows
 from zephyr_ray.data.io.writer import Report, RowProgress
@@ -209,10 +210,18 @@ def _measure(kept: pa.Table) -> dict[str, np.ndarray]:
 
 def _count_again(artifact: Artifact, report: Report) -> PairCounts:
     """The pairs that are left after others were left out."""
+    paths = [posixpath.join(artifact.path, name) for name in kept_files(report.files)]
     counts = PairCounts()
-    for name in kept_files(report.files):
-        path = posixpath.join(artifact.path, name)
-        with pq.ParquetFile(path, filesystem=artifact.run.filesystem) as file:
+    calls = [(group, artifact.run.filesystem) for group in file_tasks.groups(paths)]
+    for counted in file_tasks.results(_count_files, calls):
+        counts.add(counted)
+    return counts
+
+
+def _count_files(paths: Sequence[str], filesystem: pafs.FileSystem) -> PairCounts:
+    counts = PairCounts()
+    for path in paths:
+        with open_parquet(path, filesystem) as file:
             for rows in file.iter_batches(columns=_COUNTED):
                 counts.add(count_pairs(pa.Table.from_batches([rows])))
     return counts

@@ -27,7 +27,8 @@ from zephyr_ray.schemas import REFERENCE_LOGPS
 from zephyr_ray.training.arithmetic import Scoring
 
 _ID = "pair_id"
-_BATCHES_PER_FILE = 4  # what a kill may cost, at most, for each actor
+_BATCHES = 4  # of a file at least: what a kill may cost, at most, for each actor
+_FILES = 10_000  # at most, where there are so many rows that a file of more batches is still a small part of them
 
 Whose = Literal["ref", "policy"]
 """Begins the names of the columns."""
@@ -151,11 +152,11 @@ def make_reference_logps(
         # In a worker: it loads libraries that this process has no other use for.
         check = ray.remote(_check_model).options(num_cpus=0, scheduling_strategy=connect.this_node())
         ray.get(check.remote(model))
-    done = writer.written_ids(artifact, _ID)
+    done, rows = writer.written_ids(artifact, _ID), count_rows(tokenized)
     if progress is not None:
-        progress.set(len(done), total=count_rows(tokenized))
+        progress.set(len(done), total=rows)
     pairs = resume.rows_left(tokenized, done, _ID)
-    scored = pairs.repartition(target_num_rows_per_block=section.batch_size * _BATCHES_PER_FILE).map_batches(
+    scored = pairs.repartition(target_num_rows_per_block=rows_per_file(rows, section.batch_size)).map_batches(
         ReferenceModel,
         fn_constructor_args=(section, scoring, chat, model, whose),
         batch_format="pyarrow",
@@ -168,6 +169,11 @@ def make_reference_logps(
     report = writer.write(scored, artifact, logps_schema(whose), progress=progress, keep=True)
     resume.check_exactly_once(tokenized, artifact, report, _ID)
     return report
+
+
+def rows_per_file(rows: int, batch_size: int) -> int:
+    """Rows of a file where there are so many in all: whole batches."""
+    return batch_size * max(_BATCHES, rows // (_FILES * batch_size))
 
 
 def _check_model(model: ModelSource) -> None:

@@ -14,12 +14,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import pyarrow as pa
 import pyarrow.compute as pc
 
 from zephyr_ray.cluster import connect
 from zephyr_ray.config.feedback import Judging, Sampling
 from zephyr_ray.data.io import resume, sources, writer
+from zephyr_ray.data.io.id_sets import IdSet
 from zephyr_ray.data.io.writer import Report
 from zephyr_ray.errors import UserError
 from zephyr_ray.inference import response_log
@@ -52,7 +52,7 @@ class Asking:
     """Handle of the `Ledger` actor."""
     applications: dict[str, Application]
     """Of the deployments, by member."""
-    done: pa.ChunkedArray
+    done: IdSet
     """Ids of the rows that earlier tries wrote."""
 
     def left(self, source: Artifact) -> ray.data.Dataset:
@@ -77,7 +77,7 @@ def asking(section: Sampling | Judging, source: Artifact, context: StageContext)
             max_concurrency=10_000,
             scheduling_strategy=connect.this_node(),
         )
-        .remote(artifact, section.budget_usd, done.to_pylist())
+        .remote(artifact, section.budget_usd)
     )
     if progress is not None:
         progress.set(len(done), total=sources.count_rows(source))

@@ -37,6 +37,7 @@ import pyarrow.fs as pafs
 from zephyr_ray.cluster.shared_storage import not_here
 from zephyr_ray.errors import UserError
 from zephyr_ray.pipeline import epochs
+from zephyr_ray.pipeline.digest_cache import kept_digest
 from zephyr_ray.pipeline.epochs import MANIFEST, UNFINISHED
 from zephyr_ray.storage import check_there, open_filesystem, refusal, write_bytes
 
@@ -446,14 +447,21 @@ def fingerprint(stage: str, config: Any, inputs: dict[str, str]) -> str:
 
 
 def fingerprint_files(paths: Iterable[str]) -> str:
-    """A hash of the content of local files and folders; their location and age do not matter."""
+    """A hash of the content of local files and folders; their location and age do not matter.
+
+    Files that have not changed since an earlier command are not read again (`digest_cache`).
+    """
+    found = [(os.path.relpath(path, top), path) for top in sorted(paths) for path in sorted(_files_under(top))]
+    return kept_digest(found, _digest)
+
+
+def _digest(files: Iterable[tuple[str, str]]) -> str:
     digest = hashlib.blake2b(digest_size=16)
-    for top in sorted(paths):
-        for path in sorted(_files_under(top)):
-            digest.update(os.path.relpath(path, top).encode())
-            with open(path, "rb") as stream:
-                while chunk := stream.read(_CHUNK):
-                    digest.update(chunk)
+    for name, path in files:
+        digest.update(name.encode())
+        with open(path, "rb") as stream:
+            while chunk := stream.read(_CHUNK):
+                digest.update(chunk)
     return digest.hexdigest()
 
 

@@ -69,21 +69,22 @@ def load_pairs(tokenized: Artifact, reference_logps: Artifact | None = None) -> 
     Raises:
         UserError: The reference log-probs are not those of these pairs.
     """
-    table, ids, order = _memory_map(tokenized, "pair_id")
+    table, order = _memory_map(tokenized, "pair_id")
     if reference_logps is None:
         return Rows(table, order)
-    logps = pq.read_table(reference_logps.files(), filesystem=reference_logps.run.filesystem)
-    logp_ids = logps["pair_id"].to_numpy()
-    logp_order = np.argsort(logp_ids, kind="stable")
-    if len(logp_ids) != len(ids) or not np.array_equal(logp_ids[logp_order], ids[order]):
-        raise UserError(f"{reference_logps.uri} does not belong to {tokenized.uri}; delete it and run the job again")
     names = ("ref_chosen_logps", "ref_rejected_logps")
+    logps = pq.read_table(
+        reference_logps.files(), filesystem=reference_logps.run.filesystem, columns=["pair_id", *names]
+    )
+    logp_order = _order(logps["pair_id"])
+    if not _take(logps["pair_id"], logp_order).equals(_take(table.data["pair_id"], order)):
+        raise UserError(f"{reference_logps.uri} does not belong to {tokenized.uri}; delete it and run the job again")
     return Rows(table, order, {name: logps[name].to_numpy()[logp_order] for name in names})
 
 
 def load_dialogues(tokenized: Artifact, loss_on: Literal["all", "assistant"]) -> Rows:
     """Tokenized dialogues with labels on all tokens or on the assistant's."""
-    table, _, order = _memory_map(tokenized, "dialogue_id")
+    table, order = _memory_map(tokenized, "dialogue_id")
     return Rows(table, order, loss_on=loss_on)
 
 
@@ -95,7 +96,7 @@ def load_joined_dialogues(tokenized: Artifact, length: int) -> Rows:
     Raises:
         UserError: There is not one full row.
     """
-    table, _, order = _memory_map(tokenized, "dialogue_id")
+    table, order = _memory_map(tokenized, "dialogue_id")
     path = f"{_local_path(tokenized)}.joined-{length}"
     _once_per_machine(path, lambda partial: write_joined(table.data["input_ids"], order, length, partial))
     joined = datasets.Dataset.from_file(path)
@@ -150,13 +151,20 @@ def _labels(row: dict[str, Any], loss_on: str) -> list[int]:
     return [token if ours else IGNORED for token, ours in zip(row["input_ids"], row["assistant_mask"], strict=True)]
 
 
-def _memory_map(artifact: Artifact, id_column: str) -> tuple[datasets.Dataset, np.ndarray, np.ndarray]:
-    """The table on local disk (made once per machine), its ids in file order, and the order that sorts them."""
+def _memory_map(artifact: Artifact, id_column: str) -> tuple[datasets.Dataset, np.ndarray]:
+    """The table on local disk (made once per machine), and the order that sorts its ids."""
     path = _local_path(artifact)
     _once_per_machine(path, lambda partial: _write_arrow(artifact, partial))
     table = datasets.Dataset.from_file(path)
-    ids = table.data[id_column].to_numpy()
-    return table, ids, np.argsort(ids, kind="stable")
+    return table, _order(table.data[id_column])
+
+
+def _order(ids: pa.ChunkedArray) -> np.ndarray:
+    return pc.sort_indices(ids).to_numpy().astype(np.int64)
+
+
+def _take(ids: pa.ChunkedArray, order: np.ndarray) -> pa.ChunkedArray:
+    return ids.cast(pa.large_string()).take(pa.array(order))
 
 
 def _local_path(artifact: Artifact) -> str:

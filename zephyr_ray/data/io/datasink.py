@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import posixpath
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,7 +16,9 @@ import pyarrow.parquet as pq
 from ray.data.block import Block, BlockAccessor
 from ray.data.datasource import Datasink, WriteResult
 
+from zephyr_ray.data.io.file_counts import read_histograms, with_histograms
 from zephyr_ray.data.io.histogram import Histogram
+from zephyr_ray.data.io.readers import open_parquet
 from zephyr_ray.data.io.writer import Make, Measure, Report, RowProgress, Tally
 from zephyr_ray.schemas import DROPPED
 from zephyr_ray.storage import write_bytes
@@ -25,7 +27,7 @@ _FILE_BYTES = 64 << 20  # in memory, before compression; a task with more writes
 
 
 @dataclass
-class _Written:
+class Written:
     """What one write task has done."""
 
     rows_in: int = 0
@@ -36,16 +38,19 @@ class _Written:
     added: int = 0
     tally: Tally | None = None
 
-    def add(self, other: _Written) -> None:
+    def add(self, other: Written) -> None:
         self.rows_in += other.rows_in
         self.rows_out += other.rows_out
         self.dropped += other.dropped
         self.files |= other.files
-        for name, histogram in other.histograms.items():
-            self.histograms.setdefault(name, Histogram()).add(histogram)
+        self.add_histograms(other.histograms)
         self.added += other.added
         if other.tally is not None:
             self.count(other.tally)
+
+    def add_histograms(self, histograms: Mapping[str, Histogram]) -> None:
+        for name, histogram in histograms.items():
+            self.histograms.setdefault(name, Histogram()).add(histogram)
 
     def count(self, tally: Tally) -> None:
         if self.tally is None:
@@ -54,7 +59,7 @@ class _Written:
             self.tally.add(tally)
 
 
-class RowSink(Datasink[_Written]):
+class RowSink(Datasink[Written]):
     """Splits each block by `reason` into the two folders.
 
     A file is named for its driver's epoch (`prefix`) and its write task, so a task that runs twice writes the same
@@ -79,44 +84,37 @@ class RowSink(Datasink[_Written]):
         self.report: Report | None = None
         self.rows_per_file: int | None = None
         self.check: Callable[[], None] = lambda: None
-        self._earlier = _Written()
+        self.keeps_histograms = False
+        self.earlier = Written()
+
+    def __getstate__(self) -> dict[str, Any]:
+        """For the write tasks, which have no use for what earlier tries wrote."""
+        return self.__dict__ | {"earlier": Written()}
 
     @property
     def min_rows_per_write(self) -> int | None:
         return self.rows_per_file
 
-    def count_earlier(self, paths: Iterable[str]) -> None:
-        """Takes the kept rows of an earlier try into the report."""
-        for path in paths:
-            with pq.ParquetFile(path, filesystem=self.filesystem) as file:
-                self._earlier.files[posixpath.relpath(path, self.path)] = file.metadata.num_rows
-                for batch in file.iter_batches():
-                    kept = pa.Table.from_batches([batch])
-                    self._count_kept(kept, self._earlier)
-                    self._earlier.rows_in += kept.num_rows
-                    if self.count is not None:
-                        self._earlier.count(self.count(kept))
-
-    def write(self, blocks: Iterable[Block], ctx: Any) -> _Written:
+    def write(self, blocks: Iterable[Block], ctx: Any) -> Written:
         self.check()
-        written = _Written()
+        written = Written()
         tables = self._rows(blocks, written)
         for number, table in enumerate(_gather(tables)):
             self._write_file(table, f"{self.prefix}{ctx.task_idx:06d}-{number:03d}.parquet", written)
         return written
 
-    def on_write_complete(self, write_result: WriteResult[_Written]) -> None:
-        total = _Written()
-        total.add(self._earlier)
+    def on_write_complete(self, write_result: WriteResult[Written]) -> None:
+        total = Written()
+        total.add(self.earlier)
         for written in write_result.write_returns:
             total.add(written)
         stats = {name: histogram.summary() for name, histogram in sorted(total.histograms.items())}
         report = Report(total.rows_in, total.rows_out, dict(total.dropped), total.files, stats, total.added)
         report.tally = total.tally
-        _check_counts(report, write_result.num_rows + self._earlier.rows_in)
+        _check_counts(report, write_result.num_rows + self.earlier.rows_in)
         self.report = report
 
-    def _rows(self, blocks: Iterable[Block], written: _Written) -> Iterator[pa.Table]:
+    def _rows(self, blocks: Iterable[Block], written: Written) -> Iterator[pa.Table]:
         for block in blocks:
             rows = table = BlockAccessor.for_block(block).to_arrow()
             if not table.num_rows:
@@ -130,28 +128,70 @@ class RowSink(Datasink[_Written]):
             if self.progress is not None:
                 self.progress.add(table.num_rows)
 
-    def _write_file(self, table: pa.Table, name: str, written: _Written) -> None:
+    def _write_file(self, table: pa.Table, name: str, written: Written) -> None:
         is_kept = pc.is_null(table["reason"])
         kept = table.filter(is_kept).select(self.schema.names).cast(self.schema)
         dropped = table.filter(pc.invert(is_kept)).select(DROPPED.names).cast(DROPPED)
         if kept.num_rows:
             _check_no_nulls(kept, self.schema.names[0])
-            written.files[self._put(kept, posixpath.join("data", name))] = kept.num_rows
-            self._count_kept(kept, written)
+            self._write_kept(kept, posixpath.join("data", name), written)
         if dropped.num_rows:
             written.files[self._put(dropped, posixpath.join("dropped", name))] = dropped.num_rows
             written.dropped.update(dropped["reason"].to_pylist())
 
-    def _count_kept(self, kept: pa.Table, written: _Written) -> None:
+    def _write_kept(self, kept: pa.Table, name: str, written: Written) -> None:
+        measured = _measured(kept, self.measure)
+        if self.keeps_histograms:
+            kept = with_histograms(kept, measured)
+        written.files[self._put(kept, name)] = kept.num_rows
         written.rows_out += kept.num_rows
-        for key, values in (self.measure(kept) if self.measure else {}).items():
-            written.histograms.setdefault(key, Histogram()).count(values)
+        written.add_histograms(measured)
 
     def _put(self, table: pa.Table, name: str) -> str:
         buffer = io.BytesIO()
         pq.write_table(table, buffer, compression="zstd")
         write_bytes(self.filesystem, posixpath.join(self.path, name), buffer.getbuffer())
         return name
+
+
+def count_files(
+    paths: Iterable[str],
+    filesystem: pafs.FileSystem,
+    folder: str,
+    measure: Measure | None = None,
+    count: Callable[[pa.Table], Tally] | None = None,
+) -> Written:
+    """What there is to report of kept rows that an earlier try wrote: by what it kept in the files where that is all.
+
+    Args:
+        paths: Files.
+        filesystem: Theirs.
+        folder: The artifact's.
+        measure: What to keep a histogram of.
+        count: What else is counted of rows.
+    """
+    total = Written()
+    for path in paths:
+        with open_parquet(path, filesystem) as file:
+            rows, kept = file.metadata.num_rows, read_histograms(file)
+            total.add(Written(rows, rows, files={posixpath.relpath(path, folder): rows}, histograms=kept or {}))
+            if count is None and (measure is None or kept is not None):
+                continue
+            for batch in file.iter_batches():
+                table = pa.Table.from_batches([batch])
+                if kept is None:
+                    total.add_histograms(_measured(table, measure))
+                if count is not None:
+                    total.count(count(table))
+    return total
+
+
+def _measured(kept: pa.Table, measure: Measure | None) -> dict[str, Histogram]:
+    found: dict[str, Histogram] = {}
+    for name, values in (measure(kept) if measure else {}).items():
+        found[name] = Histogram()
+        found[name].count(values)
+    return found
 
 
 def _gather(tables: Iterable[pa.Table]) -> Iterator[pa.Table]:

@@ -8,9 +8,10 @@ import gzip
 import json
 import re
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, BinaryIO, cast
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.fs as pafs
 import pyarrow.parquet as pq
@@ -73,9 +74,27 @@ def split_lines(chunks: pa.Table) -> pa.Table:
 def read_table(batch: pa.Table, *, filesystem: pafs.FileSystem) -> Iterator[pa.Table]:
     """The file that `path` names, some hundred rows at a time."""
     (path,) = batch["path"].to_pylist()
-    with _parquet(path, filesystem) as file:
+    with open_parquet(path, filesystem) as file:
         for rows in file.iter_batches(batch_size=_ROWS_PER_BATCH):
-            yield pa.Table.from_batches([rows])
+            yield _table(rows)
+
+
+def read_rows_left(
+    batch: pa.Table, *, filesystem: pafs.FileSystem, id_column: str, is_done: Callable[[pa.ChunkedArray], np.ndarray]
+) -> Iterator[pa.Table]:
+    """As `read_table`, without the rows that are done by their ids."""
+    (path,) = batch["path"].to_pylist()
+    with open_parquet(path, filesystem) as file:
+        left = ~is_done(file.read([id_column])[id_column])
+        if not left.any():
+            yield file.schema_arrow.remove_metadata().empty_table()
+            return
+        first = 0
+        for rows in file.iter_batches(batch_size=_ROWS_PER_BATCH):
+            wanted = left[first : first + rows.num_rows]
+            first += rows.num_rows
+            if wanted.any():
+                yield _table(rows).filter(pa.array(wanted))
 
 
 def open_uri(uri: str) -> tuple[pafs.FileSystem, str]:
@@ -189,7 +208,7 @@ def _skip(text: str, at: int) -> int:
 def _read_parquet(uri: str, row_group: int, first: int) -> Iterator[pa.Table]:
     """The rows of a group (`sources.RAW_ROW`), the first of which has the number `first`."""
     filesystem, path = open_uri(uri)
-    with _parquet(path, filesystem) as file:
+    with open_parquet(path, filesystem) as file:
         for rows in file.iter_batches(batch_size=_ROWS_PER_BATCH, row_groups=[row_group]):
             columns = dict(zip(rows.schema.names, rows.columns, strict=True))
             structs = pa.StructArray.from_arrays(list(columns.values()), names=list(columns))
@@ -197,12 +216,21 @@ def _read_parquet(uri: str, row_group: int, first: int) -> Iterator[pa.Table]:
             first += len(rows)
 
 
-def _parquet(path: str, filesystem: pafs.FileSystem) -> pq.ParquetFile:
-    """A file that the driver has found: where it is not there, this machine does not see the driver's."""
+def open_parquet(path: str, filesystem: pafs.FileSystem) -> pq.ParquetFile:
+    """A file that the driver has found.
+
+    Raises:
+        UserError: It is not there: this machine does not see the driver's files.
+    """
     try:
         return pq.ParquetFile(path, filesystem=filesystem)
     except FileNotFoundError:
         raise not_here(path) from None
+
+
+def _table(rows: pa.RecordBatch) -> pa.Table:
+    """Rows without what a file says of all of them."""
+    return pa.Table.from_batches([rows]).replace_schema_metadata(None)
 
 
 def _read_hub(part: dict[str, Any]) -> Iterator[Any]:

@@ -5,33 +5,29 @@ from __future__ import annotations
 import functools
 from typing import TYPE_CHECKING
 
-import pyarrow as pa
-import pyarrow.compute as pc
-
-from zephyr_ray.data.io import sources, writer
+from zephyr_ray.data.io import readers, sources, writer
+from zephyr_ray.data.io.id_sets import IdSet
 from zephyr_ray.data.io.writer import Report
 from zephyr_ray.pipeline.artifacts import Artifact
 
 if TYPE_CHECKING:
-    import ray
     import ray.data
 
 
-def rows_left(source: Artifact, done: pa.ChunkedArray, id_column: str) -> ray.data.Dataset:
+def rows_left(source: Artifact, done: IdSet, id_column: str) -> ray.data.Dataset:
     """A stream of an artifact's rows without those that are done.
 
     Args:
-        source: What is read.
+        source: What is read; of files in which every row is done nothing but the ids.
         done: Ids of the rows that earlier tries wrote (`writer.written_ids`).
         id_column: Of the source.
     """
-    import ray
-
-    rows = sources.read_artifact(source)
     if not len(done):
-        return rows
-    drop = functools.partial(_without, done=ray.put(done), id_column=id_column)
-    return rows.map_batches(drop, batch_format="pyarrow", batch_size=None)
+        return sources.read_artifact(source)
+    read = functools.partial(
+        readers.read_rows_left, filesystem=source.run.filesystem, id_column=id_column, is_done=done.has
+    )
+    return sources.stream([{"path": path} for path in source.files()], read)
 
 
 def check_exactly_once(source: Artifact, artifact: Artifact, report: Report, id_column: str) -> None:
@@ -41,16 +37,10 @@ def check_exactly_once(source: Artifact, artifact: Artifact, report: Report, id_
         RuntimeError: Rows were lost or are there twice.
     """
     wanted = sources.count_rows(source)
-    ids = writer.written_ids(artifact, id_column)
-    twice = len(ids) - len(pc.unique(ids))
+    written = writer.written_ids(artifact, id_column)
+    twice = written.rows - written.size
     if report.rows_in != wanted or twice:
         raise RuntimeError(
-            f"{source.uri} holds {wanted} rows; {report.rows_in} are accounted for, and of {len(ids)} written ones "
+            f"{source.uri} holds {wanted} rows; {report.rows_in} are accounted for, and of {written.rows} written ones "
             f"{twice} are there twice"
         )
-
-
-def _without(batch: pa.Table, *, done: ray.ObjectRef, id_column: str) -> pa.Table:
-    import ray
-
-    return batch.filter(pc.invert(pc.is_in(batch[id_column], value_set=ray.get(done))))

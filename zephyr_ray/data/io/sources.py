@@ -22,6 +22,7 @@ import pyarrow.parquet as pq
 from zephyr_ray.cluster import shared_storage
 from zephyr_ray.config.data import Files, HubDataset, RowFunction, Source
 from zephyr_ray.data.io import readers
+from zephyr_ray.data.io.file_tasks import MOST_TASKS
 from zephyr_ray.errors import UserError
 from zephyr_ray.pipeline import plugin
 from zephyr_ray.pipeline.artifacts import Artifact, content_id, fingerprint_files
@@ -93,7 +94,7 @@ def read_artifact(artifact: Artifact) -> ray.data.Dataset:
 
 
 def check_all_read(artifact: Artifact, rows: int) -> None:
-    """Holds a count of rows that came out of `read_artifact` against the files' own footers.
+    """Holds a count of rows that came out of `read_artifact` against the manifest.
 
     Raises:
         RuntimeError: They differ.
@@ -104,8 +105,17 @@ def check_all_read(artifact: Artifact, rows: int) -> None:
 
 
 def count_rows(artifact: Artifact) -> int:
-    """Rows of an artifact, from its Parquet footers."""
-    return sum(pq.ParquetFile(path, filesystem=artifact.run.filesystem).metadata.num_rows for path in artifact.files())
+    """Rows of an artifact, from its manifest; from its Parquet footers where that does not say.
+
+    Raises:
+        UserError: The artifact does not exist.
+    """
+    rows = artifact.rows()
+    if rows is not None:
+        return rows
+    with ThreadPoolExecutor(_AT_ONCE) as pool:
+        footers = pool.map(lambda path: pq.read_metadata(path, filesystem=artifact.run.filesystem), artifact.files())
+        return sum(footer.num_rows for footer in footers)
 
 
 def read_first_row(artifact: Artifact, file: str) -> dict[str, Any]:
@@ -115,10 +125,13 @@ def read_first_row(artifact: Artifact, file: str) -> dict[str, Any]:
 
 
 def stream(items: Sequence[Mapping[str, Any]], read: Any) -> ray.data.Dataset:
-    """A dataset of what `read(batch of one item)` yields for each item, one streaming task per item, memory bounded."""
+    """A dataset of what `read(batch of one item)` yields for each item, in at most `MOST_TASKS` tasks; each streams, so
+    that memory is bounded.
+    """
     import ray.data  # here: fingerprints of data are all that a command with nothing to do needs of this module
 
-    dataset = ray.data.from_items([dict(item) for item in items], override_num_blocks=max(1, len(items)))
+    tasks = max(1, min(len(items), MOST_TASKS))
+    dataset = ray.data.from_items([dict(item) for item in items], override_num_blocks=tasks)
     context = dataset.context  # this dataset's own copy
     context.target_max_block_size = _BLOCK_BYTES
     limits = context.execution_options.resource_limits
@@ -314,7 +327,9 @@ def _describe_files(name: str) -> Any:
         try:
             # folder by folder and file by file: what is beside the data files in a folder does not count
             local = [readers.open_uri(uri)[1] for uri in files]
-            return [[os.path.relpath(file, path), fingerprint_files([file])] for file in local]
+            with ThreadPoolExecutor(_AT_ONCE) as pool:
+                digests = pool.map(lambda file: fingerprint_files([file]), local)
+                return [[os.path.relpath(file, path), digest] for file, digest in zip(local, digests, strict=True)]
         except OSError as error:
             raise _unreadable(name, error) from None
     with ThreadPoolExecutor(_AT_ONCE) as pool:

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
+from zephyr_ray.data.io import file_tasks, id_sets
+from zephyr_ray.data.io.id_sets import IdSet
 from zephyr_ray.errors import raised_by_user
 from zephyr_ray.pipeline.artifacts import Artifact
 
@@ -78,7 +79,7 @@ def write(
         schema: Of the kept rows.
         measure: What to keep a histogram of.
         make: Makes the rows, in the tasks that write them: what it counts is counted as often as the rows are written.
-        count: Counts kept rows alone, those of an earlier try, as `make` has.
+        count: Counts kept rows alone, those of earlier tries, as `make` has, in tasks.
         progress: Hears of rows that are done.
         keep: Add to the kept rows that earlier tries wrote (`written_ids`), which the dataset must not have again.
             Otherwise none of what they wrote counts; their dropped rows never do.
@@ -88,7 +89,7 @@ def write(
         UserError: A source breaks off in the middle.
         RuntimeError: Rows were lost or counted twice.
     """
-    from zephyr_ray.data.io.datasink import RowSink
+    from zephyr_ray.data.io.datasink import RowSink, count_files
 
     filesystem = artifact.run.filesystem
     for folder in ("data", "dropped"):
@@ -97,8 +98,10 @@ def write(
     prefix = artifact.new_prefix(len(earlier))
     sink = RowSink(filesystem, artifact.path, schema, measure, progress, make=make, count=count, prefix=prefix)
     sink.check = artifact.check_current
-    sink.rows_per_file = rows_per_file
-    sink.count_earlier(earlier)
+    sink.rows_per_file, sink.keeps_histograms = rows_per_file, keep
+    calls = [(group, filesystem, artifact.path, measure, count) for group in file_tasks.groups(earlier)]
+    for counted in file_tasks.results(count_files, calls):
+        sink.earlier.add(counted)
     try:
         dataset.write_datasink(sink)
     except Exception as error:
@@ -107,8 +110,14 @@ def write(
     return sink.report
 
 
-def written_ids(artifact: Artifact, id_column: str) -> pa.ChunkedArray:
+def rows_per_file(rows: int) -> int:
+    """Rows of a file of a stage of so many rows that may be killed before its end: it loses few of them, and files do
+    not become too many to list.
+    """
+    return min(4096, max(512, rows // 2048))
+
+
+def written_ids(artifact: Artifact, id_column: str) -> IdSet:
     """Ids of the kept rows of an unfinished artifact: a file is there with all of its rows or not at all."""
     paths = [posixpath.join(artifact.path, name) for name in artifact.files_that_count()]
-    tables = [pq.read_table(path, filesystem=artifact.run.filesystem, columns=[id_column]) for path in paths]
-    return pa.concat_tables(tables)[id_column] if tables else pa.chunked_array([], pa.string())
+    return id_sets.of_files(paths, artifact.run.filesystem, id_column)

@@ -4,10 +4,12 @@ from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from hypothesis import given
+import pytest
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from zephyr_ray.data.cleaning.dedup import drop_repeated
+from zephyr_ray.data.io import file_tasks, id_sets
 from zephyr_ray.data.io.writer import Report
 from zephyr_ray.pipeline.artifacts import Artifact, Run
 from zephyr_ray.schemas import DIALOGUES
@@ -34,6 +36,7 @@ def rows_of(artifact: Artifact, report: Report, folder: str, *columns: str) -> l
     return [tuple(row[column] for column in columns) for file in files for row in pq.read_table(file).to_pylist()]
 
 
+@pytest.mark.usefixtures("ray_cluster")
 def test_by_hand(tmp_path: Path) -> None:
     artifact, before = write(tmp_path, [[("a", "f:3"), ("b", "f:1")], [("a", "f:2")], [("a", "f:4")]])
     after = drop_repeated(artifact, before, "dialogue_id")
@@ -46,18 +49,24 @@ def test_by_hand(tmp_path: Path) -> None:
     assert "data/2.parquet" not in after.files
 
 
+@pytest.mark.usefixtures("ray_cluster")
 def test_nothing_is_written_where_nothing_repeats(tmp_path: Path) -> None:
     artifact, before = write(tmp_path, [[("a", "f:1")], [("b", "f:2")]])
     assert drop_repeated(artifact, before, "dialogue_id") is before
 
 
+@settings(max_examples=20)
 @given(st.lists(st.sampled_from("abc"), min_size=1, max_size=8), st.integers(1, 4))
+@pytest.mark.usefixtures("ray_cluster")
 def test_the_same_rows_stay_in_any_partition(tmp_path_factory, ids: list[str], files: int) -> None:
     rows = [(row_id, f"f:{number}") for number, row_id in enumerate(ids)]
     left = []
     for parts in (1, files):
         artifact, before = write(tmp_path_factory.mktemp("run"), [rows[part::parts] for part in range(parts)])
-        after = drop_repeated(artifact, before, "dialogue_id")
+        with pytest.MonkeyPatch.context() as patch:  # as with a million times as many rows
+            patch.setattr(file_tasks, "_FILES", 1)
+            patch.setattr(id_sets, "_SHARD_KEYS", 2)
+            after = drop_repeated(artifact, before, "dialogue_id")
         assert after.rows_in == after.rows_out + sum(after.dropped.values()) == len(rows) or not after.dropped
         left.append(sorted(rows_of(artifact, after, "data", "dialogue_id", "source")))
     assert left[0] == left[1]

@@ -161,7 +161,7 @@ def test_rows_are_made_and_counted_where_they_are_written(place: tuple[pafs.File
     assert (first.rows_in, first.added, first.rows_out, first.dropped) == (1, 1, 1, {"tie": 1})
     assert first.tally.rows == 0
     again = RowSink(*place, KEPT, make=twice, count=Longer, prefix="001-")
-    again.count_earlier([f"{place[1]}/data/000000-000.parquet"])
+    again.earlier.add(datasink.count_files([f"{place[1]}/data/000000-000.parquet"], *place, count=Longer))
     again.write(iter([pa.table({"n": [5]})]), SimpleNamespace(task_idx=0))
     report = write_tasks(again, [[pa.table({"n": [2, 3]})], [pa.table({"n": [4]})]])
     assert (report.rows_in, report.added, report.rows_out, report.dropped) == (4, 3, 6, {"tie": 1})
