@@ -71,7 +71,7 @@ def _standing(recipe: Recipe, targets: Sequence[str], evaluate: bool) -> str:
     stages = zephyr.select(recipe, targets, evaluate)
     run = zephyr.open_run(recipe)
     try:
-        plan: Plan | None = Plan(run, tuple(stages), identities(stages))
+        plan: Plan | None = Plan(run, tuple(stages), identities(stages, run))
         note = ""
     except UserError as error:  # data or a model that is not to be had from this machine
         plan, note = None, f"how stages stand is not known here: {error}\n"

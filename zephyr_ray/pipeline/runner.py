@@ -43,10 +43,10 @@ class Plan:
     @property
     def todo(self) -> list[Stage]:
         """The stages that are not done."""
-        finished = {
-            each: self.run.artifact(each.name).is_finished(self.known[each].fingerprint) for each in self.stages
-        }
-        return [stage for stage in self.stages if not finished[stage]]
+        return [stage for stage in self.stages if not self.is_done(stage)]
+
+    def is_done(self, stage: Stage) -> bool:
+        return self.run.artifact(stage.name).is_finished(self.known[stage].fingerprint)
 
     def status(self, stage: Stage) -> Status:
         """The status of a stage."""
@@ -77,7 +77,7 @@ def plan(run: Run, stages: Sequence[Stage]) -> Plan:
         UserError: An input from outside is missing, or the cluster cannot be used from this machine.
     """
     preflight.check_driver()
-    return Plan(run, tuple(stages), identities(stages))
+    return Plan(run, tuple(stages), identities(stages, run))
 
 
 def bring_up_to_date(plan: Plan, screen: Screen) -> None:
@@ -102,8 +102,10 @@ def bring_up_to_date(plan: Plan, screen: Screen) -> None:
             )
         screen.plan([stage.name for stage in plan.stages])
         for stage in plan.stages:
-            if stage in todo:
+            if not plan.is_done(stage):
                 _make_stage(plan, stage, screen)
+                if stage.makes_model:  # which weights it holds is known only now
+                    plan = replace(plan, known=identities(plan.stages, plan.run))
             else:
                 _say_done(stage, screen)
 
@@ -114,7 +116,7 @@ def _say_done(stage: Stage, screen: Screen) -> None:
 
 def _make_stage(plan: Plan, stage: Stage, screen: Screen) -> None:
     from zephyr_ray.cluster import scheduling
-    from zephyr_ray.pipeline.provenance import environment
+    from zephyr_ray.pipeline.provenance import record
 
     artifact, known = plan.run.artifact(stage.name), plan.known[stage]
     scheduling.wait_for_room(stage.name, stage.demands, screen.say)
@@ -130,7 +132,7 @@ def _make_stage(plan: Plan, stage: Stage, screen: Screen) -> None:
             "inputs": known.inputs,
             "config": stage.config,
             **made,
-            "environment": environment(),
+            **record(stage),
             "seconds": round(time.time() - started, 2),
         }
     )

@@ -6,6 +6,7 @@ Each module that makes an artifact has a function `stage` that returns one. A pi
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,6 +15,7 @@ from zephyr_ray.cluster.preload import ROWS, Preload
 from zephyr_ray.cluster.resources import Demand
 from zephyr_ray.errors import UserError
 from zephyr_ray.pipeline.artifacts import Artifact, Run, fingerprint
+from zephyr_ray.pipeline.weights import input_weights
 
 Manifest = dict[str, Any]
 """A stage's own part of its manifest: files, counts, and `lines` for a person."""
@@ -34,6 +36,8 @@ class Stage:
     """The stages whose artifacts it reads, by the names that it uses for them."""
     outside: Callable[[], dict[str, str]] = dict
     """Fingerprints of the files and models that it reads from outside the run. Raises UserError if one is missing."""
+    commits: Callable[[], dict[str, str]] = dict
+    """The commits of the hub's models and datasets that it reads, by id. Raises as `outside`."""
     local_files: tuple[tuple[str, str], ...] = ()
     """(recipe field, path) of everything that its workers open from outside the run."""
     resources: tuple[Demand, ...] = ()
@@ -48,6 +52,11 @@ class Stage:
     """Whether its lines are a result, printed at the end."""
     round: int = 1
     """Artifacts of a later round lie in `round_<number>/`."""
+
+    @functools.cached_property
+    def from_outside(self) -> dict[str, str]:
+        """What `outside` returned when it was first asked: a command looks once."""
+        return self.outside()
 
     @property
     def name(self) -> str:
@@ -109,14 +118,20 @@ def up_to(stages: Sequence[Stage], targets: Sequence[str]) -> list[Stage]:
     return [stage for stage in stages if stage in wanted]
 
 
-def identities(stages: Sequence[Stage]) -> dict[Stage, Identity]:
+def identities(stages: Sequence[Stage], run: Run | None = None) -> dict[Stage, Identity]:
     """The identity of each stage's artifact. A stage must come after its inputs.
+
+    Args:
+        stages: The stages.
+        run: The run whose manifests say which weights its checkpoints hold (`weights.input_weights`).
 
     Raises:
         UserError: An input from outside is missing or cannot be read.
     """
     known: dict[Stage, Identity] = {}
     for stage in stages:
-        inputs = {name: known[upstream].fingerprint for name, upstream in stage.inputs.items()} | stage.outside()
+        inputs = {name: known[upstream].fingerprint for name, upstream in stage.inputs.items()} | stage.from_outside
+        if run is not None:
+            inputs |= input_weights(stage, known, run)
         known[stage] = Identity(fingerprint(stage.kind, stage.config, inputs), inputs)
     return known

@@ -36,8 +36,10 @@ def train(job: TrainJob) -> dict[str, Any]:
     if trained is None:  # Ray Train ends an aborted run (Ctrl-C) as if it were finished
         raise KeyboardInterrupt
     remove_state(job)
+    weights = trained.pop("weights", None)
     return {
         "files": [],
+        "weights": weights,
         "trained": trained,
         "model": {"path": model.path, "revision": model.revision, "fingerprint": model.fingerprint},
         "metrics": progress.read()["metrics"],
