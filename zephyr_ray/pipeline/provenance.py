@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import platform
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -64,6 +64,15 @@ def notes(manifest: Mapping[str, Any], stage: Stage) -> list[str]:
     What the manifest does not record is not known, and no difference.
     """
     return [*_changed_code(manifest.get("code"), stage), *_changed_packages(manifest.get("environment", {}), stage)]
+
+
+def unknown_inputs(manifest: Mapping[str, Any], inputs: Iterable[str]) -> list[str]:
+    """The names among a stage's inputs that its manifest could not have, because an earlier version wrote it.
+
+    Such a version recorded neither the stage's code nor some of its inputs. Whether these have changed is not known,
+    which is no reason to make the stage anew. In a manifest with the code, an input that is missing was not there.
+    """
+    return [] if "code" in manifest else sorted({*inputs} - {*manifest.get("inputs", {})})
 
 
 def _changed_code(before: Mapping[str, str] | None, stage: Stage) -> list[str]:

@@ -24,6 +24,7 @@ from zephyr_ray.data.io import sources
 from zephyr_ray.inference.pool import _member_identity
 from zephyr_ray.pipeline import code, model_source, provenance
 from zephyr_ray.pipeline.artifacts import Run
+from zephyr_ray.pipeline.file_versions import file_versions
 from zephyr_ray.pipeline.stage import Stage, identities
 from zephyr_ray.pipeline.status import status_of
 from zephyr_ray.pipeline.tokenizer import TokenizerSource
@@ -240,6 +241,8 @@ def test_engine_options_that_change_answers() -> None:
     assert standing(stages(pool("{gpu_memory_utilization: 0.8, max_num_seqs: 8}")))["candidates"] == "done"
     assert key({"gpu_memory_utilization": 0.8, "max_num_seqs": 8}) == key({})
     for changed in ("{quantization: fp8}", "{hf_overrides: {rope_theta: 1}}", "{kv_cache_dtype: fp8}"):
+        finish(stages())
+        assert standing(stages(pool(changed)))["candidates"] == "stale (input mine engine)"
         finish(stages(pool(changed)))
         assert standing(stages())["candidates"] == "stale (input mine engine)"
     assert len({key({}), key({"quantization": "fp8"}), key({"quantization": "awq"})}) == 3
@@ -346,6 +349,22 @@ def test_our_code_and_libraries_are_a_note(monkeypatch: pytest.MonkeyPatch) -> N
     ]
     assert provenance.notes({"environment": {}}, tokenized) == []  # of an earlier version, which did not say
     assert standing(pipeline)["tokenized"] == "done"
+
+
+def test_what_an_earlier_version_did_not_record_is_not_known() -> None:
+    older = {"inputs": {"candidates": "1", "function": "2"}, "environment": {}}
+    now = {"candidates": "1", "function": "2", "function imports": "3"}
+    assert provenance.unknown_inputs(older, now) == ["function imports"]
+    assert provenance.unknown_inputs(older | {"code": {}}, now) == []
+
+
+def test_a_store_that_cannot_be_asked_is_told_and_no_error(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("obstore.head", lambda store, path: 1 / 0)
+    uris = ["s3://bucket/a", "s3://bucket/b", "unknown://x/c", "d", "file:///e"]
+    assert file_versions(uris) == [None] * 5
+    assert [record.args[0] for record in caplog.records if record.args] == ["s3://bucket", "unknown://x/c"]
 
 
 def test_code_is_what_a_stage_imports_without_its_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
