@@ -66,6 +66,7 @@ def stage(
         inputs={pairs.kind: pairs, **model.inputs},
         outside=lambda: chat_template.fingerprints(chat) | model.outside(),
         commits=model.commits,
+        reads_weights=False,
         local_files=model.local_files,
     )
 

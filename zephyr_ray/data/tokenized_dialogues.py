@@ -54,6 +54,7 @@ def stage(dialogues: Stage, base: ModelInput, chat: Chat, max_length: int | None
         inputs={"dialogues": dialogues, **base.inputs},
         outside=lambda: chat_template.fingerprints(chat) | base.outside(),
         commits=base.commits,
+        reads_weights=False,
         local_files=base.local_files,
         check=base.check_named,
     )

@@ -48,6 +48,8 @@ class Stage:
     """Raises UserError for wrong settings that can be detected before any work."""
     makes_model: bool = False
     """Whether it writes a checkpoint that can be served."""
+    reads_weights: bool = True
+    """False if it reads no more than the tokenizer of its models: other weights then change nothing."""
     is_evaluation: bool = False
     """Whether its lines are a result, printed at the end."""
     round: int = 1

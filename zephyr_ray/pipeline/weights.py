@@ -37,7 +37,7 @@ def input_weights(stage: Stage, known: Mapping[Stage, Identity], run: Run) -> di
     made_from = (run.artifact(stage.name).manifest() or {}).get("inputs", {})
     found: dict[str, str] = {}
     for name, upstream in stage.inputs.items():
-        if not upstream.makes_model:
+        if not (upstream.makes_model and stage.reads_weights):
             continue
         manifest = run.artifact(upstream.name).manifest()
         is_there = manifest is not None and manifest["fingerprint"] == known[upstream].fingerprint

@@ -406,7 +406,7 @@ def test_weights_that_were_trained_anew(folder: Path) -> None:
     stale = {name: status for name, status in standing(pipeline).items() if status != "done"}
     assert "input sft weights" in stale["candidates"]
     assert "input sft weights" in stale["dpo"]
-    assert {"dialogues", "tokenized_dialogues", "sft", "prompts"} & {*stale} == set()
+    assert {"dialogues", "tokenized_dialogues", "sft", "prompts", "preferences", "tokenized"} & {*stale} == set()
     again = model_source.stage_source(Run("run").artifact("sft"))
     assert (again.path, again._cache_key() != before._cache_key()) == (before.path, True)
     trained("1")
