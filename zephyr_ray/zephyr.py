@@ -220,7 +220,7 @@ def plan(recipe: Recipe, targets: Sequence[str], evaluate: bool = False) -> runn
     """
     run, selected = open_run(recipe), select(recipe, targets, evaluate)
     connect.check_root(recipe.run.root)
-    return runner.plan(run, selected)
+    return runner.plan(run, selected, loader.to_yaml(recipe), recipe.run.lease_s)
 
 
 def open_run(recipe: Recipe) -> Run:
@@ -236,13 +236,20 @@ def open_run(recipe: Recipe) -> Run:
     return run
 
 
-def run_pipeline(recipe: Recipe, until: str | None = None, *, screen: runner.Screen | None = None) -> Run:
+def run_pipeline(
+    recipe: Recipe,
+    until: str | None = None,
+    *,
+    screen: runner.Screen | None = None,
+    consent: runner.Consent | None = None,
+) -> Run:
     """Brings a pipeline's stages up to date in the recipe's run.
 
     Args:
         recipe: The experiment.
         until: The stage to stop after, by name, with all it reads. None: `final_stages`, and the recipe's evaluations.
         screen: Where a person sees how it gets on; None: lines on stdout.
+        consent: What may be replaced. None: nothing.
 
     Raises:
         UserError: What a person can mend.
@@ -252,16 +259,5 @@ def run_pipeline(recipe: Recipe, until: str | None = None, *, screen: runner.Scr
 
     connect.set_environment()
     planned = plan(recipe, [until] if until else final_stages(recipe), evaluate=until is None)
-    write_recipe(planned.run, recipe)
-    runner.bring_up_to_date(planned, screen or Screen())
+    runner.bring_up_to_date(planned, screen or Screen(), consent)
     return planned.run
-
-
-def write_recipe(run: Run, recipe: Recipe) -> None:
-    """Keeps the resolved recipe with the run.
-
-    Raises:
-        UserError: The run cannot be written.
-    """
-    run.check_writable()
-    run.write_text("recipe.yaml", loader.to_yaml(recipe))

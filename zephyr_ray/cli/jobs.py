@@ -11,11 +11,22 @@ import typer
 
 from zephyr_ray.cli.exit_status import exit_with
 from zephyr_ray.cli.help_text import as_written
-from zephyr_ray.cli.recipe_options import Begin, DryRun, Overrides, RecipeFiles, Until
+from zephyr_ray.cli.recipe_options import (
+    Begin,
+    DryRun,
+    NoLease,
+    Overrides,
+    Overwrite,
+    RecipeFiles,
+    TakeOver,
+    Until,
+    consent,
+)
 from zephyr_ray.errors import UserError
 
 if TYPE_CHECKING:
     from zephyr_ray.config.recipe import Recipe
+    from zephyr_ray.pipeline.runner import Consent
 
 
 def job(doc: str, stage: str, evaluate: bool = False) -> None:
@@ -27,8 +38,16 @@ def job(doc: str, stage: str, evaluate: bool = False) -> None:
         evaluate: Whether it makes the recipe's evaluations too.
     """
 
-    def command(recipe: RecipeFiles = None, set_: Overrides = None, dry_run: DryRun = False) -> int:
-        return _run(recipe, set_ or [], [stage], evaluate=evaluate, dry_run=dry_run)
+    def command(
+        recipe: RecipeFiles = None,
+        set_: Overrides = None,
+        dry_run: DryRun = False,
+        overwrite: Overwrite = None,
+        take_over: TakeOver = False,
+        no_lease: NoLease = False,
+    ) -> int:
+        allowed = consent(overwrite, take_over, no_lease)
+        return _run(recipe, set_ or [], [stage], allowed, evaluate=evaluate, dry_run=dry_run)
 
     _exit_with(doc, command)
 
@@ -44,8 +63,12 @@ def pipeline(
     begin: Begin = None,
     until: Until = None,
     dry_run: DryRun = False,
+    overwrite: Overwrite = None,
+    take_over: TakeOver = False,
+    no_lease: NoLease = False,
 ) -> int:
-    return _run(recipe, set_ or [], [until] if until else [], begin=begin, evaluate=not until, dry_run=dry_run)
+    allowed = consent(overwrite, take_over, no_lease)
+    return _run(recipe, set_ or [], [until] if until else [], allowed, begin=begin, evaluate=not until, dry_run=dry_run)
 
 
 def app_of(command: Callable[..., int], doc: str) -> typer.Typer:
@@ -63,6 +86,7 @@ def _run(
     files: Sequence[str] | None,
     overrides: Sequence[str],
     stages: Sequence[str],
+    allowed: Consent,
     *,
     begin: str | None = None,
     evaluate: bool,
@@ -73,7 +97,7 @@ def _run(
 
     recipe = load_recipe(files, overrides) if files else _embedded_world(overrides)
     name = Path(sys.argv[0]).stem
-    return pipelines.run(recipe, stages, name, begin=begin, evaluate=evaluate, only_show=dry_run)
+    return pipelines.run(recipe, stages, name, begin=begin, evaluate=evaluate, only_show=dry_run, consent=allowed)
 
 
 def _embedded_world(overrides: Sequence[str]) -> Recipe:

@@ -15,7 +15,7 @@ from zephyr_ray.errors import UserError, raised_by_user
 if TYPE_CHECKING:
     from zephyr_ray.config.recipe import Recipe
     from zephyr_ray.pipeline.artifacts import Run
-    from zephyr_ray.pipeline.runner import Plan
+    from zephyr_ray.pipeline.runner import Consent, Plan
     from zephyr_ray.pipeline.screen import Screen
     from zephyr_ray.pipeline.stage import Stage
 
@@ -28,6 +28,7 @@ def run(
     begin: str | None = None,
     evaluate: bool = False,
     only_show: bool = False,
+    consent: Consent | None = None,
 ) -> int:
     """Brings stages of a recipe up to date, with everything they read.
 
@@ -38,6 +39,7 @@ def run(
         begin: The stage to start at: what it reads must be done already.
         evaluate: Add the recipe's evaluations.
         only_show: Print the resolved recipe and how the stages stand, and do nothing.
+        consent: What may be replaced. None: nothing.
 
     Returns:
         The exit status.
@@ -46,6 +48,7 @@ def run(
         UserError: What a person can mend before any work.
     """
     from zephyr_ray.cluster import connect
+    from zephyr_ray.pipeline.runner import Consent
 
     connect.set_environment()
 
@@ -58,8 +61,8 @@ def run(
     plan = zephyr.plan(recipe, targets, evaluate)
     if begin:
         plan = plan.starting_at(begin)
-    zephyr.write_recipe(plan.run, recipe)
-    return _bring_up_to_date(plan, name)
+    plan.check(consent or Consent())
+    return _bring_up_to_date(plan, name, consent)
 
 
 def _standing(recipe: Recipe, targets: Sequence[str], evaluate: bool) -> str:
@@ -79,6 +82,8 @@ def _standing(recipe: Recipe, targets: Sequence[str], evaluate: bool) -> str:
     width = max(42, *(len(reads) for _, reads, _ in rows))
     lines = [f"in {run.root}:", f"{'stage':<22} {'reads':<{width}} status"]
     lines += [f"{name:<22} {reads:<{width}} {status}" for name, reads, status in rows]
+    lines += [f"{stage.name}: {note}" for stage in stages for note in plan.notes(stage)] if plan else []
+    lines += [f"would replace {each}; refused without --overwrite" for each in plan.replacements()] if plan else []
     return "\n".join(lines) + "\n" + note
 
 
@@ -86,7 +91,7 @@ def _reads(stage: Stage) -> str:
     return ", ".join(each.name for each in stage.inputs.values()) or "-"
 
 
-def _bring_up_to_date(plan: Plan, name: str) -> int:
+def _bring_up_to_date(plan: Plan, name: str, consent: Consent | None) -> int:
     from zephyr_ray.pipeline import runner
     from zephyr_ray.pipeline.screen import on_terminal
 
@@ -94,7 +99,7 @@ def _bring_up_to_date(plan: Plan, name: str) -> int:
     screen = on_terminal(log_path)
     started = time.monotonic()
     try:
-        runner.bring_up_to_date(plan, screen)
+        runner.bring_up_to_date(plan, screen, consent)
     except (KeyboardInterrupt, SystemExit):  # Ray Train turns Ctrl-C into either
         screen.say("interrupted; the same command goes on from here")
         return 130

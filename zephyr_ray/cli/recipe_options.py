@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from zephyr_ray.config import shipped
+
+if TYPE_CHECKING:
+    from zephyr_ray.pipeline.runner import Consent
 
 
 def complete(incomplete: str) -> list[str]:
@@ -48,3 +51,29 @@ DryRun = Annotated[
         help="print the resolved recipe and how each stage stands (done, stale and why, to do), and stop",
     ),
 ]
+Overwrite = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="STAGE",
+        help="make this stage anew though there is a finished or begun one: the old one is moved to "
+        "STAGE.replaced-FINGERPRINT; may be given several times",
+    ),
+]
+TakeOver = Annotated[
+    bool,
+    typer.Option("--take-over", help="take the run from a command that holds it and gives no sign of life any more"),
+]
+NoLease = Annotated[
+    bool,
+    typer.Option(
+        "--no-lease",
+        help="for a store without conditional writes: nothing keeps two commands from overwriting each other's work",
+    ),
+]
+
+
+def consent(overwrite: list[str] | None, take_over: bool, no_lease: bool) -> Consent:
+    """What these options allow."""
+    from zephyr_ray.pipeline.runner import Consent
+
+    return Consent(tuple(overwrite or ()), take_over, not no_lease)

@@ -2,11 +2,28 @@
 
 from __future__ import annotations
 
-from zephyr_ray.cli.recipe_options import Begin, DryRun, Overrides, Recipes, Until
+from zephyr_ray.cli.recipe_options import (
+    Begin,
+    DryRun,
+    NoLease,
+    Overrides,
+    Overwrite,
+    Recipes,
+    TakeOver,
+    Until,
+    consent,
+)
 
 
 def run(
-    recipe: Recipes, set_: Overrides = None, begin: Begin = None, until: Until = None, dry_run: DryRun = False
+    recipe: Recipes,
+    set_: Overrides = None,
+    begin: Begin = None,
+    until: Until = None,
+    dry_run: DryRun = False,
+    overwrite: Overwrite = None,
+    take_over: TakeOver = False,
+    no_lease: NoLease = False,
 ) -> int:
     """Makes all that a recipe describes, top to bottom.
 
@@ -14,13 +31,15 @@ def run(
         zephyr-ray run mine.yaml --set run.root=s3://BUCKET/RUN --set preferences.train=FILE
         zephyr-ray run zephyr-7b-beta/paper zephyr-7b-beta/feedback --until judgments
 
-    A finished stage is skipped, an unfinished one goes on where it stopped, a stale one is made anew.
+    A finished stage is skipped, and an unfinished one goes on where it stopped. A stale one is made anew only if
+    --overwrite names it; the old one is moved, not deleted.
     """
     from zephyr_ray.cli import pipeline
     from zephyr_ray.training.methods import load_recipe
 
     experiment, targets = load_recipe(recipe, set_ or ()), [until] if until else []
-    return pipeline.run(experiment, targets, "run", begin=begin, evaluate=not until, only_show=dry_run)
+    allowed = consent(overwrite, take_over, no_lease)
+    return pipeline.run(experiment, targets, "run", begin=begin, evaluate=not until, only_show=dry_run, consent=allowed)
 
 
 def dry_run(recipe: Recipes, set_: Overrides = None, until: Until = None) -> int:

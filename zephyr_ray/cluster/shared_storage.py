@@ -50,7 +50,7 @@ def local_folder(field: str, path: str) -> tuple[tuple[str, str], ...]:
 def check_nodes(root: str, files: Iterable[tuple[str, str]]) -> None:
     """Asks every node that can run tasks, apart from the driver's, whether it sees the run and its outside files.
 
-    Nodes that join later are checked by `Artifact.check_visible` when a worker first writes there.
+    Nodes that join later are checked by `Artifact.check_current` when a worker first writes there.
 
     Args:
         root: The run's, as `Run.root` has it: a local path or a URI.

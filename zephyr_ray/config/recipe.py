@@ -19,6 +19,9 @@ from zephyr_ray.config.training import DPO, SFT, Optimisation, ReferenceLogps
 class RunSection(Section):
     root: str = compute("")
     """Where the run's artifacts are stored: a local path or any URI that pyarrow can open (s3://bucket/path ...)."""
+    lease_s: float = compute(60.0, gt=0)
+    """Seconds without a sign of life after which `--take-over` takes the run from the command that holds it. A sign is
+    given six times in this time."""
     seed: int = Field(0, ge=0)
     """Seed of the order of the data, of sampling, of new weights, and of functions that make rows or models."""
 

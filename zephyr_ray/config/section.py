@@ -9,6 +9,8 @@ from __future__ import annotations
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
+from pydantic.fields import FieldInfo
+from pydantic_core import to_jsonable_python
 
 
 def compute(default: Any, **constraints: Any) -> Any:
@@ -31,18 +33,35 @@ class Function(Section):
     """Keyword arguments of the function, besides those that every function of its kind gets (docs/extending.md)."""
 
 
-def semantic(section: Section) -> dict[str, Any]:
+class Values(dict[str, Any]):
+    """The semantic fields of a section as JSON values, and the defaults of those that have one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.defaults: dict[str, Any] = {}
+
+
+def semantic(section: Section) -> Values:
     """The fields of a section that say what the experiment is, as plain JSON values; compute fields are left out."""
-    plain: dict[str, Any] = {}
+    values, plain = Values(), section.model_dump(mode="json")
     for name, field in type(section).model_fields.items():
         extra = field.json_schema_extra
         if isinstance(extra, dict) and extra.get("compute"):
             continue
-        value = getattr(section, name)
-        if isinstance(value, Section):
-            plain[name] = semantic(value)
-        elif isinstance(value, tuple) and any(isinstance(item, Section) for item in value):
-            plain[name] = [semantic(item) for item in value]
-        else:
-            plain[name] = section.model_dump(mode="json")[name]
-    return plain
+        values[name] = _plain(getattr(section, name), plain[name])
+        if not field.is_required():
+            values.defaults[name] = _default(field)
+    return values
+
+
+def _plain(value: Any, dumped: Any) -> Any:
+    if isinstance(value, Section):
+        return semantic(value)
+    if isinstance(value, tuple) and any(isinstance(item, Section) for item in value):
+        return [semantic(item) for item in value]
+    return dumped
+
+
+def _default(field: FieldInfo) -> Any:
+    default = field.get_default(call_default_factory=True, validated_data={})
+    return _plain(default, to_jsonable_python(default))

@@ -6,6 +6,7 @@ Pairs whose prompt is trained on are left out.
 from __future__ import annotations
 
 import posixpath
+from collections.abc import Iterable
 
 import pyarrow.parquet as pq
 
@@ -77,7 +78,7 @@ def make_held_out_pairs(
     return write_pairs(raw, asked, seed, artifact, trained_on=preferences, progress=progress)
 
 
-def check_prompts(pairs: Artifact, files: list[str]) -> None:
+def check_prompts(pairs: Artifact, files: Iterable[str]) -> None:
     """Refuses held-out pairs of fewer than two prompts, of which no interval can be told.
 
     Raises:

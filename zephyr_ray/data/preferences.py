@@ -151,7 +151,7 @@ def write_pairs(
         counts = Counts(counts.answers, _count_again(artifact, report))
     report.noted = _noted(counts.answers, report, section)
     files = preferences_report.write_report(artifact, section, report, counts.answers, counts.pairs, agreement)
-    return dataclasses.replace(report, files=sorted([*report.files, *files]))
+    return dataclasses.replace(report, files=report.files | dict.fromkeys(files, 0))
 
 
 def rule_of(section: Preferences, seed: int) -> Rule:

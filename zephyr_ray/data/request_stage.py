@@ -118,11 +118,11 @@ def settle(
             f"{field}.budget_usd; {again}"
         )
     if stop[Reason.SERVER_GIVEN_UP]:
-        raise UserError(f"{artifact.stage}: {_first_detail(artifact, Reason.SERVER_GIVEN_UP)}; {again}")
+        raise UserError(f"{artifact.stage}: {_first_detail(artifact, report, Reason.SERVER_GIVEN_UP)}; {again}")
     if left > section.max_failed * report.rows_in:
         raise UserError(
             f"{artifact.stage}: {left:,} of {report.rows_in:,} rows failed, more than {field}.max_failed="
-            f"{section.max_failed:g} allows ({_first_detail(artifact, Reason.REQUEST_FAILED)}); {again}"
+            f"{section.max_failed:g} allows ({_first_detail(artifact, report, Reason.REQUEST_FAILED)}); {again}"
         )
     return report
 
@@ -160,10 +160,11 @@ def _shown(ledger: Any, progress: Any) -> Iterator[None]:
         watcher.join()
 
 
-def _first_detail(artifact: Artifact, reason: Reason) -> str:
+def _first_detail(artifact: Artifact, report: Report, reason: Reason) -> str:
     """What the first row says that was dropped for this reason."""
     import pyarrow.dataset as ds
 
-    rows = ds.dataset(posixpath.join(artifact.path, "dropped"), filesystem=artifact.run.filesystem, format="parquet")
+    files = [posixpath.join(artifact.path, name) for name in report.files if name.startswith("dropped/")]
+    rows = ds.dataset(files, filesystem=artifact.run.filesystem, format="parquet")
     first = rows.filter(pc.field("reason") == str(reason)).head(1)
     return str(first["detail"][0].as_py()) if first.num_rows else "no detail"

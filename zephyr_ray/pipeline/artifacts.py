@@ -1,19 +1,34 @@
 """The artifacts of a run: where each lives, what it was made from, and whether it is complete.
 
-<root>/<stage>/data/*.parquet or checkpoint/     the artifact
-<root>/<stage>/dropped/*.parquet                 the rows left out of it, with their reasons
-<root>/<stage>/unfinished.json                   while it is being made: the fingerprint of what is being made
-<root>/<stage>/manifest.json                     written last; an artifact without one does not exist
-<root>/<stage>/replies/                          paid replies of servers; outlives the artifact
+<root>/<stage>/data/e<epoch>-*.parquet              the artifact, or
+<root>/<stage>/checkpoint-<epoch>/                  a model; on a disk `checkpoint` is a link to it
+<root>/<stage>/dropped/e<epoch>-*.parquet           the rows left out of it, with their reasons
+<root>/<stage>/unfinished-<epoch>.json              while it is being made: what it is made from, and the files of
+                                                    earlier tries that count
+<root>/<stage>/manifest-<epoch>.json                written last; an artifact without one does not exist. On a disk
+                                                    `manifest.json` is a link to it
+<root>/<stage>/replies/                             paid replies of servers; outlives the artifact
+<root>/<stage>.replaced-<fingerprint>/              an artifact that was made anew
+
+The epoch is that of the lease (`lease`): each driver of a run has a higher one than those before it. An artifact is
+finished if the highest epoch of a manifest is not lower than the highest of an `unfinished` file. So a driver whose
+lease was taken over can write what it likes: its epoch is lower than that of the file with which its successor began,
+nothing of it is in a manifest that counts, and no name that it writes is a successor's. It deletes only what lies
+beside a manifest of its own that counts. Without a lease the epoch is 0, and names have none.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
 import posixpath
-from collections.abc import Iterable
+import secrets
+import shutil
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
 
 import pyarrow as pa
@@ -21,9 +36,12 @@ import pyarrow.fs as pafs
 
 from zephyr_ray.cluster.shared_storage import not_here
 from zephyr_ray.errors import UserError
+from zephyr_ray.pipeline import epochs
+from zephyr_ray.pipeline.epochs import MANIFEST, UNFINISHED
 from zephyr_ray.storage import check_there, open_filesystem, refusal, write_bytes
 
 REPLIES = "replies"
+_logger = logging.getLogger(__name__)
 _CHUNK = 1 << 22
 
 
@@ -40,6 +58,8 @@ class Run:
         self.filesystem, self.path = open_filesystem(root)
         self.is_local = isinstance(self.filesystem, pafs.LocalFileSystem)
         self.root = self.path if self.is_local else root.rstrip("/")
+        self.epoch = 0
+        """That of this driver's lease; pickled with artifacts for workers."""
 
     def artifact(self, stage: str) -> Artifact:
         return Artifact(self, stage)
@@ -73,7 +93,23 @@ class Run:
             ) from None
 
     def write_text(self, name: str, text: str) -> None:
-        _write_text(self.filesystem, posixpath.join(self.path, name), text)
+        write_bytes(self.filesystem, posixpath.join(self.path, name), text.encode())
+
+    def highest_epoch(self) -> int:
+        """The highest epoch of any artifact, for a run whose lease was deleted."""
+        selector = pafs.FileSelector(self.path, allow_not_found=True, recursive=True)
+        found = self.filesystem.get_file_info(selector)
+        return max((epochs.epoch_of(info.base_name) for info in found), default=0)
+
+
+@dataclass(frozen=True)
+class FileEntry:
+    """A file of a manifest."""
+
+    name: str
+    """Relative to the artifact."""
+    rows: int | None
+    """None for files that hold no rows, and in manifests that do not say."""
 
 
 class Artifact:
@@ -84,14 +120,26 @@ class Artifact:
         self.path = posixpath.join(run.path, stage)
         self.begun: str | None = None
         """The fingerprint of what the driver is making here; pickled with the artifact for workers."""
+        self.adopted: tuple[str, ...] = ()
+        """The files of kept rows of earlier tries that count, relative to the artifact; known once it is begun."""
 
     @property
     def uri(self) -> str:
         return posixpath.join(self.run.root, self.stage)
 
+    @property
+    def epoch(self) -> int:
+        return self.run.epoch
+
     def manifest(self) -> dict[str, Any] | None:
         """The manifest, or None if the artifact does not exist."""
-        return _read_json(self.run.filesystem, posixpath.join(self.path, "manifest.json"))
+        states = self._states()
+        return self.read_json(epochs.state_name(MANIFEST, states.finished)) if states.is_finished else None
+
+    def unfinished(self) -> dict[str, Any] | None:
+        """What `begin` wrote for an artifact that is not finished, else None."""
+        states = self._states()
+        return self.read_json(epochs.state_name(UNFINISHED, states.begun)) if states.is_unfinished else None
 
     def manifest_lines(self) -> list[str]:
         """The manifest's lines for a person; empty if the artifact does not exist."""
@@ -101,79 +149,180 @@ class Artifact:
         manifest = self.manifest()
         return manifest is not None and manifest["fingerprint"] == fingerprint
 
-    def begin(self, fingerprint: str) -> bool:
-        """Prepares the folder for this fingerprint and returns whether an earlier attempt left work to resume.
+    def check_ours(self) -> None:
+        """Refuses a folder with something in it that no stage made.
 
-        Work of another fingerprint is deleted, the manifest first and `unfinished.json` never, so that a kill in the
-        middle leaves neither a manifest without its files nor a folder without an owner. Replies stay, so that requests
-        that are made again find them.
+        Raises:
+            UserError: Names the folder.
+        """
+        if self._states() == epochs.States() and self.has_files():
+            raise UserError(f"{self.uri} is not empty and not a stage of a run; choose another --set run.root=")
+
+    def has_files(self, folder: str = "") -> bool:
+        """Whether there is any file in the folder or below it."""
+        path = posixpath.join(self.path, folder).rstrip("/")
+        selector = pafs.FileSelector(path, allow_not_found=True, recursive=True)
+        return any(info.type == pafs.FileType.File for info in self.run.filesystem.get_file_info(selector))
+
+    def begin(self, fingerprint: str, config: Any = None, inputs: Mapping[str, str] | None = None) -> bool:
+        """Begins the artifact, and returns whether an earlier try left work to resume.
+
+        The files of an earlier try of the same fingerprint are adopted, as far as they are there now. Those of another
+        fingerprint do not count, and go when the artifact is finished.
+
+        Args:
+            fingerprint: Of what is made.
+            config: The semantic values that it is made from.
+            inputs: The fingerprints of what it is made from.
 
         Raises:
             UserError: The folder holds something that no stage made.
+            ValueError: The artifact is finished.
         """
+        if self.manifest() is not None:
+            raise ValueError(f"{self.uri} is finished; move it aside first")
+        self.check_ours()
+        earlier = self.unfinished() or {}
+        resumes = earlier.get("fingerprint") == fingerprint
         self.begun = fingerprint
-        filesystem = self.run.filesystem
-        unfinished = _read_json(filesystem, self._unfinished)
-        if unfinished is not None and unfinished["fingerprint"] == fingerprint:
-            return True
-        if unfinished is None and self.manifest() is None and _has_files(filesystem, self.path):
-            raise UserError(f"{self.uri} is not empty and not a stage of a run; choose another --set run.root=")
-        filesystem.create_dir(self.path, recursive=True)
-        _write_text(filesystem, self._unfinished, json.dumps({"fingerprint": None}))
-        self._delete_all_but_replies()
-        _write_text(filesystem, self._unfinished, json.dumps({"fingerprint": fingerprint}))
-        return False
+        self.adopted = tuple(self.files_that_count()) if resumes else ()
+        self.run.filesystem.create_dir(self.path, recursive=True)
+        if not resumes and not self.epoch:  # no names would tell the tries apart
+            self.seal({"fingerprint": None})
+            self._delete_all_but_replies()
+        now = datetime.now(UTC).isoformat(timespec="seconds")
+        self.seal(
+            {
+                "fingerprint": fingerprint,
+                "config": config,
+                "inputs": inputs or {},
+                "adopted": self.adopted,
+                "begun": earlier.get("begun", now) if resumes else now,
+            }
+        )
+        return resumes
 
-    def check_visible(self) -> None:
-        """Fails on a machine that does not see the stage that the driver has begun; call it before a worker writes.
+    def seal(self, state: Mapping[str, Any]) -> None:
+        """Writes how far the artifact is: from now on it is not finished, and no driver of a lower epoch counts."""
+        self._write_state(UNFINISHED, state)
+
+    def check_current(self) -> None:
+        """Fails if another driver has taken the run over, or on a machine that does not see what this one has begun.
+        Workers call it before they write.
 
         Raises:
-            UserError: Names the artifact and the node.
+            UserError: Names the artifact, and the node.
         """
-        if self.begun is None or not self.run.is_local:
+        if self.begun is None:
             return
-        found = self.read_json("unfinished.json")
-        if found is None or found["fingerprint"] != self.begun:
-            raise not_here(self.path)
+        self.check_epoch()
+        if self.run.is_local:
+            found = self.read_json(epochs.state_name(UNFINISHED, self.epoch))
+            if found is None or found["fingerprint"] != self.begun:
+                raise not_here(self.path)
 
-    def _delete_all_but_replies(self) -> None:
-        filesystem = self.run.filesystem
-        inside = filesystem.get_file_info(pafs.FileSelector(self.path))
-        for info in sorted(inside, key=lambda each: each.base_name != "manifest.json"):
-            if info.type == pafs.FileType.Directory:
-                if info.base_name != REPLIES:
-                    filesystem.delete_dir(info.path)
-            elif info.base_name != "unfinished.json":
-                filesystem.delete_file(info.path)
+    def check_epoch(self) -> None:
+        """Fails if a driver of a higher epoch has begun or finished the artifact.
+
+        Raises:
+            UserError: Names the artifact.
+        """
+        if self._states().highest > self.epoch:
+            raise UserError(f"{self.uri} is made by another command now, which has taken the run over; this one ends")
 
     def finish(self, manifest: dict[str, Any]) -> None:
-        """Writes the manifest, which makes the artifact exist."""
-        text = json.dumps(manifest, indent=2, ensure_ascii=False, default=str)
-        _write_text(self.run.filesystem, posixpath.join(self.path, "manifest.json"), text + "\n")
-        self.run.filesystem.delete_file(self._unfinished)
+        """Writes the manifest, which makes the artifact exist, and deletes what an earlier try left beside it.
+
+        Raises:
+            UserError: Another driver has taken the run over: its artifact counts.
+        """
+        self.check_epoch()
+        self._write_state(MANIFEST, {**manifest, "epoch": self.epoch})
+        self.check_epoch()
+        self.tidy()
+
+    def tidy(self) -> None:
+        """Does what is left to do of a finished artifact, where a kill may have prevented it: links its names, and
+        deletes what its driver and those before it wrote on the way."""
+        manifest = self.manifest()
+        if manifest is None:
+            return
+        epoch = manifest.get("epoch", 0)
+        keep = {"manifest.json", epochs.state_name(MANIFEST, epoch), manifest.get("checkpoint")}
+        self._link("manifest.json", epochs.state_name(MANIFEST, epoch))
+        self._link("checkpoint", manifest.get("checkpoint", "checkpoint"))
+        for name in self.names():
+            if epochs.is_state(name) and name not in keep and epochs.epoch_of(name) <= epoch:
+                self._delete(name)
+        named = {each if isinstance(each, str) else each["name"] for each in manifest.get("files", ())}
+        for folder in ("", "data", "dropped"):
+            for name in self.names(folder):
+                path = posixpath.join(folder, name)
+                if path not in named | keep and 0 < epochs.epoch_of(name) <= epoch:
+                    self._delete(path)
+        for folder in manifest.get("temporary", ()):
+            names = self.names(folder)
+            earlier = [name for name in names if epochs.epoch_of(name) <= epoch]
+            for name in earlier if len(earlier) < len(names) else ():
+                self._delete(posixpath.join(folder, name))
+            if len(earlier) == len(names):
+                self._delete(folder)
+
+    def files_that_count(self) -> list[str]:
+        """The files of kept rows of an unfinished artifact, relative to it: those of the driver that has begun it, and
+        those that it adopted."""
+        unfinished = self.unfinished() or {}
+        adopted, epoch = set(unfinished.get("adopted", ())), unfinished.get("epoch", 0)
+        there = [posixpath.join("data", name) for name in self.names("data") if name.endswith(".parquet")]
+        return sorted(name for name in there if name in adopted or epochs.epoch_of(posixpath.basename(name)) == epoch)
+
+    def new_name(self, name: str) -> str:
+        """The name under which this driver writes a file, relative to the artifact."""
+        folder, base = posixpath.split(name)
+        return posixpath.join(folder, epochs.written(base, self.epoch))
+
+    def new_prefix(self, tries: int) -> str:
+        """What the names of this driver's files of rows begin with. Without a lease the number of files that earlier
+        tries have left tells them apart."""
+        return epochs.written("", self.epoch) or (f"{tries:03d}-" if tries else "")
+
+    def new_checkpoint(self) -> str:
+        """The name of the folder into which this driver writes a model."""
+        return epochs.checkpoint_name(self.epoch)
 
     def write_text(self, name: str, text: str) -> None:
-        """Writes a small text file of the artifact, completely or not at all."""
-        _write_text(self.run.filesystem, posixpath.join(self.path, name), text)
+        """Writes a small text file of the artifact, completely or not at all. Raises as `check_current`."""
+        self.write_bytes(name, text.encode())
 
     def write_bytes(self, name: str, content: bytes) -> None:
-        """Writes a small binary file of the artifact, completely or not at all."""
+        """Writes a small binary file of the artifact, completely or not at all. Raises as `check_current`."""
+        self.check_current()
         write_bytes(self.run.filesystem, posixpath.join(self.path, name), content)
 
     def read_json(self, name: str) -> Any:
         """The content of a JSON file of the artifact, or None if there is no such file."""
         return _read_json(self.run.filesystem, posixpath.join(self.path, name))
 
-    def files(self, folder: str = "data") -> list[str]:
-        """Paths (in the run's filesystem) of the files in this folder that the manifest names, sorted.
+    def entries(self, folder: str = "data") -> list[FileEntry]:
+        """The files in this folder that the manifest names, sorted.
 
         Raises:
             UserError: The artifact does not exist.
         """
-        manifest = self.manifest()
-        if manifest is None:
-            raise UserError(f"{self.uri} is not finished; make it first: zephyr-ray run RECIPE --until {self.stage}")
-        return [posixpath.join(self.path, name) for name in manifest["files"] if name.startswith(folder + "/")]
+        return _entries(self._finished(), folder)
+
+    def files(self, folder: str = "data") -> list[str]:
+        """Paths (in the run's filesystem) of the files in this folder that the manifest names. Raises as `entries`."""
+        return [posixpath.join(self.path, entry.name) for entry in self.entries(folder)]
+
+    def rows(self, folder: str = "data") -> int | None:
+        """Rows of these files by the manifest; None if it does not say. Raises as `entries`."""
+        total = 0
+        for entry in self.entries(folder):
+            if entry.rows is None:
+                return None
+            total += entry.rows
+        return total
 
     def table(self, folder: str = "data") -> pa.Table:
         """The artifact's rows, all of them in memory; of the folder `dropped` those left out, with their reasons.
@@ -186,9 +335,69 @@ class Artifact:
         tables = [pq.read_table(path, filesystem=self.run.filesystem) for path in self.files(folder)]
         return pa.concat_tables(tables) if tables else pa.table({})
 
-    @property
-    def _unfinished(self) -> str:
-        return posixpath.join(self.path, "unfinished.json")
+    def _finished(self) -> dict[str, Any]:
+        manifest = self.manifest()
+        if manifest is None:
+            raise UserError(f"{self.uri} is not finished; make it first: zephyr-ray run RECIPE --until {self.stage}")
+        return manifest
+
+    def _states(self) -> epochs.States:
+        return epochs.states(self.names())
+
+    def names(self, folder: str = "") -> list[str]:
+        """Names of what lies in the artifact's folder, or in one in it."""
+        selector = pafs.FileSelector(posixpath.join(self.path, folder).rstrip("/"), allow_not_found=True)
+        try:
+            return [info.base_name for info in self.run.filesystem.get_file_info(selector)]
+        except NotADirectoryError:  # a root below a file is refused later, when it is written
+            return []
+
+    def _write_state(self, kind: str, value: Mapping[str, Any]) -> None:
+        text = json.dumps({**value, "epoch": self.epoch}, indent=2, ensure_ascii=False, default=str) + "\n"
+        path = posixpath.join(self.path, epochs.state_name(kind, self.epoch))
+        write_bytes(self.run.filesystem, path, text.encode())
+
+    def _link(self, name: str, target: str) -> None:
+        """Makes a name on a disk lead to another one, where it does not yet."""
+        link = posixpath.join(self.path, name)
+        if not self.run.is_local or name == target or (os.path.islink(link) and os.readlink(link) == target):
+            return
+        partial = f"{link}.{secrets.token_hex(4)}"
+        try:
+            os.symlink(target, partial)
+        except OSError as error:  # some network filesystems have none, and nothing but people reads them
+            _logger.warning("%s cannot be linked to %s: %s", link, target, error)
+            return
+        if os.path.isdir(link) and not os.path.islink(link):  # of an earlier try without a lease
+            shutil.rmtree(link)
+        os.replace(partial, link)
+
+    def _delete_all_but_replies(self) -> None:
+        filesystem = self.run.filesystem
+        for info in filesystem.get_file_info(pafs.FileSelector(self.path)):
+            if info.type == pafs.FileType.Directory:
+                if info.base_name != REPLIES:
+                    filesystem.delete_dir(info.path)
+            elif not epochs.is_state(info.base_name):
+                filesystem.delete_file(info.path)
+
+    def _delete(self, name: str) -> None:
+        filesystem, path = self.run.filesystem, posixpath.join(self.path, name)
+        try:
+            if filesystem.get_file_info(path).type == pafs.FileType.Directory:
+                filesystem.delete_dir(path)
+            else:
+                filesystem.delete_file(path)
+        except FileNotFoundError:  # another driver's
+            return
+
+
+def _entries(manifest: Mapping[str, Any], folder: str) -> list[FileEntry]:
+    found = [
+        FileEntry(each, None) if isinstance(each, str) else FileEntry(each["name"], each["rows"])
+        for each in manifest.get("files", ())
+    ]
+    return sorted((entry for entry in found if entry.name.startswith(folder + "/")), key=lambda entry: entry.name)
 
 
 def fingerprint(stage: str, config: Any, inputs: dict[str, str]) -> str:
@@ -215,18 +424,9 @@ def _files_under(top: str) -> Iterable[str]:
         yield from (os.path.join(folder, name) for name in names)
 
 
-def _has_files(filesystem: pafs.FileSystem, path: str) -> bool:
-    selector = pafs.FileSelector(path, allow_not_found=True, recursive=True)
-    return any(info.type == pafs.FileType.File for info in filesystem.get_file_info(selector))
-
-
-def _read_json(filesystem: pafs.FileSystem, path: str) -> dict[str, Any] | None:
+def _read_json(filesystem: pafs.FileSystem, path: str) -> Any:
     try:
         with filesystem.open_input_stream(path) as stream:
             return json.loads(stream.read())
     except (FileNotFoundError, NotADirectoryError):  # a root below a file is refused later, when it is written
         return None
-
-
-def _write_text(filesystem: pafs.FileSystem, path: str, text: str) -> None:
-    write_bytes(filesystem, path, text.encode())

@@ -227,7 +227,7 @@ def stage_source(artifact: Artifact) -> ModelSource:
         )
     weights = manifest.get("weights")
     fingerprint = content_id(manifest["fingerprint"], weights) if weights else manifest["fingerprint"]
-    return ModelSource(posixpath.join(artifact.uri, "checkpoint"), None, fingerprint)
+    return ModelSource(posixpath.join(artifact.uri, manifest.get("checkpoint", "checkpoint")), None, fingerprint)
 
 
 def _file_stats(folder: str) -> tuple[tuple[str, int, int, int], ...]:

@@ -66,13 +66,15 @@ def notes(manifest: Mapping[str, Any], stage: Stage) -> list[str]:
     return [*_changed_code(manifest.get("code"), stage), *_changed_packages(manifest.get("environment", {}), stage)]
 
 
-def unknown_inputs(manifest: Mapping[str, Any], inputs: Iterable[str]) -> list[str]:
-    """The names among a stage's inputs that its manifest could not have, because an earlier version wrote it.
+def unknown_inputs(record: Mapping[str, Any], inputs: Iterable[str]) -> list[str]:
+    """The names among a stage's inputs that its record could not have, because an earlier version wrote it.
 
-    Such a version recorded neither the stage's code nor some of its inputs. Whether these have changed is not known,
-    which is no reason to make the stage anew. In a manifest with the code, an input that is missing was not there.
+    Such a version recorded some of the inputs only. Whether the others have changed is not known, which is no reason to
+    make the stage anew. Today's records are manifests with the stage's code, and what `Artifact.begin` writes; an input
+    that is missing in these was not there.
     """
-    return [] if "code" in manifest else sorted({*inputs} - {*manifest.get("inputs", {})})
+    is_complete = "code" in record or "adopted" in record
+    return [] if is_complete else sorted({*inputs} - {*(record.get("inputs") or {})})
 
 
 def _changed_code(before: Mapping[str, str] | None, stage: Stage) -> list[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -13,6 +13,7 @@ from zephyr_ray.cluster.preload import ROWS
 from zephyr_ray.errors import UserError
 from zephyr_ray.pipeline.artifacts import Run
 from zephyr_ray.pipeline.progress import Progress
+from zephyr_ray.pipeline.replacement import Replacement, check_overwrite, replacements
 from zephyr_ray.pipeline.stage import Identity, Stage, StageContext, identities
 from zephyr_ray.pipeline.status import Status, status_of
 
@@ -31,6 +32,18 @@ class Screen(Protocol):
 
 
 @dataclass(frozen=True)
+class Consent:
+    """What a user allows a command to do with what is there."""
+
+    overwrite: tuple[str, ...] = ()
+    """Stages whose artifacts may be moved aside and made anew."""
+    take_over: bool = False
+    """Take the run from a command that holds it and has fallen silent."""
+    lease: bool = True
+    """Keep other commands from the run. False for a store without conditional writes."""
+
+
+@dataclass(frozen=True)
 class Plan:
     """The stages of a run to bring up to date."""
 
@@ -40,18 +53,30 @@ class Plan:
     known: dict[Stage, Identity]
     """The identity of each stage's artifact if it were made now, and of the stages before them."""
 
+    recipe: str = ""
+    """The resolved recipe, which is kept with the run."""
+    lease_s: float = 60.0
+    """Time after which a command that holds the run and does not say so any more may be replaced."""
+
     @property
     def todo(self) -> list[Stage]:
         """The stages that are not done."""
         return [stage for stage in self.stages if not self.is_done(stage)]
 
     def is_done(self, stage: Stage) -> bool:
-        return self.run.artifact(stage.name).is_finished(self.known[stage].fingerprint)
+        return self.status(stage).kind == "done"
 
     def status(self, stage: Stage) -> Status:
         """The status of a stage."""
         known = self.known[stage]
         return status_of(self.run.artifact(stage.name), known.fingerprint, stage.config, known.inputs)
+
+    def notes(self, stage: Stage) -> list[str]:
+        """How the code and the libraries that made a finished stage differ from those of now."""
+        from zephyr_ray.pipeline import provenance
+
+        manifest = self.run.artifact(stage.name).manifest()
+        return provenance.notes(manifest, stage) if manifest else []
 
     def starting_at(self, begin: str) -> Plan:
         """The plan from this stage on.
@@ -69,49 +94,103 @@ class Plan:
                 raise UserError(f"--from {begin}: {stage.name} is {status}; start there, or leave --from out")
         return replace(self, stages=self.stages[at:])
 
+    def check(self, consent: Consent) -> None:
+        """Refuses what would destroy something.
 
-def plan(run: Run, stages: Sequence[Stage]) -> Plan:
+        Raises:
+            UserError: An artifact would be replaced that the user has not named, or a folder is not a stage's.
+        """
+        names = [stage.name for stage in self.stages]
+        for name in consent.overwrite:
+            if name not in names:
+                raise UserError(f"--overwrite {name}: no such stage is made here; there are {', '.join(names)}")
+        check_overwrite(self.run, self.replacements(), consent.overwrite)
+        for stage in self.todo:
+            self.run.artifact(stage.name).check_ours()
+
+    def replacements(self) -> list[Replacement]:
+        """What bringing the stages up to date would replace."""
+        return replacements(self.run, self.stages, self.known)
+
+
+def plan(run: Run, stages: Sequence[Stage], recipe: str = "", lease_s: float = 60.0) -> Plan:
     """Plans how to bring these stages up to date, and checks that this machine can do it.
 
     Raises:
         UserError: An input from outside is missing, or the cluster cannot be used from this machine.
     """
     preflight.check_driver()
-    return Plan(run, tuple(stages), identities(stages, run))
+    return Plan(run, tuple(stages), identities(stages, run), recipe, lease_s)
 
 
-def bring_up_to_date(plan: Plan, screen: Screen) -> None:
+def bring_up_to_date(plan: Plan, screen: Screen, consent: Consent | None = None) -> None:
     """Makes every stage of a plan that is not done.
 
     Raises:
         UserError: Something that the user can fix is wrong.
         KeyboardInterrupt: It was interrupted; another call continues from there.
     """
-    todo = plan.todo
-    if not todo:
+    consent = consent or Consent()
+    plan.check(consent)
+    if not plan.todo:
         for stage in plan.stages:
-            _say_done(stage, screen)
+            plan.run.artifact(stage.name).tidy()
+            _say_done(plan, stage, screen)
         return
+    with _held(plan, screen, consent):
+        plan.check(consent)  # again: another command may have been at work until now
+        plan.run.write_text("recipe.yaml", plan.recipe)
+        _make_all(plan, screen, consent)
+
+
+def _held(plan: Plan, screen: Screen, consent: Consent) -> AbstractContextManager[object]:
+    """Holds the run's lease while the block runs, or gives the run an epoch without one."""
+    from zephyr_ray.pipeline import lease
+
+    plan.run.check_writable()
+    if consent.lease:
+        return lease.held(plan.run, plan.lease_s, take_over=consent.take_over, say=screen.say)
+    lease.without(plan.run)
+    return nullcontext()
+
+
+def _make_all(plan: Plan, screen: Screen, consent: Consent) -> None:
     from zephyr_ray.cluster import scheduling, shared_storage
 
+    todo = plan.todo
     with connect.connected(sum((stage.preload for stage in todo), ROWS)):
         scheduling.check_job({stage.name: stage.demands for stage in todo})
         if connect.is_joined():
             shared_storage.check_nodes(
                 plan.run.root, dict.fromkeys(file for stage in todo for file in stage.local_files)
             )
+        _move_replaced_aside(plan, screen)
         screen.plan([stage.name for stage in plan.stages])
         for stage in plan.stages:
             if not plan.is_done(stage):
                 _make_stage(plan, stage, screen)
                 if stage.makes_model:  # which weights it holds is known only now
                     plan = replace(plan, known=identities(plan.stages, plan.run))
+                    plan.check(consent)
+                    _move_replaced_aside(plan, screen)
             else:
-                _say_done(stage, screen)
+                _say_done(plan, stage, screen)
 
 
-def _say_done(stage: Stage, screen: Screen) -> None:
+def _move_replaced_aside(plan: Plan, screen: Screen) -> None:
+    from zephyr_ray.pipeline.move_aside import finish_move, move_aside
+
+    for stage in plan.todo:
+        finish_move(plan.run.artifact(stage.name))
+    for each in plan.replacements():
+        moved_to = move_aside(plan.run.artifact(each.stage.name))
+        screen.say(f"{each.stage.name:<22} the old one lies in {moved_to} now")
+
+
+def _say_done(plan: Plan, stage: Stage, screen: Screen) -> None:
     screen.say(f"{stage.name:<22} already done")
+    for note in plan.notes(stage):
+        screen.say(f"  {note}")
 
 
 def _make_stage(plan: Plan, stage: Stage, screen: Screen) -> None:
@@ -120,7 +199,7 @@ def _make_stage(plan: Plan, stage: Stage, screen: Screen) -> None:
 
     artifact, known = plan.run.artifact(stage.name), plan.known[stage]
     scheduling.wait_for_room(stage.name, stage.demands, screen.say)
-    if artifact.begin(known.fingerprint):
+    if artifact.begin(known.fingerprint, stage.config, known.inputs):
         screen.say(f"{stage.name:<22} resuming")
     started = time.time()
     with screen.stage(stage.name, stage.unit) as progress:

@@ -15,6 +15,7 @@ from zephyr_ray.cluster.preload import ROWS, Preload
 from zephyr_ray.cluster.resources import Demand
 from zephyr_ray.errors import UserError
 from zephyr_ray.pipeline.artifacts import Artifact, Run, fingerprint
+from zephyr_ray.pipeline.status import changes
 from zephyr_ray.pipeline.weights import input_weights
 
 Manifest = dict[str, Any]
@@ -125,7 +126,8 @@ def identities(stages: Sequence[Stage], run: Run | None = None) -> dict[Stage, I
 
     Args:
         stages: The stages.
-        run: The run whose manifests say which weights its checkpoints hold (`weights.input_weights`).
+        run: An artifact of this run that does not differ (`status.changes`) keeps the fingerprint that it has. Its
+            manifests say which weights its checkpoints hold (`weights.input_weights`).
 
     Raises:
         UserError: An input from outside is missing or cannot be read.
@@ -135,5 +137,12 @@ def identities(stages: Sequence[Stage], run: Run | None = None) -> dict[Stage, I
         inputs = {name: known[upstream].fingerprint for name, upstream in stage.inputs.items()} | stage.from_outside
         if run is not None:
             inputs |= input_weights(stage, known, run)
-        known[stage] = Identity(fingerprint(stage.kind, stage.config, inputs), inputs)
+        kept = run and _recorded_fingerprint(run.artifact(stage.name), stage, inputs)
+        known[stage] = Identity(kept or fingerprint(stage.kind, stage.config, inputs), inputs)
     return known
+
+
+def _recorded_fingerprint(artifact: Artifact, stage: Stage, inputs: Mapping[str, str]) -> str | None:
+    """The fingerprint of what is there, if the same would be made now."""
+    record = artifact.manifest() or artifact.unfinished()
+    return record["fingerprint"] if record and not changes(record, stage.config, inputs) else None

@@ -1,4 +1,4 @@
-"""Status of a stage: done, stale (and why), unfinished or to do."""
+"""Status of a stage: done, stale (and why), unfinished or to do; and what making it anew would replace."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from zephyr_ray.config.section import Values
 from zephyr_ray.pipeline.artifacts import Artifact
+from zephyr_ray.pipeline.provenance import unknown_inputs
 
 
 @dataclass(frozen=True)
@@ -30,24 +32,37 @@ def status_of(artifact: Artifact, fingerprint: str, config: Any, inputs: Mapping
         config: The semantic part of the recipe that it would be made from.
         inputs: Fingerprints of what it would read.
     """
-    unfinished = artifact.read_json("unfinished.json")
-    if unfinished is not None and unfinished["fingerprint"] == fingerprint:
-        return Status("unfinished")
     manifest = artifact.manifest()
-    if manifest is None:
+    record = manifest or artifact.unfinished()
+    if record is None or record["fingerprint"] is None:
         return Status("to do")
-    if manifest["fingerprint"] == fingerprint:
-        return Status("done")
-    fields = tuple(_changes(manifest["config"], config))
-    before = manifest["inputs"]
-    names = [name for name in sorted({*before, *inputs}) if before.get(name) != inputs.get(name)]
-    return Status("stale", (*fields, *(f"input {name}" for name in names)))
+    if record["fingerprint"] == fingerprint or not (changed := changes(record, config, inputs)):
+        return Status("done" if manifest else "unfinished")
+    return Status("stale", tuple(changed))
+
+
+def changes(record: Mapping[str, Any], config: Any, inputs: Mapping[str, str]) -> list[str]:
+    """What differs between what an artifact was made from, by its manifest, and what it would be made from now.
+
+    A field that the manifest does not have is newer than the artifact. It counts as unchanged at its default, which
+    does what was done before there was the field. An input that an earlier version did not record counts as unchanged.
+    """
+    fields = list(_changes(record.get("config"), config))
+    before = record.get("inputs") or {}
+    compared = sorted({*before, *inputs} - {*unknown_inputs(record, inputs)})
+    return [*fields, *(f"input {name}" for name in compared if before.get(name) != inputs.get(name))]
 
 
 def _changes(before: Any, after: Any, at: str = "") -> Iterator[str]:
     """Dotted names of the values that differ between two JSON values."""
     if isinstance(before, dict) and isinstance(after, dict):
+        defaults = after.defaults if isinstance(after, Values) else {}
         for key in dict.fromkeys([*before, *after]):
+            if key not in before and key in defaults and after[key] == defaults[key]:
+                continue
             yield from _changes(before.get(key), after.get(key), f"{at}.{key}" if at else str(key))
+    elif isinstance(before, list) and isinstance(after, list | tuple) and len(before) == len(after):
+        for number, (one, other) in enumerate(zip(before, after, strict=True)):
+            yield from _changes(one, other, f"{at}.{number}")
     elif before != after:
         yield at or "config"

@@ -29,12 +29,12 @@ def stage(field: str, section: Function, seed: int) -> Stage:
         try:
             plugin.load(field, section.function)(scratch, seed=seed, **section.options)
             weights = weights_id(scratch)
-            target = posixpath.join(context.artifact.path, "checkpoint")
+            target = posixpath.join(context.artifact.path, context.artifact.new_checkpoint())
             context.run.filesystem.create_dir(target, recursive=True)
             pafs.copy_files(scratch, target, destination_filesystem=context.run.filesystem)
         finally:
             shutil.rmtree(scratch)
-        return {"files": [], "weights": weights}
+        return {"files": [], "checkpoint": context.artifact.new_checkpoint(), "weights": weights}
 
     return Stage(
         "base",

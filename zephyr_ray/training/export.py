@@ -22,7 +22,7 @@ _TRAINER_FILES = ("training_args.bin",)
 
 
 def write_checkpoint(trainer: Any, job: TrainJob, scratch: str) -> str | None:
-    """Writes the trained weights to `<stage>/checkpoint/`. All ranks take part in gathering them.
+    """Writes the trained weights to the checkpoint's folder. All ranks take part in gathering them.
 
     Rank 0 writes, which takes minutes, and nobody waits for it: a collective would run out of time. An adapter is
     merged into its base, so that the folder loads anywhere; the adapter itself lies in `checkpoint/adapter/`.
@@ -43,7 +43,8 @@ def write_checkpoint(trainer: Any, job: TrainJob, scratch: str) -> str | None:
     write_generation_config(folder, tokenizer)
     with open(os.path.join(folder, "README.md"), "w", encoding="utf-8") as stream:
         stream.write(model_card(trainer, job))
-    target = posixpath.join(job.output.path, "checkpoint")
+    job.output.check_current()
+    target = posixpath.join(job.output.path, job.output.new_checkpoint())
     filesystem = job.output.run.filesystem
     filesystem.create_dir(target, recursive=True)
     pafs.copy_files(folder, target, destination_filesystem=filesystem)

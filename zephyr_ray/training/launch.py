@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import posixpath
+from dataclasses import replace
 from typing import Any
 
 from ray.train import CheckpointConfig, FailureConfig, RunConfig
@@ -13,10 +14,9 @@ from ray.train.v2.api.config import ScalingConfig
 from zephyr_ray.cluster import connect
 from zephyr_ray.config.training import Training
 from zephyr_ray.errors import UserError
-from zephyr_ray.pipeline.artifacts import Artifact
+from zephyr_ray.training import state
 from zephyr_ray.training.task import TrainJob, train_worker
 
-STATE_FOLDER = "training_state"
 _ALLOCATOR = "PYTORCH_ALLOC_CONF"  # PYTORCH_CUDA_ALLOC_CONF before torch 2.9
 
 
@@ -32,14 +32,15 @@ def train(job: TrainJob) -> dict[str, Any]:
     failure = progress.read()["failure"]
     if failure is not None:
         raise UserError(failure)
-    trained = output.read_json("trained.json")
+    trained = output.read_json(output.new_name("trained.json"))
     if trained is None:  # Ray Train ends an aborted run (Ctrl-C) as if it were finished
         raise KeyboardInterrupt
-    remove_state(job)
     weights = trained.pop("weights", None)
     return {
         "files": [],
+        "checkpoint": output.new_checkpoint(),
         "weights": weights,
+        "temporary": [] if job.training.keep_checkpoints else [state.FOLDER],
         "trained": trained,
         "model": {"path": model.path, "revision": model.revision, "fingerprint": model.fingerprint},
         "metrics": progress.read()["metrics"],
@@ -47,21 +48,21 @@ def train(job: TrainJob) -> dict[str, Any]:
 
 
 def fit(job: TrainJob) -> None:
-    """Trains to the end. A run that was interrupted goes on from its last checkpoint, by the folder's name alone.
+    """Trains to the end. A training that was interrupted goes on from its last checkpoint.
 
     Raises:
         ray.train.TrainingFailedError: Workers failed more often than `training.max_failures`.
     """
     output, training = job.output, job.training
-    drop_unreadable_state(output)
+    job = replace(job, resume_from=state.last_checkpoint(output))
     trainer = TorchTrainer(
         train_worker,
         train_loop_config={"job": job},
         scaling_config=scaling(training),
         torch_config=TorchConfig(backend="nccl" if training.gpus_per_worker else "gloo"),
         run_config=RunConfig(  # type: ignore[call-arg]  # whose types are those of Ray Train before its second version
-            name=STATE_FOLDER,
-            storage_path=output.path,
+            name=state.own_name(output),
+            storage_path=posixpath.join(output.path, state.FOLDER),
             storage_filesystem=output.run.filesystem,
             failure_config=FailureConfig(max_failures=training.max_failures),
             checkpoint_config=CheckpointConfig(num_to_keep=1),
@@ -80,24 +81,6 @@ def environment(training: Training) -> dict[str, str]:
     if not training.gpus_per_worker:
         return {}
     return {_ALLOCATOR: os.environ.get(_ALLOCATOR, "expandable_segments:True")}
-
-
-def drop_unreadable_state(output: Artifact) -> None:
-    """Deletes the resumable state where the driver was killed while Ray Train wrote its list of checkpoints.
-
-    Ray Train 2.60 writes that file in place, so a kill can leave it empty, and every later start would fail on it.
-    Without the state the training begins anew, which gives the same weights.
-    """
-    try:
-        output.read_json(f"{STATE_FOLDER}/checkpoint_manager_snapshot.json")
-    except ValueError:
-        output.run.filesystem.delete_dir(posixpath.join(output.path, STATE_FOLDER))
-
-
-def remove_state(job: TrainJob) -> None:
-    """Deletes the resumable state of a finished training, unless the recipe keeps it."""
-    if not job.training.keep_checkpoints:
-        job.output.run.filesystem.delete_dir(posixpath.join(job.output.path, STATE_FOLDER))
 
 
 def scaling(training: Training) -> ScalingConfig:

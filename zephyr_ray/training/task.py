@@ -28,6 +28,8 @@ class TrainJob:
     progress: Any
     nodes_may_go: bool = False
     """Whether it runs on a cluster that loses nodes while it goes on."""
+    resume_from: str | None = None
+    """The last checkpoint of an earlier driver, in the run's filesystem."""
 
     @property
     def stage(self) -> str:
@@ -55,7 +57,7 @@ def _all_see(job: TrainJob) -> bool:
     """Whether the machines of all workers see the stage, and have room for what it writes on the way: none of them
     starts alone, to wait for the others in vain."""
     try:
-        job.output.check_visible()
+        job.output.check_current()
         check_scratch(job)
     except UserError as error:
         job.progress.fail(str(error))

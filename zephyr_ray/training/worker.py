@@ -62,7 +62,7 @@ def train(job: TrainJob) -> None:
     os.environ["TENSORBOARD_LOGGING_DIR"] = tracker_folder(job, folder)
     try:
         trainer = _build_trainer(job, device, folder)
-        checkpoint = ray.train.get_checkpoint()
+        checkpoint = ray.train.get_checkpoint() or _earlier_checkpoint(job)
         if checkpoint is None:
             trainer.train()
         else:
@@ -80,6 +80,12 @@ def train(job: TrainJob) -> None:
         wait_until_stored()
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _earlier_checkpoint(job: TrainJob) -> ray.train.Checkpoint | None:
+    if job.resume_from is None:
+        return None
+    return ray.train.Checkpoint(job.resume_from, filesystem=job.output.run.filesystem)
 
 
 def _build_trainer(job: TrainJob, device: str, folder: str) -> Any:
@@ -215,4 +221,4 @@ def _write_metrics(trainer: Any, output: Artifact, counts: np.ndarray, weights: 
     times = {"fewest_times": int(counts.min()), "most_times": int(counts.max())}
     trained = {"rows": len(counts), **times, "weights": weights}
     output.write_text("metrics.jsonl", "".join(json.dumps(row) + "\n" for row in trainer.state.log_history))
-    output.write_text("trained.json", json.dumps(trained) + "\n")
+    output.write_text(output.new_name("trained.json"), json.dumps(trained) + "\n")

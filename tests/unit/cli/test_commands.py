@@ -16,6 +16,7 @@ from zephyr_ray.cli.app import command
 from zephyr_ray.cli.exit_status import exit_with
 from zephyr_ray.config import shipped
 from zephyr_ray.errors import UserError
+from zephyr_ray.pipeline.runner import Consent
 
 COMMANDS = ("run", "dry-run", "serve", "keys", "recipes", "up", "down", "submit")
 
@@ -100,14 +101,23 @@ def test_another_error_is_no_users_and_comes_through() -> None:
 @pytest.mark.parametrize(
     ("arguments", "targets", "options"),
     [
-        (("run", "tiny"), [], {"begin": None, "evaluate": True, "only_show": False}),
+        (("run", "tiny"), [], {"begin": None, "evaluate": True, "only_show": False, "consent": Consent()}),
         (
             ("run", "tiny", "--from", "prompts", "--until", "judgments"),
             ["judgments"],
-            {"begin": "prompts", "evaluate": False, "only_show": False},
+            {"begin": "prompts", "evaluate": False, "only_show": False, "consent": Consent()},
         ),
-        (("run", "tiny", "--dry-run"), [], {"begin": None, "evaluate": True, "only_show": True}),
-        (("dry-run", "tiny", "--until", "sft"), ["sft"], {"begin": None, "evaluate": False, "only_show": True}),
+        (("run", "tiny", "--dry-run"), [], {"begin": None, "evaluate": True, "only_show": True, "consent": Consent()}),
+        (
+            ("run", "tiny", "--overwrite", "sft", "--overwrite", "dpo", "--take-over", "--no-lease"),
+            [],
+            {"begin": None, "evaluate": True, "only_show": False, "consent": Consent(("sft", "dpo"), True, False)},
+        ),
+        (
+            ("dry-run", "tiny", "--until", "sft"),
+            ["sft"],
+            {"begin": None, "evaluate": False, "only_show": True, "consent": Consent()},
+        ),
     ],
 )
 def test_what_run_hands_on(arguments: tuple[str, ...], targets: list[str], options: dict[str, Any]) -> None:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import http.server
 import json
+import shutil
 import sys
 import threading
 import time
-import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -21,11 +22,12 @@ from zephyr_ray.config import loader
 from zephyr_ray.config.feedback import Deployment, OfflineModel
 from zephyr_ray.config.model import Chat
 from zephyr_ray.data.io import sources
+from zephyr_ray.errors import UserError
 from zephyr_ray.inference.pool import _member_identity
-from zephyr_ray.pipeline import code, model_source, provenance
+from zephyr_ray.pipeline import code, model_source, provenance, runner
 from zephyr_ray.pipeline.artifacts import Run
 from zephyr_ray.pipeline.file_versions import file_versions
-from zephyr_ray.pipeline.stage import Stage, identities
+from zephyr_ray.pipeline.stage import Stage, StageContext, identities
 from zephyr_ray.pipeline.status import status_of
 from zephyr_ray.pipeline.tokenizer import TokenizerSource
 from zephyr_ray.pipeline.weights import weights_id
@@ -92,6 +94,7 @@ def stages(*overrides: str) -> list[Stage]:
 
 def finish(pipeline: list[Stage], **more: Any) -> None:
     """Leaves manifests as if every stage were made."""
+    shutil.rmtree("run", ignore_errors=True)
     run = Run("run")
     for stage in pipeline:
         known, artifact = identities(pipeline, run)[stage], run.artifact(stage.name)
@@ -283,23 +286,6 @@ def web(folder: Path) -> Iterator[str]:
     server.shutdown()
 
 
-@pytest.fixture
-def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    from moto.server import ThreadedMotoServer
-
-    server = ThreadedMotoServer("127.0.0.1", 0)
-    server.start()
-    host, port = server.get_host_and_port()
-    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
-        monkeypatch.setenv(name, "x")
-    monkeypatch.setenv("AWS_REGION", "us-east-1")
-    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
-    url = f"http://{host}:{port}/bucket"
-    urllib.request.urlopen(urllib.request.Request(url, method="PUT"), timeout=10)
-    yield "s3://bucket"
-    server.stop()
-
-
 def put(uri: str, text: str) -> None:
     filesystem, path = open_filesystem(uri)
     write_bytes(filesystem, path, text.encode())
@@ -412,6 +398,54 @@ def test_weights_that_were_trained_anew(folder: Path) -> None:
     assert (again.path, again._cache_key() != before._cache_key()) == (before.path, True)
     trained("1")
     assert set(standing(pipeline).values()) == {"done"}
+
+
+class Quiet:
+    """A screen, which keeps what it is told."""
+
+    def __init__(self) -> None:
+        self.said: list[str] = []
+
+    def say(self, text: str = "", style: str | None = None) -> None:
+        self.said.append(text)
+
+    def plan(self, stages: Sequence[str]) -> None:
+        pass
+
+    def stage(self, name: str, unit: str) -> Any:
+        return contextlib.nullcontext()
+
+
+def test_a_stage_of_weights_that_are_made_anew_in_the_same_command(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is refused where other weights come out, and done where the same do. What is made is recorded with them."""
+    monkeypatch.setattr(runner.connect, "connected", lambda preload: contextlib.nullcontext())
+    monkeypatch.setattr("zephyr_ray.cluster.scheduling.check_job", lambda demands: None)
+    monkeypatch.setattr("zephyr_ray.cluster.scheduling.wait_for_room", lambda *given: None)
+    made: list[str] = []
+
+    def pipeline(weights: str) -> list[Stage]:
+        def make(context: StageContext) -> dict[str, Any]:
+            made.append(context.stage.name)
+            return {"files": [], "weights": weights} if context.stage.makes_model else {"files": []}
+
+        sft = Stage("sft", "steps", {}, make, makes_model=True)
+        return [sft, Stage("dpo", "steps", {}, make, inputs={"sft": sft})]
+
+    def run(weights: str, *overwrite: str) -> list[str]:
+        made.clear()
+        planned = runner.plan(Run("run"), pipeline(weights))
+        runner.bring_up_to_date(planned, Quiet(), runner.Consent(overwrite=overwrite, lease=False))
+        return list(made)
+
+    assert run("1") == ["sft", "dpo"]
+    assert (Run("run").artifact("dpo").manifest() or {})["inputs"]["sft weights"] == "1"
+    assert run("1") == []
+    shutil.rmtree("run/sft")
+    assert run("1") == ["sft"]
+    shutil.rmtree("run/sft")
+    with pytest.raises(UserError, match=r"would replace dpo .*changed: input sft weights"):
+        run("2")
+    assert run("2", "dpo") == ["dpo"]
 
 
 def test_a_checkpoint_that_was_deleted_is_not_held_against_what_was_made_from_it() -> None:

@@ -107,9 +107,9 @@ def test_a_run_without_a_finished_stage_is_a_users_error(tmp_path: Path) -> None
 def test_the_last_trained_model_of_a_run_is_served(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(model_spec, "_trained_last_first", lambda: [["dpo", "simpo"], ["sft"]])
     for stage, served in (("sft", "sft"), ("dpo", "dpo")):
-        finish(Run(str(tmp_path)).artifact(stage), [])
+        finish(Run(str(tmp_path)).artifact(stage), {})
         assert checkpoint_of_run(str(tmp_path)).path == str(tmp_path / served / "checkpoint")
-    finish(Run(str(tmp_path)).artifact("simpo"), [])
+    finish(Run(str(tmp_path)).artifact("simpo"), {})
     with pytest.raises(UserError, match="has 2 trained models; say which with stage: dpo, simpo"):
         checkpoint_of_run(str(tmp_path))
     assert checkpoint_of_run(str(tmp_path), "simpo").path == str(tmp_path / "simpo" / "checkpoint")

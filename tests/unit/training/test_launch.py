@@ -11,26 +11,44 @@ import pytest
 from zephyr_ray.config.training import Training
 from zephyr_ray.errors import UserError
 from zephyr_ray.pipeline.artifacts import Run
-from zephyr_ray.training.launch import STATE_FOLDER, drop_unreadable_state, environment, scaling
+from zephyr_ray.training import state
+from zephyr_ray.training.launch import environment, scaling
 from zephyr_ray.training.methods import method_of
 from zephyr_ray.training.sampler import Plan
 from zephyr_ray.training.worker import packed_plan
 
 
-@pytest.mark.parametrize(("text", "kept"), [('{"current_report_index": 2}', True), ("", False), ('{"current', False)])
+def store(run: Run, epoch: int, text: str) -> Path:
+    folder = Path(run.path, "dpo", state.FOLDER, f"e{epoch:06d}-ray" if epoch else "ray")
+    folder.mkdir(parents=True)
+    (folder / "checkpoint_manager_snapshot.json").write_text(text)
+    return folder
+
+
+LISTED = '{"latest_checkpoint_result": {"checkpoint_dir_name": "checkpoint_7"}}'
+
+
+@pytest.mark.parametrize(("text", "kept"), [(LISTED, True), ("", False), ('{"latest', False)])
 def test_a_list_of_checkpoints_that_a_kill_cut_short_is_dropped_with_the_state(
     tmp_path: Path, text: str, kept: bool
 ) -> None:
-    folder = tmp_path / "dpo" / STATE_FOLDER
-    folder.mkdir(parents=True)
-    (folder / "checkpoint_manager_snapshot.json").write_text(text)
-    drop_unreadable_state(Run(str(tmp_path)).artifact("dpo"))
+    run = Run(str(tmp_path))
+    folder = store(run, 0, text)
+    assert state.last_checkpoint(run.artifact("dpo")) is None  # Ray Train finds its own folder by the name
     assert folder.exists() == kept
 
 
-def test_a_training_that_never_began_has_nothing_to_drop(tmp_path: Path) -> None:
-    drop_unreadable_state(Run(str(tmp_path)).artifact("dpo"))
-    assert not list(tmp_path.iterdir())
+def test_a_driver_goes_on_from_the_last_checkpoint_of_those_before_it(tmp_path: Path) -> None:
+    run = Run(str(tmp_path))
+    run.epoch = 5
+    output = run.artifact("dpo")
+    assert state.last_checkpoint(output) is None
+    store(run, 1, LISTED.replace("7", "1"))
+    earlier = store(run, 3, LISTED)
+    store(run, 4, '{"latest_checkpoint_result": null}')
+    store(run, 6, LISTED.replace("7", "9"))  # a successor's, of which a driver that was taken over makes no use
+    assert state.last_checkpoint(output) == str(earlier / "checkpoint_7")
+    assert state.own_name(output) == "e000005-ray"
 
 
 def test_a_pair_over_the_budget_is_alone_or_refused_as_the_recipe_says() -> None:

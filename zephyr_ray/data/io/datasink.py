@@ -31,7 +31,7 @@ class _Written:
     rows_in: int = 0
     rows_out: int = 0
     dropped: Counter[str] = field(default_factory=Counter)
-    files: list[str] = field(default_factory=list)
+    files: dict[str, int] = field(default_factory=dict)
     histograms: dict[str, Histogram] = field(default_factory=dict)
     added: int = 0
     tally: Tally | None = None
@@ -40,7 +40,7 @@ class _Written:
         self.rows_in += other.rows_in
         self.rows_out += other.rows_out
         self.dropped += other.dropped
-        self.files += other.files
+        self.files |= other.files
         for name, histogram in other.histograms.items():
             self.histograms.setdefault(name, Histogram()).add(histogram)
         self.added += other.added
@@ -57,8 +57,9 @@ class _Written:
 class RowSink(Datasink[_Written]):
     """Splits each block by `reason` into the two folders.
 
-    A file is named for its write task, so a task that runs twice writes the same files twice; and it is written whole
-    or not at all. Only the files of tasks that came to their end are in the report.
+    A file is named for its driver's epoch (`prefix`) and its write task, so a task that runs twice writes the same
+    files twice; and it is written whole or not at all. Only the files of tasks that came to their end are in the
+    report.
     """
 
     def __init__(
@@ -88,13 +89,13 @@ class RowSink(Datasink[_Written]):
         """Takes the kept rows of an earlier try into the report."""
         for path in paths:
             with pq.ParquetFile(path, filesystem=self.filesystem) as file:
+                self._earlier.files[posixpath.relpath(path, self.path)] = file.metadata.num_rows
                 for batch in file.iter_batches():
                     kept = pa.Table.from_batches([batch])
                     self._count_kept(kept, self._earlier)
                     self._earlier.rows_in += kept.num_rows
                     if self.count is not None:
                         self._earlier.count(self.count(kept))
-            self._earlier.files.append(posixpath.relpath(path, self.path))
 
     def write(self, blocks: Iterable[Block], ctx: Any) -> _Written:
         self.check()
@@ -110,7 +111,7 @@ class RowSink(Datasink[_Written]):
         for written in write_result.write_returns:
             total.add(written)
         stats = {name: histogram.summary() for name, histogram in sorted(total.histograms.items())}
-        report = Report(total.rows_in, total.rows_out, dict(total.dropped), sorted(total.files), stats, total.added)
+        report = Report(total.rows_in, total.rows_out, dict(total.dropped), total.files, stats, total.added)
         report.tally = total.tally
         _check_counts(report, write_result.num_rows + self._earlier.rows_in)
         self.report = report
@@ -135,10 +136,10 @@ class RowSink(Datasink[_Written]):
         dropped = table.filter(pc.invert(is_kept)).select(DROPPED.names).cast(DROPPED)
         if kept.num_rows:
             _check_no_nulls(kept, self.schema.names[0])
-            written.files.append(self._put(kept, posixpath.join("data", name)))
+            written.files[self._put(kept, posixpath.join("data", name))] = kept.num_rows
             self._count_kept(kept, written)
         if dropped.num_rows:
-            written.files.append(self._put(dropped, posixpath.join("dropped", name)))
+            written.files[self._put(dropped, posixpath.join("dropped", name))] = dropped.num_rows
             written.dropped.update(dropped["reason"].to_pylist())
 
     def _count_kept(self, kept: pa.Table, written: _Written) -> None:

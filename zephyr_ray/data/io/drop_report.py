@@ -22,7 +22,7 @@ def manifest(report: Report) -> dict[str, Any]:
     """The manifest's own part: counts, files, and the statistics of what was measured."""
     counts = {"in": report.rows_in, "out": report.rows_out, "dropped": report.dropped}
     return {
-        "files": report.files,
+        "files": [{"name": name, "rows": rows} for name, rows in sorted(report.files.items())],
         "counts": counts | ({"added": report.added} if report.added else {}),
         "stats": report.stats,
     } | ({"noted": report.noted} if report.noted else {})

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import posixpath
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -34,7 +34,8 @@ def leave_out(
         id_column: What a dropped row tells of itself.
     """
     filesystem = artifact.run.filesystem
-    dropped, emptied = [], []
+    dropped: list[dict[str, str]] = []
+    files = dict(report.files)
     for name in kept_files(report.files):
         path = posixpath.join(artifact.path, name)
         table = pq.read_table(path, filesystem=filesystem)
@@ -48,12 +49,13 @@ def leave_out(
         ]
         if left.num_rows:
             pq.write_table(left, path, filesystem=filesystem, compression="zstd")
+            files[name] = left.num_rows
         else:
             filesystem.delete_file(path)
-            emptied.append(name)
+            del files[name]
     if not dropped:
         return report
-    file = f"dropped/{reason}.parquet"
+    file = artifact.new_name(f"dropped/{reason}.parquet")
     pq.write_table(
         pa.Table.from_pylist(dropped, schema=DROPPED), posixpath.join(artifact.path, file), filesystem=filesystem
     )
@@ -61,10 +63,10 @@ def leave_out(
         report,
         rows_out=report.rows_out - len(dropped),
         dropped={**report.dropped, str(reason): len(dropped)},
-        files=sorted([name for name in report.files if name not in emptied] + [file]),
+        files=files | {file: len(dropped)},
     )
 
 
-def kept_files(files: Sequence[str]) -> list[str]:
+def kept_files(files: Iterable[str]) -> list[str]:
     """Of an artifact's files those of kept rows."""
     return [name for name in files if name.startswith("data/")]

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 
 from zephyr_ray.errors import raised_by_user
@@ -47,8 +46,8 @@ class Report:
     rows_out: int = 0
     dropped: dict[str, int] = field(default_factory=dict)
     """Rows left out, by reason."""
-    files: list[str] = field(default_factory=list)
-    """Everything written, relative to the artifact."""
+    files: dict[str, int] = field(default_factory=dict)
+    """Everything written, relative to the artifact, and how many rows each file holds (0: none)."""
     stats: dict[str, dict[str, float]] = field(default_factory=dict)
     """For each measured number: count, sum, nonzero, min, mean, p50, p90, p99, max."""
     added: int = 0
@@ -81,8 +80,8 @@ def write(
         make: Makes the rows, in the tasks that write them: what it counts is counted as often as the rows are written.
         count: Counts kept rows alone, those of an earlier try, as `make` has.
         progress: Hears of rows that are done.
-        keep: Add to the kept rows that an earlier try wrote (`written_ids`), which the dataset must not have again.
-            Otherwise whatever rows there are is replaced. Dropped rows are always replaced.
+        keep: Add to the kept rows that earlier tries wrote (`written_ids`), which the dataset must not have again.
+            Otherwise none of what they wrote counts; their dropped rows never do.
         rows_per_file: Gather so many rows before a file is written, where blocks are small.
 
     Raises:
@@ -93,14 +92,11 @@ def write(
 
     filesystem = artifact.run.filesystem
     for folder in ("data", "dropped"):
-        path = posixpath.join(artifact.path, folder)
-        filesystem.create_dir(path, recursive=True)
-        if not (keep and folder == "data"):
-            filesystem.delete_dir_contents(path, missing_dir_ok=True)
-    earlier = _written(artifact) if keep else []
-    prefix = _next_prefix(earlier) if keep else ""
+        filesystem.create_dir(posixpath.join(artifact.path, folder), recursive=True)
+    earlier = [posixpath.join(artifact.path, name) for name in artifact.adopted] if keep else []
+    prefix = artifact.new_prefix(len(earlier))
     sink = RowSink(filesystem, artifact.path, schema, measure, progress, make=make, count=count, prefix=prefix)
-    sink.check = artifact.check_visible
+    sink.check = artifact.check_current
     sink.rows_per_file = rows_per_file
     sink.count_earlier(earlier)
     try:
@@ -112,21 +108,7 @@ def write(
 
 
 def written_ids(artifact: Artifact, id_column: str) -> pa.ChunkedArray:
-    """Ids of the kept rows that an earlier try wrote: a file is there with all of its rows or not at all."""
-    tables = [
-        pq.read_table(path, filesystem=artifact.run.filesystem, columns=[id_column]) for path in _written(artifact)
-    ]
+    """Ids of the kept rows of an unfinished artifact: a file is there with all of its rows or not at all."""
+    paths = [posixpath.join(artifact.path, name) for name in artifact.files_that_count()]
+    tables = [pq.read_table(path, filesystem=artifact.run.filesystem, columns=[id_column]) for path in paths]
     return pa.concat_tables(tables)[id_column] if tables else pa.chunked_array([], pa.string())
-
-
-def _written(artifact: Artifact) -> list[str]:
-    """Paths of an unfinished artifact's files of kept rows."""
-    selector = pafs.FileSelector(posixpath.join(artifact.path, "data"), allow_not_found=True)
-    infos = artifact.run.filesystem.get_file_info(selector)
-    return sorted(info.path for info in infos if info.path.endswith(".parquet"))
-
-
-def _next_prefix(paths: list[str]) -> str:
-    """Starts the names of this try's files: no file of an earlier try is written over."""
-    last = max((int(posixpath.basename(path).split("-")[0]) for path in paths), default=0)
-    return f"{last + 1:03d}-"

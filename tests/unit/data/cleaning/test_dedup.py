@@ -23,7 +23,7 @@ def write(root: Path, files: list[list[tuple[str, str]]]) -> tuple[Artifact, Rep
         name = f"data/{number}.parquet"
         table = [{"dialogue_id": row_id, "messages": [], "source": source} for row_id, source in rows]
         pq.write_table(pa.Table.from_pylist(table, schema=DIALOGUES), Path(artifact.path) / name)
-        report.files.append(name)
+        report.files[name] = len(rows)
         report.rows_in += len(rows)
         report.rows_out += len(rows)
     return artifact, report

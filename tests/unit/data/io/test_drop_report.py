@@ -30,7 +30,7 @@ REPORT = Report(
     rows_in=1_200,
     rows_out=900,
     dropped={"wrong_roles": 5, "tie": 250, "not_text": 15, "empty": 30},
-    files=["data/000000-000.parquet"],
+    files={"data/000000-000.parquet": 900},
     stats={"prompt_tokens": stat(600, 8), "chosen_tokens": stat(300, 8), "chosen_truncated": stat(100, 2)},
 )
 
@@ -52,7 +52,7 @@ def test_what_a_person_sees() -> None:
 def test_the_manifest() -> None:
     made = drop_report.manifest(REPORT)
     assert made["counts"] == {"in": 1200, "out": 900, "dropped": REPORT.dropped}
-    assert made["files"] == REPORT.files
+    assert made["files"] == [{"name": "data/000000-000.parquet", "rows": 900}]
     assert made["stats"] == REPORT.stats
 
 

@@ -76,7 +76,11 @@ def test_kept_and_dropped_rows_go_to_their_folders(place: tuple[pafs.FileSystem,
         [[block([row(1), row(2, "tie")]), block([row(5)])], [block([row(4, "empty"), row(6, "tie")])], [block([])]],
     )
     assert (report.rows_in, report.rows_out, report.dropped) == (5, 2, {"tie": 2, "empty": 1})
-    assert report.files == ["data/000000-000.parquet", "dropped/000000-000.parquet", "dropped/000001-000.parquet"]
+    assert sorted(report.files) == [
+        "data/000000-000.parquet",
+        "dropped/000000-000.parquet",
+        "dropped/000001-000.parquet",
+    ]
     assert written(*place, "data") == [{"id": "1", "length": 1}, {"id": "5", "length": 5}]
     assert [(each["source"], each["reason"]) for each in written(*place, "dropped")] == [
         ("f:2", "tie"),
@@ -99,7 +103,7 @@ def test_a_task_that_runs_twice_writes_the_same_files(place: tuple[pafs.FileSyst
 def test_large_tasks_write_several_files(place: tuple[pafs.FileSystem, str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(datasink, "_FILE_BYTES", 1)
     report = write_tasks(RowSink(*place, KEPT), [[block([row(1)]), block([row(2)])]])
-    assert report.files == ["data/000000-000.parquet", "data/000000-001.parquet"]
+    assert [*report.files] == ["data/000000-000.parquet", "data/000000-001.parquet"]
 
 
 @given(
@@ -211,14 +215,24 @@ def test_a_worker_that_dies_changes_nothing(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("ray_cluster")
-def test_old_files_are_cleared_and_failed_ones_not_listed(tmp_path: Path) -> None:
-    artifact = Run(str(tmp_path)).artifact("stage")
-    old = tmp_path / "stage" / "data" / "999999-000.parquet"
-    old.parent.mkdir(parents=True)
-    old.write_bytes(b"old")
+def test_only_what_an_earlier_try_is_known_to_have_written_counts(tmp_path: Path) -> None:
+    """A driver that was taken over may have written more."""
+    first, second, third = (Run(str(tmp_path)).artifact("stage") for _ in range(3))
+    for epoch, artifact in enumerate((first, second, third), 1):
+        artifact.run.epoch = epoch
+    first.begin("f")
     with pytest.raises(UserError, match=r"^the source breaks off$"):
-        writer.write(_numbers(8, refuse="the source breaks off"), artifact, KEPT)
-    assert not old.exists()
+        writer.write(_numbers(8, refuse="the source breaks off"), first, KEPT, keep=True)
+    writer.write(_numbers(8), first, KEPT, keep=True)
+    second.begin("f")
+    late = tmp_path / "stage" / "data" / "e000001-999999-000.parquet"
+    late.write_bytes(b"late")
+    report = writer.write(_numbers(4), second, KEPT, keep=True)
+    assert (report.rows_in, report.rows_out) == (6 + 4, 6 + 3)
+    assert sorted({name.split("-")[0] for name in report.files}) == ["data/e000001", "data/e000002", "dropped/e000002"]
+    assert sum(rows for name, rows in report.files.items() if name.startswith("data/")) == 9
+    with pytest.raises(UserError, match="is made by another command now"):
+        writer.write(_numbers(4), first, KEPT, keep=True)
 
 
 @pytest.mark.usefixtures("ray_cluster")
@@ -243,8 +257,7 @@ def test_a_gzip_file_that_breaks_off_is_the_users_error(tmp_path: Path) -> None:
 def test_rows_that_do_not_arrive_are_noticed(tmp_path: Path) -> None:
     artifact = Run(str(tmp_path)).artifact("stage")
     report = writer.write(_numbers(8), artifact, KEPT)
-    Path(artifact.path, "unfinished.json").write_text("{}")
-    artifact.finish({"fingerprint": "f", "files": report.files})
+    artifact.finish({"fingerprint": "f", "files": [*report.files]})
     assert sources.read_artifact(artifact).count() == report.rows_out == 6
     sources.check_all_read(artifact, 6)
     with pytest.raises(RuntimeError, match="holds 6 rows, and 5 arrived"):
