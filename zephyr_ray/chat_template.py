@@ -7,19 +7,19 @@ message before the tokenizer sees it.
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Callable, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from zephyr_ray.cluster import shared_storage
+from zephyr_ray.config.model import Chat
+from zephyr_ray.config.section import compute
 from zephyr_ray.errors import UserError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
-
-    from zephyr_ray.config.model import Chat
 
 Message = dict[str, str]
 
@@ -43,9 +43,35 @@ class EncodedDialogue(NamedTuple):
     assistant_mask: list[int]
 
 
-def local_files(chat: Chat) -> tuple[tuple[str, str], ...]:
-    """(field, path) of the template if it is a file, which workers open."""
-    return () if chat.template in _NAMED else shared_storage.local_files("chat.template", [chat.template])
+class FileChat(Chat):
+    """A chat section whose template is a file, with the file's text: what all stages of a command use."""
+
+    text: str = compute(...)
+
+
+def read_template(chat: Chat) -> Chat:
+    """The section, with the text of its template if that is a file. Workers do not open the file again, so one that is
+    edited while a command runs is used by none of its stages.
+
+    Raises:
+        UserError: As `template_text`.
+    """
+    text = template_text(chat)
+    if text is None or chat.template in _NAMED:
+        return chat
+    return FileChat(template=chat.template, tokenization=chat.tokenization, text=text)
+
+
+def fingerprints(chat: Chat) -> dict[str, str]:
+    """The fingerprint of the template's text by the name of its field, or empty if the template is not a file.
+
+    Raises:
+        UserError: As `template_text`.
+    """
+    if chat.template in _NAMED:
+        return {}
+    text = template_text(chat) or ""
+    return {"chat.template": hashlib.blake2b(text.encode(), digest_size=16).hexdigest()}
 
 
 def template_text(chat: Chat) -> str | None:
@@ -56,6 +82,8 @@ def template_text(chat: Chat) -> str | None:
     """
     if chat.tokenization == "zephyr_legacy" and chat.template != "zephyr":
         raise UserError(f"chat.tokenization=zephyr_legacy needs chat.template=zephyr, not {chat.template}")
+    if isinstance(chat, FileChat):
+        return chat.text
     if chat.template == "model":
         return None
     if chat.template == "zephyr":

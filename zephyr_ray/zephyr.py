@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import partial
 
-from zephyr_ray.chat_template import template_text
+from zephyr_ray.chat_template import read_template
 from zephyr_ray.cluster import connect
 from zephyr_ray.config import loader
 from zephyr_ray.config.recipe import Recipe
@@ -41,7 +41,7 @@ def stages(recipe: Recipe) -> list[Stage]:
     Raises:
         UserError: A template cannot be read, or a stage names another one that the recipe does not have.
     """
-    template_text(recipe.chat)
+    recipe = recipe.model_copy(update={"chat": read_template(recipe.chat)})
     supervised = _supervised(recipe)
     models = {stage.kind: stage for stage in supervised if stage.makes_model}
     feedback = _feedback(recipe, models)

@@ -27,7 +27,7 @@ IMPORTS = {
     "base": "",
     "config": "base",
     "cluster": "base config",
-    "chat_template": "base cluster config",
+    "chat_template": "base config",
     "pipeline": "base chat_template cluster config",
     "training": "base chat_template cluster config pipeline",
     "serving": "base chat_template cluster config pipeline training",

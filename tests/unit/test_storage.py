@@ -12,7 +12,7 @@ import pytest
 
 from zephyr_ray import storage
 from zephyr_ray.errors import UserError
-from zephyr_ray.pipeline.model_source import ModelSource, external_fingerprint
+from zephyr_ray.pipeline.model_source import ModelSource, external_model
 from zephyr_ray.storage import local_copy, open_filesystem, refusal
 
 KEY = "k" * 32
@@ -88,13 +88,13 @@ def test_what_is_not_there_leaves_nothing_in_the_cache(tmp_path: Path, cache: Pa
 
 
 def test_a_model_from_outside_may_lie_at_a_uri(model: Path) -> None:
-    before = external_fingerprint("model.path", model.as_uri(), None)
-    assert external_fingerprint("model.path", model.as_uri(), None) == before
+    before = external_model("model.path", model.as_uri(), None)
+    assert external_model("model.path", model.as_uri(), None) == before
     (model / "model.safetensors").write_text("other weights")
-    assert external_fingerprint("model.path", model.as_uri(), None) != before
+    assert external_model("model.path", model.as_uri(), None) != before
     (model / "config.json").unlink()
     with pytest.raises(UserError, match=r"^model\.path=file:///.* holds no config\.json"):
-        external_fingerprint("model.path", model.as_uri(), None)
+        external_model("model.path", model.as_uri(), None)
 
 
 @pytest.mark.parametrize(

@@ -82,6 +82,7 @@ def _standing(recipe: Recipe, targets: Sequence[str], evaluate: bool) -> str:
     width = max(42, *(len(reads) for _, reads, _ in rows))
     lines = [f"in {run.root}:", f"{'stage':<22} {'reads':<{width}} status"]
     lines += [f"{name:<22} {reads:<{width}} {status}" for name, reads, status in rows]
+    lines += [f"{stage.name}: {note}" for stage in stages for note in plan.notes(stage)] if plan else []
     lines += [f"would replace {each}; refused without --overwrite" for each in plan.replacements()] if plan else []
     return "\n".join(lines) + "\n" + note
 

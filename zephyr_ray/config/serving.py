@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
@@ -21,6 +22,56 @@ REFUSED = {
 """Engine options that cannot be set, and why."""
 
 
+_COMPUTE = frozenset(
+    (
+        "aggregate_engine_logging",
+        "async_scheduling",
+        "block_size",
+        "compilation_config",
+        "cpu_offload_gb",
+        "cudagraph_capture_sizes",
+        "data_parallel_backend",
+        "data_parallel_size",
+        "device_ids",
+        "disable_custom_all_reduce",
+        "disable_log_stats",
+        "distributed_executor_backend",
+        "download_dir",
+        "enable_chunked_prefill",
+        "enable_expert_parallel",
+        "enable_prefix_caching",
+        "enforce_eager",
+        "gpu_memory_utilization",
+        "hf_token",
+        "kv_cache_memory_bytes",
+        "kv_offloading_size",
+        "max_cudagraph_capture_size",
+        "max_num_batched_tokens",
+        "max_num_queued_reqs",
+        "max_num_queued_tokens",
+        "max_num_seqs",
+        "max_parallel_loading_workers",
+        "num_gpu_blocks_override",
+        "numa_bind",
+        "optimization_level",
+        "pipeline_parallel_size",
+        "renderer_num_workers",
+        "safetensors_load_strategy",
+        "scheduling_policy",
+        "stream_interval",
+        "tensor_parallel_size",
+        "use_tqdm_on_load",
+    )
+)
+"""Engine options that say how fast and in how much memory an engine computes. All others count as changing what a
+model answers."""
+
+
+def semantic_engine(options: Mapping[str, Any]) -> dict[str, Any]:
+    """The engine options that change what a model answers: quantization, hf_overrides, kv_cache_dtype ..."""
+    return {name: value for name, value in options.items() if name not in _COMPUTE}
+
+
 class ServedOnVllm(Section):
     """A model, and the engines that run it."""
 
@@ -33,7 +84,8 @@ class ServedOnVllm(Section):
     max_model_len: int | None = Field(None, ge=16)
     """Maximum tokens of prompt plus completion. None: what the model's config allows."""
     engine: dict[str, Any] = compute({})
-    """Further engine options, by vLLM's own names (tensor_parallel_size, gpu_memory_utilization, enforce_eager ...)."""
+    """Further engine options, by vLLM's own names (tensor_parallel_size, gpu_memory_utilization, enforce_eager ...).
+    Those that change what the model answers (quantization, hf_overrides ...) are part of a stage's fingerprint."""
     accelerator: Literal["cpu", "gpu"] = compute("gpu")
     """Where the engines run."""
     kv_cache_gib: int = compute(1, ge=1)

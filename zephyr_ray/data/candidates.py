@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 
 from zephyr_ray import chat_template
-from zephyr_ray.cluster import resources, shared_storage
+from zephyr_ray.cluster import resources
 from zephyr_ray.cluster.preload import ENGINES, ROWS
 from zephyr_ray.config.feedback import Sampling
 from zephyr_ray.config.model import Chat
@@ -21,7 +21,7 @@ from zephyr_ray.data.request_stage import REASONS, asking, settle, totals_line
 from zephyr_ray.inference.principles import PRINCIPLES
 from zephyr_ray.inference.sampling import answered
 from zephyr_ray.pipeline.artifacts import Artifact
-from zephyr_ray.pipeline.model_source import deployed_models
+from zephyr_ray.pipeline.model_source import pool_models
 from zephyr_ray.pipeline.stage import Manifest, Stage, StageContext
 from zephyr_ray.schemas import CANDIDATES
 
@@ -38,12 +38,16 @@ def stage(section: Sampling, chat: Chat, seed: int, prompts: Stage, models: Mapp
     """
 
     def make(context: StageContext) -> Manifest:
-        report, lines = make_candidates(section, chat, seed, context.input("prompts"), context)
+        asked = section.model_copy(update={"pool": pool.at_commits(section.pool)})
+        report, lines = make_candidates(asked, chat, seed, context.input("prompts"), context)
         made = drop_report.examined(report, 1.0, context.artifact)
         return made | {"lines": [*made["lines"], *lines]}
 
-    pool = deployed_models("sampling.pool", section.deployments, models)
-    offline = [shared_storage.local_folder(f"sampling.pool {each.name}", each.model) for each in section.offline]
+    pool = pool_models("sampling.pool", section.pool, models)
+
+    def outside() -> dict[str, str]:
+        return pool.outside() | (chat_template.fingerprints(chat) if section.offline else {})
+
     return Stage(
         "candidates",
         "rows",
@@ -55,8 +59,9 @@ def stage(section: Sampling, chat: Chat, seed: int, prompts: Stage, models: Mapp
         },
         make,
         inputs={"prompts": prompts, **pool.inputs},
-        outside=pool.outside,
-        local_files=chat_template.local_files(chat) + pool.local_files + sum(offline, ()),
+        outside=outside,
+        commits=pool.commits,
+        local_files=pool.local_files,
         resources=_resources(section),
         preload=ROWS + ENGINES if section.deployments else ROWS,
     )

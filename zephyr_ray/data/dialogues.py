@@ -22,8 +22,11 @@ from zephyr_ray.schemas import DIALOGUES
 def stage(section: Dialogues, seed: int) -> Stage:
     """The stage `dialogues`."""
 
+    outside = sources.OutsideRows("dialogues", section.train)
+
     def make(context: StageContext) -> Manifest:
-        report = make_dialogues(section, seed, context.artifact, progress=context.progress)
+        read = section.model_copy(update={"train": outside.at_commits})
+        report = make_dialogues(read, seed, context.artifact, progress=context.progress)
         return drop_report.examined(report, section.max_dropped, context.artifact)
 
     train, split = sources.semantic_source(section.train)
@@ -32,7 +35,8 @@ def stage(section: Dialogues, seed: int) -> Stage:
         "rows",
         {"dialogues": semantic(section) | {"train": train, "split": split}, "seed": seed},
         make,
-        outside=lambda: sources.fingerprints("dialogues", section.train),
+        outside=outside.fingerprints,
+        commits=outside.commits,
         local_files=sources.local_files("dialogues.train", section.train),
         check=lambda: sources.check_named("dialogues.train", section.train),
     )

@@ -28,10 +28,12 @@ HELD_OUT_SPLIT = "test"
 def stage(section: Preferences, seed: int, preferences: Stage) -> Stage:
     """The stage `held_out_pairs`; `preferences` are those that are trained on."""
     assert section.held_out is not None
+    outside = sources.OutsideRows("held_out", section.held_out)
 
     def make(context: StageContext) -> Manifest:
+        read = section.model_copy(update={"held_out": outside.at_commits})
         report = make_held_out_pairs(
-            section, seed, context.input("preferences"), context.artifact, progress=context.progress
+            read, seed, context.input("preferences"), context.artifact, progress=context.progress
         )
         made = drop_report.examined(report, section.max_dropped, context.artifact)
         check_prompts(context.artifact, report.files)
@@ -44,9 +46,8 @@ def stage(section: Preferences, seed: int, preferences: Stage) -> Stage:
         settings(section, {"held_out": held_out, "held_out_split": split}) | {"seed": seed},
         make,
         inputs={"preferences": preferences},
-        outside=lambda: (
-            sources.fingerprints("held_out", section.held_out) | benchmark_fingerprints(section.decontaminate)
-        ),
+        outside=lambda: outside.fingerprints() | benchmark_fingerprints(section.decontaminate),
+        commits=outside.commits,
         local_files=sources.local_files("preferences.held_out", section.held_out),
     )
 

@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from zephyr_ray import chat_template
 from zephyr_ray.cluster import connect, resources
 from zephyr_ray.cluster.preload import ENGINES, ROWS
 from zephyr_ray.config.feedback import FunctionJudge, Judging, LanguageModelJudges, RewardModelJudge
@@ -22,11 +23,11 @@ from zephyr_ray.data.io.writer import Report, RowProgress
 from zephyr_ray.data.request_stage import REASONS, Asking, asking, settle, totals_line
 from zephyr_ray.errors import UserError
 from zephyr_ray.inference.pool import CALLS, in_flight_share, rows_per_batch
-from zephyr_ray.judging.agreement import AgreementCounter, DisagreementCounter, Kind
+from zephyr_ray.judging.agreement import KINDS, AgreementCounter, DisagreementCounter
 from zephyr_ray.judging.pool import JUDGED, JudgePool
 from zephyr_ray.judging.rubrics import rubric_fingerprint
 from zephyr_ray.pipeline.artifacts import Artifact
-from zephyr_ray.pipeline.model_source import ModelInput, ModelSource, deployed_models
+from zephyr_ray.pipeline.model_source import ModelInput, ModelSource, PoolModels, pool_models
 from zephyr_ray.pipeline.stage import Manifest, Stage, StageContext
 from zephyr_ray.schemas import ASPECTS, JUDGMENTS
 
@@ -34,7 +35,6 @@ if TYPE_CHECKING:
     import ray.data
 
 _ROWS_PER_BATCH = 256
-_KINDS: tuple[Kind, ...] = ("orders", "repeats", "judges")
 
 
 def stage(section: Judging, chat: Chat, seed: int, candidates: Stage, models: Mapping[str, Stage]) -> Stage:
@@ -48,7 +48,7 @@ def stage(section: Judging, chat: Chat, seed: int, candidates: Stage, models: Ma
         models: The stages of this run whose checkpoints may be deployed, by name.
     """
     judge = section.judge
-    judges = deployed_models("judging.judge.models", section.deployments, models)
+    judges = pool_models("judging.judge.models", section.servers, models)
     reward_model = (
         ModelInput("reward_model", "judging.judge.model", judge.model, judge.revision)
         if isinstance(judge, RewardModelJudge)
@@ -56,16 +56,19 @@ def stage(section: Judging, chat: Chat, seed: int, candidates: Stage, models: Ma
     )
 
     def outside() -> dict[str, str]:
-        found = judges.outside() | (reward_model.outside() if reward_model else {})
+        found = judges.outside()
+        if reward_model:
+            found |= reward_model.outside() | chat_template.fingerprints(chat)
         if isinstance(judge, FunctionJudge):
-            from zephyr_ray.judging.function_judge import program_fingerprint
+            from zephyr_ray.judging.function_judge import program_fingerprints
 
-            found["function"] = program_fingerprint(judge.function)
+            found |= program_fingerprints(judge.function)
         return found
 
     def make(context: StageContext) -> Manifest:
         source = reward_model.source(context.run) if reward_model else None
-        report, agreement, lines = make_judgments(section, chat, seed, context.input("candidates"), source, context)
+        found, candidates = _at_commits(section, judges), context.input("candidates")
+        report, agreement, lines = make_judgments(found, chat, seed, candidates, source, context)
         made = drop_report.examined(report, 1.0, context.artifact)
         return made | {"agreement": agreement, "lines": [*made["lines"], *lines]}
 
@@ -81,6 +84,7 @@ def stage(section: Judging, chat: Chat, seed: int, candidates: Stage, models: Ma
         make,
         inputs={"candidates": candidates, **judges.inputs},
         outside=outside,
+        commits=lambda: judges.commits() | (reward_model.commits() if reward_model else {}),
         local_files=judges.local_files + (reward_model.local_files if reward_model else ()),
         resources=(
             *resources.of_engines("judging.judge.models", section.deployments),
@@ -88,6 +92,15 @@ def stage(section: Judging, chat: Chat, seed: int, candidates: Stage, models: Ma
         ),
         preload=ROWS + ENGINES if section.deployments else ROWS,
     )
+
+
+def _at_commits(section: Judging, judges: PoolModels) -> Judging:
+    """The section, whose deployments of hub ids name the commit that was found."""
+    judge = section.judge
+    if not isinstance(judge, LanguageModelJudges):
+        return section
+    models = judges.at_commits(judge.models)
+    return section.model_copy(update={"judge": judge.model_copy(update={"models": models})})
 
 
 def make_judgments(
@@ -143,22 +156,6 @@ def to_rows(judged: pa.Table, progress: RowProgress | None = None) -> pa.Table:
     if progress is not None:
         progress.add(len(rows))
     return pa.Table.from_pylist(rows, schema=mixed_schema(JUDGMENTS))
-
-
-def agreement_numbers(agreement: dict[str, Any]) -> dict[str, dict[str, float]]:
-    """The figures of a manifest as a report shows them: {what: {aspect: number}}, without what there is none of."""
-    named = {
-        "same_order": "share of pairs that two {} put in the same order",
-        "alpha": "Krippendorff's alpha of two {}",
-    }
-    numbers: dict[str, dict[str, float]] = {}
-    for kind in _KINDS:
-        for figure, text in named.items():
-            found = {aspect: each[figure] for aspect, each in agreement.get(kind, {}).items()}
-            known = {aspect: number for aspect, number in found.items() if number is not None}
-            if known:
-                numbers[text.format(kind)] = known
-    return numbers
 
 
 def _judged(
@@ -259,7 +256,7 @@ class AgreementTally:
     """How far judges, repeats and orders agree, and how many overall scores lie far from the mean of the aspects."""
 
     def __init__(self, rows: Iterable[Mapping[str, Any]] = ()):
-        self.agreement = {kind: AgreementCounter(kind) for kind in _KINDS}
+        self.agreement = {kind: AgreementCounter(kind) for kind in KINDS}
         self.disagreement = DisagreementCounter()
         for row in rows:
             self.disagreement.add(row)
@@ -293,7 +290,7 @@ def _counted(rows: pa.Table) -> tuple[pa.Table, AgreementTally]:
 def _agreement_lines(agreement: dict[str, Any]) -> list[str]:
     """What a person sees: the overall rating where it was asked for, else the first aspect."""
     lines = []
-    for kind in _KINDS:
+    for kind in KINDS:
         figures = agreement.get(kind) or {}
         for aspect in [name for name in ("overall", *figures) if name in figures][:1]:
             found = figures[aspect]

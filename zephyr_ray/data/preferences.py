@@ -29,9 +29,9 @@ from zephyr_ray.data.io.readers import open_parquet
 from zephyr_ray.data.io.rewrite import kept_files
 from zephyr_ray.data.io.rows import decode, dropped_row, mixed_schema, raw_rows
 from zephyr_ray.data.io.writer import Report, RowProgress
-from zephyr_ray.data.judgments import agreement_numbers
 from zephyr_ray.data.preference_counts import AnswerCounts, PairCounts, count_pairs
 from zephyr_ray.errors import UserError
+from zephyr_ray.judging.agreement import agreement_numbers
 from zephyr_ray.pipeline.artifacts import Artifact
 from zephyr_ray.pipeline.stage import Manifest, Stage, StageContext
 from zephyr_ray.schemas import PREFERENCES, Dropped
@@ -63,10 +63,13 @@ def stage(section: Preferences, seed: int, judgments: Stage | None) -> Stage:
         judgments: What is read where `section.train` is `judgments`; None: the recipe makes none.
     """
     inputs = {"judgments": judgments} if judgments and section.train == sources.OF_THE_RUN else {}
+    outside = sources.OutsideRows("preferences", section.train)
 
     def make(context: StageContext) -> Manifest:
         judged = context.input("judgments") if inputs else None
-        report = make_preferences(section, seed, context.artifact, judged, progress=context.progress)
+        found = {} if inputs else {"train": outside.at_commits}
+        read = section.model_copy(update=found)
+        report = make_preferences(read, seed, context.artifact, judged, progress=context.progress)
         return drop_report.examined(report, section.max_dropped, context.artifact)
 
     def check() -> None:
@@ -81,9 +84,8 @@ def stage(section: Preferences, seed: int, judgments: Stage | None) -> Stage:
         settings(section, {"train": train, "split": split}) | {"seed": seed},
         make,
         inputs=inputs,
-        outside=lambda: (
-            sources.fingerprints("preferences", section.train) | benchmark_fingerprints(section.decontaminate)
-        ),
+        outside=lambda: outside.fingerprints() | benchmark_fingerprints(section.decontaminate),
+        commits=outside.commits,
         local_files=sources.local_files("preferences.train", section.train),
         check=check,
     )

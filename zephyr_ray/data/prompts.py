@@ -22,8 +22,11 @@ from zephyr_ray.schemas import PROMPTS
 def stage(section: Prompts, seed: int) -> Stage:
     """The stage `prompts`."""
 
+    outside = sources.OutsideRows("prompts", section.train)
+
     def make(context: StageContext) -> Manifest:
-        report = make_prompts(section, seed, context.artifact, progress=context.progress)
+        read = section.model_copy(update={"train": outside.at_commits})
+        report = make_prompts(read, seed, context.artifact, progress=context.progress)
         return drop_report.examined(report, section.max_dropped, context.artifact)
 
     train, split = sources.semantic_source(section.train)
@@ -32,7 +35,8 @@ def stage(section: Prompts, seed: int) -> Stage:
         "rows",
         {"prompts": semantic(section) | {"train": train, "split": split}, "seed": seed},
         make,
-        outside=lambda: sources.fingerprints("prompts", section.train),
+        outside=outside.fingerprints,
+        commits=outside.commits,
         local_files=sources.local_files("prompts.train", section.train),
         check=lambda: sources.check_named("prompts.train", section.train),
     )

@@ -11,7 +11,6 @@ from typing import Any, Literal
 
 import pyarrow as pa
 
-from zephyr_ray import chat_template
 from zephyr_ray.cluster import connect, resources
 from zephyr_ray.cluster.preload import ROWS, TRAINING
 from zephyr_ray.config.model import Chat
@@ -96,7 +95,8 @@ def _stage(
         make,
         inputs={tokenized.kind: tokenized, **model.inputs},
         outside=model.outside,
-        local_files=chat_template.local_files(chat) + model.local_files,
+        commits=model.commits,
+        local_files=model.local_files,
         resources=(resources.of_workers("reference_logps", section, section.workers),),
         preload=ROWS + TRAINING,
     )

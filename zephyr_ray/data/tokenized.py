@@ -64,8 +64,10 @@ def stage(
         {"chat": semantic(chat), "tokenized": semantic(section)} | legacy_cut,
         make,
         inputs={pairs.kind: pairs, **model.inputs},
-        outside=model.outside,
-        local_files=chat_template.local_files(chat) + model.local_files,
+        outside=lambda: chat_template.fingerprints(chat) | model.outside(),
+        commits=model.commits,
+        reads_weights=False,
+        local_files=model.local_files,
     )
 
 

@@ -52,8 +52,10 @@ def stage(dialogues: Stage, base: ModelInput, chat: Chat, max_length: int | None
         {"chat": semantic(chat), "max_length": max_length},
         make,
         inputs={"dialogues": dialogues, **base.inputs},
-        outside=base.outside,
-        local_files=chat_template.local_files(chat) + base.local_files,
+        outside=lambda: chat_template.fingerprints(chat) | base.outside(),
+        commits=base.commits,
+        reads_weights=False,
+        local_files=base.local_files,
         check=base.check_named,
     )
 

@@ -41,7 +41,7 @@ def stage(section: Evaluation, seed: int, models: Sequence[Stage]) -> Stage:
         {"evaluation": semantic(section), "seed": seed},
         make,
         inputs={each.kind: each for each in models},
-        outside=lambda: {"function": plugin.fingerprint(field, section.function)},
+        outside=lambda: plugin.fingerprints("function", field, section.function),
         resources=(Demand(section.name, {"CPU": 1}, section.workers),),
         preload=ROWS + TRAINING,
         is_evaluation=True,

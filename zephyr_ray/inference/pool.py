@@ -10,6 +10,7 @@ from typing import Any
 import pyarrow as pa
 
 from zephyr_ray.config.feedback import Deployment, Endpoint, Sampling
+from zephyr_ray.config.serving import semantic_engine
 from zephyr_ray.inference.clients import DeploymentClient, EndpointClient
 from zephyr_ray.inference.request_plan import (
     Completion,
@@ -105,14 +106,16 @@ class CandidatePool(Pool):
 
 
 def _member_identity(member: Endpoint | Deployment, applications: Mapping[str, Application]) -> str:
-    """Identifies a member: an endpoint by its name and model, a deployment by its weights and engine.
+    """Identifies a member: an endpoint by its name and model, a deployment by its weights and what of its engine's
+    options changes the answers.
 
     It is part of the key of paid replies: with a further field here, all of them would be requested again.
     """
     if isinstance(member, Endpoint):
         return content_id("endpoint", member.name, member.model)
     weights = applications[member.name].fingerprint
-    return content_id("deployment", member.name, weights, member.dtype, member.max_model_len, member.engine)
+    engine = semantic_engine(member.engine)
+    return content_id("deployment", member.name, weights, member.dtype, member.max_model_len, engine)
 
 
 def in_flight_share(member: Endpoint | Deployment, workers: int) -> int:

@@ -17,6 +17,7 @@ from zephyr_ray.schemas import ASPECTS
 Row = Mapping[str, Any]
 Ratings = Sequence[float | None]
 Kind = Literal["orders", "repeats", "judges"]
+KINDS: tuple[Kind, ...] = ("orders", "repeats", "judges")
 Rater = tuple[str, int, bool]
 """Judge, repeat, is_reversed."""
 
@@ -220,3 +221,19 @@ def _sign(number: float) -> int:
 
 def _ratio(part: float, whole: float) -> float | None:
     return part / whole if whole else None
+
+
+def agreement_numbers(agreement: dict[str, Any]) -> dict[str, dict[str, float]]:
+    """The figures of a manifest as a report shows them: {what: {aspect: number}}, without what there is none of."""
+    named = {
+        "same_order": "share of pairs that two {} put in the same order",
+        "alpha": "Krippendorff's alpha of two {}",
+    }
+    numbers: dict[str, dict[str, float]] = {}
+    for kind in KINDS:
+        for figure, text in named.items():
+            found = {aspect: each[figure] for aspect, each in agreement.get(kind, {}).items()}
+            known = {aspect: number for aspect, number in found.items() if number is not None}
+            if known:
+                numbers[text.format(kind)] = known
+    return numbers

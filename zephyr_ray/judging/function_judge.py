@@ -19,9 +19,9 @@ def load_judge(function: str) -> Judge:
     return plugin.load("judging.judge.function", function)
 
 
-def program_fingerprint(function: str) -> str:
-    """The fingerprint of the function's source. Raises as `plugin.fingerprint`."""
-    return plugin.fingerprint("judging.judge.function", function)
+def program_fingerprints(function: str) -> dict[str, str]:
+    """The fingerprints of the function's source and of what it imports. Raises as `plugin.fingerprints`."""
+    return plugin.fingerprints("function", "judging.judge.function", function)
 
 
 def judge_by_program(row: Mapping[str, Any], judge: Judge, name: str = "judging.judge.function") -> dict[str, Any]:

@@ -1,4 +1,7 @@
-"""Resolve references to models: the location and the fingerprint of each model that a stage reads."""
+"""Resolve references to models: the location and the fingerprint of each model that a stage reads.
+
+Each `ModelInput` looks once, so that all stages of a command fingerprint, record and load the same commit of a hub id.
+"""
 
 from __future__ import annotations
 
@@ -6,16 +9,18 @@ import functools
 import logging
 import os
 import posixpath
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pyarrow.fs as pafs
 
 from zephyr_ray.cluster.shared_storage import local_folder, not_here
-from zephyr_ray.config.feedback import OWN_MODELS, Deployment
+from zephyr_ray.config.feedback import OWN_MODELS, Deployment, Endpoint, Member, OfflineModel
+from zephyr_ray.config.serving import semantic_engine
 from zephyr_ray.errors import UserError
 from zephyr_ray.pipeline.artifacts import Artifact, Run, content_id, fingerprint_files
+from zephyr_ray.pipeline.file_versions import file_versions
 from zephyr_ray.storage import check_there, is_uri, local_copy, open_filesystem, refusal
 
 if TYPE_CHECKING:
@@ -52,6 +57,22 @@ class ModelSource:
         return content_id(self.path, self.fingerprint)
 
 
+@dataclass(frozen=True)
+class ExternalModel:
+    """What identifies a model from outside."""
+
+    fingerprint: str
+    """Of a folder's content, of the sizes and times of a URI's files, or of a hub commit."""
+    commit: str | None = None
+    """Of a hub id."""
+    versions: str | None = None
+    """A hash of the versions that a store gives a URI's files (`file_versions`), if it does."""
+
+    @property
+    def whole_fingerprint(self) -> str:
+        return content_id(self.fingerprint, self.versions) if self.versions else self.fingerprint
+
+
 @dataclass(frozen=True, eq=False)
 class ModelInput:
     """A model that a stage reads: the checkpoint of another stage of the run, or one from outside of it."""
@@ -74,86 +95,127 @@ class ModelInput:
         if self.stage is None and self.path is None:
             raise UserError(f"{self.field} is not set; name a folder, a URI or a hub id")
 
+    @functools.cached_property
+    def external(self) -> ExternalModel | None:
+        """What identifies it if it comes from outside. Raises as `external_model`."""
+        return None if self.path is None else external_model(self.field, self.path, self.revision)
+
     def outside(self) -> dict[str, str]:
-        """{name: fingerprint} if it comes from outside, else empty. Raises as `external_fingerprint`."""
-        return {} if self.path is None else {self.name: external_fingerprint(self.field, self.path, self.revision)}
+        """Its fingerprints by name if it comes from outside, else empty. Raises as `external_model`."""
+        if self.external is None:
+            return {}
+        versions = {f"{self.name} versions": self.external.versions} if self.external.versions else {}
+        return {self.name: self.external.fingerprint} | versions
+
+    def commits(self) -> dict[str, str]:
+        """The commit by the hub id, if it is one. Raises as `external_model`."""
+        return {self.path: self.external.commit} if self.path and self.external and self.external.commit else {}
 
     @property
     def local_files(self) -> tuple[tuple[str, str], ...]:
         return () if self.path is None else local_folder(self.field, self.path)
 
     def source(self, run: Run) -> ModelSource:
-        """The model, located. Raises as `external_source` or `stage_source`."""
+        """The model, located. Raises as `external_model` or `stage_source`."""
         if self.stage is not None:
             return stage_source(run.artifact(self.stage.name))
         assert self.path is not None
-        return external_source(self.field, self.path, self.revision)
+        assert self.external is not None
+        return _located(self.path, self.external)
 
 
 @dataclass(frozen=True, eq=False)
-class DeployedModels:
-    """The models that a stage deploys: checkpoints of this run and models from outside."""
+class PoolModels:
+    """The models that a stage runs itself: checkpoints of this run and models from outside."""
 
     inputs: dict[str, Stage]
     """The stages that make the run's own models, by the name that deployments use for them."""
     external: tuple[ModelInput, ...]
+    """Those from outside, each with its member's name."""
+    engines: dict[str, dict[str, Any]]
+    """The engine options of deployments that change their answers, by member."""
 
     def outside(self) -> dict[str, str]:
-        """Fingerprints of the models from outside, by deployment. Raises as `external_fingerprint`."""
-        return {name: found for each in self.external for name, found in each.outside().items()}
+        """Fingerprints of the models from outside and of the engines, by member. Raises as `external_model`."""
+        models = {name: found for each in self.external for name, found in each.outside().items()}
+        return models | {f"{name} engine": content_id(options) for name, options in self.engines.items()}
+
+    def commits(self) -> dict[str, str]:
+        """The commits of hub ids. Raises as `external_model`."""
+        return {hub_id: commit for each in self.external for hub_id, commit in each.commits().items()}
+
+    def at_commits(self, members: Iterable[Member]) -> tuple[Member, ...]:
+        """The members, whose hub ids name the commit that was found. Raises as `external_model`."""
+        found = {each.name: each.external.commit for each in self.external if each.external}
+        return tuple(_at_commit(member, found.get(member.name)) for member in members)
 
     @property
     def local_files(self) -> tuple[tuple[str, str], ...]:
         return tuple(file for each in self.external for file in each.local_files)
 
 
-def deployed_models(field: str, deployments: Sequence[Deployment], own: Mapping[str, Stage]) -> DeployedModels:
-    """The models of a section's deployments.
+def _at_commit(member: Member, commit: str | None) -> Member:
+    if commit is None or isinstance(member, Endpoint):
+        return member
+    if isinstance(member, OfflineModel):
+        return member.model_copy(update={"engine": member.engine | {"revision": commit}})
+    return member.model_copy(update={"revision": commit})
+
+
+def pool_models(field: str, members: Sequence[Member], own: Mapping[str, Stage]) -> PoolModels:
+    """The models of a section's deployments and offline members.
 
     Args:
         field: The field of the recipe that lists them.
-        deployments: The deployments.
+        members: The members; endpoints have no model here.
         own: The stages of this run whose checkpoints may be deployed, by name.
 
     Raises:
         UserError: A deployment names a stage that this run does not have.
     """
+    deployments = [each for each in members if isinstance(each, Deployment)]
+    offline = [each for each in members if isinstance(each, OfflineModel)]
     for each in deployments:
         if each.model in OWN_MODELS and each.model not in own:
             raise UserError(f"{field} {each.name}: this recipe has no stage {each.model}")
     inputs = {name: own[name] for name in sorted({each.model for each in deployments} & {*own})}
-    external = tuple(
-        ModelInput(each.name, f"{field} {each.name}", each.model, each.revision)
-        for each in deployments
-        if each.model not in own
-    )
-    return DeployedModels(inputs, external)
+    named = [(each.name, each.model, each.revision) for each in deployments if each.model not in own]
+    named += [(each.name, each.model, each.engine.get("revision")) for each in offline]
+    external = tuple(ModelInput(name, f"{field} {name}", model, revision) for name, model, revision in named)
+    engines = {each.name: semantic_engine(each.engine) for each in deployments}
+    return PoolModels(inputs, external, {name: options for name, options in engines.items() if options})
 
 
-def external_fingerprint(field: str, path: str, revision: str | None) -> str:
-    """The fingerprint of a model from outside: a folder's content, size and time of a URI's files, or a hub commit.
+def external_model(field: str, path: str, revision: str | None) -> ExternalModel:
+    """Identifies a model from outside: a folder, a URI or a hub id.
 
     Raises:
         UserError: The folder has no model or tokenizer, or nothing is at that path.
     """
     if is_uri(path):
-        return _remote_fingerprint(field, path)
+        return _remote_model(field, path)
     if os.path.isdir(path):
         _check_names(field, path, set(os.listdir(path)))
-        return _folder_fingerprint(os.path.abspath(path), _file_stats(path))
+        return ExternalModel(_folder_fingerprint(os.path.abspath(path), _file_stats(path)))
     if os.path.exists(path) or path.startswith(("/", "./", "../", "~")) or path.count("/") > 1:
         raise UserError(f"{field}={path} is not a folder; give a Hugging Face folder or a hub id (owner/name)")
-    return content_id("hub", path, _resolve_commit(field, path, revision))
+    commit = _resolve_commit(field, path, revision)
+    return ExternalModel(content_id("hub", path, commit), commit)
 
 
 def external_source(field: str, path: str, revision: str | None) -> ModelSource:
-    """A model from outside. Raises as `external_fingerprint`."""
-    fingerprint = external_fingerprint(field, path, revision)
-    return ModelSource(os.path.abspath(path) if os.path.isdir(path) else path, revision, fingerprint)
+    """A model from outside. Raises as `external_model`."""
+    return _located(path, external_model(field, path, revision))
+
+
+def _located(path: str, found: ExternalModel) -> ModelSource:
+    place = os.path.abspath(path) if os.path.isdir(path) else path
+    return ModelSource(place, found.commit, found.whole_fingerprint)
 
 
 def stage_source(artifact: Artifact) -> ModelSource:
-    """The checkpoint of a stage.
+    """The checkpoint of a stage. Its fingerprint says which weights it holds, not only what they were made from, if the
+    manifest does: one recipe that is trained again on other hardware gives other weights.
 
     Raises:
         UserError: The stage is not finished.
@@ -163,9 +225,9 @@ def stage_source(artifact: Artifact) -> ModelSource:
         raise UserError(
             f"{artifact.uri} is not finished; make it first: zephyr-ray run RECIPE --until {artifact.stage}"
         )
-    return ModelSource(
-        posixpath.join(artifact.uri, manifest.get("checkpoint", "checkpoint")), None, manifest["fingerprint"]
-    )
+    weights = manifest.get("weights")
+    fingerprint = content_id(manifest["fingerprint"], weights) if weights else manifest["fingerprint"]
+    return ModelSource(posixpath.join(artifact.uri, manifest.get("checkpoint", "checkpoint")), None, fingerprint)
 
 
 def _file_stats(folder: str) -> tuple[tuple[str, int, int, int], ...]:
@@ -184,7 +246,7 @@ def _folder_fingerprint(folder: str, look: tuple[tuple[str, int, int, int], ...]
     return fingerprint_files([folder])
 
 
-def _remote_fingerprint(field: str, uri: str) -> str:
+def _remote_model(field: str, uri: str) -> ExternalModel:
     filesystem, path = open_filesystem(uri)
     check_there(f"{field}={uri}", filesystem, path)
     try:
@@ -193,7 +255,9 @@ def _remote_fingerprint(field: str, uri: str) -> str:
         raise refusal(f"{field}={uri}", error) from None
     files = {posixpath.relpath(info.path, path): info for info in found if info.type == pafs.FileType.File}
     _check_names(field, uri, set(files))
-    return content_id("files", [[name, files[name].size, files[name].mtime_ns] for name in sorted(files)])
+    fingerprint = content_id("files", [[name, files[name].size, files[name].mtime_ns] for name in sorted(files)])
+    versions = file_versions([posixpath.join(uri.rstrip("/"), name) for name in sorted(files)])
+    return ExternalModel(fingerprint, versions=content_id(versions) if any(versions) else None)
 
 
 def _check_names(field: str, path: str, names: set[str]) -> None:

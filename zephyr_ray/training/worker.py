@@ -72,9 +72,9 @@ def train(job: TrainJob) -> None:
                 with for_these_workers(path, job.stage, training.zero_stage, settings.seed) as ours:
                     trainer.train(resume_from_checkpoint=ours)
         counts = _check_every_row_was_seen(trainer)
-        write_checkpoint(trainer, job, folder)
-        if trainer.is_world_process_zero():
-            _write_metrics(trainer, job.output, counts)
+        weights = write_checkpoint(trainer, job, folder)
+        if weights is not None:
+            _write_metrics(trainer, job.output, counts, weights)
         if ray.train.get_context().get_local_rank() == 0:
             training_rows.forget(job.tokenized)
         wait_until_stored()
@@ -215,8 +215,10 @@ def _check_every_row_was_seen(trainer: PlannedMixin) -> np.ndarray:
     return expected
 
 
-def _write_metrics(trainer: Any, output: Artifact, counts: np.ndarray) -> None:
-    """metrics.jsonl, one line for each logged step; trained.json, how often the rows were trained on."""
-    trained = {"rows": len(counts), "fewest_times": int(counts.min()), "most_times": int(counts.max())}
+def _write_metrics(trainer: Any, output: Artifact, counts: np.ndarray, weights: str) -> None:
+    """metrics.jsonl, one line for each logged step; trained.json, how often the rows were trained on, and
+    the identity of the weights."""
+    times = {"fewest_times": int(counts.min()), "most_times": int(counts.max())}
+    trained = {"rows": len(counts), **times, "weights": weights}
     output.write_text("metrics.jsonl", "".join(json.dumps(row) + "\n" for row in trainer.state.log_history))
     output.write_text(output.new_name("trained.json"), json.dumps(trained) + "\n")

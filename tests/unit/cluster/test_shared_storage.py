@@ -31,8 +31,8 @@ def test_the_local_paths_of_the_stages_that_run(tmp_path: Path, monkeypatch: pyt
     def seen(*stages: str) -> dict[str, str]:
         return dict(file for name in stages for file in stage_of(recipe, name).local_files)
 
-    assert seen("dpo") == {"chat.template": "chat.jinja", "model.path": str(tmp_path / "model")}
-    assert seen("sft", "dialogues") == {"chat.template": "chat.jinja"}
+    assert seen("dpo") == {"model.path": str(tmp_path / "model")}
+    assert seen("sft", "dialogues") == {}  # the driver alone reads the template
     assert seen("preferences") == {"preferences.train": "rows.jsonl"}  # the driver alone reads the benchmarks
     assert seen("judgments") == {"judging.judge.models judge": str(tmp_path / "judge")}
     assert seen("held_out_pairs") == {"preferences.held_out": "held_out.jsonl"}

@@ -12,7 +12,7 @@ import pytest
 from tests.unit.judging.examples import row
 from zephyr_ray.embedded import world
 from zephyr_ray.errors import UserError
-from zephyr_ray.judging.function_judge import judge_by_program, load_judge, program_fingerprint
+from zephyr_ray.judging.function_judge import judge_by_program, load_judge, program_fingerprints
 
 
 def length(messages: list[dict[str, str]], answer: str) -> float | None:
@@ -100,7 +100,7 @@ def test_another_program_is_another_judge(tmp_path: Path, monkeypatch: pytest.Mo
     prints = []
     for name, source in (("first_judge", "1.0"), ("second_judge", "2.0"), ("third_judge", "1.0")):
         (tmp_path / f"{name}.py").write_text(f"def judge(messages, answer):\n    return {source}\n")
-        prints.append(program_fingerprint(f"{name}:judge"))
+        prints.append(program_fingerprints(f"{name}:judge"))
     assert prints[0] == prints[2] != prints[1]
     with pytest.raises(UserError, match="not written in Python"):
-        program_fingerprint("math:sqrt")
+        program_fingerprints("math:sqrt")

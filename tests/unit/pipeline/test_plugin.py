@@ -49,7 +49,7 @@ def test_a_changed_source_is_another_function(tmp_path: Any, monkeypatch: pytest
         ("two", "def f(): return 2\n"),
     ):
         (tmp_path / f"{name}.py").write_text(text)
-        prints.append(plugin.fingerprint("x", f"{name}:f"))
+        prints.append(plugin.fingerprints("f", "x", f"{name}:f"))
     assert prints[0] == prints[1] != prints[2]
     with pytest.raises(UserError, match="is not written in Python"):
-        plugin.fingerprint("x", "math:sqrt")
+        plugin.fingerprints("f", "x", "math:sqrt")

@@ -9,7 +9,7 @@ from tests.making import stage_of
 from zephyr_ray import zephyr
 from zephyr_ray.config import loader
 from zephyr_ray.errors import UserError
-from zephyr_ray.pipeline.model_source import external_fingerprint
+from zephyr_ray.pipeline.model_source import external_model
 from zephyr_ray.pipeline.stage import identities, up_to
 
 SOURCES = (
@@ -173,10 +173,10 @@ def test_a_model_folder_is_its_content(tmp_path) -> None:
         (folder / "config.json").write_text("{}")
         (folder / "tokenizer.json").write_text("{}")
         (folder / "model.safetensors").write_bytes(weights)
-    a, b, c = (external_fingerprint("model.path", str(tmp_path / name), None) for name in "abc")
+    a, b, c = (external_model("model.path", str(tmp_path / name), None).fingerprint for name in "abc")
     assert a == b != c
     with pytest.raises(UserError, match=r"model\.path=.*is not a folder"):
-        external_fingerprint("model.path", str(tmp_path / "nowhere"), None)
+        external_model("model.path", str(tmp_path / "nowhere"), None)
 
 
 def test_a_hub_id_that_cannot_be_had_is_named(monkeypatch) -> None:
@@ -184,4 +184,4 @@ def test_a_hub_id_that_cannot_be_had_is_named(monkeypatch) -> None:
     with pytest.raises(
         UserError, match=r"model\.path=nobody/nothing is not a folder here, and the hub cannot be reached"
     ):
-        external_fingerprint("model.path", "nobody/nothing", None)
+        external_model("model.path", "nobody/nothing", None)

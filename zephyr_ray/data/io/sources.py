@@ -26,6 +26,7 @@ from zephyr_ray.data.io.file_tasks import MOST_TASKS
 from zephyr_ray.errors import UserError
 from zephyr_ray.pipeline import plugin
 from zephyr_ray.pipeline.artifacts import Artifact, content_id, fingerprint_files
+from zephyr_ray.pipeline.file_versions import file_versions
 from zephyr_ray.storage import check_there, is_uri, refusal
 
 if TYPE_CHECKING:
@@ -42,6 +43,7 @@ _IN_FLIGHT_BYTES = 256 << 20  # of blocks between the operators: a reader that i
 _AT_ONCE = 16  # files that the driver looks at, where each may be some way off
 _READER_CPUS = 0.25  # reading waits on the disk; and operators that ask for different resources are not fused
 _SUFFIXES = re.compile(r"\.(jsonl|json|ndjson)(\.gz)?$|\.parquet$", re.IGNORECASE)
+_COMMIT = re.compile(r"[0-9a-f]{40}")
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+(@[\w./-]+)?")
 
 Kind = Literal["lines", "array", "parquet", "hub"]
@@ -155,6 +157,57 @@ def semantic_source(spec: Source | None, split: str = "train") -> tuple[Any, str
     return list(spec) if isinstance(spec, tuple) else spec, split
 
 
+class OutsideRows:
+    """What a stage reads from outside of the run. A dataset's revision is resolved once, so that the commit in the
+    fingerprint is the one that is recorded and read."""
+
+    def __init__(self, name: str, spec: Source | None):
+        """
+        Args:
+            name: Of the stage's input.
+            spec: What is read; None or `OF_THE_RUN`: nothing from outside.
+        """
+        self.name, self._spec = name, None if spec == OF_THE_RUN else spec
+
+    def fingerprints(self) -> dict[str, str]:
+        """Fingerprints by name; of remote files also those of their versions, of functions also of what they import.
+
+        Raises:
+            UserError: Something is missing or cannot be read.
+        """
+        if self._spec is None:
+            return {}
+        if isinstance(self._spec, RowFunction):
+            return plugin.fingerprints(self.name, "source", self._spec.function)
+        return {self.name: describe_source(self.at_commits)} | self._versions()
+
+    def commits(self) -> dict[str, str]:
+        """The commit of each dataset of the hub, by its id. Raises as `fingerprints`."""
+        return {name.partition("@")[0]: sha for name, sha in self._found.items()}
+
+    @functools.cached_property
+    def at_commits(self) -> Any:
+        """The source, whose datasets name the commit that was found. Raises as `fingerprints`."""
+        spec, found = self._spec, self._found
+        if spec is None or not found:
+            return spec
+        if isinstance(spec, HubDataset):
+            return spec.model_copy(update={"revision": found[_hub_name(spec)]})
+        return tuple(f"{name.partition('@')[0]}@{found[name]}" if name in found else name for name in names_of(spec))
+
+    @functools.cached_property
+    def _found(self) -> dict[str, str]:
+        if self._spec is None or isinstance(self._spec, RowFunction):
+            return {}
+        return {name: _commit(name) for name, split in _names_and_splits(self._spec) if split is not None}
+
+    def _versions(self) -> dict[str, str]:
+        assert self._spec is not None
+        files = [name for name, split in _names_and_splits(self._spec) if split is None and is_uri(name)]
+        versions = file_versions([file for name in files for file in _files(name)])
+        return {f"{self.name} versions": content_id(versions)} if any(versions) else {}
+
+
 def describe_source(spec: Source) -> str:
     """A fingerprint of what a spec names: of the content of local files, of size and time of remote ones, of the commit
     of a hub dataset.
@@ -162,20 +215,9 @@ def describe_source(spec: Source) -> str:
     Raises:
         UserError: Something is missing or cannot be read.
     """
-    if isinstance(spec, RowFunction):
-        return plugin.fingerprint("source", spec.function)
     return content_id(
         [_describe_files(name) if split is None else _describe_hub(name) for name, split in _names_and_splits(spec)]
     )
-
-
-def fingerprints(name: str, spec: Source | None) -> dict[str, str]:
-    """What a stage reads from outside of the run, by this name: nothing where the rows are the run's own.
-
-    Raises:
-        UserError: As `describe_source`.
-    """
-    return {} if spec is None or spec == OF_THE_RUN else {name: describe_source(spec)}
 
 
 def local_files(field: str, spec: Source | None) -> tuple[tuple[str, str], ...]:
@@ -338,11 +380,18 @@ def _describe_files(name: str) -> Any:
 
 
 def _describe_hub(name: str) -> str:
+    return f"{name.partition('@')[0]}@{_commit(name)}"
+
+
+def _commit(name: str) -> str:
+    """The commit that a dataset's name (`owner/name`, `owner/name@revision`) refers to now."""
     from huggingface_hub import HfApi
 
     repo, _, revision = name.partition("@")
+    if _COMMIT.fullmatch(revision):
+        return revision
     try:
-        return f"{repo}@{HfApi().dataset_info(repo, revision=revision or None).sha}"
+        return str(HfApi().dataset_info(repo, revision=revision or None).sha)
     except Exception as error:  # see hub_parts
         reason = " ".join(str(error).split())[:300]
         raise UserError(
