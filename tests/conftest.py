@@ -33,7 +33,7 @@ settings.load_profile("zephyr")
 # Files that share what is slow to start, so that one lane of a parallel run has them; those that take longest first.
 GROUPS = (
     ("integration/chat/test_chat_page", "integration/chat/test_chat_two"),
-    ("integration/test_pipeline", "integration/test_s3"),
+    ("integration/test_pipeline", "integration/test_s3", "integration/test_two_drivers"),
     ("integration/chat/",),
     ("integration/test_autoscaling",),
     ("integration/test_feedback", "integration/test_sampling"),
