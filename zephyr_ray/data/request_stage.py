@@ -22,7 +22,7 @@ from zephyr_ray.config.feedback import Judging, Sampling
 from zephyr_ray.data.io import resume, sources, writer
 from zephyr_ray.data.io.writer import Report
 from zephyr_ray.errors import UserError
-from zephyr_ray.inference import response_log
+from zephyr_ray.inference import response_gather
 from zephyr_ray.inference.response_cache import Ledger
 from zephyr_ray.pipeline.artifacts import REPLIES, Artifact
 from zephyr_ray.pipeline.stage import StageContext
@@ -77,7 +77,7 @@ def asking(section: Sampling | Judging, source: Artifact, context: StageContext)
             max_concurrency=10_000,
             scheduling_strategy=connect.this_node(),
         )
-        .remote(artifact, section.budget_usd, done.to_pylist())
+        .remote(artifact, section.budget_usd)
     )
     if progress is not None:
         progress.set(len(done), total=sources.count_rows(source))
@@ -85,7 +85,7 @@ def asking(section: Sampling | Judging, source: Artifact, context: StageContext)
     with deployed(artifact.stage, section.deployments, artifact.run, own) as applications, _shown(ledger, progress):
         yield Asking(ledger, applications, done)
     ray.kill(ledger)  # Ray keeps an actor whose handle was sent to others until the job ends
-    response_log.gather(artifact.run.filesystem, posixpath.join(artifact.path, REPLIES))
+    response_gather.gather(artifact.run.filesystem, posixpath.join(artifact.path, REPLIES), artifact.epoch)
 
 
 def settle(
