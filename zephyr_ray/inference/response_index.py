@@ -57,9 +57,8 @@ class Index:
         """Adds the rows of all gathered parts; call it once."""
         self._database.execute("BEGIN")
         for part in parts:
-            table = pq.read_table(
-                posixpath.join(self._folder, response_log.index_of(part)), filesystem=self._filesystem
-            )
+            index = posixpath.join(self._folder, response_log.index_of(part))
+            table = pq.read_table(index, filesystem=self._filesystem, partitioning=None)
             file = self._file(part)
             columns = [table[name].to_pylist() for name in ("row", "offset", "size")]
             rows = zip(columns[0], itertools.repeat(file), columns[1], columns[2], strict=False)

@@ -331,7 +331,7 @@ def test_a_kill_at_any_step_of_gathering_loses_nothing_and_repeats_nothing(
             continue
         break
     steps.stop()
-    assert 30 < len(steps.names) <= last
+    assert 20 < len(steps.names) <= last
     assert {"create_file", "delete", "write_table"} <= set(steps.names)
 
 
