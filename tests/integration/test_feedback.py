@@ -22,6 +22,7 @@ from zephyr_ray.config import loader
 from zephyr_ray.config.feedback import RewardModelJudge
 from zephyr_ray.config.model import Chat
 from zephyr_ray.errors import UserError
+from zephyr_ray.inference import response_log
 from zephyr_ray.pipeline.artifacts import Artifact, Run
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")
@@ -206,7 +207,9 @@ def test_rows_that_failed_are_what_the_next_run_asks_for(tmp_path: Path, server:
     assert len({row["prompt_id"] for row in stages.rows("candidates")}) == 60
     assert set(server.billed.values()) == {1}
     assert first.keys() < server.billed.keys()
-    assert len(list(Path(stages.run.path, "candidates", "replies").iterdir())) == 1
+    replies = response_log.listing(stages.run.filesystem, str(Path(stages.run.path, "candidates", "replies")))
+    assert replies.loose == []
+    assert sum(commit.totals["requests"] for commit in replies.commits) == len(server.billed)
 
 
 def test_a_budget_is_never_passed_and_more_of_it_goes_on(tmp_path: Path, server: FaultServer) -> None:

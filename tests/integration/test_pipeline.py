@@ -102,8 +102,10 @@ def test_what_lies_in_the_bucket_and_nowhere_else(here: Machine) -> None:
         files = [file if isinstance(file, str) else file["name"] for file in files]
         assert set(files) <= {name.removeprefix(f"{stage}/") for name in names()}
     assert not [name for name in names() if "unfinished" in name or "training_state" in name]
-    (replies,) = [name for name in names() if "/replies/" in name]
-    assert re.fullmatch(r"candidates/replies/\w+\.jsonl\.zst", replies)
+    replies = [name for name in names() if "/replies/" in name]
+    assert "candidates/replies/gathered-000001.json" in replies
+    gathered = r"candidates/replies/(gathered-\d{6}\.json|\d{6}-\w{16}-\d{5}\.(jsonl\.zst|parquet))"
+    assert [name for name in replies if not re.fullmatch(gathered, name)] == []
     assert [name for name in names() if re.fullmatch(r"dpo/checkpoint-\d+/model.safetensors", name)]
     assert {"recipe.yaml", "preferences/report.html"} <= set(names())
     steps = [json.loads(line) for line in read("run/dpo/metrics.jsonl").splitlines()]

@@ -22,7 +22,7 @@ from zephyr_ray.data.io import resume, sources, writer
 from zephyr_ray.data.io.id_sets import IdSet
 from zephyr_ray.data.io.writer import Report
 from zephyr_ray.errors import UserError
-from zephyr_ray.inference import response_log
+from zephyr_ray.inference import response_gather
 from zephyr_ray.inference.response_cache import Ledger
 from zephyr_ray.pipeline.artifacts import REPLIES, Artifact
 from zephyr_ray.pipeline.stage import StageContext
@@ -85,7 +85,7 @@ def asking(section: Sampling | Judging, source: Artifact, context: StageContext)
     with deployed(artifact.stage, section.deployments, artifact.run, own) as applications, _shown(ledger, progress):
         yield Asking(ledger, applications, done)
     ray.kill(ledger)  # Ray keeps an actor whose handle was sent to others until the job ends
-    response_log.gather(artifact.run.filesystem, posixpath.join(artifact.path, REPLIES))
+    response_gather.gather(artifact.run.filesystem, posixpath.join(artifact.path, REPLIES), artifact.epoch)
 
 
 def settle(

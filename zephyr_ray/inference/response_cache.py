@@ -9,61 +9,56 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import posixpath
 import sqlite3
-from collections.abc import Collection
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pyarrow.fs as pafs
 
 from zephyr_ray.inference import response_log
+from zephyr_ray.inference.response_gather import gather
+from zephyr_ray.inference.response_index import Index
+from zephyr_ray.inference.response_log import Pass
 from zephyr_ray.pipeline.artifacts import REPLIES, Artifact
 
 _COMMIT_S = 0.5  # between two objects, in a store where files cannot be appended to
 _GATHER_S = 0.02  # how long a worker's replies wait for each other; short against the seconds of a request
 _QUIET_S = 600.0  # without any reply, after which a reservation counts as that of a dead worker
+_LOOK_UPS = 4  # at once
+_logger = logging.getLogger(__name__)
 
 
 class Ledger:
     """The replies of a stage and their cost, over all runs and recipes so far.
 
-    Replies are looked up in a temporary database on disk, so memory use stays constant.
+    Memory use stays constant. What earlier drivers left is gathered at first; the start reads of gathered replies only
+    their index and their totals.
     """
 
-    def __init__(self, artifact: Artifact, budget_usd: float | None = None, done: Collection[str] = ()):
+    def __init__(self, artifact: Artifact, budget_usd: float | None = None):
         """
         Args:
             artifact: The stage's, prepared by `begin`.
             budget_usd: Limit on the cost of all replies together.
-            done: Ids of rows already written: their replies count towards the cost but are not looked up again.
         """
-        self._index = sqlite3.connect("", isolation_level=None)  # a temporary file that vanishes with this process
-        self._index.execute("PRAGMA journal_mode=OFF")
-        self._index.execute("PRAGMA synchronous=OFF")
-        self._index.execute(
-            "CREATE TABLE replies (prompt_id TEXT, key TEXT, answer TEXT, PRIMARY KEY (prompt_id, key))"
-        )
         self._budget, self._held = budget_usd, 0.0
         self._changed = asyncio.Condition()
-        self._totals = {"requests": 0, "prompt_tokens": 0, "tokens": 0, "usd": 0.0}
         filesystem, folder = artifact.run.filesystem, posixpath.join(artifact.path, REPLIES)
-        skip = frozenset(done)
-        for record in response_log.read(filesystem, folder):
-            self._add(record, look_up=record["prompt_id"] not in skip)
-        self._write = response_log.Writer(filesystem, folder)
-        self._waiting: list[tuple[list[dict[str, Any]], asyncio.Future[None]]] = []
+        gather(filesystem, folder, artifact.epoch)
+        self._totals = response_log.no_totals()
+        self._index = Index(filesystem, folder)
+        self._load(filesystem, folder)
+        self._write = response_log.Writer(filesystem, folder, artifact.epoch)
+        self._waiting: list[tuple[list[dict[str, Any]], list[bytes], asyncio.Future[None]]] = []
         self._committer: asyncio.Task[None] | None = None
         self._wait = 0.0 if isinstance(filesystem, pafs.LocalFileSystem) else _COMMIT_S
+        self._writing, self._looking = ThreadPoolExecutor(1), ThreadPoolExecutor(_LOOK_UPS)
 
     async def replies(self, prompt_ids: list[str]) -> dict[str, dict[str, dict[str, Any]]]:
         """The known completions of each row, by request key. Rows without one are left out."""
-        found: dict[str, dict[str, dict[str, Any]]] = {}
-        for prompt_id in prompt_ids:
-            rows = self._index.execute("SELECT key, answer FROM replies WHERE prompt_id = ?", (prompt_id,))
-            completions = {key: json.loads(answer) for key, answer in rows}
-            if completions:
-                found[prompt_id] = completions
-        return found
+        return await asyncio.get_running_loop().run_in_executor(self._looking, self._index.find, prompt_ids)
 
     async def reserve(self, usd: float) -> bool:
         """Reserves money for a request; waits while other requests hold money that they may give back.
@@ -88,12 +83,19 @@ class Ledger:
         Args:
             records: {prompt_id, key (of the request), answer (the completion), prompt_tokens, usd} of each reply.
             reserved: The money reserved for all of them.
+
+        Raises:
+            OSError: They are not written.
+            ValueError: A record lacks its prompt_id, key or answer; none is written.
         """
-        written = asyncio.get_running_loop().create_future()
-        self._waiting.append((records, written))
-        if self._committer is None:
-            self._committer = asyncio.create_task(self._commit())
         try:
+            if not all(map(response_log.is_record, records)):
+                raise ValueError("a record lacks its prompt_id, key or answer")
+            lines = [json.dumps(record).encode() + b"\n" for record in records]
+            written = asyncio.get_running_loop().create_future()
+            self._waiting.append((records, lines, written))
+            if self._committer is None:
+                self._committer = asyncio.create_task(self._commit())
             await written
         finally:
             await self.release(reserved)
@@ -112,29 +114,63 @@ class Ledger:
         return True
 
     async def _commit(self) -> None:
-        """Writes all waiting records at once."""
-        await asyncio.sleep(self._wait)
-        batch, self._waiting, self._committer = self._waiting, [], None
+        """Writes what waits, all at once, until nothing waits."""
         try:
-            self._write([record for records, _ in batch for record in records])
-        except OSError as error:
-            for _, written in batch:
-                written.set_exception(error)
-            return
-        for records, written in batch:
-            for record in records:
-                self._add(record, look_up=True)
-            if not written.done():  # done: the caller is gone
-                written.set_result(None)
+            while self._waiting:
+                await asyncio.sleep(self._wait)
+                batch, self._waiting = self._waiting, []
+                await self._commit_batch(batch)
+        finally:
+            self._committer = None
 
-    def _add(self, record: dict[str, Any], *, look_up: bool) -> None:
-        self._totals["requests"] += 1
-        self._totals["prompt_tokens"] += record["prompt_tokens"] or 0
-        self._totals["tokens"] += record["answer"]["tokens"] or 0
-        self._totals["usd"] += record["usd"]
-        if look_up:
-            row = (record["prompt_id"], record["key"], json.dumps(record["answer"]))
-            self._index.execute("INSERT OR REPLACE INTO replies VALUES (?, ?, ?)", row)
+    async def _commit_batch(self, batch: list[tuple[list[dict[str, Any]], list[bytes], asyncio.Future[None]]]) -> None:
+        """Writes records, and tells everyone who waits for them."""
+        records = [record for records, _, _ in batch for record in records]
+        lines = [line for _, lines, _ in batch for line in lines]
+        error: BaseException | None = RuntimeError("the ledger was stopped before the replies were written")
+        try:
+            await asyncio.get_running_loop().run_in_executor(self._writing, self._write_indexed, records, lines)
+            error = None
+            for record in records:
+                response_log.count(self._totals, record)
+        except Exception as failed:  # whatever it is, it is passed to those who wait
+            error = failed
+        finally:
+            for _, _, written in batch:
+                if written.done():  # the caller is gone
+                    continue
+                if error is None:
+                    written.set_result(None)
+                else:
+                    written.set_exception(error)
+
+    def _write_indexed(self, records: list[dict[str, Any]], lines: list[bytes]) -> None:
+        """Writes records; once they are written, nothing can fail."""
+        name, offset = self._write(lines)
+        places = []
+        for record, line in zip(records, lines, strict=True):
+            places.append((record["prompt_id"], offset, len(line)))
+            offset += len(line)
+        try:
+            self._index.add(name, places)
+        except sqlite3.Error as error:
+            _logger.warning("%d replies are written, but not found before the next start: %s", len(records), error)
+
+    def _load(self, filesystem: pafs.FileSystem, folder: str) -> None:
+        """Reads totals and indexes of what is gathered, and the files of drivers with a higher epoch."""
+        found = response_log.listing(filesystem, folder)
+        for commit in found.commits:
+            response_log.add_totals(self._totals, commit.totals)
+        self._index.load(part for commit in found.commits for part in commit.parts)
+        ordered = response_log.in_order(filesystem, folder, found.loose)
+        for source, lines in Pass(filesystem, folder, found.read).files(ordered):
+            places = []
+            for offset, line in lines:
+                record = response_log.parse(line)
+                if record is not None:
+                    response_log.count(self._totals, record)
+                    places.append((record["prompt_id"], offset, len(line)))
+            self._index.add(source.name, places)
 
 
 class LedgerLink:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import sqlite3
+import threading
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -58,11 +61,140 @@ def test_replies_outlive_a_change_of_the_recipe(artifact: Artifact) -> None:
     assert asyncio.run(later.totals())["usd"] == 0.5
 
 
-def test_rows_that_are_written_cost_money_but_are_not_looked_up(artifact: Artifact) -> None:
+def test_gathered_and_new_replies_to_a_row_are_found_together(artifact: Artifact) -> None:
     keep(Ledger(artifact), record("p", "a/0", usd=0.5), record("q", "a/0", usd=0.25))
-    ledger = Ledger(artifact, done=["p"])
-    assert list(asyncio.run(ledger.replies(["p", "q"]))) == ["q"]
-    assert asyncio.run(ledger.totals())["usd"] == 0.75
+    ledger = Ledger(artifact)
+    keep(ledger, record("p", "a/1", usd=0.125))
+    assert {prompt: sorted(found) for prompt, found in asyncio.run(ledger.replies(["p", "q", "p"])).items()} == {
+        "p": ["a/0", "a/1"],
+        "q": ["a/0"],
+    }
+    assert asyncio.run(ledger.totals())["usd"] == 0.875
+    assert asyncio.run(Ledger(artifact).totals())["usd"] == 0.875
+
+
+def test_a_reply_whose_file_another_driver_gathered_is_not_found_but_counts(artifact: Artifact) -> None:
+    ledger = Ledger(artifact)
+    keep(ledger, record("p", "a/0", usd=0.5))
+    other = Ledger(artifact)
+    assert asyncio.run(ledger.replies(["p"])) == {}
+    assert list(asyncio.run(other.replies(["p"]))) == ["p"]
+    keep(ledger, record("p", "a/1", usd=0.25))
+    assert asyncio.run(ledger.totals()) == asyncio.run(Ledger(artifact).totals())
+
+
+def test_a_driver_finds_what_one_of_a_higher_epoch_wrote_and_leaves_it_there(artifact: Artifact) -> None:
+    artifact.run.epoch = 2
+    keep(Ledger(artifact), record("p", "a/0", usd=0.5))
+    artifact.run.epoch = 1
+    ledger = Ledger(artifact)
+    assert list(asyncio.run(ledger.replies(["p"]))) == ["p"]
+    assert asyncio.run(ledger.totals())["usd"] == 0.5
+    assert [path.name[:7] for path in Path(artifact.path, "replies").iterdir()] == ["000002-"]
+
+
+STRANGE = [
+    {"tokens": "5"},
+    {"tokens": -7, "content": "half of a pair \ud83d"},
+    {"tokens": None, "content": 7},
+    {},
+]
+
+
+def test_strange_replies_are_recorded_and_found_and_do_not_lower_the_totals(artifact: Artifact) -> None:
+    records = [{"prompt_id": "p", "key": str(number), "answer": answer} for number, answer in enumerate(STRANGE)]
+    priced = [
+        {**each, "prompt_tokens": -10_000_000, "usd": usd}
+        for each, usd in zip(records, (-99, "1", None, 0.5), strict=True)
+    ]
+    for ledger in (Ledger(artifact), Ledger(artifact)):
+        if not asyncio.run(ledger.replies(["p"])):
+            keep(ledger, *priced)
+        assert asyncio.run(ledger.replies(["p"])) == {"p": {each["key"]: each["answer"] for each in records}}
+        assert asyncio.run(ledger.totals()) == {"requests": 4, "prompt_tokens": 0, "tokens": 0, "usd": 0.5}
+
+
+@pytest.mark.parametrize("error", [OSError("the disk is full"), ValueError("a bug"), asyncio.CancelledError()])
+def test_everyone_who_waits_is_told_whatever_goes_wrong(artifact: Artifact, error: BaseException) -> None:
+    async def run() -> list[Any]:
+        ledger = Ledger(artifact)
+
+        def fail(_: Any) -> Any:
+            raise error
+
+        write, ledger._write = ledger._write, fail  # type: ignore[assignment]
+        waiting = (ledger.record([record("p", key)], 0.0) for key in "abc")
+        failed = await asyncio.wait_for(asyncio.gather(*waiting, return_exceptions=True), 10)
+        ledger._write = write
+        await ledger.record([record("q", "a")], 0.0)
+        return failed
+
+    failed = asyncio.run(run())
+    assert [type(each) for each in failed] == [
+        RuntimeError if isinstance(error, asyncio.CancelledError) else type(error)
+    ] * 3
+    assert asyncio.run(Ledger(artifact).totals())["requests"] == 1
+
+
+def test_a_written_reply_counts_even_if_it_cannot_be_indexed(
+    artifact: Artifact, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any) -> None:
+        raise sqlite3.OperationalError("disk I/O error")
+
+    ledger = Ledger(artifact)
+    monkeypatch.setattr(ledger._index, "add", fail)
+    keep(ledger, record("p", "a/0", usd=0.5))
+    assert "1 replies are written, but not found before the next start: disk I/O error" in caplog.text
+    assert asyncio.run(ledger.totals())["usd"] == 0.5
+    assert list(asyncio.run(Ledger(artifact).replies(["p"]))) == ["p"]
+
+
+def test_a_record_that_could_not_be_looked_up_is_refused_before_it_is_written(artifact: Artifact) -> None:
+    ledger = Ledger(artifact)
+    with pytest.raises(ValueError, match="lacks its prompt_id, key or answer"):
+        keep(ledger, {"prompt_id": "p", "answer": {}})
+    assert not Path(artifact.path, "replies").exists()
+
+
+def test_look_ups_do_not_wait_for_a_write(artifact: Artifact) -> None:
+    keep(Ledger(artifact), record("p", "a/0"))
+
+    async def run() -> None:
+        ledger, go_on = Ledger(artifact), threading.Event()
+        write = ledger._write
+
+        def slow(lines: Any) -> Any:
+            assert go_on.wait(10)
+            return write(lines)
+
+        ledger._write = slow  # type: ignore[assignment]
+        writing = [asyncio.create_task(ledger.record([record("q", key)], 0.0)) for key in "abc"]
+        await asyncio.sleep(0.01)
+        assert list(await asyncio.wait_for(ledger.replies(["p"]), 5)) == ["p"]
+        assert not any(task.done() for task in writing)
+        go_on.set()
+        await asyncio.gather(*writing)
+        assert sorted((await ledger.replies(["q"]))["q"]) == ["a", "b", "c"]
+
+    asyncio.run(run())
+
+
+def test_replies_are_on_the_disk_when_they_count(artifact: Artifact, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those that wait together are flushed together."""
+    flushed: list[int] = []
+    sync = os.fsync
+
+    def counted(descriptor: int) -> None:
+        flushed.append(os.fstat(descriptor).st_size)
+        sync(descriptor)
+
+    ledger = Ledger(artifact)
+    monkeypatch.setattr(os, "fsync", counted)
+    keep(ledger, *(record("p", str(number)) for number in range(100)))
+    (path,) = Path(artifact.path, "replies").iterdir()
+    assert flushed[-1] == path.stat().st_size
+    assert len(flushed) < 10
 
 
 def test_the_budget_holds_over_tries(artifact: Artifact) -> None:
