@@ -53,7 +53,7 @@ def write_artifact(work: Path, stage: str, tables: list[Any]) -> None:
 
 def made_rows(count: int, *, with_answers: bool = False) -> Iterator[dict[str, Any]]:
     """Prompts of 60 made-up words, no two alike; with answers, two of the length that the server writes."""
-    from zephyr_ray.pipeline.artifacts import content_id
+    from zephyr_ray.pipeline.fingerprints import content_id
 
     rng = random.Random(0)
     words = ["".join(rng.choices("etaoinshrdlu", k=rng.randint(2, 8))) for _ in range(500)]

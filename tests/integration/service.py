@@ -15,7 +15,8 @@ import yaml
 
 from tests.integration.cluster import BIN, REPO, Head, free_port
 from tests.integration.jobs import forked_by
-from zephyr_ray.pipeline.artifacts import Run, fingerprint_files
+from zephyr_ray.pipeline.artifacts import Run
+from zephyr_ray.pipeline.fingerprints import fingerprint_files
 
 BUILDERS = "zephyr_ray.serving.applications"
 KEY = "a-key-of-the-tests-0001"

@@ -50,7 +50,7 @@ class Stages:
 
         from zephyr_ray.data.io import writer
         from zephyr_ray.data.io.rows import mixed_schema
-        from zephyr_ray.pipeline.artifacts import content_id
+        from zephyr_ray.pipeline.fingerprints import content_id
         from zephyr_ray.schemas import PROMPTS
 
         rows = []

@@ -15,7 +15,8 @@ import pytest
 
 from tests.integration.bucket import Machine, left_behind, names, post, settings, wait
 from tests.integration.cluster import free_port, head, node
-from zephyr_ray.pipeline.artifacts import Run, fingerprint_files
+from zephyr_ray.pipeline.artifacts import Run
+from zephyr_ray.pipeline.fingerprints import fingerprint_files
 
 pytestmark = pytest.mark.timeout(900)
 

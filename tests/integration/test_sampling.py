@@ -10,7 +10,7 @@ import pytest
 from tests.integration.servers import Proxy, free_port
 from zephyr_ray.config.feedback import Sampling
 from zephyr_ray.config.model import Chat
-from zephyr_ray.pipeline.artifacts import content_id
+from zephyr_ray.pipeline.fingerprints import content_id
 from zephyr_ray.schemas import CANDIDATES, PROMPTS
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")

@@ -123,13 +123,14 @@ def _tell_failure(error: Exception, screen: Screen, log_path: str) -> int:
 
 def _tell_result(plan: Plan, screen: Screen) -> None:
     """Where everything lies, the evaluations' tables, and how to talk to the model."""
+    from zephyr_ray.pipeline.model_source import stage_source
     from zephyr_ray.training.methods import methods
 
     trained = methods()
     screen.say()
     for stage in plan.stages:
-        folder = "checkpoint" if stage.makes_model else ""
-        screen.say(f"{stage.name:<22} {plan.run.root}/{stage.name}/{folder}".rstrip("/"))
+        artifact = plan.run.artifact(stage.name)
+        screen.say(f"{stage.name:<22} {stage_source(artifact).path if stage.makes_model else artifact.uri}")
     for stage in plan.stages:
         for line in plan.run.artifact(stage.name).manifest_lines() if stage.is_evaluation else ():
             screen.say(f"  {line}")

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 from zephyr_ray.data.formats.messages import Row, as_name, as_number
-from zephyr_ray.pipeline.artifacts import content_id
+from zephyr_ray.pipeline.fingerprints import content_id
 from zephyr_ray.schemas import Dropped, Reason
 
 REPORTED_DISAGREEMENT = 0.5  # used if a recipe sets no limit: a difference that suggests a misread rating

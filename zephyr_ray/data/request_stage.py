@@ -109,6 +109,7 @@ def settle(
 
     resume.check_exactly_once(source, artifact, report, _ID)
     totals = ray.get(asked.ledger.totals.remote())
+    report.asked = totals if totals["requests"] else None
     left = sum(report.dropped.get(str(reason), 0) for reason in _AGAIN)
     stop = {reason: report.dropped.get(str(reason), 0) for reason in (Reason.OVER_BUDGET, Reason.SERVER_GIVEN_UP)}
     again = f"{report.rows_out:,} rows are done and kept; the same command goes on with the other {left:,}"

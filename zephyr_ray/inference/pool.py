@@ -23,7 +23,7 @@ from zephyr_ray.inference.request_plan import (
 )
 from zephyr_ray.inference.response_cache import LedgerLink
 from zephyr_ray.inference.retrying_client import RetryingClient
-from zephyr_ray.pipeline.artifacts import content_id
+from zephyr_ray.pipeline.fingerprints import content_id
 from zephyr_ray.schemas import CANDIDATES
 from zephyr_ray.serving.stage_deployments import Application
 

@@ -19,7 +19,7 @@ from zephyr_ray.inference.concurrency import AdaptiveLimit
 from zephyr_ray.inference.request_plan import Completion, Failure, answer_of, outcome_of
 from zephyr_ray.inference.response_cache import LedgerLink
 from zephyr_ray.inference.server_reply import Reply
-from zephyr_ray.pipeline.artifacts import content_id
+from zephyr_ray.pipeline.fingerprints import content_id
 from zephyr_ray.schemas import storable
 
 _LONGEST_WAIT_S = 120.0  # cap on Retry-After

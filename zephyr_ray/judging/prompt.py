@@ -19,7 +19,7 @@ from typing import Any
 from zephyr_ray.config.feedback import LanguageModelJudges
 from zephyr_ray.inference.seeds import SEED_BITS
 from zephyr_ray.judging.rubrics import fill, rationale_name, rubric, scale_of
-from zephyr_ray.pipeline.artifacts import content_id
+from zephyr_ray.pipeline.fingerprints import content_id
 
 Row = Mapping[str, Any]
 Message = dict[str, str]

@@ -10,7 +10,7 @@ from importlib import resources
 from string import Template
 from typing import NamedTuple
 
-from zephyr_ray.pipeline.artifacts import content_id
+from zephyr_ray.pipeline.fingerprints import content_id
 from zephyr_ray.schemas import ASPECTS
 
 OVERALL = "overall"

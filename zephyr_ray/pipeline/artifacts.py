@@ -19,14 +19,13 @@ beside a manifest of its own that counts. Without a lease the epoch is 0, and na
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 import os
 import posixpath
 import secrets
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -37,19 +36,12 @@ import pyarrow.fs as pafs
 from zephyr_ray.cluster.shared_storage import not_here
 from zephyr_ray.errors import UserError
 from zephyr_ray.pipeline import epochs
-from zephyr_ray.pipeline.digest_cache import kept_digest
 from zephyr_ray.pipeline.epochs import MANIFEST, UNFINISHED
 from zephyr_ray.storage import check_there, open_filesystem, refusal, write_bytes
 
 REPLIES = "replies"
 _logger = logging.getLogger(__name__)
 _CHUNK = 1 << 22
-
-
-def content_id(*parts: Any) -> str:
-    """A hash of JSON values, 32 hex digits: a row has the same id in every run, partition and retry."""
-    text = json.dumps(parts, ensure_ascii=False, sort_keys=True, separators=(",", ":"))
-    return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
 
 
 class Run:
@@ -109,8 +101,10 @@ class FileEntry:
 
     name: str
     """Relative to the artifact."""
-    rows: int | None
+    rows: int | None = None
     """None for files that hold no rows, and in manifests that do not say."""
+    bytes: int | None = None
+    """Its size; None in manifests that do not say."""
 
 
 class Artifact:
@@ -276,7 +270,7 @@ class Artifact:
             UserError: Another driver has taken the run over: its artifact counts.
         """
         self.check_epoch()
-        self._write_state(MANIFEST, {**manifest, "epoch": self.epoch})
+        self._write_state(MANIFEST, {**manifest, "files": self._with_sizes(manifest.get("files", ()))})
         self.check_epoch()
         self.tidy()
 
@@ -350,6 +344,26 @@ class Artifact:
         """
         return _entries(self._finished(), folder)
 
+    def check_files(self) -> None:
+        """Checks that the files which the manifest names are there, as long as they were; with one look per folder.
+
+        Raises:
+            UserError: The artifact does not exist, or files are missing or of another size.
+        """
+        manifest = self._finished()
+        for folder in ("data", "dropped"):
+            sizes = self._sizes(folder)
+            wrong = [
+                entry.name
+                for entry in _entries(manifest, folder)
+                if sizes.get(entry.name) != (entry.bytes or sizes.get(entry.name, -1))
+            ]
+            if wrong:
+                raise UserError(
+                    f"{self.uri} is damaged: files that its manifest names are missing or of another size "
+                    f"({len(wrong)}, the first is {wrong[0]}); put them back, or delete {self.uri} to make it anew"
+                )
+
     def files(self, folder: str = "data") -> list[str]:
         """Paths (in the run's filesystem) of the files in this folder that the manifest names. Raises as `entries`."""
         return [posixpath.join(self.path, entry.name) for entry in self.entries(folder)]
@@ -391,6 +405,21 @@ class Artifact:
             return [info.base_name for info in self.run.filesystem.get_file_info(selector)]
         except NotADirectoryError:  # a root below a file is refused later, when it is written
             return []
+
+    def _sizes(self, folder: str) -> dict[str, int]:
+        """Bytes of the files in a folder, by their names relative to the artifact."""
+        selector = pafs.FileSelector(posixpath.join(self.path, folder), allow_not_found=True)
+        return {
+            posixpath.join(folder, each.base_name): each.size for each in self.run.filesystem.get_file_info(selector)
+        }
+
+    def _with_sizes(self, files: Sequence[Any]) -> list[Any]:
+        sizes = self._sizes("data") | self._sizes("dropped")
+        lost = [each["name"] for each in files if not isinstance(each, str) and each["name"] not in sizes]
+        if lost:
+            self.check_epoch()
+            raise RuntimeError(f"{self.uri}: {lost[0]} was written and is not there")
+        return [each if isinstance(each, str) else {**each, "bytes": sizes[each["name"]]} for each in files]
 
     def _write_state(self, kind: str, value: Mapping[str, Any]) -> None:
         text = json.dumps({**value, "epoch": self.epoch}, indent=2, ensure_ascii=False, default=str) + "\n"
@@ -435,41 +464,10 @@ class Artifact:
 
 def _entries(manifest: Mapping[str, Any], folder: str) -> list[FileEntry]:
     found = [
-        FileEntry(each, None) if isinstance(each, str) else FileEntry(each["name"], each["rows"])
+        FileEntry(each) if isinstance(each, str) else FileEntry(each["name"], each["rows"], each.get("bytes"))
         for each in manifest.get("files", ())
     ]
     return sorted((entry for entry in found if entry.name.startswith(folder + "/")), key=lambda entry: entry.name)
-
-
-def fingerprint(stage: str, config: Any, inputs: dict[str, str]) -> str:
-    """The fingerprint of an artifact, from its stage, the semantic part of its recipe, and its inputs' fingerprints."""
-    return content_id(stage, config, inputs)
-
-
-def fingerprint_files(paths: Iterable[str]) -> str:
-    """A hash of the content of local files and folders; their location and age do not matter.
-
-    Files that have not changed since an earlier command are not read again (`digest_cache`).
-    """
-    found = [(os.path.relpath(path, top), path) for top in sorted(paths) for path in sorted(_files_under(top))]
-    return kept_digest(found, _digest)
-
-
-def _digest(files: Iterable[tuple[str, str]]) -> str:
-    digest = hashlib.blake2b(digest_size=16)
-    for name, path in files:
-        digest.update(name.encode())
-        with open(path, "rb") as stream:
-            while chunk := stream.read(_CHUNK):
-                digest.update(chunk)
-    return digest.hexdigest()
-
-
-def _files_under(top: str) -> Iterable[str]:
-    if os.path.isfile(top):
-        yield top
-    for folder, _, names in os.walk(top):
-        yield from (os.path.join(folder, name) for name in names)
 
 
 def _read_json(filesystem: pafs.FileSystem, path: str) -> Any:

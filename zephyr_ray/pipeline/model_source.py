@@ -19,8 +19,9 @@ from zephyr_ray.cluster.shared_storage import local_folder, not_here
 from zephyr_ray.config.feedback import OWN_MODELS, Deployment, Endpoint, Member, OfflineModel
 from zephyr_ray.config.serving import semantic_engine
 from zephyr_ray.errors import UserError
-from zephyr_ray.pipeline.artifacts import Artifact, Run, content_id, fingerprint_files
+from zephyr_ray.pipeline.artifacts import Artifact, Run
 from zephyr_ray.pipeline.file_versions import file_versions
+from zephyr_ray.pipeline.fingerprints import content_id, fingerprint_files
 from zephyr_ray.storage import check_there, is_uri, local_copy, open_filesystem, refusal
 
 if TYPE_CHECKING:

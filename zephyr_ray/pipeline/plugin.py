@@ -9,7 +9,7 @@ from typing import Any
 
 from zephyr_ray.errors import UserError
 from zephyr_ray.pipeline import own_imports
-from zephyr_ray.pipeline.artifacts import content_id, fingerprint_files
+from zephyr_ray.pipeline.fingerprints import content_id, fingerprint_files
 
 
 def load(field: str, function: str) -> Callable[..., Any]:

@@ -198,6 +198,8 @@ def _make_stage(plan: Plan, stage: Stage, screen: Screen) -> None:
     from zephyr_ray.pipeline.provenance import record
 
     artifact, known = plan.run.artifact(stage.name), plan.known[stage]
+    for upstream in stage.inputs.values():
+        plan.run.artifact(upstream.name).check_files()
     scheduling.wait_for_room(stage.name, stage.demands, screen.say)
     if artifact.begin(known.fingerprint, stage.config, known.inputs):
         screen.say(f"{stage.name:<22} resuming")

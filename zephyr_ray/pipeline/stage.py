@@ -14,7 +14,8 @@ from typing import Any
 from zephyr_ray.cluster.preload import ROWS, Preload
 from zephyr_ray.cluster.resources import Demand
 from zephyr_ray.errors import UserError
-from zephyr_ray.pipeline.artifacts import Artifact, Run, fingerprint
+from zephyr_ray.pipeline.artifacts import Artifact, Run
+from zephyr_ray.pipeline.fingerprints import fingerprint
 from zephyr_ray.pipeline.status import changes
 from zephyr_ray.pipeline.weights import input_weights
 

@@ -14,7 +14,8 @@ from zephyr_ray.cluster import connect
 from zephyr_ray.config.feedback import Deployment
 from zephyr_ray.config.serving import ServedOnVllm
 from zephyr_ray.errors import UserError
-from zephyr_ray.pipeline.artifacts import Run, content_id
+from zephyr_ray.pipeline.artifacts import Run
+from zephyr_ray.pipeline.fingerprints import content_id
 
 if TYPE_CHECKING:
     from zephyr_ray.serving.model_spec import ServedModel

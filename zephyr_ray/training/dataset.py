@@ -20,7 +20,8 @@ import torch
 from filelock import FileLock
 
 from zephyr_ray.errors import UserError
-from zephyr_ray.pipeline.artifacts import Artifact, content_id
+from zephyr_ray.pipeline.artifacts import Artifact
+from zephyr_ray.pipeline.fingerprints import content_id
 from zephyr_ray.storage import cache_root
 from zephyr_ray.training.sampler import Slot
 

@@ -11,7 +11,7 @@ import torch
 from filelock import FileLock
 
 from zephyr_ray.errors import UserError
-from zephyr_ray.pipeline.artifacts import fingerprint_files
+from zephyr_ray.pipeline.fingerprints import fingerprint_files
 from zephyr_ray.storage import cache_root
 
 if TYPE_CHECKING:

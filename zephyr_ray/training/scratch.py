@@ -10,7 +10,7 @@ import tempfile
 from typing import TYPE_CHECKING
 
 from zephyr_ray.errors import UserError
-from zephyr_ray.pipeline.artifacts import content_id
+from zephyr_ray.pipeline.fingerprints import content_id
 from zephyr_ray.storage import cache_root
 
 if TYPE_CHECKING:

@@ -24,16 +24,17 @@ def own_name(output: Artifact) -> str:
 def last_checkpoint(output: Artifact) -> str | None:
     """The path, in the run's filesystem, of the last checkpoint that an earlier driver has stored, if there is one.
 
-    Without a lease Ray Train finds the folder by its name. If a driver was killed while Ray Train wrote its list of
-    checkpoints (which Ray 2.60 does in place), the folder is deleted, for Ray Train would fail on it.
+    Without a lease Ray Train finds its folder by the name. If a driver was killed while Ray Train wrote its list of
+    checkpoints (which Ray 2.60 does in place), that folder is deleted, for Ray Train would fail on it.
     """
     found = None
-    for name in sorted(output.names(FOLDER), key=epochs.epoch_of):
-        folder = posixpath.join(FOLDER, name)
+    for name in ["", *sorted(output.names(FOLDER), key=epochs.epoch_of)]:  # "": of versions without leases
+        folder = posixpath.join(FOLDER, name).rstrip("/")
         try:
             listed = output.read_json(posixpath.join(folder, _LIST))
         except ValueError:
-            output.run.filesystem.delete_dir(posixpath.join(output.path, folder))
+            if name == own_name(output):
+                output.run.filesystem.delete_dir(posixpath.join(output.path, folder))
             continue
         latest = (listed or {}).get("latest_checkpoint_result")
         if latest and epochs.epoch_of(name) < output.epoch:

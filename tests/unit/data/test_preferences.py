@@ -17,7 +17,8 @@ from zephyr_ray.config.recipe import Recipe
 from zephyr_ray.config.training import SFT
 from zephyr_ray.data.io import drop_report
 from zephyr_ray.errors import UserError
-from zephyr_ray.pipeline.artifacts import Artifact, Run, content_id
+from zephyr_ray.pipeline.artifacts import Artifact, Run
+from zephyr_ray.pipeline.fingerprints import content_id
 from zephyr_ray.schemas import ASPECTS, JUDGMENTS
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")

@@ -24,7 +24,7 @@ from zephyr_ray.judging.prompt import (
     shown_order,
 )
 from zephyr_ray.judging.rubrics import PROMPT_VERSION
-from zephyr_ray.pipeline.artifacts import content_id
+from zephyr_ray.pipeline.fingerprints import content_id
 
 
 def test_every_judge_repeat_and_aspect_is_one_question_with_all_answers() -> None:

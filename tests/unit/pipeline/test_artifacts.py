@@ -10,7 +10,8 @@ import pyarrow.fs as pafs
 import pytest
 
 from zephyr_ray.errors import UserError
-from zephyr_ray.pipeline.artifacts import Artifact, Run, content_id, fingerprint, fingerprint_files
+from zephyr_ray.pipeline.artifacts import Artifact, Run
+from zephyr_ray.pipeline.fingerprints import content_id, fingerprint, fingerprint_files
 from zephyr_ray.pipeline.status import status_of
 from zephyr_ray.storage import write_bytes
 
@@ -226,6 +227,23 @@ def test_a_finished_artifact_is_tidy(root: str) -> None:
     links = ["manifest.json"] if artifact.run.is_local else []
     left = [name for name in names(artifact) if name.endswith(".json") or artifact.has_files(name)]
     assert left == sorted(["data", "replies", "manifest-000002.json", *links])
+
+
+@pytest.mark.parametrize("harm", ["missing", "short", "none"])
+def test_files_that_are_missing_or_short_are_named(root: str, harm: str) -> None:
+    artifact = driver(root, 1)
+    artifact.begin("f")
+    one, two = (put(artifact, f"data/{number:06d}-000.parquet") for number in range(2))
+    artifact.finish({"fingerprint": "f", "files": [{"name": name, "rows": 1} for name in (one, two)]})
+    path = posixpath.join(artifact.path, two)
+    if harm == "none":
+        artifact.check_files()
+        return
+    artifact.run.filesystem.delete_file(path)
+    if harm == "short":
+        write_bytes(artifact.run.filesystem, path, b"row")
+    with pytest.raises(UserError, match=rf"is damaged: .*\(1, the first is {two}\); put them back, or delete"):
+        artifact.check_files()
 
 
 @pytest.mark.parametrize("killed_at", range(8))

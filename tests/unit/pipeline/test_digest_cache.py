@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from zephyr_ray.pipeline import artifacts, digest_cache
-from zephyr_ray.pipeline.artifacts import fingerprint_files
+from zephyr_ray.pipeline import digest_cache, fingerprints
+from zephyr_ray.pipeline.fingerprints import fingerprint_files
 
 
 @pytest.fixture
@@ -28,14 +28,14 @@ def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def read(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The names of the files that were read, one after the other."""
     names: list[str] = []
-    digest = artifacts._digest
+    digest = fingerprints._digest
 
     def noted(files):
         files = list(files)
         names.extend(name for name, _ in files)
         return digest(files)
 
-    monkeypatch.setattr(artifacts, "_digest", noted)
+    monkeypatch.setattr(fingerprints, "_digest", noted)
     return names
 
 

@@ -43,9 +43,14 @@ def test_a_driver_goes_on_from_the_last_checkpoint_of_those_before_it(tmp_path: 
     run.epoch = 5
     output = run.artifact("dpo")
     assert state.last_checkpoint(output) is None
+    former = Path(run.path, "dpo", state.FOLDER)
+    former.mkdir(parents=True)
+    (former / "checkpoint_manager_snapshot.json").write_text(LISTED.replace("7", "0"))
+    assert state.last_checkpoint(output) == str(former / "checkpoint_0")
     store(run, 1, LISTED.replace("7", "1"))
     earlier = store(run, 3, LISTED)
     store(run, 4, '{"latest_checkpoint_result": null}')
+    store(run, 2, "")
     store(run, 6, LISTED.replace("7", "9"))  # a successor's, of which a driver that was taken over makes no use
     assert state.last_checkpoint(output) == str(earlier / "checkpoint_7")
     assert state.own_name(output) == "e000005-ray"

@@ -25,7 +25,7 @@ from typing import Any, NamedTuple
 from zephyr_ray.data.formats.messages import Message
 from zephyr_ray.data.io.readers import open_uri
 from zephyr_ray.errors import UserError
-from zephyr_ray.pipeline.artifacts import content_id
+from zephyr_ray.pipeline.fingerprints import content_id
 from zephyr_ray.schemas import Dropped, Reason
 
 SHORTEST = 5  # words; shorter ones, such as "what is your name", occur in any data and prove nothing

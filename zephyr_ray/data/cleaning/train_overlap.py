@@ -19,7 +19,8 @@ from zephyr_ray.data.io.id_sets import KeyTable
 from zephyr_ray.data.io.readers import open_parquet
 from zephyr_ray.data.io.rewrite import kept_files, leave_out
 from zephyr_ray.data.io.writer import Report
-from zephyr_ray.pipeline.artifacts import Artifact, content_id
+from zephyr_ray.pipeline.artifacts import Artifact
+from zephyr_ray.pipeline.fingerprints import content_id
 from zephyr_ray.schemas import Reason
 
 

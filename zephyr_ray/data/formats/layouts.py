@@ -46,7 +46,7 @@ from zephyr_ray.data.formats.messages import (
     start_of,
 )
 from zephyr_ray.data.preference_counts import AnswerCounts
-from zephyr_ray.pipeline.artifacts import content_id
+from zephyr_ray.pipeline.fingerprints import content_id
 from zephyr_ray.schemas import Dropped, Reason
 
 

@@ -25,7 +25,9 @@ def manifest(report: Report) -> dict[str, Any]:
         "files": [{"name": name, "rows": rows} for name, rows in sorted(report.files.items())],
         "counts": counts | ({"added": report.added} if report.added else {}),
         "stats": report.stats,
-    } | ({"noted": report.noted} if report.noted else {})
+        **({"noted": report.noted} if report.noted else {}),
+        **({"asked": report.asked} if report.asked else {}),
+    }
 
 
 def lines(report: Report) -> list[str]:

@@ -25,8 +25,9 @@ from zephyr_ray.data.io import readers
 from zephyr_ray.data.io.file_tasks import MOST_TASKS
 from zephyr_ray.errors import UserError
 from zephyr_ray.pipeline import plugin
-from zephyr_ray.pipeline.artifacts import Artifact, content_id, fingerprint_files
+from zephyr_ray.pipeline.artifacts import Artifact
 from zephyr_ray.pipeline.file_versions import file_versions
+from zephyr_ray.pipeline.fingerprints import content_id, fingerprint_files
 from zephyr_ray.storage import check_there, is_uri, refusal
 
 if TYPE_CHECKING:

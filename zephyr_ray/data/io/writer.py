@@ -55,6 +55,8 @@ class Report:
     """Rows beyond the first that a source row became; 0 where each becomes one."""
     noted: dict[str, int | float] = field(default_factory=dict)
     """What else there is to tell, as plain numbers."""
+    asked: dict[str, float] | None = None
+    """Where models were asked: replies, tokens and US dollars of all tries."""
     tally: Any = None
     """What `make` counted of all rows; None where there were none, or no `make`."""
 

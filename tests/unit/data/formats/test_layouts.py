@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from zephyr_ray import schemas
 from zephyr_ray.data.formats.layouts import dialogue, preference
-from zephyr_ray.pipeline.artifacts import content_id
+from zephyr_ray.pipeline.fingerprints import content_id
 from zephyr_ray.schemas import Dropped, Reason
 
 
