@@ -17,7 +17,7 @@ from typing import Any
 
 import pyarrow.fs as pafs
 
-from zephyr_ray.inference import response_log
+from zephyr_ray.inference import response_log, response_writer
 from zephyr_ray.inference.response_gather import gather
 from zephyr_ray.inference.response_index import Index
 from zephyr_ray.inference.response_log import Pass
@@ -50,7 +50,7 @@ class Ledger:
         self._totals = response_log.no_totals()
         self._index = Index(filesystem, folder)
         self._load(filesystem, folder)
-        self._write = response_log.Writer(filesystem, folder, artifact.epoch)
+        self._write = response_writer.Writer(filesystem, folder, artifact.epoch)
         self._waiting: list[tuple[list[dict[str, Any]], list[bytes], asyncio.Future[None]]] = []
         self._committer: asyncio.Task[None] | None = None
         self._wait = 0.0 if isinstance(filesystem, pafs.LocalFileSystem) else _COMMIT_S

@@ -18,7 +18,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from zephyr_ray.inference import create_file, response_gather, response_log
+from zephyr_ray.inference import create_file, response_gather, response_log, response_writer
 from zephyr_ray.inference.response_index import Index
 
 LOCAL = pafs.LocalFileSystem()
@@ -51,7 +51,7 @@ def line(text: str, usd: Any = 0.5) -> bytes:
 
 def write(place: Place, *batches: list[str], epoch: int = 0) -> None:
     """What a driver does."""
-    writer = response_log.Writer(*place, epoch)
+    writer = response_writer.Writer(*place, epoch)
     for batch in batches:
         writer([line(text) for text in batch])
 
@@ -80,7 +80,7 @@ def gathered(place: Place, epoch: int = 9) -> list[str]:
 
 
 def test_no_replies_are_no_file(place: Place) -> None:
-    response_log.Writer(*place)
+    response_writer.Writer(*place)
     response_gather.gather(*place)
     assert texts(place) == names(place) == []
 
@@ -148,7 +148,7 @@ def test_a_line_that_a_kill_cut_off_is_left_out(disk: Place) -> None:
 def test_lines_that_are_no_records_are_kept_and_counted_with_one_warning(
     place: Place, caplog: pytest.LogCaptureFixture
 ) -> None:
-    writer = response_log.Writer(*place)
+    writer = response_writer.Writer(*place)
     bad = [b"garbage\n", b"\xff\n", b"[1]\n", b'{"prompt_id": 7}\n', b'{"repeats": [7]}\n', b"\n"]
     surrogate = line("half of a pair \ud83d")
     (name, _) = writer([line("a"), *bad, surrogate, line("b")])
@@ -189,7 +189,7 @@ def test_files_of_an_earlier_version_are_read_and_gathered(disk: Place) -> None:
 
 
 def test_what_a_paused_driver_writes_later_is_read_once(place: Place) -> None:
-    paused = response_log.Writer(*place, 1)
+    paused = response_writer.Writer(*place, 1)
     paused([line("a")])
     assert gathered(place, 2) == ["a"]
     paused([line("b")])
@@ -200,7 +200,7 @@ def test_what_a_paused_driver_writes_later_is_read_once(place: Place) -> None:
 def test_what_was_written_to_a_sealed_file_is_read_once_whoever_read_it(disk: Place) -> None:
     _, folder = disk
     for read_after in (0, 1, 2, 3):
-        paused = response_log.Writer(*disk, 1)
+        paused = response_writer.Writer(*disk, 1)
         own = [f"{read_after}{letter}" for letter in "abcde"]
         paused([line(own[0])])
         (source,) = response_log.listing(*disk).loose
@@ -213,7 +213,7 @@ def test_what_was_written_to_a_sealed_file_is_read_once_whoever_read_it(disk: Pl
 
 
 def test_a_file_that_is_sealed_again_and_again_is_read_once(disk: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-    writer = response_log.Writer(*disk, 1)
+    writer = response_writer.Writer(*disk, 1)
     writer([line("a")])
     check, seals = writer._keeps_its_name, [1, 1, 0, 1, 0]
 
@@ -306,7 +306,7 @@ def steps(monkeypatch: pytest.MonkeyPatch) -> Steps:
         (response_gather, "create_file"), (response_log, "seal"), (response_log, "delete"), (response_log, "sync"),
         (response_log, "listing"), (response_log, "in_order"), (response_gather.pq, "write_table"),
         (response_gather._Parts, "_open"), (response_gather._Parts, "add"), (response_gather._Parts, "close"),
-        (response_log.Writer, "_keeps_its_name"), (os, "rename"), (os, "link"), (os, "unlink"), (os, "fsync"),
+        (response_writer.Writer, "_keeps_its_name"), (os, "rename"), (os, "link"), (os, "unlink"), (os, "fsync"),
     ):  # fmt: skip
         monkeypatch.setattr(owner, name, counted(name, getattr(owner, name)))
     return taken
@@ -357,7 +357,7 @@ def test_deletes_that_a_kill_prevented_are_made_up_for(disk: Place, tmp_path: Pa
 
 
 def test_after_a_full_disk_the_next_line_is_whole(disk: Place) -> None:
-    writer = response_log.Writer(*disk)
+    writer = response_writer.Writer(*disk)
     writer([line("a")])
     file = writer._file
 
@@ -387,7 +387,7 @@ class Drivers:
 
     def __init__(self, place: Place, steps: Steps):
         self.place, self.steps = place, steps
-        self.writers = [response_log.Writer(*place, epoch) for epoch in (1, 2)]
+        self.writers = [response_writer.Writer(*place, epoch) for epoch in (1, 2)]
         self.tried: list[str] = []
         self.acknowledged: list[str] = []
 
@@ -411,7 +411,7 @@ class Drivers:
         try:
             getattr(self, what)(driver)
         except Killed:
-            self.writers[driver] = response_log.Writer(*self.place, driver + 1)
+            self.writers[driver] = response_writer.Writer(*self.place, driver + 1)
         finally:
             self.steps.stop()
 

@@ -1,12 +1,8 @@
 """Ids as pairs of 64-bit numbers in numpy arrays, and looking them up in sorted ones.
 
 An id is 32 hex digits (`fingerprints.content_id`), that is 16 bytes: two numbers hold it exactly, in a fifth of the
-memory of a Python string, and comparing numbers orders ids as comparing text does. Any other text stands for the first 16
-bytes of its BLAKE2b hash.
-
-Keys are an array of shape [2, n], uint64: the first 8 bytes of each id, and the last 8. A table of keys is an array of
-shape [2 + k, n] whose columns are sorted by key, no two alike; its other k rows hold a value each. A table in `2^b`
-shards is a list of such arrays, by the first b bits of the keys.
+memory of a Python string, and comparing numbers orders ids as comparing text does. Any other text stands for the first
+16 bytes of its BLAKE2b hash.
 """
 
 from __future__ import annotations
