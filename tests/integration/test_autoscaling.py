@@ -99,7 +99,7 @@ def test_what_no_node_can_ever_hold(
     root = tmp_path / "run"
     line = refused(autoscaled, root, *small, override)
     assert names in line
-    assert {path.name for path in root.iterdir()} == {"logs", "recipe.yaml"}
+    assert {path.name for path in root.iterdir()} == {"lease", "logs", "recipe.yaml"}
     assert groups(autoscaled) == {}
 
 

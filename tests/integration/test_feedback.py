@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import re
+import shutil
 import signal
 from collections import Counter
 from collections.abc import Iterator
@@ -41,8 +42,17 @@ class Stages:
 
     def artifact(self, stage: str) -> Artifact:
         artifact = self.run.artifact(stage)
-        if not artifact.is_finished(self.fingerprint):
-            artifact.begin(self.fingerprint)
+        if artifact.is_finished(self.fingerprint):
+            return artifact
+        if artifact.manifest() is not None:  # another recipe's, of which the replies stay
+            for entry in Path(artifact.path).iterdir():
+                if entry.is_dir() and entry.name != "replies":
+                    shutil.rmtree(entry)
+                elif entry.is_file():
+                    entry.unlink()
+            artifact = self.run.artifact(stage)
+            artifact.seal({"fingerprint": None}, artifact.states())
+        artifact.begin(self.fingerprint)
         return artifact
 
     def prompts(self, count: int, *more: str) -> Artifact:

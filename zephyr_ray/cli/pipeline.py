@@ -62,6 +62,7 @@ def run(
     if begin:
         plan = plan.starting_at(begin)
     plan.check(consent or Consent())
+    plan.run.check_writable()
     return _bring_up_to_date(plan, name, consent)
 
 

@@ -174,6 +174,7 @@ def _make_all(plan: Plan, screen: Screen, consent: Consent) -> None:
                     plan.check(consent)
                     _move_replaced_aside(plan, screen)
             else:
+                plan.run.artifact(stage.name).tidy()
                 _say_done(plan, stage, screen)
 
 
