@@ -408,14 +408,16 @@ class Artifact:
 
     def _sizes(self, folder: str) -> dict[str, int]:
         """Bytes of the files in a folder, by their names relative to the artifact."""
-        selector = pafs.FileSelector(posixpath.join(self.path, folder), allow_not_found=True)
+        selector = pafs.FileSelector(posixpath.join(self.path, folder).rstrip("/"), allow_not_found=True)
         return {
             posixpath.join(folder, each.base_name): each.size for each in self.run.filesystem.get_file_info(selector)
         }
 
     def _with_sizes(self, files: Sequence[Any]) -> list[Any]:
-        sizes = self._sizes("data") | self._sizes("dropped")
-        lost = [each["name"] for each in files if not isinstance(each, str) and each["name"] not in sizes]
+        entries = [each for each in files if not isinstance(each, str)]
+        folders = {posixpath.dirname(each["name"]) for each in entries}
+        sizes = {name: size for folder in folders for name, size in self._sizes(folder).items()}
+        lost = [each["name"] for each in entries if each["name"] not in sizes]
         if lost:
             self.check_epoch()
             raise RuntimeError(f"{self.uri}: {lost[0]} was written and is not there")

@@ -234,7 +234,8 @@ def test_files_that_are_missing_or_short_are_named(root: str, harm: str) -> None
     artifact = driver(root, 1)
     artifact.begin("f")
     one, two = (put(artifact, f"data/{number:06d}-000.parquet") for number in range(2))
-    artifact.finish({"fingerprint": "f", "files": [{"name": name, "rows": 1} for name in (one, two)]})
+    artifact.write_text("report.html", "a report")
+    artifact.finish({"fingerprint": "f", "files": [{"name": name, "rows": 1} for name in (one, two, "report.html")]})
     path = posixpath.join(artifact.path, two)
     if harm == "none":
         artifact.check_files()
