@@ -150,6 +150,10 @@ def test_reference_logps_of_another_model_stop_the_job(
         table = pq.read_table(path)
         shifted = pa.array([value - 5.0 for value in table["ref_chosen_logps"].to_pylist()], pa.float32())
         pq.write_table(table.set_column(1, "ref_chosen_logps", shifted), path)
+    named = manifest(root, "reference_logps")
+    for file in named["files"]:
+        file["bytes"] = (root / "reference_logps" / file["name"]).stat().st_size
+    (root / "reference_logps" / "manifest.json").write_text(json.dumps(named))
     seen = run_job("dpo", root, *overrides, expect=2)
     assert "policy and reference are not the same model" in seen
     assert "dpo.step0_tolerance sets the bound" in seen

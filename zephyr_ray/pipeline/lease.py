@@ -31,7 +31,9 @@ from zephyr_ray.pipeline.artifacts import Run
 from zephyr_ray.pipeline.register import Register, Version, check_conditional
 
 FOLDER = "lease"
-_RENEWALS = 6  # in the time after which a silent holder may be replaced
+_RENEWALS = 6  # in the time after which a silent holder may be replaced, and at least one in ten seconds
+_RENEWAL_S = 10.0
+_WATCH_S = 15.0  # a command that finds a silent holder ends after so long
 _CLOCK_STEP_S = 5  # by which the start of a process may seem to move
 _logger = logging.getLogger(__name__)
 
@@ -79,7 +81,7 @@ class Lease:
             _logger.warning("the lease of %s cannot be released: %s", self._run.root, error)
 
     def _keep_renewing(self) -> None:
-        while not self._stop.wait(self._version.value["seconds"] / _RENEWALS):
+        while not self._stop.wait(min(self._version.value["seconds"] / _RENEWALS, _RENEWAL_S)):
             try:
                 self._renew()
             except Exception as error:  # any store's: as long as nobody takes the run over, the work may go on
@@ -162,7 +164,7 @@ def _wait_until_free(run: Run, register: Register, found: Version, take_over: bo
     _check_is_lease(register, value)
     if value["released"] or _is_gone(value):
         return
-    patience = value["seconds"] if take_over else value["seconds"] / 4
+    patience = value["seconds"] if take_over else min(value["seconds"] / 4, _WATCH_S)
     if take_over:
         say(f"waiting {patience:g} s for a sign of life of {describe(found)}")
     deadline = time.monotonic() + patience

@@ -8,7 +8,7 @@ import os
 import secrets
 import shutil
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,14 @@ Place = tuple[pafs.FileSystem, str]
 @pytest.fixture
 def disk(tmp_path: Path) -> Place:
     return LOCAL, str(tmp_path / "replies")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def nobody_waits_for_the_disk() -> Iterator[None]:
+    """What a process that is killed has written is there without it, and thousands of waits would take minutes."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(os, "fsync", lambda descriptor: None)
+        yield
 
 
 @pytest.fixture
