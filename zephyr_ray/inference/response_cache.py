@@ -12,6 +12,7 @@ import json
 import logging
 import posixpath
 import sqlite3
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -136,13 +137,7 @@ class Ledger:
         except Exception as failed:  # whatever it is, it is passed to those who wait
             error = failed
         finally:
-            for _, _, written in batch:
-                if written.done():  # the caller is gone
-                    continue
-                if error is None:
-                    written.set_result(None)
-                else:
-                    written.set_exception(error)
+            _settle([written for _, _, written in batch], error)
 
     def _write_indexed(self, records: list[dict[str, Any]], lines: list[bytes]) -> None:
         """Writes records; once they are written, nothing can fail."""
@@ -215,10 +210,15 @@ class LedgerLink:
             await self._ledger.record.remote([record for record, _, _ in batch], sum(usd for _, usd, _ in batch))
         except Exception as failed:
             error = failed
-        for _, _, recorded in batch:
-            if recorded.done():  # the caller is gone
-                continue
-            if error is None:
-                recorded.set_result(None)
-            else:
-                recorded.set_exception(error)
+        _settle([recorded for _, _, recorded in batch], error)
+
+
+def _settle(waiting: Iterable[asyncio.Future[None]], error: BaseException | None) -> None:
+    """Tells all who wait that their records are written, or why not."""
+    for each in waiting:
+        if each.done():  # the caller is gone
+            continue
+        if error is None:
+            each.set_result(None)
+        else:
+            each.set_exception(error)

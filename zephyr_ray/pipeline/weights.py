@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from zephyr_ray.pipeline.stage import Identity, Stage
 
 _AT_ONCE = 8
-_CHUNK = 1 << 22
 
 
 def weights_id(folder: str) -> str:
@@ -49,8 +48,5 @@ def input_weights(stage: Stage, known: Mapping[Stage, Identity], run: Run) -> di
 
 
 def _digest(path: str) -> str:
-    digest = hashlib.blake2b(digest_size=16)
     with open(path, "rb") as stream:
-        while chunk := stream.read(_CHUNK):
-            digest.update(chunk)
-    return digest.hexdigest()
+        return hashlib.file_digest(stream, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
