@@ -56,7 +56,7 @@ Overwrite = Annotated[
     typer.Option(
         metavar="STAGE",
         help="make this stage anew though there is a finished or begun one: the old one is moved to "
-        "STAGE.replaced-FINGERPRINT; may be given several times",
+        "STAGE.replaced-FINGERPRINT-EPOCH; may be given several times",
     ),
 ]
 TakeOver = Annotated[

@@ -136,9 +136,13 @@ class Artifact:
         states = self.states()
         return self.read_json(epochs.state_name(UNFINISHED, states.begun)) if states.is_unfinished else None
 
-    def record(self) -> dict[str, Any] | None:
-        """The manifest, or what `begin` wrote where there is none that counts; None if the artifact has not begun."""
-        states = self.states()
+    def record(self, states: epochs.States | None = None) -> dict[str, Any] | None:
+        """The manifest, or what `begin` wrote where there is none that counts; None if the artifact has not begun.
+
+        Args:
+            states: How it stands, if that is known (`states`).
+        """
+        states = states or self.states()
         kind = MANIFEST if states.is_finished else UNFINISHED
         return self.read_json(epochs.state_name(kind, states.highest)) if states.highest >= 0 else None
 

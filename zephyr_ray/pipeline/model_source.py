@@ -197,7 +197,7 @@ def external_model(field: str, path: str, revision: str | None) -> ExternalModel
         return _remote_model(field, path)
     if os.path.isdir(path):
         _check_names(field, path, set(os.listdir(path)))
-        return ExternalModel(_folder_fingerprint(os.path.abspath(path), _file_stats(path)))
+        return ExternalModel(fingerprint_files([os.path.abspath(path)]))
     if os.path.exists(path) or path.startswith(("/", "./", "../", "~")) or path.count("/") > 1:
         raise UserError(f"{field}={path} is not a folder; give a Hugging Face folder or a hub id (owner/name)")
     commit = _resolve_commit(field, path, revision)
@@ -229,22 +229,6 @@ def stage_source(artifact: Artifact) -> ModelSource:
     weights = manifest.get("weights")
     fingerprint = content_id(manifest["fingerprint"], weights) if weights else manifest["fingerprint"]
     return ModelSource(posixpath.join(artifact.uri, manifest.get("checkpoint", "checkpoint")), None, fingerprint)
-
-
-def _file_stats(folder: str) -> tuple[tuple[str, int, int, int], ...]:
-    """Path, size, time and inode of each file: while these do not change, neither does the content."""
-    found = []
-    for top, _, names in os.walk(folder):
-        for name in names:
-            info = os.stat(os.path.join(top, name))
-            found.append((os.path.join(top, name), info.st_size, info.st_mtime_ns, info.st_ino))
-    return tuple(sorted(found))
-
-
-@functools.cache
-def _folder_fingerprint(folder: str, look: tuple[tuple[str, int, int, int], ...]) -> str:
-    """A hash of a folder's content, read once per process because several stages share a model."""
-    return fingerprint_files([folder])
 
 
 def _remote_model(field: str, uri: str) -> ExternalModel:

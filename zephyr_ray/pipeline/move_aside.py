@@ -26,7 +26,8 @@ def move_aside(artifact: Artifact) -> str:
     Raises:
         UserError: Another driver has taken the run over, or has just changed the artifact.
     """
-    states, record = artifact.states(), artifact.record()
+    states = artifact.states()
+    record = artifact.record(states)
     if record is None:
         raise artifact.changed_meanwhile()
     target = record.get("moving_to") or _name_aside(artifact, record)

@@ -32,12 +32,12 @@ def status_of(artifact: Artifact, fingerprint: str, config: Any, inputs: Mapping
         config: The semantic part of the recipe that it would be made from.
         inputs: Fingerprints of what it would read.
     """
-    manifest = artifact.manifest()
-    record = manifest or artifact.unfinished()
+    states = artifact.states()
+    record = artifact.record(states)
     if record is None or record["fingerprint"] is None:
         return Status("to do")
     if record["fingerprint"] == fingerprint or not (changed := changes(record, config, inputs)):
-        return Status("done" if manifest else "unfinished")
+        return Status("done" if states.is_finished else "unfinished")
     return Status("stale", tuple(changed))
 
 
