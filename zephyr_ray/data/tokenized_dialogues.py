@@ -56,6 +56,7 @@ def stage(dialogues: Stage, base: ModelInput, chat: Chat, max_length: int | None
         commits=base.commits,
         reads_weights=False,
         local_files=base.local_files,
+        preload=TOKENS,
         check=base.check_named,
     )
 
