@@ -42,7 +42,7 @@ IMPORTS = {
     "serve": "cli",
     "jobs": "cli",
     "docs": "config training",
-    "benchmarks": "base chat_template config data embedded inference judging pipeline training zephyr",
+    "benchmarks": "base chat_template cluster config data embedded inference judging pipeline training zephyr",
 }
 """What each group imports, at the top of a module or within a function: only groups above it. Tests import what they
 like."""

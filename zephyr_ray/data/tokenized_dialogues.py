@@ -14,6 +14,7 @@ import pyarrow as pa
 
 from zephyr_ray import chat_template
 from zephyr_ray.chat_template import EncodedDialogue, encode_dialogues
+from zephyr_ray.cluster.preload import TOKENS
 from zephyr_ray.config.model import Chat
 from zephyr_ray.config.section import semantic
 from zephyr_ray.data.io import drop_report, lengths, sources, writer
