@@ -111,6 +111,15 @@ DROPPED = pa.schema([("source", pa.string()), ("reason", pa.string()), ("detail"
 """A dropped row: its source, a `Reason`, and the details or the start of its text."""
 
 
+DROPPED_DIALOGUES = DROPPED.append(pa.field("messages", MESSAGES))
+"""A dropped dialogue, with its messages as they were read; null where it could not be read as messages."""
+
+CHANGE = pa.struct([("step", pa.string()), ("turn", pa.int32()), ("before", pa.string()), ("after", pa.string())])
+CHANGED = pa.schema([("source", pa.string()), *CHANGE])
+"""A turn that a step of cleaning changed: the number of its message in the dialogue (from 0), and its text before and
+after; of several turns in a row, of which some went, their roles and texts."""
+
+
 class Reason(StrEnum):
     """Why a row was dropped."""
 

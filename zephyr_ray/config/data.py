@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Discriminator, Field, Tag, field_validator, model_validator
 
+from zephyr_ray.config.cleaning import CleaningStep
 from zephyr_ray.config.section import Function, Section
 from zephyr_ray.config.unions import LIST, MAPPING, TEXT, form_of
 
@@ -52,8 +53,19 @@ Source = Annotated[
 class Dialogues(Section):
     train: Source | None = None
     """Dialogues to learn from: files, folders, a dataset or a function, in any known layout (docs/data.md)."""
+    steps: tuple[CleaningStep, ...] = ()
+    """What is done to each dialogue, in this order, each kind of step at most once (docs/cleaning.md)."""
     max_dropped: float = Field(0.5, ge=0, le=1)
     """Stop with an error if a larger share of the rows is dropped."""
+
+    @field_validator("steps")
+    @classmethod
+    def _each_kind_once(cls, value: tuple[CleaningStep, ...]) -> tuple[CleaningStep, ...]:
+        kinds = [step.type for step in value]
+        again = {kind for kind in kinds if kinds.count(kind) > 1}
+        if again:
+            raise ValueError(f"{', '.join(sorted(again))}: a kind of step is given once at most")
+        return value
 
 
 class Preferences(Section):

@@ -1,22 +1,38 @@
-"""Dialogues to imitate: raw rows in any known layout, normalized, each once."""
+"""Dialogues to imitate: raw rows in any known layout, normalized, cleaned as the recipe says, each once.
+
+Reads `dialogues.train`. Writes `data` (`schemas.DIALOGUES`), `dropped` (`schemas.DROPPED_DIALOGUES`: what was left out,
+with the reason, the matching text and the whole dialogue) and `changed` (`schemas.CHANGED`: every turn that a step of
+cleaning changed, before and after).
+"""
 
 from __future__ import annotations
 
 import functools
+import posixpath
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
 from zephyr_ray.config.data import Dialogues
 from zephyr_ray.config.section import semantic
+from zephyr_ray.data.cleaning.chain import StepCount, StepCounts, clean
 from zephyr_ray.data.cleaning.dedup import drop_repeated
+from zephyr_ray.data.cleaning.steps import Cleaning
 from zephyr_ray.data.formats import layouts
-from zephyr_ray.data.io import drop_report, lengths, sources, writer
-from zephyr_ray.data.io.rows import convert
+from zephyr_ray.data.formats.messages import Message
+from zephyr_ray.data.io import drop_report, file_tasks, lengths, resume, sources, writer
+from zephyr_ray.data.io.datasink import changes_of
+from zephyr_ray.data.io.readers import open_parquet
+from zephyr_ray.data.io.rows import decode, dropped_row, mixed_schema, raw_rows
 from zephyr_ray.data.io.writer import Report, RowProgress
 from zephyr_ray.pipeline.artifacts import Artifact
 from zephyr_ray.pipeline.stage import Manifest, Stage, StageContext
-from zephyr_ray.schemas import DIALOGUES
+from zephyr_ray.schemas import CHANGE, DIALOGUES, DROPPED_DIALOGUES, Dropped, storable
+
+_MIXED = mixed_schema(DIALOGUES).append(pa.field("changes", pa.list_(CHANGE)))
 
 
 def stage(section: Dialogues, seed: int) -> Stage:
@@ -27,7 +43,9 @@ def stage(section: Dialogues, seed: int) -> Stage:
     def make(context: StageContext) -> Manifest:
         read = section.model_copy(update={"train": outside.at_commits})
         report = make_dialogues(read, seed, context.artifact, progress=context.progress)
-        return drop_report.examined(report, section.max_dropped, context.artifact)
+        made = drop_report.examined(report, section.max_dropped, context.artifact)
+        by_step = _by_step(report)
+        return made | by_step | {"lines": [*made["lines"], *by_step.get("lines", ())]}
 
     train, split = sources.semantic_source(section.train)
     return Stage(
@@ -43,17 +61,94 @@ def stage(section: Dialogues, seed: int) -> Stage:
 
 
 def make_dialogues(section: Dialogues, seed: int, artifact: Artifact, *, progress: RowProgress | None = None) -> Report:
-    """Writes the dialogues that the section names.
+    """Writes the dialogues that the section names. A row that an earlier try has cleaned and kept is not cleaned again.
 
     Raises:
         UserError: The data is missing or cannot be read.
     """
     assert section.train is not None
-    raw = sources.read_rows(section.train, seed=seed)
-    make_rows = functools.partial(convert, to_row=layouts.dialogue, kept=DIALOGUES)
-    rows = raw.map_batches(make_rows, batch_format="pyarrow", batch_size=None)
-    report = writer.write(rows, artifact, DIALOGUES, measure=_measure, progress=progress)
+    cleaning = Cleaning(section.steps)
+    resume.adopt_first_written(artifact)
+    rows = resume.raw_rows_left(sources.read_rows(section.train, seed=seed), artifact)
+    make_rows = functools.partial(to_dialogues, cleaning=cleaning)
+    report = writer.write(
+        rows,
+        artifact,
+        DIALOGUES,
+        measure=_measure,
+        make=make_rows,
+        progress=progress,
+        keep=True,
+        dropped=DROPPED_DIALOGUES,
+    )
+    report = _with_earlier_changes(report, artifact, cleaning)
     return drop_repeated(artifact, report, "dialogue_id")
+
+
+def to_dialogues(raw: pa.Table, *, cleaning: Cleaning) -> tuple[pa.Table, StepCounts]:
+    """Raw rows (`sources.RAW_ROW`) -> dialogues, with what was changed in them, and dropped rows; and what the steps
+    count."""
+    steps, counts = cleaning.steps(), StepCounts.of(cleaning.names)
+    rows: list[dict[str, Any]] = []
+    for source, value in raw_rows(raw):
+        read = None
+        try:
+            read = layouts.dialogue_messages(decode(value))
+            messages, changes = clean(read, steps, counts)
+            row = layouts.checked_dialogue(messages)
+        except Dropped as dropped:
+            rows.append(dropped_row(source, dropped) | {"messages": read and _storable(read)})
+        else:
+            rows.append({"source": source, **row, "changes": [change._asdict() for change in changes]})
+    return pa.Table.from_pylist(rows, schema=_MIXED), counts
+
+
+def _storable(messages: Sequence[Message]) -> list[Message]:
+    return [{name: storable(text) for name, text in message.items()} for message in messages]
+
+
+def _with_earlier_changes(report: Report, artifact: Artifact, cleaning: Cleaning) -> Report:
+    """The report with what earlier tries changed in the rows that they kept."""
+    counts = StepCounts.of(cleaning.names)
+    counts.add(report.tally or StepCounts())
+    report.tally = counts
+    there = {posixpath.join("changed", name) for name in artifact.names("changed")} if artifact.adopted else set()
+    files = [changes_of(name) for name in artifact.adopted if changes_of(name) in there]
+    calls = [(group, artifact) for group in file_tasks.groups(files)]
+    for found, rows in file_tasks.results(_count_changes, calls):
+        report.files |= rows
+        counts.add(found)
+    for count in counts.steps.values():
+        count.seen += sum(report.files[name] for name in artifact.adopted)
+    return report
+
+
+def _count_changes(names: Sequence[str], artifact: Artifact) -> tuple[StepCounts, dict[str, int]]:
+    """The dialogues that each step changed, and the rows of each file."""
+    counts, rows = StepCounts(), {}
+    for name in names:
+        with open_parquet(posixpath.join(artifact.path, name), artifact.run.filesystem) as file:
+            table = file.read(["source", "step"])
+        rows[name] = table.num_rows
+        for step in table.group_by(["source", "step"]).aggregate([])["step"].to_pylist():
+            counts.add(StepCounts({step: StepCount(changed=1)}))
+    return counts, rows
+
+
+def _by_step(report: Report) -> Manifest:
+    """What became of the dialogues in each step, for the manifest and for a person."""
+    counts: dict[str, StepCount] = report.tally.steps
+    if not counts:
+        return {}
+    width = max(map(len, counts))
+    return {
+        "steps": {name: asdict(count) for name, count in counts.items()},
+        "lines": [
+            f"  {name:{width}}  {count.seen:,} seen, {count.changed:,} changed, {count.dropped:,} dropped, "
+            f"{count.seconds:.1f} CPU-seconds"
+            for name, count in counts.items()
+        ],
+    }
 
 
 def _measure(kept: pa.Table) -> dict[str, np.ndarray]:

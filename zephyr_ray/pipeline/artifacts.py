@@ -3,6 +3,7 @@
 <root>/<stage>/data/e<epoch>-*.parquet              the artifact, or
 <root>/<stage>/checkpoint-<epoch>/                  a model; on a disk `checkpoint` is a link to it
 <root>/<stage>/dropped/e<epoch>-*.parquet           the rows left out of it, with their reasons
+<root>/<stage>/changed/e<epoch>-*.parquet           what cleaning changed in the rows that were kept
 <root>/<stage>/unfinished-<epoch>.json              while it is being made: what it is made from, and the files of
                                                     earlier tries that count
 <root>/<stage>/manifest-<epoch>.json                written last; an artifact without one does not exist. On a disk
@@ -40,6 +41,8 @@ from zephyr_ray.pipeline.epochs import MANIFEST, UNFINISHED
 from zephyr_ray.storage import check_there, open_filesystem, refusal, write_bytes
 
 REPLIES = "replies"
+ROW_FOLDERS = ("data", "dropped", "changed")
+"""Where an artifact's rows lie: those that are kept, those that were left out, and what was changed of the kept."""
 _logger = logging.getLogger(__name__)
 _CHUNK = 1 << 22
 
@@ -292,7 +295,7 @@ class Artifact:
             if epochs.is_state(name) and name not in keep and epochs.epoch_of(name) <= epoch:
                 self.delete(name)
         named = {each if isinstance(each, str) else each["name"] for each in manifest.get("files", ())}
-        for folder in ("", "data", "dropped"):
+        for folder in ("", *ROW_FOLDERS):
             for name in self.names(folder):
                 path = posixpath.join(folder, name)
                 if path not in named | keep and 0 < epochs.epoch_of(name) <= epoch:
@@ -355,7 +358,7 @@ class Artifact:
             UserError: The artifact does not exist, or files are missing or of another size.
         """
         manifest = self._finished()
-        for folder in ("data", "dropped"):
+        for folder in ROW_FOLDERS:
             sizes = self._sizes(folder)
             wrong = [
                 entry.name

@@ -148,12 +148,29 @@ def dialogue(raw: Row) -> dict[str, Any]:
     Raises:
         Dropped: The row fits no layout or is not a usable dialogue.
     """
-    messages = _find_dialogue(_strip_nulls(dict(raw)))
+    return checked_dialogue(dialogue_messages(raw))
+
+
+def dialogue_messages(raw: Row) -> list[Message]:
+    """The messages of a raw row in any dialogue layout, whatever their roles and texts are.
+
+    Raises:
+        Dropped: The row fits no layout.
+    """
+    return _find_dialogue(_strip_nulls(dict(raw)))
+
+
+def checked_dialogue(messages: Sequence[Message]) -> dict[str, Any]:
+    """The columns of `schemas.DIALOGUES` except `source`.
+
+    Raises:
+        Dropped: The messages are no usable dialogue.
+    """
     if not messages or messages[-1]["role"] != "assistant":
         raise Dropped(Reason.WRONG_ROLES, roles_of(messages))
-    messages = [*checked_prompt(messages[:-1]), messages[-1]]
-    check_text(messages[-1]["content"])
-    return {"dialogue_id": content_id(messages), "messages": messages}
+    checked = [*checked_prompt(messages[:-1]), messages[-1]]
+    check_text(checked[-1]["content"])
+    return {"dialogue_id": content_id(checked), "messages": checked}
 
 
 def prompt(raw: Row) -> dict[str, Any]:

@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import functools
+import posixpath
+import re
 from typing import TYPE_CHECKING
 
-from zephyr_ray.data.io import readers, sources, writer
+import pyarrow as pa
+
+from zephyr_ray.data.io import id_sets, readers, sources, writer
 from zephyr_ray.data.io.id_sets import IdSet
 from zephyr_ray.data.io.writer import Report
 from zephyr_ray.pipeline.artifacts import Artifact
 
 if TYPE_CHECKING:
     import ray.data
+
+_AS_WRITTEN = re.compile(r"\d{6}-\d{3}\.parquet$")  # `datasink.RowSink`
 
 
 def rows_left(source: Artifact, done: IdSet, id_column: str) -> ray.data.Dataset:
@@ -28,6 +34,28 @@ def rows_left(source: Artifact, done: IdSet, id_column: str) -> ray.data.Dataset
         readers.read_rows_left, filesystem=source.run.filesystem, id_column=id_column, is_done=done.has
     )
     return sources.stream([{"path": path} for path in source.files()], read)
+
+
+def adopt_first_written(artifact: Artifact) -> None:
+    """Leaves of the adopted files those as a sink wrote them: not those that took their place when rows were left out
+    later, for both may be there after a kill."""
+    rewritten = [name for name in artifact.adopted if not _AS_WRITTEN.search(name)]
+    artifact.adopted = tuple(name for name in artifact.adopted if name not in rewritten)
+    for name in rewritten if not artifact.epoch else ():  # else its name tells that it does not count
+        artifact.delete(name)
+
+
+def raw_rows_left(raw: ray.data.Dataset, artifact: Artifact) -> ray.data.Dataset:
+    """Raw rows (`sources.RAW_ROW`) without those whose `source` is one of the rows that the artifact adopted."""
+    if not artifact.adopted:
+        return raw
+    paths = [posixpath.join(artifact.path, name) for name in artifact.adopted]
+    done = id_sets.of_files(paths, artifact.run.filesystem, "source")
+    return raw.map_batches(functools.partial(_left, done=done), batch_format="pyarrow", batch_size=None)
+
+
+def _left(raw: pa.Table, *, done: IdSet) -> pa.Table:
+    return raw.filter(pa.array(~done.has(raw["source"])))
 
 
 def check_exactly_once(source: Artifact, artifact: Artifact, report: Report, id_column: str) -> None:
