@@ -45,7 +45,14 @@ def stages(recipe: Recipe) -> list[Stage]:
     supervised = _supervised(recipe)
     models = {stage.kind: stage for stage in supervised if stage.makes_model}
     feedback = _feedback(recipe, models)
+    if not _starts_somewhere(recipe):  # a recipe may be for rows alone
+        return [*supervised, *feedback]
     return [*supervised, *feedback, *_preference_optimisation(recipe, models, {each.kind: each for each in feedback})]
+
+
+def _starts_somewhere(recipe: Recipe) -> bool:
+    """Whether there is a model that learns from preferences."""
+    return recipe.model.path is not None or recipe.sft is not None
 
 
 def _supervised(recipe: Recipe) -> list[Stage]:
@@ -198,6 +205,9 @@ def select(recipe: Recipe, targets: Sequence[str], evaluate: bool = False) -> li
 
 def _lack(recipe: Recipe, name: str) -> str | None:
     """What a recipe lacks that has no such stage."""
+    is_of_pairs = name in ("tokenized", "reference_logps") or name in final_stages(recipe)
+    if is_of_pairs and not _starts_somewhere(recipe):
+        return "no model to start from: set model.path, or give it an sft section"
     if method := methods().get(name):
         if getattr(recipe, name, None) is not None:
             return f"no sft section, whose base and dialogues {name} starts from; add one"

@@ -44,12 +44,6 @@ class Recipe(Section):
     evaluations: tuple[Evaluation, ...] = ()
 
     @model_validator(mode="after")
-    def _dpo_starts_somewhere(self) -> Recipe:
-        if self.model.path is None and self.sft is None:
-            raise ValueError("nothing to start DPO from: set model.path, or give the recipe an sft section")
-        return self
-
-    @model_validator(mode="after")
     def _quantized_layers_are_not_compiled(self) -> Recipe:
         trainings = {name: value for name, value in self if isinstance(value, Optimisation)}
         for name, section in trainings.items():
