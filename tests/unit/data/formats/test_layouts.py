@@ -309,7 +309,10 @@ def test_any_row_is_a_pair_or_dropped_with_a_reason(row: dict[str, Any]) -> None
         assert made["prompt"][-1]["role"] == "user"
 
 
-@given(st.dictionaries(st.sampled_from(["prompt", "completion", "messages", "conversations", "instruction"]), JSON))
+DIALOGUE_KEYS = ("prompt", "completion", "messages", "conversations", "instruction", "response", "instances", "data")
+
+
+@given(st.dictionaries(st.sampled_from(DIALOGUE_KEYS), JSON))
 def test_any_row_is_a_dialogue_or_dropped_with_a_reason(row: dict[str, Any]) -> None:
     with contextlib.suppress(Dropped):
         made = dialogue(row)
@@ -325,16 +328,30 @@ def test_any_row_is_a_dialogue_or_dropped_with_a_reason(row: dict[str, Any]) -> 
         {"prompt": "2 + 2?", "completion": "4"},
         {"prompt": "2 + 2?", "completion": "4<|endoftext|>"},
         {"prompt": [Q], "completion": [A]},
+        {"question": "2 + 2?", "response": "4", "system_prompt": ""},
+        {"question": "2 + 2?", "answer": "4"},
+        {"user_query": "2 + 2?", "chatgpt_response": "4", "hallucination": "no"},
+        {"instruction": "2 + 2?", "context": "", "response": "4"},
+        {"instruction": "2 + 2?", "instances": [{"input": "", "output": "4"}, {"input": "", "output": "5"}]},
+        {"instruction": "2 +", "instances": [{"input": "2?", "output": "4"}]},
+        {"id": "0", "data": ["2 + 2?", "4"]},
+        {"conversation": [Q, A], "toxic": False},
     ],
 )
 def test_every_dialogue_layout_gives_the_same_dialogue(row: dict[str, Any]) -> None:
-    assert dialogue(row) == {"dialogue_id": content_id([Q, A]), "messages": [Q, A]}
+    made = dialogue(row)
+    assert " ".join(made["messages"][0]["content"].split()) == Q["content"]
+    assert made["messages"][1:] == [A]
+    assert made["dialogue_id"] == content_id(made["messages"])
 
 
 @pytest.mark.parametrize(
     ("reason", "row"),
     [
-        (Reason.UNKNOWN_LAYOUT, {"user_query": "Q", "chatgpt_response": "A"}),
+        (Reason.UNKNOWN_LAYOUT, {"user_query": "Q", "answer": "A"}),
+        (Reason.UNKNOWN_LAYOUT, {"instruction": "Q", "instances": []}),
+        (Reason.NOT_TEXT, {"instruction": "Q", "instances": [{"input": "I"}]}),
+        (Reason.WRONG_ROLES, {"data": ["Q", "A", "Q"]}),
         (Reason.WRONG_ROLES, {"messages": [Q]}),
         (Reason.WRONG_ROLES, {"messages": [A]}),
         (Reason.NOT_TEXT, {"messages": []}),
