@@ -49,12 +49,18 @@ def in_language(messages: list[Message], *, keep: frozenset[str]) -> list[Messag
     Raises:
         Dropped: All sides that have words are in other languages than `keep`, one of them certainly.
     """
-    sides = [_prose_of_side(messages, role) for role in ("user", "assistant")]
-    found = [(side, language) for side in sides if (language := language_of(side)) is not None]
-    if all(language.language not in keep for _, language in found):
-        for side, language in found:
-            if language.is_certain:
-                raise Dropped(Reason.OTHER_LANGUAGE, f"{language.language}: {side.strip()}")
+    reason: Dropped | None = None
+    for role in ("user", "assistant"):
+        side = _prose_of_side(messages, role)
+        found = language_of(side)
+        if found is None:
+            continue
+        if found.language in keep:
+            return messages
+        if found.is_certain and reason is None:
+            reason = Dropped(Reason.OTHER_LANGUAGE, f"{found.language}: {side.strip()}")
+    if reason is not None:
+        raise reason
     return messages
 
 

@@ -25,8 +25,8 @@ _EXAMPLE_NAME = re.compile(
     re.IGNORECASE,
 )
 _EXAMPLE_HOST = re.compile(
-    r"(?:^|\.)(?:example\.(?:com|org|net|edu)|(?:example|invalid|test|localhost)|(?:your|my|some|any|the)?-?"
-    r"(?:e?mail|domain|company|companyname|website|site|business|organization|server|host|xyz|abc)\.(?:com|org|net|edu))$",
+    r"(?:^|\.)(?:example(?:\.[a-z]{2,6}){1,2}|(?:example|invalid|test|localhost)|(?:domain|company|companyname|test"
+    r"|(?:your|my|some|any|the)-?(?:e?mail|domain|company|website|site|business|organization|server|host))\.[a-z]{2,4})$",
     re.IGNORECASE,
 )
 _PHONE = re.compile(

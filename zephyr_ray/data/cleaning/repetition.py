@@ -109,4 +109,4 @@ def _frequent_words(words: Sequence[str]) -> str | None:
     for start, gram in enumerate(grams):
         if counts[gram] >= _OFTEN:
             is_repeated[start : start + _GRAM] = True
-    return " ".join(max(counts, key=counts.__getitem__)) if is_repeated.mean() >= _SHARE else None
+    return " ".join(counts.most_common(1)[0][0]) if is_repeated.mean() >= _SHARE else None

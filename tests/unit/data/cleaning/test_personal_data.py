@@ -55,6 +55,7 @@ def test_masked(text: str, expected: str) -> None:
     "text",
     [
         "Write to jane@example.com, john@mail.example.org or x@host.test.",
+        "hello@example.co.uk, hello@example.travel, x@test.com, x@my-company.net",
         "your.name@gmail.com, user@domain.com, email@company.com, first.last@firm.de",
         "git clone git@github.com:owner/name.git",
         "postgres://admin:secret@db.internal.net:5432/x",
