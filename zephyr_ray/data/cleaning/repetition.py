@@ -30,8 +30,8 @@ _LIST_MARK = re.compile(r"^[ \t]*(?:[-*+\u2022]|\(?\d+[.):])[ \t]+", re.MULTILIN
 _TABLE_ROW = re.compile(r"^.*\|.*\|.*$", re.MULTILINE)
 _ONE_LETTER = re.compile(r"([^\W\d_])\1{99}")
 _ASKED_FOR = re.compile(
-    r"\b(?:repeat\w*|repetit\w+|times|over and over|songs?|lyrics?|chorus|chants?|mantras?|rap|verses?|poems?|rhymes?"
-    r"|refrain|loops?|ascii|pattern)\b",
+    r"\b(?:repeat\w*|repetit\w+|(?:\d+|ten|twenty|fifty|hundred|thousand|many|several|multiple) times|times in a row"
+    r"|over and over|songs?|lyrics?|chorus|chants?|mantras?|rap|verses?|poems?|rhymes?|refrain|loops?|ascii)\b",
     re.IGNORECASE,
 )
 
