@@ -26,6 +26,8 @@ _SELDOM_LAST = re.compile(
 _LIST_MARK = re.compile(r"[ \t]*(?:[-*+\u2022]|\(?\d{1,3}[.):]|\(?[A-Za-z][.)])[ \t]+")
 _BARE_NUMBER = re.compile(r"[ \t]*(\d{1,2})[.)]?")
 _SENTENCE_END = re.compile(r"[a-z)\d%][.!?][\"'\u2019\u201d)]*[ \t]+(?=[A-Z\"'\u2018\u201c(])")
+_SPEAKER = re.compile(r"[A-Z][\w' ]{0,24}: ")
+"""The beginning of a line in a chat or a play, where people end sentences as they like."""
 _ENDED = re.compile(r"[.!?:][\"'\u2019\u201d)*_]*$")
 _LAST_WORD = re.compile(r"(?:^|[\s(\"'\u201c\u2018-])([a-z]+(?:['\u2019][a-z]+)?)(,?)$")
 _QUOTED_OR_TAGGED = re.compile(r"(?:^|\s)#\w|\s[-\u2013\u2014]{1,2}\s|https?:|\||[={}<>\\]|\t")
@@ -51,7 +53,8 @@ def cut_off(answer: str) -> str | None:
         return None
     if len(text) >= 2 * LONG_LINE and " " in line and _ENDS_NO_SENTENCE.search(line):
         return last[-200:]
-    if len(text) < LONG or not _LAST_WORD.search(line):
+    is_said = item is None and _SPEAKER.match(line) is not None
+    if len(text) < LONG or is_said or not _LAST_WORD.search(line):
         return None
     if len(line) >= LONG_LINE and _SENTENCE_END.search(line):
         return last[-200:]

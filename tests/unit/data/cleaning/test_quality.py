@@ -124,6 +124,7 @@ def test_an_empty_turn_elsewhere_drops_the_dialogue() -> None:
             '\n"Bread deals with living things, with giving life, with growth" - Lionel Poilane, a baker',
             False,
         ),
+        ("\nBaker: Perfect, the loaf is for six people. We should manage somehow", False),
         ("\nThe box has 3", False),
         ("\nShall I go on...", False),
     ],
