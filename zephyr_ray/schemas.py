@@ -161,6 +161,18 @@ class Reason(StrEnum):
     """An endpoint or deployment of the row does not answer; the next run tries it again."""
     OVER_BUDGET = "over_budget"
     """The budget was spent before this row; the next run continues with it."""
+    CUT_OFF = "cut_off"
+    """The last answer ends in mid-sentence or in code."""
+    REPETITIVE = "repetitive"
+    """An answer says the same over and over."""
+    UNREADABLE = "unreadable"
+    """A turn that is no language: base64, hexadecimal digits, replacement characters, mostly symbols."""
+    TOO_SHORT = "too_short"
+    """Fewer turns, or characters in an answer, than the recipe asks for."""
+    TOO_LONG = "too_long"
+    """More turns, or characters in a turn, than the recipe allows."""
+    OTHER_LANGUAGE = "other_language"
+    """A dialogue in a language that the recipe does not keep."""
 
 
 def storable(text: str) -> str:
