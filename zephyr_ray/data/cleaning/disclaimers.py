@@ -57,7 +57,7 @@ _POLITE = (
         additionally, also, and, as such, because of this, hence, so, therefore, thus,
         it(?:'s| is) (?:also )?(?:important|worth) (?:to )?(?:note|remember|mention|noting|mentioning)"""
     )
-    + r"[,:]?(?: but\b| that\b)?,? )*"
+    + r"[,:]?(?: (?:but|that)\b,?)? ){0,5}"
 )
 _MADE = (
     r"(?: (?:(?:that|who) (?:was|is) )?(?:based|built|created|designed|developed|made|powered|programmed|trained)"
@@ -163,9 +163,10 @@ def _rest_of(sentence: str, at_start: bool, removed_before: bool) -> str | None:
         return _after_pivot(sentence)
     lead = _POLITELY.match(lower)
     body = sentence[lead.end() :] if lead else sentence
-    if (at_start and _LACKS.match(plain(body))) or (removed_before and _SAYS_NOT.match(plain(body))):
+    if at_start and _LACKS.match(plain(body)):
         return _after_pivot(body)
-    return None
+    of_itself = removed_before or (names and _NAMES_AI.search(plain(body)))
+    return _after_pivot(body) if of_itself and _SAYS_NOT.match(plain(body)) else None
 
 
 def _after_pivot(disclaimer: str) -> str:

@@ -203,6 +203,8 @@ def _short_turn(answer: str, refusing: Sequence[_Said], firm: bool) -> list[_Sai
         return said if words[Kind.LECTURES] < _POINTED else None
     if firm or refusing[0].kind in _REFUSING:
         return said
+    if any(_HOWEVER.match(each.plain) for each in said):
+        return None
     lectured = words[Kind.LECTURES] + words[Kind.REDIRECTS] + words[Kind.JUDGES]
     return said if words[Kind.ANSWERS] + words[None] < lectured else None
 

@@ -19,6 +19,8 @@ _END = re.compile(r"(?<=[.!?])[\"'”’)\]*_]{0,3}\s+(?=\S)")
 _ABBREVIATION = re.compile(
     r"(?:\b(?:[A-Z]|[Dd]r|[Mm]rs?|[Mm]s|[Ss]t|[Pp]rof|[Vv]s|[Nn]o|[Ii]nc|[Ll]td|[Cc]o|[Bb]hd)|\b[A-Za-z]\.[A-Za-z])\.\s+\Z"
 )
+_LONGEST_ABBREVIATION = 20
+"""Characters that hold one and the whitespace after it."""
 _QUOTE = re.compile('["“”]')
 
 
@@ -51,9 +53,9 @@ def _sentences_of_line(line: str) -> Iterator[Sentence]:
     prose = not _NO_PROSE.match(line)
     start, quotes = 0, 0
     for end in [*(match.end() for match in _END.finditer(line)), len(line)]:
-        piece = line[start:end]
-        if end < len(line) and _ABBREVIATION.search(piece):
+        if end < len(line) and _ABBREVIATION.search(line, max(start, end - _LONGEST_ABBREVIATION), end):
             continue
+        piece = line[start:end]
         yield _sentence(piece, prose=prose and not quotes % 2 and piece[:1] not in '"“')
         quotes += len(_QUOTE.findall(piece))
         start = end

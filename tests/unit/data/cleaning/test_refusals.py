@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import pytest
@@ -63,6 +64,7 @@ HELP = [
         "What does it cost?",
         "I don't have current prices. You can call the shop at 555-010-9999, or mail sales@example.org.",
     ),
+    ("How do I dry it?", "Drying it in an oven is illegal here. However, if you wait, the sun does it in a day."),
     # It asks back.
     ("Sum up the text.", "I do not have access to the text. Could you please paste it here?"),
     ("Sum up the text.", "I cannot provide a summary without knowing the text."),
@@ -108,6 +110,7 @@ DISCLAIMERS = [
         "Here is a list:\n\n- a",
     ),
     ("I do not have access to real-time data, however, as of 2020 it was five.", "As of 2020 it was five."),
+    ("Sorry, I cannot draw since I am a language model. However, it is round.", "It is round."),
     # A whole sentence, and what ties the next one to it.
     ("I do not have access to real-time data. however, as of 2020 it was five.", "As of 2020 it was five."),
     (f"As an AI, I do not have plants. Therefore, I cannot say how they feel. But {WATER}", WATER),
@@ -243,6 +246,15 @@ def test_a_users_words_stay() -> None:
 def test_a_refusal_cannot_lose_a_sentence() -> None:
     with pytest.raises(ValidationError):
         section(refusals="sentence")
+
+
+@pytest.mark.parametrize("text", ["sorry, ", "as an AI ", "I cannot e.g. ", "I cannot, but ", '"', "İ I can't "])
+def test_text_of_one_phrase_costs_no_more(text: str) -> None:
+    """A pattern that tries every way to read repeated text would not come back from this."""
+    start = time.process_time()
+    without_disclaimers(PLANT, f"As an AI, I {text * 2000}")
+    refusal_in(PLANT, f"As an AI, I {text * 200}")
+    assert time.process_time() - start < 5
 
 
 PIECES = st.sampled_from(
