@@ -32,9 +32,12 @@ class Casing(Section):
 
 class Refusals(Section):
     type: Literal["refusals"]
-    """Remove refusals and disclaimers of assistants ("As an AI language model, ...")."""
-    remove: Literal["sentence", "turn", "dialogue"] = "dialogue"
-    """What goes where one is found: the sentence, its turn with the user's turn before it, or the whole dialogue."""
+    """Remove refusals and disclaimers of assistants ("I cannot assist with that", "As an AI language model, ...")."""
+    refusals: Literal["turn", "dialogue", "keep"] = "dialogue"
+    """What goes where an answer refuses: its turn with the user's turn before it, the whole dialogue, or nothing."""
+    disclaimers: Literal["sentence", "turn", "dialogue", "keep"] = "sentence"
+    """What goes where an answer that helps has a disclaimer: the disclaimer, the turn with the user's turn before it,
+    the whole dialogue (as Zephyr's data was made), or nothing."""
 
 
 class Quality(Section):

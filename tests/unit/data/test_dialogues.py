@@ -27,7 +27,7 @@ STEPS: tuple[dict[str, Any], ...] = (
     {"type": "encoding"},
     {"type": "quality"},
     {"type": "language", "keep": ["en"]},
-    {"type": "refusals", "remove": "sentence"},
+    {"type": "refusals"},
     {"type": "personal_data"},
 )
 WORDS = "the quick brown fox jumps over a lazy dog while seven wizards bake bread near an old stone bridge".split()
