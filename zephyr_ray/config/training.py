@@ -144,7 +144,8 @@ class SFT(Optimisation):
     """Branch, tag or commit, where the base is a hub id."""
     learning_rate: float = Field(2e-5, gt=0)
     max_length: int = Field(2048, ge=8)
-    """Tokens per row; a longer dialogue loses its tail."""
+    """Tokens per row. A longer dialogue keeps the turns that fit and ends with an answer; only a first answer that is
+    too long is cut within."""
     packing_strategy: Literal["isolated", "wrapped"] = "isolated"
     """isolated: no dialogue attends to another, whether they share rows or are padded (`training.engine`). wrapped, by
     TRL's name: dialogues are joined and cut into blocks of exactly `max_length` tokens, in which a token attends to

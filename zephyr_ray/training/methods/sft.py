@@ -53,7 +53,7 @@ METHOD = Method(
     refused={
         "max_length": "set sft.max_length",
         "pad_to_multiple_of": "packed rows have no padding, and TRL chooses it for padded ones",
-        "truncation_mode": "a longer dialogue loses its tail: set sft.max_length",
+        "truncation_mode": "a longer dialogue keeps the turns that fit: set sft.max_length",
         "packing": "set sft.packing_strategy",
         "packing_strategy": "set sft.packing_strategy",
         "eval_packing": NO_EVALUATION,
