@@ -152,6 +152,9 @@ class SFT(Optimisation):
     earlier dialogues too (the alignment handbook's way); it needs `training.engine=padded`."""
     loss_on: Literal["all", "assistant"] = "all"
     """Which tokens are learnt: all of the dialogue, or the assistant's only."""
+    eval_steps: int | None = compute(None, ge=1)
+    """Optimizer steps between evaluations of the loss on `dialogues.held_out`, beside those before the first step and
+    after the last one. None: an epoch's."""
 
     @model_validator(mode="after")
     def _blocks_have_no_mask(self) -> SFT:

@@ -30,10 +30,11 @@ def stage(section: Dialogues, seed: int) -> Stage:
         return drop_report.examined(report, section.max_dropped, context.artifact)
 
     train, split = sources.semantic_source(section.train)
+    settings = {name: value for name, value in semantic(section).items() if name != "held_out"}
     return Stage(
         "dialogues",
         "rows",
-        {"dialogues": semantic(section) | {"train": train, "split": split}, "seed": seed},
+        {"dialogues": settings | {"train": train, "split": split}, "seed": seed},
         make,
         outside=outside.fingerprints,
         commits=outside.commits,
@@ -42,14 +43,16 @@ def stage(section: Dialogues, seed: int) -> Stage:
     )
 
 
-def make_dialogues(section: Dialogues, seed: int, artifact: Artifact, *, progress: RowProgress | None = None) -> Report:
-    """Writes the dialogues that the section names.
+def make_dialogues(
+    section: Dialogues, seed: int, artifact: Artifact, *, progress: RowProgress | None = None, split: str = "train"
+) -> Report:
+    """Writes the dialogues that the section names; of a dataset that is given as text those of a split.
 
     Raises:
         UserError: The data is missing or cannot be read.
     """
     assert section.train is not None
-    raw = sources.read_rows(section.train, seed=seed)
+    raw = sources.read_rows(section.train, split, seed)
     make_rows = functools.partial(convert, to_row=layouts.dialogue, kept=DIALOGUES)
     rows = raw.map_batches(make_rows, batch_format="pyarrow", batch_size=None)
     report = writer.write(rows, artifact, DIALOGUES, measure=_measure, progress=progress)

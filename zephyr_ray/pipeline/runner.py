@@ -72,11 +72,12 @@ class Plan:
         return status_of(self.run.artifact(stage.name), known.fingerprint, stage.config, known.inputs)
 
     def notes(self, stage: Stage) -> list[str]:
-        """How the code and the libraries that made a finished stage differ from those of now."""
+        """What a person has to know of a finished stage: alarms that it ended with, and how the code and the libraries
+        that made it differ from those of now."""
         from zephyr_ray.pipeline import provenance
 
         manifest = self.run.artifact(stage.name).manifest()
-        return provenance.notes(manifest, stage) if manifest else []
+        return [*manifest.get("alarms", ()), *provenance.notes(manifest, stage)] if manifest else []
 
     def starting_at(self, begin: str) -> Plan:
         """The plan from this stage on.
