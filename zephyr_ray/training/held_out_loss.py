@@ -48,9 +48,10 @@ def lines(stage: str, summary: dict[str, Any]) -> list[str]:
     """What a person reads of a summary."""
     curve = summary["curve"]
     first, last, lowest = curve[0], curve[-1], min(curve, key=lambda point: point["loss"])
+    start = f"at step {first['step']:,}" if first["step"] else "before training"
     said = (
-        f"loss on {summary['rows']:,} held-out rows ({summary['tokens']:,} tokens): {first['loss']:.4f} before "
-        f"training, {lowest['loss']:.4f} at its lowest (step {lowest['step']:,}), {last['loss']:.4f} after "
+        f"loss on {summary['rows']:,} held-out rows ({summary['tokens']:,} tokens): {first['loss']:.4f} {start}, "
+        f"{lowest['loss']:.4f} at its lowest (step {lowest['step']:,}), {last['loss']:.4f} after "
         f"{last['step']:,} steps"
     )
     return [said, *alarms(stage, summary)]

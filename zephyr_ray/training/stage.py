@@ -32,7 +32,7 @@ def stage(
         held_out: Tokenized rows on which its loss is evaluated, where it evaluates any.
     """
     kind, training, model = settings.method, settings.section.training, settings.model
-    read = {each.kind: each for each in (rows, reference_logps, held_out) if each is not None}
+    read = {each.kind: each for each in (rows, reference_logps) if each is not None}
 
     def make(context: StageContext) -> Manifest:
         from zephyr_ray.training.launch import train
@@ -61,6 +61,7 @@ def stage(
         },
         make,
         inputs={**read, **start.inputs},
+        watched={held_out.kind: held_out} if held_out else {},
         outside=lambda: chat_template.fingerprints(settings.chat) | start.outside(),
         commits=start.commits,
         local_files=start.local_files,
