@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from itertools import accumulate
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jinja2
 
@@ -179,12 +179,14 @@ def _marked_answers(
     """Of a template with `{% generation %}`, which may stand several times in a message."""
     from transformers.utils.chat_template_utils import render_jinja_template
 
-    texts, marked = render_jinja_template(
+    strings: dict[str, Any] = tokenizer.special_tokens_map
+    rendered: Any = render_jinja_template(
         without_control_strings(tokenizer, dialogues),
         chat_template=str(tokenizer.chat_template),
         return_assistant_tokens_mask=True,
-        **tokenizer.special_tokens_map,
+        **strings,
     )
+    texts, marked = rendered
     return [
         (text, spans if len(spans) >= len(_answers(messages)) else None)
         for text, spans, messages in zip(texts, marked, dialogues, strict=True)

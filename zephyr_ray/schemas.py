@@ -145,7 +145,7 @@ class Reason(StrEnum):
     REPEATED = "repeated"
     """The same content as another row, which is kept."""
     IN_TRAINING = "in_training"
-    """A held-out pair whose prompt occurs in the training data."""
+    """A held-out pair or dialogue whose prompt occurs in the training data."""
     REQUEST_FAILED = "request_failed"
     """A request for the row got no reply, even after retries; the next run sends it again."""
     REQUEST_REFUSED = "request_refused"

@@ -70,7 +70,7 @@ def _supervised(recipe: Recipe) -> list[Stage]:
         held_out = tokenize(others, kind="held_out_tokenized_dialogues")
         rows += [others, held_out]
     trained = [
-        training.stage(settings, raw, rows[0], held_out=held_out if method_of(settings.method).evaluates else None)
+        training.stage(settings, raw, rows[0], held_out=held_out if method_of(settings.method).eval_steps else None)
         for settings in _trainings(recipe, "dialogues")
     ]
     return [*made, demonstrations, *rows, *trained]

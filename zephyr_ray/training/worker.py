@@ -172,12 +172,13 @@ def make_trainer(
     else:
         trainer.follow(table, rank_plan)
     if held_out is not None:
+        asked = method.eval_steps(section) if method.eval_steps else None
         once = Plan(len(held_out), section.global_batch, 1, seed)
         if packed:
             part: PackedRankPlan | RankPlan = packed_plan(once, rank, world_size, held_out, training, method, align)
         else:
             part = RankPlan(once, rank, world_size, training.micro_batch)
-        trainer.held_out = EvaluateHeldOut(trainer, held_out, part, section.eval_steps or plan.steps_per_epoch)
+        trainer.held_out = EvaluateHeldOut(trainer, held_out, part, asked or plan.steps_per_epoch)
         trainer.add_callback(trainer.held_out)
     for guard in method.guards(trainer, section, computing.dtype):
         trainer.add_callback(guard)

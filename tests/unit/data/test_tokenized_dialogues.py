@@ -47,6 +47,7 @@ def test_by_hand(byte_tokenizer: str) -> None:
     assert cut(tokenizer, dialogue, None) == cut(tokenizer, dialogue, lengths[2]) == Cut(whole)
     for length, kept in ((lengths[2] - 1, 2), (lengths[1], 2), (lengths[1] - 1, 1), (lengths[0], 1)):
         (shorter,) = encode_dialogues(tokenizer, [dialogue[: 2 * kept]], "modern")
+        assert isinstance(shorter, EncodedDialogue)
         assert cut(tokenizer, dialogue, length) == Cut(shorter, lengths[2] - lengths[kept - 1], 6 - 2 * kept)
         assert shorter == EncodedDialogue(*(part[: lengths[kept - 1]] for part in whole))
     within = EncodedDialogue(*(part[: one - 1] for part in whole))
@@ -63,8 +64,9 @@ def test_whatever_the_lengths(source: TokenizerSource) -> None:
     @given(WORDS, st.integers(8, 160))
     def check(texts: list[str], length: int) -> None:
         dialogue = talk(*texts)
-        prefixes = encode_dialogues(tokenizer, [dialogue[:end] for end in range(2, len(texts) + 1, 2)], how)
-        fits = [each for each in prefixes if isinstance(each, EncodedDialogue) and len(each.input_ids) <= length]
+        encoded = encode_dialogues(tokenizer, [dialogue[:end] for end in range(2, len(texts) + 1, 2)], how)
+        prefixes = [each for each in encoded if isinstance(each, EncodedDialogue)]
+        fits = [each for each in prefixes if len(each.input_ids) <= length]
         found = cut(tokenizer, dialogue, length, how)
         longest = fits[-1] if fits else EncodedDialogue(*(part[:length] for part in prefixes[0]))
         assert found.dialogue == longest

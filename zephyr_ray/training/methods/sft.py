@@ -50,7 +50,7 @@ METHOD = Method(
     options=options,
     load_rows=load_rows,
     trainers=trainers,
-    evaluates=True,
+    eval_steps=lambda section: section.eval_steps,
     packs=lambda section: section.packing_strategy == "isolated",  # joined dialogues see each other and fill their rows
     passed=frozenset({"loss_type"}),
     refused=_ITS_EVALUATION

@@ -36,8 +36,9 @@ class PlannedSFTTrainer(PlannedMixin, SFTTrainer):
             rank_plan: This rank's part of them.
         """
         model, found = self.model_wrapped, torch.zeros(2, len(rows), dtype=torch.float64, device=self.args.device)
+        optimizer: Any = self.optimizer  # of which some train on other weights than those they arrive at
         model.eval()
-        self.optimizer.eval()  # which some have, that train on other weights than those they arrive at
+        optimizer.eval()
         with torch.no_grad(), self.compute_loss_context_manager():
             for slots in itertools.chain.from_iterable(map(rank_plan.step, range(rank_plan.plan.steps))):
                 sums = self.loss_sums(model, [rows[slot] for slot in slots])
@@ -47,7 +48,7 @@ class PlannedSFTTrainer(PlannedMixin, SFTTrainer):
         told = RowLosses(losses, tokens.astype(np.int64))
         self.log({"eval_loss": told.mean})
         model.train()
-        self.optimizer.train()
+        optimizer.train()
         return told
 
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
@@ -61,7 +62,7 @@ class PlannedSFTTrainer(PlannedMixin, SFTTrainer):
         batch = self._prepare_inputs(collate_planned(self.data_collator)(rows))
         del batch["loss_scale"], batch["row"]
         output = model(**batch, use_cache=False, fused_lm_head=True)
-        losses = token_losses(output.log_probs, self.args.loss_type)
+        losses = token_losses(output.log_probs, self.args.loss_type)  # type: ignore[attr-defined]
         return torch.stack([losses.double().sum(-1), output.label_mask.double().sum(-1)])
 
     def compute_loss(
