@@ -93,7 +93,7 @@ def check_answers(tokenizer: PreTrainedTokenizerBase, tokenization: str) -> None
 def end_tokens(tokenizer: PreTrainedTokenizerBase) -> list[int]:
     """The tokens at which a model stops: the tokenizer's end-of-sequence token, and the one that ends an answer of the
     chat template where that is another."""
-    found = [tokenizer.eos_token_id]
+    found: list[Any] = [tokenizer.eos_token_id]
     try:
         ((text, spans),) = _find_answers(tokenizer, [_EXAMPLE], "modern")
     except jinja2.TemplateError:
