@@ -99,7 +99,9 @@ def end_tokens(tokenizer: PreTrainedTokenizerBase) -> list[int]:
     except jinja2.TemplateError:
         return found
     end = _end_of_answer(tokenizer, text, spans or [])
-    return found if end is None else list(dict.fromkeys([*found, tokenizer.convert_tokens_to_ids(end)]))
+    if end is not None:
+        found.append(tokenizer.convert_tokens_to_ids(end))
+    return list(dict.fromkeys(found))
 
 
 def _mask(ids: list[int], spans: list[Span] | None, before: Iterator[list[int]]) -> EncodedDialogue | Dropped:
