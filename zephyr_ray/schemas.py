@@ -139,6 +139,8 @@ class Reason(StrEnum):
     """Chosen and rejected are the same text."""
     PROMPT_TOO_LONG = "prompt_too_long"
     """A dialogue whose first completion begins after the last token that is kept."""
+    UNCLEAR_ANSWERS = "unclear_answers"
+    """A dialogue in whose text, as the chat template writes it, the assistant's answers cannot be found."""
     TIE = "tie"
     """No completion scores lower than the best one by more than the margin."""
     DISAGREEING = "disagreeing"
@@ -156,7 +158,7 @@ class Reason(StrEnum):
     REPEATED = "repeated"
     """The same content as another row, which is kept."""
     IN_TRAINING = "in_training"
-    """A held-out pair whose prompt occurs in the training data."""
+    """A held-out pair or dialogue whose prompt occurs in the training data."""
     REQUEST_FAILED = "request_failed"
     """A request for the row got no reply, even after retries; the next run sends it again."""
     REQUEST_REFUSED = "request_refused"
@@ -198,9 +200,12 @@ TOKENIZED_DIALOGUES = pa.schema(
         ("input_ids", IDS),
         ("assistant_mask", pa.list_(pa.int8())),
         ("truncated", pa.int32()),
+        ("turns_cut", pa.int32()),
+        ("answer_cut", pa.bool_()),
     ]
 )
-"""`assistant_mask` is 1 on tokens that the assistant wrote; `truncated` counts the tokens cut off the end."""
+"""`assistant_mask` is 1 on tokens that the assistant wrote; `truncated` counts the tokens cut off the end, and
+`turns_cut` the messages of which nothing is left; `answer_cut` says that the only answer left is cut, too."""
 
 TOKENIZED = pa.schema(
     [

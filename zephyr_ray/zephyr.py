@@ -14,6 +14,7 @@ from zephyr_ray.config.training import SFT
 from zephyr_ray.data import (
     candidates,
     dialogues,
+    held_out_dialogues,
     held_out_pairs,
     judgments,
     preferences,
@@ -63,9 +64,23 @@ def _supervised(recipe: Recipe) -> list[Stage]:
         return [demonstrations]
     made, raw = _raw_model(section, seed)
     length = None if section.packing_strategy == "wrapped" else section.max_length
-    rows = tokenized_dialogues.stage(demonstrations, raw, recipe.chat, length, recipe.dialogues.max_dropped)
-    trained = [training.stage(settings, raw, rows) for settings in _trainings(recipe, "dialogues")]
-    return [*made, demonstrations, rows, *trained]
+    tokenize = partial(
+        tokenized_dialogues.stage,
+        base=raw,
+        chat=recipe.chat,
+        max_length=length,
+        max_dropped=recipe.dialogues.max_dropped,
+    )
+    rows, held_out = [tokenize(demonstrations)], None
+    if recipe.dialogues.held_out is not None:
+        others = held_out_dialogues.stage(recipe.dialogues, seed, demonstrations)
+        held_out = tokenize(others, kind="held_out_tokenized_dialogues")
+        rows += [others, held_out]
+    trained = [
+        training.stage(settings, raw, rows[0], held_out=held_out if method_of(settings.method).eval_steps else None)
+        for settings in _trainings(recipe, "dialogues")
+    ]
+    return [*made, demonstrations, *rows, *trained]
 
 
 def _raw_model(section: SFT, seed: int) -> tuple[list[Stage], ModelInput]:
@@ -217,6 +232,8 @@ def _lack(recipe: Recipe, name: str) -> str | None:
         return "no judging section; add one with the judges of the answers"
     if name in ("candidates", "judgments"):
         return "no sampling section; add one with the models that answer the prompts"
+    if name in ("held_out_dialogues", "held_out_tokenized_dialogues"):
+        return "no dialogues.held_out; set it to dialogues that are not trained on"
     if name == "evaluation/preferences" or name.startswith("held_out_"):
         return "no preferences.held_out; set it to pairs that are not trained on"
     return None

@@ -16,7 +16,7 @@ CODE = ("zephyr_ray", "jobs", "serve", "benchmarks", "docs", "tests")
 
 ROOT_MODULES = {
     "base": "errors schemas storage",
-    "chat_template": "chat_template",
+    "chat_template": "answers chat_template",
     "zephyr": "zephyr",
     "cli": "__main__",
     "api": "__init__",

@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 
 from tests.conftest import save_byte_tokenizer
 from tests.oracles.encoding import encode_dialogue, encode_pair
+from zephyr_ray.answers import encode_dialogues
 from zephyr_ray.chat_template import (
     encode,
-    encode_dialogues,
     encode_pairs,
     encode_text,
     load_tokenizer,

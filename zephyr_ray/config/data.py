@@ -55,6 +55,9 @@ class Dialogues(Section):
     """Dialogues to learn from: files, folders, a dataset or a function, in any known layout (docs/data.md)."""
     steps: tuple[CleaningStep, ...] = ()
     """What is done to each dialogue, in this order, each kind of step at most once (docs/cleaning.md)."""
+    held_out: Source | None = None
+    """Dialogues on which SFT's loss is evaluated while it trains, given as in `train` and never trained on
+    (docs/evaluation.md)."""
     max_dropped: float = Field(0.5, ge=0, le=1)
     """Stop with an error if a larger share of the rows is dropped."""
 

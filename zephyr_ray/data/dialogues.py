@@ -48,10 +48,11 @@ def stage(section: Dialogues, seed: int) -> Stage:
         return made | by_step | {"lines": [*made["lines"], *by_step.get("lines", ())]}
 
     train, split = sources.semantic_source(section.train)
+    settings = {name: value for name, value in semantic(section).items() if name != "held_out"}
     return Stage(
         "dialogues",
         "rows",
-        {"dialogues": semantic(section) | {"train": train, "split": split}, "seed": seed},
+        {"dialogues": settings | {"train": train, "split": split}, "seed": seed},
         make,
         outside=outside.fingerprints,
         commits=outside.commits,
@@ -60,8 +61,11 @@ def stage(section: Dialogues, seed: int) -> Stage:
     )
 
 
-def make_dialogues(section: Dialogues, seed: int, artifact: Artifact, *, progress: RowProgress | None = None) -> Report:
-    """Writes the dialogues that the section names. A row that an earlier try has cleaned and kept is not cleaned again.
+def make_dialogues(
+    section: Dialogues, seed: int, artifact: Artifact, *, progress: RowProgress | None = None, split: str = "train"
+) -> Report:
+    """Writes the dialogues that the section names; of a dataset that is given as text those of a split. A row that an
+    earlier try has cleaned and kept is not cleaned again.
 
     Raises:
         UserError: The data is missing or cannot be read.
@@ -69,7 +73,7 @@ def make_dialogues(section: Dialogues, seed: int, artifact: Artifact, *, progres
     assert section.train is not None
     cleaning = Cleaning(section.steps)
     resume.adopt_first_written(artifact)
-    rows = resume.raw_rows_left(sources.read_rows(section.train, seed=seed), artifact)
+    rows = resume.raw_rows_left(sources.read_rows(section.train, split, seed), artifact)
     make_rows = functools.partial(to_dialogues, cleaning=cleaning)
     report = writer.write(
         rows,
