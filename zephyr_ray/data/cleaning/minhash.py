@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import NamedTuple
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -22,7 +22,8 @@ _SEED = 1
 _BASE = np.uint64(0x9E3779B97F4A7C15)
 
 
-class Bands(NamedTuple):
+@dataclass(frozen=True)
+class Bands:
     """How a signature is divided."""
 
     count: int

@@ -93,8 +93,8 @@ def drop_near_duplicates(artifact: Artifact, report: Report, section: NearDuplic
     [(details, sizes, largest)] = file_tasks.start(
         _describe, [(section.threshold, dropped, *near.parts, *others.parts)], results=3
     )
-    examples = _with_texts(rows, files, *file_tasks.get([largest]))
-    found = Clusters(*file_tasks.get([sizes]), examples, near.looked_at, near.count)
+    counts, described = file_tasks.get([sizes, largest])
+    found = Clusters(counts, _with_texts(rows, files, described), near.looked_at, near.count)
     goes = _Dropped(rows, details)
     return leave_out(artifact, report, Reason.NEAR_DUPLICATE, goes.has, [_ID], goes.details), found
 
