@@ -157,6 +157,8 @@ class Reason(StrEnum):
     """A single rated completion, with none to compare it with."""
     REPEATED = "repeated"
     """The same content as another row, which is kept."""
+    NEAR_DUPLICATE = "near_duplicate"
+    """Almost the same words as another row, which is kept."""
     IN_TRAINING = "in_training"
     """A held-out pair or dialogue whose prompt occurs in the training data."""
     REQUEST_FAILED = "request_failed"

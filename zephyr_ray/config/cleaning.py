@@ -87,5 +87,14 @@ class PersonalData(Section):
     """What is masked."""
 
 
+class NearDuplicates(Section):
+    """Of dialogues with almost the same words the first by source stays."""
+
+    threshold: float = Field(0.7, gt=0, le=1)
+    """Two dialogues are near duplicates if their runs of words have at least this Jaccard similarity."""
+    words: int = Field(5, ge=1)
+    """Length of a run of words. Case and punctuation do not count."""
+
+
 CleaningStep = Annotated[Encoding | Casing | Refusals | Quality | Language | PersonalData, Field(discriminator="type")]
 """A step of cleaning, told apart by `type`."""
