@@ -52,6 +52,11 @@ Source = Annotated[
 class Dialogues(Section):
     train: Source | None = None
     """Dialogues to learn from: files, folders, a dataset or a function, in any known layout (docs/data.md)."""
+    decontaminate: tuple[str, ...] = ()
+    """Files of benchmark prompts (JSON lines, JSON, CSV or text). A dialogue that contains one of them is dropped
+    (docs/cleaning.md)."""
+    decontaminate_words: int = Field(13, ge=3)
+    """How many words in a row a message must share with a longer benchmark prompt for that."""
     max_dropped: float = Field(0.5, ge=0, le=1)
     """Stop with an error if a larger share of the rows is dropped."""
 
@@ -74,10 +79,10 @@ class Preferences(Section):
     """Drop completions whose overall rating and mean aspect rating, each as a share of its scale, differ by more than
     this. None: only count them, from a difference of 0.5."""
     decontaminate: tuple[str, ...] = ()
-    """Files of benchmark prompts (JSON lines, JSON or text). A row is dropped if its prompt contains one of them, or
-    shares `decontaminate_words` words in a row with one."""
+    """Files of benchmark prompts (JSON lines, JSON, CSV or text). A pair that contains one of them is dropped
+    (docs/cleaning.md)."""
     decontaminate_words: int = Field(13, ge=3)
-    """How many words in a row a prompt must share with a benchmark prompt to be dropped."""
+    """How many words in a row a message must share with a longer benchmark prompt for that."""
     max_dropped: float = Field(0.5, ge=0, le=1)
     """Stop with an error if a larger share of the rows, or of the held-out rows, is dropped."""
 

@@ -9,6 +9,9 @@ import pyarrow as pa
 
 from zephyr_ray.config.data import Dialogues
 from zephyr_ray.config.section import semantic
+from zephyr_ray.data.cleaning.benchmark_files import fingerprints
+from zephyr_ray.data.cleaning.contamination_counts import contaminated_by
+from zephyr_ray.data.cleaning.decontaminate import Benchmarks, checked, read_benchmarks
 from zephyr_ray.data.cleaning.dedup import drop_repeated
 from zephyr_ray.data.formats import layouts
 from zephyr_ray.data.io import drop_report, lengths, sources, writer
@@ -35,7 +38,7 @@ def stage(section: Dialogues, seed: int) -> Stage:
         "rows",
         {"dialogues": semantic(section) | {"train": train, "split": split}, "seed": seed},
         make,
-        outside=outside.fingerprints,
+        outside=lambda: outside.fingerprints() | fingerprints(section.decontaminate, "dialogues.decontaminate"),
         commits=outside.commits,
         local_files=sources.local_files("dialogues.train", section.train),
         check=lambda: sources.check_named("dialogues.train", section.train),
@@ -46,14 +49,20 @@ def make_dialogues(section: Dialogues, seed: int, artifact: Artifact, *, progres
     """Writes the dialogues that the section names.
 
     Raises:
-        UserError: The data is missing or cannot be read.
+        UserError: The data, or a file of benchmark prompts, is missing or cannot be read.
     """
     assert section.train is not None
     raw = sources.read_rows(section.train, seed=seed)
-    make_rows = functools.partial(convert, to_row=layouts.dialogue, kept=DIALOGUES)
+    benchmarks = read_benchmarks(section.decontaminate, section.decontaminate_words, "dialogues.decontaminate")
+    make_rows = functools.partial(_to_dialogues, benchmarks=benchmarks)
     rows = raw.map_batches(make_rows, batch_format="pyarrow", batch_size=None)
     report = writer.write(rows, artifact, DIALOGUES, measure=_measure, progress=progress)
+    report.noted = contaminated_by(artifact, report)
     return drop_repeated(artifact, report, "dialogue_id")
+
+
+def _to_dialogues(raw: pa.Table, *, benchmarks: Benchmarks | None) -> pa.Table:
+    return convert(raw, to_row=checked(layouts.dialogue, benchmarks), kept=DIALOGUES)
 
 
 def _measure(kept: pa.Table) -> dict[str, np.ndarray]:
