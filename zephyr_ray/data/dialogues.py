@@ -57,7 +57,7 @@ def make_dialogues(section: Dialogues, seed: int, artifact: Artifact, *, progres
     make_rows = functools.partial(_to_dialogues, benchmarks=benchmarks)
     rows = raw.map_batches(make_rows, batch_format="pyarrow", batch_size=None)
     report = writer.write(rows, artifact, DIALOGUES, measure=_measure, progress=progress)
-    report.noted = contaminated_by(artifact, report)
+    report.noted |= contaminated_by(artifact, report)
     return drop_repeated(artifact, report, "dialogue_id")
 
 

@@ -57,7 +57,7 @@ def make_prompts(section: Prompts, seed: int, artifact: Artifact, *, progress: R
     make_rows = functools.partial(_to_prompts, benchmarks=benchmarks)
     rows = raw.map_batches(make_rows, batch_format="pyarrow", batch_size=None)
     report = writer.write(rows, artifact, PROMPTS, measure=_measure, progress=progress)
-    report.noted = contaminated_by(artifact, report)
+    report.noted |= contaminated_by(artifact, report)
     return drop_repeated(artifact, report, "prompt_id")
 
 

@@ -43,7 +43,7 @@ def test_contaminated_rows_are_left_out_and_counted_by_file(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize(("module", "section"), [(prompts, Prompts), (dialogues, Dialogues)])
-def test_the_fingerprint_has_the_files_content_and_old_runs_are_not_stale(module, section, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+def test_the_fingerprint_has_the_files_content_and_old_runs_are_not_stale(module, section, tmp_path: Path) -> None:
     rows, bench = files(tmp_path)
     field = f"{section.__name__.lower()}.decontaminate"
     plain, checked = (module.stage(section(train=rows, decontaminate=named), 0) for named in ((), (bench,)))

@@ -36,8 +36,8 @@ _LOOKALIKES = {
     letter: latin for letters, latins in _SHAPED_LIKE.items() for letter, latin in zip(letters, latins, strict=True)
 }
 _LATIN_VARIANT = re.compile(r"LATIN (?:LETTER SMALL CAPITAL|SMALL LETTER) ([A-Z])(?: WITH .*)?")
-_GREEK_CAPITALS = re.compile("[\u0397\u039d\u03a5](?=[a-zA-Z])|(?<=[a-zA-Z])[\u0397\u039d\u03a5]")
-"""Those that look like another Latin letter than their small ones do, beside a Latin letter."""
+_GREEK_CAPITALS = re.compile("[\u0397\u039d\u03a5](?=[a-zA-Z])|(?<=[a-zA-Z])[\u0397\u039d\u03a5](?![\u0300-\u036f])")
+"""Those that look like another Latin letter than their small ones do, beside a Latin letter; in decomposed text."""
 _AS_LATIN = {"\u0397": "H", "\u039d": "N", "\u03a5": "Y"}
 _COMMA_IN_NUMBER = re.compile(r",(?<=\d,)(?=\d{3})")
 
@@ -61,8 +61,8 @@ def words_of(text: str) -> list[str]:
         text = html.unescape(text)
     if "," in text:
         text = _COMMA_IN_NUMBER.sub("", text)
-    if not text.isascii():
-        text = _GREEK_CAPITALS.sub(lambda found: _AS_LATIN[found[0]], text)
+    if not text.isascii() and any(letter in text for letter in _AS_LATIN):
+        text = _GREEK_CAPITALS.sub(lambda found: _AS_LATIN[found[0]], unicodedata.normalize("NFD", text))
     return text.translate(_TABLE).split()
 
 

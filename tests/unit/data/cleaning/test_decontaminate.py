@@ -141,7 +141,7 @@ def test_a_piece_that_many_prompts_have_leads_nowhere_but_no_prompt_is_lost() ->
 
 
 def test_checked_rows() -> None:
-    def to_row(raw):  # type: ignore[no-untyped-def]
+    def to_row(raw):
         return {"messages": [{"role": "user", "content": raw["text"]}]}
 
     assert checked(to_row, None) is to_row
