@@ -24,6 +24,11 @@ class Price(Section):
 class Prompts(Section):
     train: Source | None = None
     """Prompts to complete: files, folders, a dataset or a function (docs/feedback.md)."""
+    decontaminate: tuple[str, ...] = ()
+    """Files of benchmark prompts (JSON lines, JSON, CSV or text). A prompt that contains one of them is dropped before
+    it is completed (docs/cleaning.md)."""
+    decontaminate_words: int = Field(13, ge=3)
+    """How many words in a row a message must share with a longer benchmark prompt for that."""
     max_dropped: float = Field(0.5, ge=0, le=1)
     """Stop with an error if a larger share of the rows is dropped."""
 

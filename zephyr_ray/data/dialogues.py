@@ -16,10 +16,15 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from zephyr_ray.config.cleaning import Casing
 from zephyr_ray.config.data import Dialogues
 from zephyr_ray.config.section import semantic
+from zephyr_ray.data.cleaning.benchmark_files import fingerprints
 from zephyr_ray.data.cleaning.chain import StepCount, StepCounts, clean
+from zephyr_ray.data.cleaning.contamination_counts import contaminated_by
+from zephyr_ray.data.cleaning.decontaminate import read_benchmarks
 from zephyr_ray.data.cleaning.dedup import drop_repeated
+from zephyr_ray.data.cleaning.near_duplicates import drop_near_duplicates
 from zephyr_ray.data.cleaning.steps import Cleaning
 from zephyr_ray.data.formats import layouts
 from zephyr_ray.data.formats.messages import Message
@@ -54,7 +59,7 @@ def stage(section: Dialogues, seed: int) -> Stage:
         "rows",
         {"dialogues": settings | {"train": train, "split": split}, "seed": seed},
         make,
-        outside=outside.fingerprints,
+        outside=lambda: outside.fingerprints() | fingerprints(section.decontaminate, "dialogues.decontaminate"),
         commits=outside.commits,
         local_files=sources.local_files("dialogues.train", section.train),
         check=lambda: sources.check_named("dialogues.train", section.train),
@@ -68,10 +73,10 @@ def make_dialogues(
     earlier try has cleaned and kept is not cleaned again.
 
     Raises:
-        UserError: The data is missing or cannot be read.
+        UserError: The data, or a file of benchmark prompts, is missing or cannot be read.
     """
     assert section.train is not None
-    cleaning = Cleaning(section.steps)
+    cleaning = _cleaning(section, split, seed)
     resume.adopt_first_written(artifact)
     rows = resume.raw_rows_left(sources.read_rows(section.train, split, seed), artifact)
     make_rows = functools.partial(to_dialogues, cleaning=cleaning)
@@ -86,7 +91,24 @@ def make_dialogues(
         dropped=DROPPED_DIALOGUES,
     )
     report = _with_earlier_changes(report, artifact, cleaning)
-    return drop_repeated(artifact, report, "dialogue_id")
+    report.noted |= contaminated_by(artifact, report)
+    report = drop_repeated(artifact, report, "dialogue_id")
+    if section.near_duplicates is None:
+        return report
+    return drop_near_duplicates(artifact, report, section.near_duplicates)
+
+
+def _cleaning(section: Dialogues, split: str, seed: int) -> Cleaning:
+    benchmarks = read_benchmarks(section.decontaminate, section.decontaminate_words, "dialogues.decontaminate")
+    if not any(isinstance(step, Casing) for step in section.steps):
+        return Cleaning(section.steps, benchmarks)
+    import ray
+
+    from zephyr_ray.data.cleaning import learned_case
+
+    assert section.train is not None
+    lexicon = learned_case.learn(sources.read_rows(section.train, split, seed))
+    return Cleaning(section.steps, benchmarks, ray.put(lexicon))
 
 
 def to_dialogues(raw: pa.Table, *, cleaning: Cleaning) -> tuple[pa.Table, StepCounts]:

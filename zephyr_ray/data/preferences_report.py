@@ -18,6 +18,7 @@ import numpy as np
 
 from zephyr_ray.config.data import Preferences
 from zephyr_ray.data import preferences_figure
+from zephyr_ray.data.io import drop_report
 from zephyr_ray.data.io.histogram import Histogram
 from zephyr_ray.data.io.sources import names_of
 from zephyr_ray.data.io.writer import Report
@@ -138,7 +139,7 @@ def picture(
         added=report.added,
         pairs=report.rows_out,
         dropped=sorted(report.dropped.items(), key=lambda item: (-item[1], item[0])),
-        noted=[(name.replace("_", " "), number) for name, number in report.noted.items()],
+        noted=[(drop_report.spoken(name), number) for name, number in report.noted.items()],
         kinds=answers.kinds.most_common(),
         spreads={aspect: spreads(answers, aspect) for aspect in _aspects(answers)},
         models=rank(duels),

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 from zephyr_ray.config.cleaning import Casing, CleaningStep, Encoding, Language, PersonalData, Quality, Refusals
+from zephyr_ray.data.cleaning.decontaminate import BenchmarkIndex, Benchmarks
 from zephyr_ray.data.formats.messages import Message
 
 if TYPE_CHECKING:
@@ -30,13 +31,15 @@ class Cleaning:
     """What is done to each dialogue. Small and picklable."""
 
     sections: tuple[CleaningStep, ...] = ()
+    benchmarks: Benchmarks | None = None
+    """No dialogue may contain one of them; looked for last, in the text as it will be trained on."""
     lexicon: ray.ObjectRef | None = None
     """The `CaseLexicon` of the corpus, where a step restores capitals."""
 
     @property
     def names(self) -> list[str]:
         """Of its steps, in order."""
-        return [section.type for section in self.sections]
+        return [section.type for section in self.sections] + (["decontaminate"] if self.benchmarks else [])
 
     def steps(self) -> list[NamedStep]:
         """The steps themselves, made once per process; call it once per batch of rows."""
@@ -45,7 +48,15 @@ class Cleaning:
 
 @functools.lru_cache(maxsize=2)
 def _made(cleaning: Cleaning) -> list[NamedStep]:
-    return [NamedStep(section.type, _step(section, cleaning.lexicon)) for section in cleaning.sections]
+    steps = [_step(section, cleaning.lexicon) for section in cleaning.sections]
+    if cleaning.benchmarks is not None:
+        steps.append(functools.partial(_without_benchmarks, index=cleaning.benchmarks.index()))
+    return list(map(NamedStep, cleaning.names, steps))
+
+
+def _without_benchmarks(messages: list[Message], *, index: BenchmarkIndex) -> list[Message]:
+    index.check(messages)
+    return messages
 
 
 def _step(section: CleaningStep, lexicon: ray.ObjectRef | None) -> Step:

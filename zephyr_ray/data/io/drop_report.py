@@ -41,8 +41,14 @@ def lines(report: Report) -> list[str]:
         for name, stat in report.stats.items()
         if not name.endswith("truncated")
     ]
-    shown += [f"  {name.replace('_', ' ')}: {number:,}" for name, number in report.noted.items()]
+    shown += [f"  {spoken(name)}: {number:,}" for name, number in report.noted.items()]
     return shown + _truncation_lines(report)
+
+
+def spoken(noted: str) -> str:
+    """A name of `Report.noted` for a person. What follows a space in it, such as a file, stays as it is."""
+    what, space, of = noted.partition(" ")
+    return what.replace("_", " ") + space + of
 
 
 def truncated_share(report: Report) -> float | None:
