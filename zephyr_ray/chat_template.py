@@ -25,6 +25,7 @@ Message = dict[str, str]
 
 _NAMED = ("zephyr", "model")
 """Names of templates that are not files."""
+_NEXT = "\ue0f9"  # private use: stands for the text of a message that is to be written
 _BREAK = "\ue0f8"  # private use: marks where a control string of a message is split; the tokenizer never sees it
 
 
@@ -41,6 +42,17 @@ class EncodedDialogue(NamedTuple):
 
     input_ids: list[int]
     assistant_mask: list[int]
+
+
+class UserStart(NamedTuple):
+    """What a model is given to write a user's message, and how that ends."""
+
+    ids: list[int]
+    """Token ids of the conversation and of all that the template puts before the message's text."""
+    end: str
+    """What the template puts after the text, without whitespace around it."""
+    end_ids: tuple[int, ...]
+    """The control token that `end` begins with, if it does and no engine stops there by itself."""
 
 
 class FileChat(Chat):
@@ -140,11 +152,28 @@ def encode(
     """Token ids of a conversation; those of `render`'s text if no message contains a control string."""
     control = _control_strings(tokenizer)
     broken = [{**message, "content": _split_control_strings(message["content"], control)} for message in messages]
-    text = render(tokenizer, broken, add_generation_prompt=add_generation_prompt)
-    ids: list[int] = []
-    for piece in text.split(_BREAK):
-        ids += tokenizer(piece, add_special_tokens=False)["input_ids"]
-    return ids
+    return _encode_rendered(tokenizer, render(tokenizer, broken, add_generation_prompt=add_generation_prompt))
+
+
+def encode_user_start(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message]) -> UserStart:
+    """A conversation up to where the text of the user's next message begins (Magpie, arXiv 2406.08464).
+
+    Raises:
+        UserError: The template puts nothing after a user's message, or leaves it out.
+    """
+    control = _control_strings(tokenizer)
+    broken = [{**message, "content": _split_control_strings(message["content"], control)} for message in messages]
+    asked = [*broken, {"role": "user", "content": _NEXT}]
+    before, next_, after = render(tokenizer, asked, add_generation_prompt=False).rpartition(_NEXT)
+    end = after.strip()
+    if not next_ or not end:
+        raise UserError(
+            f"the chat template of {tokenizer.name_or_path} does not say where a user's message ends, so that magpie "
+            "cannot tell; use another method"
+        )
+    first = next((string for string in control if end.startswith(string)), None)
+    ids = (tokenizer.get_vocab()[first],) if first and first != tokenizer.eos_token else ()
+    return UserStart(_encode_rendered(tokenizer, before), first or end, ids)
 
 
 def encode_text(tokenizer: PreTrainedTokenizerBase, text: str, *, add_special_tokens: bool) -> list[int]:
@@ -203,6 +232,14 @@ def encode_dialogues(
     for (row, _), prompt_ids, upto in zip(turns, ids[len(whole) :], ends[len(dialogues) :], strict=True):
         _mark_turn(encoded[row], prompt_ids, upto)
     return encoded
+
+
+def _encode_rendered(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
+    """Token ids of a rendered text, in whose messages control strings are split."""
+    ids: list[int] = []
+    for piece in text.split(_BREAK):
+        ids += tokenizer(piece, add_special_tokens=False)["input_ids"]
+    return ids
 
 
 def _render_many(
