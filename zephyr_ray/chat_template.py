@@ -25,6 +25,7 @@ Message = dict[str, str]
 
 _NAMED = ("zephyr", "model")
 """Names of templates that are not files."""
+_NEXT = "\ue0f9"  # private use: stands for the text of a message that is to be written
 _BREAK = "\ue0f8"  # private use: marks where a control string of a message is split; the tokenizer never sees it
 
 
@@ -34,6 +35,17 @@ class EncodedPair(NamedTuple):
     prompt_ids: list[int]
     chosen_ids: list[int]
     rejected_ids: list[int]
+
+
+class UserStart(NamedTuple):
+    """What a model is given to write a user's message, and how that ends."""
+
+    ids: list[int]
+    """Token ids of the conversation and of all that the template puts before the message's text."""
+    end: str
+    """What the template puts after the text, without whitespace around it."""
+    end_ids: tuple[int, ...]
+    """The control token that `end` begins with, if it does and no engine stops there by itself."""
 
 
 class FileChat(Chat):
@@ -132,11 +144,27 @@ def encode(
 ) -> list[int]:
     """Token ids of a conversation; those of `render`'s text if no message contains a control string."""
     (broken,) = without_control_strings(tokenizer, [messages])
-    text = render(tokenizer, broken, add_generation_prompt=add_generation_prompt)
-    ids: list[int] = []
-    for piece in text.split(_BREAK):
-        ids += tokenizer(piece, add_special_tokens=False)["input_ids"]
-    return ids
+    return _encode_rendered(tokenizer, render(tokenizer, broken, add_generation_prompt=add_generation_prompt))
+
+
+def encode_user_start(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message]) -> UserStart:
+    """A conversation up to where the text of the user's next message begins (Magpie, arXiv 2406.08464).
+
+    Raises:
+        UserError: The template puts nothing after a user's message, or leaves it out.
+    """
+    (broken,) = without_control_strings(tokenizer, [messages])
+    asked = [*broken, {"role": "user", "content": _NEXT}]
+    before, next_, after = render(tokenizer, asked, add_generation_prompt=False).rpartition(_NEXT)
+    end = after.strip()
+    if not next_ or not end:
+        raise UserError(
+            f"the chat template of {tokenizer.name_or_path} does not say where a user's message ends, so that magpie "
+            "cannot tell; use another method"
+        )
+    first = next((string for string in control_strings(tokenizer) if end.startswith(string)), None)
+    ids = (tokenizer.get_vocab()[first],) if first and first != tokenizer.eos_token else ()
+    return UserStart(_encode_rendered(tokenizer, before), first or end, ids)
 
 
 def encode_text(tokenizer: PreTrainedTokenizerBase, text: str, *, add_special_tokens: bool) -> list[int]:
@@ -170,6 +198,14 @@ def encode_pairs(
     ids = encode_texts(tokenizer, [*prompts, *whole])
     ends = [_normalize_end(tokenizer, completion, tokenization) for completion in ids[len(pairs) :]]
     return [_split_prompt(*ids) for ids in zip(ids[: len(pairs)], ends[0::2], ends[1::2], strict=True)]
+
+
+def _encode_rendered(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
+    """Token ids of a rendered text, in whose messages control strings are split."""
+    ids: list[int] = []
+    for piece in text.split(_BREAK):
+        ids += tokenizer(piece, add_special_tokens=False)["input_ids"]
+    return ids
 
 
 def render_many(

@@ -52,7 +52,8 @@ Source = Annotated[
 
 class Dialogues(Section):
     train: Source | None = None
-    """Dialogues to learn from: files, folders, a dataset or a function, in any known layout (docs/data.md)."""
+    """Dialogues to learn from: `generated` (this run's own, of `generation`), or files, folders, a dataset or a
+    function, in any known layout (docs/data.md)."""
     steps: tuple[CleaningStep, ...] = ()
     """What is done to each dialogue, in this order, each kind of step at most once (docs/cleaning.md)."""
     near_duplicates: NearDuplicates | None = None

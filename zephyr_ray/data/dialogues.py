@@ -33,6 +33,7 @@ from zephyr_ray.data.io.datasink import changes_of
 from zephyr_ray.data.io.readers import open_parquet
 from zephyr_ray.data.io.rows import decode, dropped_row, mixed_schema, raw_rows
 from zephyr_ray.data.io.writer import Report, RowProgress
+from zephyr_ray.errors import UserError
 from zephyr_ray.pipeline.artifacts import Artifact
 from zephyr_ray.pipeline.stage import Manifest, Stage, StageContext
 from zephyr_ray.schemas import CHANGE, DIALOGUES, DROPPED_DIALOGUES, Dropped, storable
@@ -40,17 +41,31 @@ from zephyr_ray.schemas import CHANGE, DIALOGUES, DROPPED_DIALOGUES, Dropped, st
 _MIXED = mixed_schema(DIALOGUES).append(pa.field("changes", pa.list_(CHANGE)))
 
 
-def stage(section: Dialogues, seed: int) -> Stage:
-    """The stage `dialogues`."""
+def stage(section: Dialogues, seed: int, generated: Stage | None = None) -> Stage:
+    """The stage `dialogues`.
 
-    outside = sources.OutsideRows("dialogues", section.train)
+    Args:
+        section: What is read.
+        seed: What a function is called with.
+        generated: What is read where `section.train` is `generated`; None: the recipe makes none.
+    """
+    is_own = section.train == sources.GENERATED
+    inputs = {"generated_dialogues": generated} if is_own and generated else {}
+    given = None if is_own else section.train
+    outside = sources.OutsideRows("dialogues", given)
 
     def make(context: StageContext) -> Manifest:
-        read = section.model_copy(update={"train": outside.at_commits})
+        own = context.input("generated_dialogues").uris() if inputs else None
+        read = section.model_copy(update={"train": own or outside.at_commits})
         report = make_dialogues(read, seed, context.artifact, progress=context.progress)
         made = drop_report.examined(report, section.max_dropped, context.artifact)
         by_step = _by_step(report)
         return made | by_step | {"lines": [*made["lines"], *by_step.get("lines", ())]}
+
+    def check() -> None:
+        sources.check_named("dialogues.train", section.train)
+        if is_own and not inputs:
+            raise UserError("dialogues.train=generated: this recipe makes no dialogues; give it a generation section")
 
     train, split = sources.semantic_source(section.train)
     settings = {name: value for name, value in semantic(section).items() if name != "held_out"}
@@ -59,10 +74,11 @@ def stage(section: Dialogues, seed: int) -> Stage:
         "rows",
         {"dialogues": settings | {"train": train, "split": split}, "seed": seed},
         make,
+        inputs=inputs,
         outside=lambda: outside.fingerprints() | fingerprints(section.decontaminate, "dialogues.decontaminate"),
         commits=outside.commits,
-        local_files=sources.local_files("dialogues.train", section.train),
-        check=lambda: sources.check_named("dialogues.train", section.train),
+        local_files=sources.local_files("dialogues.train", given),
+        check=check,
     )
 
 
@@ -92,10 +108,11 @@ def make_dialogues(
     )
     report = _with_earlier_changes(report, artifact, cleaning)
     report.noted |= contaminated_by(artifact, report)
-    report = drop_repeated(artifact, report, "dialogue_id")
-    if section.near_duplicates is None:
-        return report
-    return drop_near_duplicates(artifact, report, section.near_duplicates)
+    report = drop_repeated(artifact, report, "dialogue_id", DROPPED_DIALOGUES)
+    if section.near_duplicates is not None:
+        report, clusters = drop_near_duplicates(artifact, report, section.near_duplicates)
+        report.noted |= {"clusters_of_near_duplicates": sum(clusters.sizes.values())}
+    return report
 
 
 def _cleaning(section: Dialogues, split: str, seed: int) -> Cleaning:

@@ -207,17 +207,13 @@ def _read(section: Preferences, seed: int, judgments: Artifact | None) -> ray.da
     if judgments is None:
         raise _no_judgments()
     # Through the same reader as files, so that the same rows come of an artifact and of a copy of its files.
-    return sources.read_rows(tuple(f"{judgments.run.root}/{name}" for name in _names(judgments)))
+    return sources.read_rows(judgments.uris())
 
 
 def _no_judgments() -> UserError:
     return UserError(
         "preferences.train=judgments: this run has no judgments; give the recipe a sampling and a judging section"
     )
-
-
-def _names(artifact: Artifact) -> list[str]:
-    return [posixpath.relpath(path, artifact.run.path) for path in artifact.files()]
 
 
 def _measure(kept: pa.Table) -> dict[str, np.ndarray]:

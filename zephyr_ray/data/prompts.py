@@ -22,10 +22,16 @@ from zephyr_ray.pipeline.stage import Manifest, Stage, StageContext
 from zephyr_ray.schemas import PROMPTS
 
 
-def stage(section: Prompts, seed: int) -> Stage:
-    """The stage `prompts`."""
+def stage(section: Prompts, seed: int, name: str = "prompts", field: str = "prompts.train") -> Stage:
+    """A stage of prompts.
 
-    outside = sources.OutsideRows("prompts", section.train)
+    Args:
+        section: What is read.
+        seed: What a function is called with.
+        name: The stage's.
+        field: The field of the recipe that says what is read.
+    """
+    outside = sources.OutsideRows(name, section.train)
 
     def make(context: StageContext) -> Manifest:
         read = section.model_copy(update={"train": outside.at_commits})
@@ -34,14 +40,14 @@ def stage(section: Prompts, seed: int) -> Stage:
 
     train, split = sources.semantic_source(section.train)
     return Stage(
-        "prompts",
+        name,
         "rows",
         {"prompts": semantic(section) | {"train": train, "split": split}, "seed": seed},
         make,
         outside=lambda: outside.fingerprints() | fingerprints(section.decontaminate, "prompts.decontaminate"),
         commits=outside.commits,
-        local_files=sources.local_files("prompts.train", section.train),
-        check=lambda: sources.check_named("prompts.train", section.train),
+        local_files=sources.local_files(field, section.train),
+        check=lambda: sources.check_named(field, section.train),
     )
 
 

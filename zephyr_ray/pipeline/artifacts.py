@@ -357,6 +357,10 @@ class Artifact(Folder):
         """Paths (in the run's filesystem) of the files in this folder that the manifest names. Raises as `entries`."""
         return [posixpath.join(self.path, entry.name) for entry in self.entries(folder)]
 
+    def uris(self) -> tuple[str, ...]:
+        """The files of its rows as any reader of outside files takes them. Raises as `entries`."""
+        return tuple(posixpath.join(self.uri, entry.name) for entry in self.entries())
+
     def rows(self, folder: str = "data") -> int | None:
         """Rows of these files by the manifest; None if it does not say. Raises as `entries`."""
         total = 0

@@ -30,7 +30,27 @@ STEPS: tuple[dict[str, Any], ...] = (
     {"type": "refusals"},
     {"type": "personal_data"},
 )
-WORDS = "the quick brown fox jumps over a lazy dog while seven wizards bake bread near an old stone bridge".split()
+WORDS = [
+    "the",
+    "quick",
+    "brown",
+    "fox",
+    "jumps",
+    "over",
+    "a",
+    "lazy",
+    "dog",
+    "while",
+    "seven",
+    "wizards",
+    "bake",
+    "bread",
+    "near",
+    "an",
+    "old",
+    "stone",
+    "bridge",
+]
 
 
 def section(train: Path, *steps: Mapping[str, Any], **others: Any) -> Dialogues:
@@ -44,8 +64,11 @@ def prose(number: int) -> str:
 
 def row(number: int) -> dict[str, Any]:
     """Every fourth has an e-mail address, every seventh is empty."""
-    answer = "" if number % 7 == 3 else prose(number) + (f" Write to mira.{number}@posteo.de." if number % 4 == 0 else "")
-    return {"prompt": f"Tell me of number {number}: {prose(number + 1)}", "completion": answer}
+    answer = (
+        "" if number % 7 == 3 else prose(number) + (f" Write to mira.{number}@posteo.de." if number % 4 == 0 else "")
+    )
+    question = f"Tell me of number {number}: {prose(number + 1)}"
+    return {"prompt": question, "completion": "" if number % 7 == 3 else answer}
 
 
 def write_rows(path: Path, rows: Sequence[Mapping[str, Any]]) -> Path:
@@ -132,7 +155,9 @@ MESSAGE = st.fixed_dictionaries({"role": st.sampled_from(["user", "assistant", "
 ANY_ROW = st.one_of(
     st.fixed_dictionaries({"messages": st.lists(MESSAGE, max_size=6)}),
     st.fixed_dictionaries({"data": st.lists(TEXT, max_size=5)}),
-    st.fixed_dictionaries({"conversations": st.lists(st.fixed_dictionaries({"from": TEXT, "value": TEXT}), max_size=3)}),
+    st.fixed_dictionaries(
+        {"conversations": st.lists(st.fixed_dictionaries({"from": TEXT, "value": TEXT}), max_size=3)}
+    ),
     st.fixed_dictionaries({"instruction": TEXT, "input": TEXT, "output": TEXT}),
     st.fixed_dictionaries(
         {"instruction": TEXT, "instances": st.lists(st.fixed_dictionaries({"input": TEXT, "output": TEXT}), max_size=2)}

@@ -25,7 +25,7 @@ from zephyr_ray.data.io import file_tasks
 from zephyr_ray.data.io.rewrite import leave_out
 from zephyr_ray.data.io.writer import Report
 from zephyr_ray.pipeline.artifacts import Artifact
-from zephyr_ray.schemas import Reason
+from zephyr_ray.schemas import DROPPED_DIALOGUES, Reason
 
 if TYPE_CHECKING:
     import ray
@@ -96,7 +96,7 @@ def drop_near_duplicates(artifact: Artifact, report: Report, section: NearDuplic
     counts, described = file_tasks.get([sizes, largest])
     found = Clusters(counts, _with_texts(rows, files, described), near.looked_at, near.count)
     goes = _Dropped(rows, details)
-    return leave_out(artifact, report, Reason.NEAR_DUPLICATE, goes.has, [_ID], goes.details), found
+    return leave_out(artifact, report, Reason.NEAR_DUPLICATE, goes.has, [_ID], goes.details, DROPPED_DIALOGUES), found
 
 
 def _choose(rows: NumberedRows, files: Sequence[Sequence[str]], near: Compared) -> tuple[ray.ObjectRef, Pairs]:

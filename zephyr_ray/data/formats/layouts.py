@@ -197,7 +197,8 @@ def _find_prompt(row: Row) -> list[Message]:
     if "conversations" in row:
         return _sharegpt_prompt(row)
     if "instruction" in row:
-        return _alpaca_prompt(row)
+        first = row["instances"][0] if is_list_of(row.get("instances"), Mapping) else {}
+        return _alpaca_prompt({**first, **row})
     for key in ("prompt", "question"):
         if key in row:
             return as_prompt(row[key])

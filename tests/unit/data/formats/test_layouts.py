@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from zephyr_ray import schemas
-from zephyr_ray.data.formats.layouts import dialogue, preference
+from zephyr_ray.data.formats.layouts import dialogue, preference, prompt
 from zephyr_ray.pipeline.fingerprints import content_id
 from zephyr_ray.schemas import Dropped, Reason
 
@@ -108,6 +108,12 @@ def test_several_turns_are_one_prompt() -> None:
     assert preference({"chosen": [*row["prompt"], A], "rejected": [*row["prompt"], B]})["pair_id"] == row["pair_id"]
     history = {"instruction": "2 + 2?", "history": [["Hi", "Hello!"]], "output": ["4", "5"]}
     assert preference(history)["pair_id"] == row["pair_id"]
+
+
+def test_a_seed_task_of_self_instruct_is_a_prompt_with_its_first_input() -> None:
+    task = {"instruction": "Add.", "instances": [{"input": "2 2", "output": "4"}, {"input": "1 1", "output": "2"}]}
+    assert prompt(task)["messages"] == [user("Add.\n\n2 2")]
+    assert prompt({"instruction": "Sing.", "instances": [{"input": "", "output": "La"}]})["messages"] == [user("Sing.")]
 
 
 def test_alpacas_input_follows_after_an_empty_line() -> None:
