@@ -1,0 +1,101 @@
+"""Restore the capitals that turns of the assistant lost.
+
+Some turns of UltraChat were cut at the front and put through `str.capitalize`: "I cannot predict the future. however,
+i can ..." has no capital after the first, neither in names nor in acronyms. Such a turn gets the capitals of sentences,
+of "I", and of the names that the rest of its dialogue and the corpus (`case_lexicon.py`) write with them. Other turns
+get the capitals of single sentences and of "I".
+"""
+
+from __future__ import annotations
+
+import re
+
+from zephyr_ray.data.cleaning import case_names, case_text
+from zephyr_ray.data.cleaning.case_lexicon import CaseLexicon, count_texts, is_well_cased
+from zephyr_ray.data.cleaning.case_names import Nearby
+from zephyr_ray.data.formats.messages import Message
+
+_LOWER_START = re.compile(r"[^\W\d_][.?!][\"'”’)]*\s+[\"'“‘(*]*[a-z]|[\s(\"“]i(?:['’](?:m|ve|ll|d))?\s[a-z]")
+_LOWER_LINE = re.compile(r"\n[ \t]*\n+[a-z]\w* \w|\n[ \t]*\d+[.)] [a-z]\S*(?: \S+){2}")
+"""A paragraph, or a numbered item of three words or more, in lower case."""
+_SURE = 10
+"""How much more often than without a name has to be seen with a capital to give a turn away."""
+
+
+def restore(messages: list[Message], lexicon: CaseLexicon) -> list[Message]:
+    """The dialogue with the capitals that turns of the assistant lost; the same list if none did.
+
+    Turns of users stay, and those of an assistant that was asked for lower case.
+
+    Args:
+        messages: The dialogue.
+        lexicon: Of the corpus.
+    """
+    suspects = [number for number, message in enumerate(messages) if _is_suspect(message)]
+    if not suspects or any(_asks_for_lower(message) for message in messages):
+        return messages
+    nearby = Nearby(count_texts([m["content"] for m in messages if is_well_cased(m["content"])], everywhere=True))
+    restored = list(messages)
+    for number in suspects:
+        text = messages[number]["content"]
+        if is_wrongly_cased(text, lexicon, nearby):
+            text = case_names.restore(text, lexicon, nearby)
+        restored[number] = messages[number] | {"content": with_single_starts(text)}
+    return messages if restored == messages else restored
+
+
+def is_wrongly_cased(text: str, lexicon: CaseLexicon, nearby: Nearby) -> bool:
+    """Whether a text that has no capital after its first character should have some.
+
+    A sentence after the first, "I", a paragraph, a numbered item of a few words or a name in lower case gives it away.
+    A text whose first letter is in lower case is written so on purpose; where it begins with none (1. or a quotation
+    mark), nothing but sentences, "I" and two names count.
+    """
+    if not case_text.is_lower(text):
+        return False
+    bare = _without_code(text)
+    if _LOWER_START.search(bare):
+        return True
+    if text.lstrip()[0].isupper():
+        return _LOWER_LINE.search(bare) is not None or len(_names(bare, lexicon, nearby)) > 0
+    return len(_names(bare, lexicon, nearby)) > 1
+
+
+def with_single_starts(text: str) -> str:
+    """The text with capitals where single sentences start in lower case (`case_text.single_starts`)."""
+    places = sorted(set(case_text.single_starts(text)))
+    pieces, done = [], 0
+    for place in places:
+        pieces += [text[done:place], text[place].upper()]
+        done = place + 1
+    return "".join([*pieces, text[done:]])
+
+
+def _is_suspect(message: Message) -> bool:
+    text = message["content"]
+    if message["role"] != "assistant" or not text:
+        return False
+    return case_text.is_lower(text) or next(case_text.single_starts(text), None) is not None
+
+
+def _without_code(text: str) -> str:
+    for start, end in reversed(case_text.code_spans(text)):
+        text = text[:start] + text[end:]
+    return text
+
+
+def _names(text: str, lexicon: CaseLexicon, nearby: Nearby) -> set[str]:
+    """Words of a text in lower case that are surely names."""
+    return {word for word in case_text.WORD.findall(text) if len(word) > 3 and _is_name(word, lexicon, nearby)}
+
+
+def _is_name(word: str, lexicon: CaseLexicon, nearby: Nearby) -> bool:
+    cased = lexicon.words.get(word)
+    lower, capital = nearby.counts(word)
+    if cased is None:
+        return capital > lower
+    return cased.capital >= _SURE * (1 + cased.lower) or (capital > 0 and lower == 0 and cased.capital > cased.lower)
+
+
+def _asks_for_lower(message: Message) -> bool:
+    return message["role"] != "assistant" and case_text.asks_for_lower(message["content"])
