@@ -12,7 +12,8 @@ from tests.unit.data.test_preference_counts import pairs, seen
 from zephyr_ray.config.data import Preferences
 from zephyr_ray.data.io.writer import Report
 from zephyr_ray.data.preference_counts import AnswerCounts, PairCounts, count_pairs
-from zephyr_ray.data.preferences_report import picture, render, short, write_report
+from zephyr_ray.data.preferences_report import picture, render, write_report
+from zephyr_ray.data.report_page import short
 from zephyr_ray.pipeline.artifacts import Run
 
 EVIL = "<script>alert('x')</script>\"&"
