@@ -1,8 +1,8 @@
 """Dialogues to imitate: raw rows in any known layout, normalized, cleaned as the recipe says, each once.
 
 Reads `dialogues.train`. Writes `data` (`schemas.DIALOGUES`), `dropped` (`schemas.DROPPED_DIALOGUES`: what was left out,
-with the reason, the matching text and the whole dialogue) and `changed` (`schemas.CHANGED`: every turn that a step of
-cleaning changed, before and after).
+with the reason, the matching text and the whole dialogue), `changed` (`schemas.CHANGED`: every turn that a step of
+cleaning changed, before and after), and a picture of all that: report.html.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 import posixpath
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
@@ -18,9 +18,11 @@ import pyarrow as pa
 
 from zephyr_ray.config.data import Dialogues
 from zephyr_ray.config.section import semantic
+from zephyr_ray.data import dialogues_report
 from zephyr_ray.data.cleaning.chain import StepCount, StepCounts, clean
 from zephyr_ray.data.cleaning.dedup import drop_repeated
 from zephyr_ray.data.cleaning.steps import Cleaning
+from zephyr_ray.data.dialogue_counts import count_read
 from zephyr_ray.data.formats import layouts
 from zephyr_ray.data.formats.messages import Message
 from zephyr_ray.data.io import drop_report, file_tasks, lengths, resume, sources, writer
@@ -82,7 +84,10 @@ def make_dialogues(section: Dialogues, seed: int, artifact: Artifact, *, progres
         dropped=DROPPED_DIALOGUES,
     )
     report = _with_earlier_changes(report, artifact, cleaning)
-    return drop_repeated(artifact, report, "dialogue_id")
+    read = count_read(artifact, report)
+    report = drop_repeated(artifact, report, "dialogue_id")
+    files = dialogues_report.write_report(artifact, section, report, read)
+    return replace(report, files=report.files | dict.fromkeys(files, 0))
 
 
 def to_dialogues(raw: pa.Table, *, cleaning: Cleaning) -> tuple[pa.Table, StepCounts]:
