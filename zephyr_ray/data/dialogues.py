@@ -1,8 +1,8 @@
 """Dialogues to imitate: raw rows in any known layout, normalized, cleaned as the recipe says, each once.
 
 Reads `dialogues.train`. Writes `data` (`schemas.DIALOGUES`), `dropped` (`schemas.DROPPED_DIALOGUES`: what was left out,
-with the reason, the matching text and the whole dialogue) and `changed` (`schemas.CHANGED`: every turn that a step of
-cleaning changed, before and after).
+with the reason, the matching text and the whole dialogue), `changed` (`schemas.CHANGED`: every turn that a step of
+cleaning changed, before and after), and a picture of all that: report.html.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 import posixpath
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
@@ -19,6 +19,7 @@ import pyarrow as pa
 from zephyr_ray.config.cleaning import Casing
 from zephyr_ray.config.data import Dialogues
 from zephyr_ray.config.section import semantic
+from zephyr_ray.data import dialogues_report
 from zephyr_ray.data.cleaning.benchmark_files import fingerprints
 from zephyr_ray.data.cleaning.chain import StepCount, StepCounts, clean
 from zephyr_ray.data.cleaning.contamination_counts import contaminated_by
@@ -26,6 +27,7 @@ from zephyr_ray.data.cleaning.decontaminate import read_benchmarks
 from zephyr_ray.data.cleaning.dedup import drop_repeated
 from zephyr_ray.data.cleaning.near_duplicates import drop_near_duplicates
 from zephyr_ray.data.cleaning.steps import Cleaning
+from zephyr_ray.data.dialogue_counts import count_read
 from zephyr_ray.data.formats import layouts
 from zephyr_ray.data.formats.messages import Message
 from zephyr_ray.data.io import drop_report, file_tasks, lengths, resume, sources, writer
@@ -108,11 +110,14 @@ def make_dialogues(
     )
     report = _with_earlier_changes(report, artifact, cleaning)
     report.noted |= contaminated_by(artifact, report)
+    read = count_read(artifact, report)
     report = drop_repeated(artifact, report, "dialogue_id", DROPPED_DIALOGUES)
+    clusters = None
     if section.near_duplicates is not None:
         report, clusters = drop_near_duplicates(artifact, report, section.near_duplicates)
         report.noted |= {"clusters_of_near_duplicates": sum(clusters.sizes.values())}
-    return report
+    files = dialogues_report.write_report(artifact, section, report, read, clusters)
+    return replace(report, files=report.files | dict.fromkeys(files, 0))
 
 
 def _cleaning(section: Dialogues, split: str, seed: int) -> Cleaning:

@@ -31,12 +31,16 @@ class StepCount:
     dropped: int = 0
     seconds: float = 0.0
     """CPU time."""
+    reasons: dict[str, int] = field(default_factory=dict)
+    """The dropped ones by reason."""
 
     def add(self, other: StepCount) -> None:
         self.seen += other.seen
         self.changed += other.changed
         self.dropped += other.dropped
         self.seconds += other.seconds
+        for reason, number in other.reasons.items():
+            self.reasons[reason] = self.reasons.get(reason, 0) + number
 
 
 @dataclass
@@ -74,8 +78,9 @@ def clean(
         begun = time.thread_time()
         try:
             after = apply(messages)
-        except Dropped:
+        except Dropped as dropped:
             count.dropped += 1
+            count.reasons[dropped.reason] = count.reasons.get(dropped.reason, 0) + 1
             raise
         finally:
             count.seconds += time.thread_time() - begun

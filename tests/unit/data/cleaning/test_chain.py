@@ -66,6 +66,7 @@ def test_what_a_step_drops_is_not_seen_by_those_after_it() -> None:
     with pytest.raises(Dropped, match="why"):
         chain.clean(dialogue("a", "b"), steps, counts)
     assert (counts.steps["refuse"].dropped, counts.steps["shout"].seen) == (1, 0)
+    assert counts.steps["refuse"].reasons == {"empty": 1}
 
 
 def test_a_change_at_the_end_ends_where_the_dialogues_end() -> None:
@@ -81,5 +82,5 @@ def test_half_a_surrogate_pair_can_be_told() -> None:
 def test_counts_of_tasks_add_up() -> None:
     total = StepCounts()
     for _ in range(2):
-        total.add(StepCounts({"a": StepCount(3, 2, 1, 0.5), "b": StepCount(2, 0, 0, 0.25)}))
-    assert total.steps == {"a": StepCount(6, 4, 2, 1.0), "b": StepCount(4, 0, 0, 0.5)}
+        total.add(StepCounts({"a": StepCount(3, 2, 1, 0.5, {"empty": 1}), "b": StepCount(2, 0, 0, 0.25)}))
+    assert total.steps == {"a": StepCount(6, 4, 2, 1.0, {"empty": 2}), "b": StepCount(4, 0, 0, 0.5)}
