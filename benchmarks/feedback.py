@@ -32,6 +32,7 @@ from feedback_memory import KINDS, summary, watch
 from feedback_rows import SAMPLES, made_rows, write_prompts, write_source
 from feedback_server import ask_server, server
 from processes import QUIET
+from ray_cluster import start_ray
 
 PARTS = ("overhead", "ideal")
 CONTENDERS = {"ours": "ours: Ray Data, ledger", "bare": "bare: asyncio, semaphore, openai client"}
@@ -46,7 +47,6 @@ def main() -> None:
     parser.add_argument("--latency", type=float, default=0.2, help="of the ideal part's server, in seconds")
     parser.add_argument("--in-flight", type=int, default=32, help="requests open at a time")
     parser.add_argument("--repeats", type=int, default=3, help="runs of each contender in the ideal part")
-    parser.add_argument("--cpus", type=int, default=4, help="logical CPUs of the Ray cluster (as `cluster.connect`)")
     parser.add_argument("--json", help="file for the figures")
     parser.add_argument("--child", choices=list(CHILDREN), help=argparse.SUPPRESS)
     parser.add_argument("--work", type=Path, help=argparse.SUPPRESS)
@@ -74,7 +74,7 @@ def measure(args: argparse.Namespace) -> None:
         Path(args.json).write_text(json.dumps(result, indent=2) + "\n")
 
 
-SETTINGS = ("rows", "ideal_rows", "latency", "in_flight", "repeats", "cpus")
+SETTINGS = ("rows", "ideal_rows", "latency", "in_flight", "repeats")
 
 
 # --- what is measured: each run in a process of its own
@@ -82,7 +82,7 @@ SETTINGS = ("rows", "ideal_rows", "latency", "in_flight", "repeats", "cpus")
 
 def run_overhead(args: argparse.Namespace) -> None:
     """The three stages, one after the other; when each was called and done."""
-    start_ray(args)
+    start_ray(object_store_memory=512 << 20)
     rows, stages = int(args.rows), {}
     files = write_prompts(args.work, rows)
     for stage in ("candidates", "judgments", "preferences"):
@@ -93,7 +93,7 @@ def run_overhead(args: argparse.Namespace) -> None:
 
 
 def run_ours(args: argparse.Namespace) -> None:
-    start_ray(args)
+    start_ray(object_store_memory=512 << 20)
     write_source(args.work, args.stage, args.ideal_rows)
     called = time.time()
     counts = make(args.stage, args)
@@ -131,20 +131,6 @@ CHILDREN: dict[str, Callable[[argparse.Namespace], None]] = {
     "ours": run_ours,
     "bare": run_bare,
 }
-
-
-def start_ray(args: argparse.Namespace) -> None:
-    import ray
-
-    ray.init(
-        address="local",
-        num_cpus=args.cpus,
-        include_dashboard=False,
-        log_to_driver=False,
-        configure_logging=False,
-        object_store_memory=512 << 20,
-    )
-    ray.data.DataContext.get_current().enable_progress_bars = False
 
 
 def make(stage: str, args: argparse.Namespace) -> dict[str, int]:
@@ -328,7 +314,7 @@ def run_child(
     """What was seen of its processes, and what it told."""
     (work / "result.json").unlink(missing_ok=True)
     command = [sys.executable, os.path.abspath(__file__), "--child", name, "--work", str(work), "--port", str(port)]
-    command += ["--ideal-rows", str(args.ideal_rows), "--in-flight", str(args.in_flight), "--cpus", str(args.cpus)]
+    command += ["--ideal-rows", str(args.ideal_rows), "--in-flight", str(args.in_flight)]
     command += ["--rows", str(rows)] if rows else []
     command += ["--stage", args.stage] if args.stage else []
     with (work / "child.log").open("w") as log:

@@ -25,6 +25,8 @@ import urllib.request
 from pathlib import Path
 from typing import Any
 
+from ray_cluster import start_ray
+
 CONTENDERS = {"pool": "ours: Ray Data, openai client, vLLM server", "offline": "vllm.LLM.chat, one process"}
 ENV = {
     "HF_HUB_OFFLINE": "1",
@@ -47,7 +49,6 @@ def main() -> None:
         "--max-num-seqs", type=int, default=256, help="of the engine, and requests in flight of the pool"
     )
     parser.add_argument("--repeats", type=int, default=3, help="runs of each contender")
-    parser.add_argument("--cpus", type=int, default=4, help="logical CPUs of the Ray cluster (as `cluster.connect`)")
     parser.add_argument("--port", type=int, default=0, help="of the server; 0: any free one")
     parser.add_argument("--kv-gib", type=int, default=1, help="the engine's key-value cache, on a CPU")
     parser.add_argument("--json", help="file for the figures")
@@ -82,10 +83,7 @@ def run_pool(work: Path, args: argparse.Namespace) -> None:
 
 
 def time_pool(work: Path, args: argparse.Namespace, url: str) -> None:
-    import ray
-
-    ray.init(address="local", num_cpus=args.cpus, include_dashboard=False, object_store_memory=300 << 20)
-    ray.data.DataContext.get_current().enable_progress_bars = False
+    start_ray(object_store_memory=300 << 20)
     sample(rows(WARM_PROMPTS, "warm"), args, url)
     called = time.perf_counter()
     candidates = sample(rows(args.prompts), args, url)
@@ -191,7 +189,7 @@ def compare(work: Path, args: argparse.Namespace) -> dict[str, Any]:
 def run_child(work: Path, name: str, args: argparse.Namespace) -> dict[str, Any]:
     (work / "result.json").unlink(missing_ok=True)
     command = [sys.executable, os.path.abspath(__file__), "--child", name, "--work", str(work)]
-    for key in ("model", "prompts", "samples", "max_tokens", "max_num_seqs", "cpus", "port", "kv_gib"):
+    for key in ("model", "prompts", "samples", "max_tokens", "max_num_seqs", "port", "kv_gib"):
         command += [f"--{key.replace('_', '-')}", str(getattr(args, key))]
     env = {**os.environ, **ENV, "VLLM_CPU_KVCACHE_SPACE": str(args.kv_gib)}
     with (work / "child.log").open("w") as log:

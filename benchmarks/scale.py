@@ -38,6 +38,7 @@ from typing import Any
 from feedback_memory import MIB, watch
 from feedback_server import ask_server, server
 from processes import QUIET
+from ray_cluster import start_ray
 
 PHASES = ("resume", "count", "dedup", "fingerprint", "ask")
 FAR = 1e8
@@ -51,7 +52,6 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", default="1e4,1e5", help="numbers of rows, the smaller first")
     parser.add_argument("--phases", default=",".join(PHASES), help="some of them")
-    parser.add_argument("--cpus", type=int, default=4, help="logical CPUs of the Ray cluster")
     parser.add_argument("--work", type=Path, help="folder for the rows (400 bytes a row); default: a temporary one")
     parser.add_argument("--json", help="file for the figures")
     parser.add_argument("--child", choices=[*CHILDREN], help=argparse.SUPPRESS)
@@ -105,7 +105,7 @@ def run_resume(args: argparse.Namespace) -> None:
     write_half_of_candidates(artifact, rows)
     artifact = run.artifact("candidates")
     assert artifact.begin("benchmark")
-    start_ray(args)
+    start_ray(object_store_memory=2 << 30)
     steps: Steps = {}
     with step(steps, "ids"):
         done = writer.written_ids(artifact, "prompt_id")
@@ -143,7 +143,7 @@ def run_dedup(args: argparse.Namespace) -> None:
     from zephyr_ray.pipeline.artifacts import Run
 
     rows = int(args.rows)
-    start_ray(args)
+    start_ray(object_store_memory=2 << 30)
     steps: Steps = {}
     for name, distinct in (("distinct", rows), ("repeats", rows - rows // 10)):
         artifact = Run(str(args.work / name)).artifact("prompts")
@@ -192,7 +192,7 @@ def run_ask(args: argparse.Namespace) -> None:
     sampling = Sampling.model_validate({"pool": [{**pool[0], "max_in_flight": IN_FLIGHT}], "samples": 1})
     stages = zephyr.stages(Recipe(model=ModelSection(path="none"), sampling=sampling))
     (chosen,) = [each for each in stages if each.name == "candidates"]
-    start_ray(args)
+    start_ray(object_store_memory=2 << 30)
     steps: Steps = {}
     artifact.begin("benchmark")
     with step(steps, "try"):
@@ -221,20 +221,6 @@ def step(steps: Steps, name: str) -> Iterator[None]:
     status = Path("/proc/self/status").read_text()
     (peak,) = [line.split()[1] for line in status.splitlines() if line.startswith("VmHWM")]
     steps[name] = {"seconds": seconds, "driver_mib": int(peak) / 1024}
-
-
-def start_ray(args: argparse.Namespace) -> None:
-    import ray
-
-    ray.init(
-        address="local",
-        num_cpus=args.cpus,
-        include_dashboard=False,
-        log_to_driver=False,
-        configure_logging=False,
-        object_store_memory=2 << 30,
-    )
-    ray.data.DataContext.get_current().enable_progress_bars = False
 
 
 def tell(work: Path, steps: Steps) -> None:
@@ -282,7 +268,7 @@ MEASURES: dict[str, Callable[[Path, str, int, argparse.Namespace], Steps]] = {"a
 
 def start_child(work: Path, phase: str, rows: int, args: argparse.Namespace, port: int) -> subprocess.Popen[bytes]:
     command = [sys.executable, os.path.abspath(__file__), "--child", phase, "--work", str(work), "--rows", str(rows)]
-    command += ["--cpus", str(args.cpus), "--port", str(port)]
+    command += ["--port", str(port)]
     with (work / "child.log").open("w") as log:
         return subprocess.Popen(command, env={**os.environ, **QUIET}, stdout=log, stderr=log)
 

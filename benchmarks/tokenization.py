@@ -28,7 +28,10 @@ from pathlib import Path
 from typing import Any
 
 from processes import QUIET, family
+from ray_cluster import start_ray
 from tokenization_rows import finish, make_tokenizer, prepare, synthetic
+
+from zephyr_ray.cluster.preload import TOKENS
 
 CONTENDERS = {
     "ours": "ours: Ray Data, streaming",
@@ -46,7 +49,6 @@ def main() -> None:
     parser.add_argument("--data", help="a preference file in any known layout instead")
     parser.add_argument("--copies", type=int, default=1, help="how often to repeat the file's rows")
     parser.add_argument("--repeats", type=int, default=5, help="runs of each contender")
-    parser.add_argument("--cpus", type=int, default=4, help="logical CPUs of the Ray cluster (as `cluster.connect`)")
     parser.add_argument("--memory", action="store_true", help="our two stages on JSON lines, memory against rows done")
     parser.add_argument("--json", help="file for the figures")
     parser.add_argument("--child", help=argparse.SUPPRESS)
@@ -71,7 +73,7 @@ def run_ours(work: Path, args: argparse.Namespace) -> None:
     from zephyr_ray.data.tokenized import make_tokenized
     from zephyr_ray.pipeline.artifacts import Run
 
-    start_ray(args)
+    start_ray(TOKENS)
     run = Run(str(work / "run"))
     chosen = recipe()
     tokenize = functools.partial(make_tokenized, chosen.tokenized, source(str(work / "tokenizer")))
@@ -148,7 +150,7 @@ def run_memory(work: Path, args: argparse.Namespace) -> None:
     from zephyr_ray.data.tokenized import make_tokenized
     from zephyr_ray.pipeline.artifacts import Run
 
-    start_ray(args)
+    start_ray(TOKENS)
     run = Run(str(work / "run"))
     chosen = recipe(str(work / "rows.jsonl"))
     progress = Log(work / "preferences.progress")
@@ -171,13 +173,6 @@ CHILDREN = {
     "datasets_plain": run_datasets,
     "memory": run_memory,
 }
-
-
-def start_ray(args: argparse.Namespace) -> None:
-    import ray
-
-    ray.init(address="local", num_cpus=args.cpus, include_dashboard=False, log_to_driver=False, configure_logging=False)
-    ray.data.DataContext.get_current().enable_progress_bars = False
 
 
 def recipe(train: str | None = None) -> Any:
@@ -293,8 +288,6 @@ def start_child(work: Path, name: str, args: argparse.Namespace) -> subprocess.P
         name,
         "--work",
         str(work),
-        "--cpus",
-        str(args.cpus),
     ]
     with open(work / "child.log", "ab") as log:
         return subprocess.Popen(command, env={**os.environ, **QUIET}, stdout=log, stderr=log)

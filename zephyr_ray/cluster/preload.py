@@ -21,6 +21,8 @@ class Preload:
 
 
 ROWS = Preload(("numpy", "pyarrow.parquet", "pandas", "transformers"), ("ray.data",))
+TOKENS = ROWS + Preload(("transformers.models.auto.tokenization_auto",), ())
+"""Of stages that tokenize rows: the tokenizer's own imports take a process longer than some ten thousand short rows."""
 TRAINING = Preload(
     ("torch", "transformers", "datasets", "trl.trainer.dpo_trainer", "trl.trainer.sft_trainer", "deepspeed"),
     ("ray.train", "zephyr_ray.training.worker", "zephyr_ray.training.trainers.dpo", "zephyr_ray.training.trainers.sft"),

@@ -9,7 +9,8 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from zephyr_ray.data.preferences_report import Bars, Picture
+    from zephyr_ray.data.preferences_report import Picture
+    from zephyr_ray.data.report_page import Bars
 
 _CHOSEN, _REJECTED, _PLAIN, _DROPPED = "#2463c4", "#d9722b", "#5f7391", "#a9b3c0"
 _INK, _SOFT, _LINE = "#17202c", "#5b6675", "#dfe3e9"

@@ -1,48 +1,27 @@
-"""The report of a preferences stage: report.html and report.png, a picture of what came of the rows.
-
-The page is one file that loads nothing and needs no script. Every text in it that came from data is escaped.
-"""
+"""The report of a preferences stage: report.html and report.png, a picture of what came of the rows."""
 
 from __future__ import annotations
 
-import functools
-import math
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from importlib import resources
-from typing import Any, NamedTuple
-
-import jinja2
-import numpy as np
+from typing import Any
 
 from zephyr_ray.config.data import Preferences
-from zephyr_ray.data import preferences_figure
-from zephyr_ray.data.io.histogram import Histogram
+from zephyr_ray.data import preferences_figure, report_page
+from zephyr_ray.data.io import drop_report
 from zephyr_ray.data.io.sources import names_of
 from zephyr_ray.data.io.writer import Report
 from zephyr_ray.data.preference_counts import SCORE, AnswerCounts, PairCounts
+from zephyr_ray.data.report_page import Bars, length_bars, round_bars
 from zephyr_ray.pipeline.artifacts import Artifact
 
 HTML, PNG = "report.html", "report.png"
 
-_SCORE_BINS = 12
-_LENGTH_BINS = 40
 _RULES = {
     "random_lower": "the best answer against a random lower one",
     "lowest": "the best answer against the lowest one",
     "every_pair": "every two answers with different scores",
 }
-
-
-class Bars(NamedTuple):
-    """A histogram to draw: `heights[i]` values lie from `edges[i]` to `edges[i + 1]`."""
-
-    edges: list[float]
-    heights: list[int]
-    low: float = 0.0
-    """The smallest of all values on these bins."""
-    high: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -130,7 +109,7 @@ def picture(
     assert section.train is not None
     duels = find_duels(answers)
     lengths = length_bars(pairs.chosen_characters, pairs.rejected_characters)
-    scores = score_bars([pairs.chosen_scores, pairs.rejected_scores])
+    scores = round_bars([pairs.chosen_scores, pairs.rejected_scores])
     return Picture(
         title="Preference pairs",
         subtitle=f"from {', '.join(names_of(section.train))}: {_rule(section, answers)}",
@@ -138,7 +117,7 @@ def picture(
         added=report.added,
         pairs=report.rows_out,
         dropped=sorted(report.dropped.items(), key=lambda item: (-item[1], item[0])),
-        noted=[(name.replace("_", " "), number) for name, number in report.noted.items()],
+        noted=[(drop_report.spoken(name), number) for name, number in report.noted.items()],
         kinds=answers.kinds.most_common(),
         spreads={aspect: spreads(answers, aspect) for aspect in _aspects(answers)},
         models=rank(duels),
@@ -156,7 +135,7 @@ def picture(
 
 def render(drawn: Picture) -> str:
     """The page."""
-    return _template().render(p=drawn, SCORE=SCORE)
+    return report_page.render("preferences_report.html.jinja", p=drawn, SCORE=SCORE)
 
 
 # --- the numbers
@@ -187,7 +166,7 @@ def rank(duels: Mapping[tuple[str, str], Duel]) -> list[str]:
 def spreads(answers: AnswerCounts, aspect: str) -> list[Spread]:
     """The scores of each model in one aspect."""
     by_model = {model: scores for (name, model), scores in answers.scores.items() if name == aspect}
-    bars = score_bars(list(by_model.values()))
+    bars = round_bars(list(by_model.values()))
     made = [
         Spread(model, scores.total(), sum(value * count for value, count in scores.items()) / scores.total(), each)
         for (model, scores), each in zip(by_model.items(), bars, strict=True)
@@ -214,41 +193,6 @@ def length_numbers(pairs: PairCounts) -> dict[str, float | None]:
     }
 
 
-def score_bars(all_scores: Sequence[Counter[float]]) -> list[Bars]:
-    """Histograms on common bins around multiples of a round number: each holds as many of the possible values."""
-    values = sorted({value for scores in all_scores for value in scores})
-    if not values:
-        return [Bars([], []) for _ in all_scores]
-    low, high = values[0], values[-1]
-    width = _round_width(high - low, all(value == int(value) for value in values))
-    first, last = math.floor(low / width + 0.5), math.floor(high / width + 0.5)
-    edges = (np.arange(first, last + 2) - 0.5) * width
-    return [_binned(list(scores), list(scores.values()), edges, low, high) for scores in all_scores]
-
-
-def _round_width(span: float, is_whole: bool) -> float:
-    """The smallest of 1, 2 and 5 (times a power of ten) that cuts the span into few bins."""
-    power = 10.0 ** math.floor(math.log10(span / _SCORE_BINS)) if span > 0 else 1.0
-    width = next((step * power for step in (1, 2, 5, 10) if span <= _SCORE_BINS * step * power), power)
-    return max(width, 1.0) if is_whole else width
-
-
-def length_bars(*histograms: Histogram) -> list[Bars]:
-    """Histograms of characters on common bins, whose width grows with the length (answers differ in magnitude)."""
-    low = min((each.low for each in histograms if each.bins), default=1)
-    high = max((each.high for each in histograms if each.bins), default=0)
-    if not high:
-        return [Bars([], []) for _ in histograms]
-    edges = np.geomspace(max(low, 1), max(high, low + 1) + 1, _LENGTH_BINS + 1)
-    edges[0] = min(edges[0], low)
-    return [_binned(list(each.bins), list(each.bins.values()), edges, low, high) for each in histograms]
-
-
-def _binned(values: Sequence[float], counts: Sequence[int], edges: np.ndarray, low: float, high: float) -> Bars:
-    heights, _ = np.histogram(values, bins=edges, weights=counts)
-    return Bars(edges.tolist(), [int(height) for height in heights], low, high)
-
-
 def _aspects(answers: AnswerCounts) -> list[str]:
     return [SCORE, *answers.aspects()] if answers.scored_rows else []
 
@@ -259,21 +203,3 @@ def _rule(section: Preferences, answers: AnswerCounts) -> str:
     score = "the aspects' mean" if section.score == "aspects" else "the overall score"
     margin = f", more than {section.margin:g} apart" if section.margin else ""
     return f"{_RULES[section.rejected]} by {score}{margin}"
-
-
-# --- the page
-
-
-@functools.lru_cache(maxsize=1)
-def _template() -> jinja2.Template:
-    environment = jinja2.Environment(
-        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    environment.filters["short"] = short
-    text = resources.files("zephyr_ray").joinpath("templates/preferences_report.html.jinja").read_text(encoding="utf-8")
-    return environment.from_string(text)
-
-
-def short(number: float) -> str:
-    """A number as a person reads it: thousands with commas, fractions with two digits."""
-    return f"{number:,.0f}" if abs(number) >= 1000 or number == int(number) else f"{number:.2f}"

@@ -11,6 +11,7 @@ import pyarrow as pa
 
 from zephyr_ray import chat_template
 from zephyr_ray.chat_template import EncodedPair, encode_pairs
+from zephyr_ray.cluster.preload import TOKENS
 from zephyr_ray.config.data import Tokenized
 from zephyr_ray.config.model import Chat
 from zephyr_ray.config.section import semantic
@@ -68,6 +69,7 @@ def stage(
         commits=model.commits,
         reads_weights=False,
         local_files=model.local_files,
+        preload=TOKENS,
     )
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.load import Outcome, clients, keeping_busy, until
+from tests.integration.load import Clients, Outcome, clients, keeping_busy, until
 from tests.integration.service import Service, make_run
 
 pytestmark = pytest.mark.timeout(600)
@@ -163,6 +163,15 @@ def test_replicas_come_with_a_burst_and_survive_a_kill(chat_service: Service) ->
     """Needs the service as the test above leaves it: at most two replicas."""
     assert len(chat_service.replicas()) < 2
 
+    async def kill_one_of_two(asking: Clients) -> None:
+        await until(lambda: len(chat_service.replicas()) == 2, 150, "no second replica came")
+        await asyncio.sleep(2)
+        asking.outcome.ends.clear()
+        # The one that answers for long: what a new one has not begun to answer goes to another replica.
+        victim = min(chat_service.replicas(), key=lambda replica: replica["start_time_s"])
+        os.kill(victim["pid"], signal.SIGKILL)
+        await asyncio.sleep(5)
+
     async def burst() -> None:
         async with clients(chat_service) as asking:
             # In one loop each, so that each replica gets some of both kinds. Of different lengths, so that there are
@@ -170,16 +179,13 @@ def test_replicas_come_with_a_burst_and_survive_a_kill(chat_service: Service) ->
             whole = keeping_busy(lambda: asking.ask(max_tokens=random.randint(LONG // 2, LONG)), 2)
             streams = keeping_busy(lambda: asking.stream(max_tokens=random.randint(LONG // 2, LONG)), 6)
             async with whole, streams:
-                await until(lambda: len(chat_service.replicas()) == 2, 150, "no second replica came")
-                await asyncio.sleep(2)
-                asking.outcome.ends.clear()
-                # The one that answers for long: what a new one has not begun to answer goes to another replica.
-                victim = min(chat_service.replicas(), key=lambda replica: replica["start_time_s"])
-                os.kill(victim["pid"], signal.SIGKILL)
-                await asyncio.sleep(5)
+                for _ in range(3):  # whether a replica has a stream in progress just then is up to the router
+                    await kill_one_of_two(asking)
+                    if "error" in asking.outcome.ends:
+                        break
         assert asking.outcome.failed == [], asking.outcome.failed[:3]
-        # The killed replica had streams in progress, and each of those was told so.
-        assert "error" in asking.outcome.ends, (victim, asking.outcome.ends)
+        # A killed replica had streams in progress, and each of those was told so.
+        assert "error" in asking.outcome.ends, asking.outcome.ends
         assert "done" in asking.outcome.ends
 
     asyncio.run(burst())

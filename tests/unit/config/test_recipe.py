@@ -132,9 +132,12 @@ def test_a_broken_recipe_file_is_named(tmp_path: Path, content: bytes, message: 
         loader.load([str(path)])
 
 
-def test_dpo_needs_a_model_to_start_from() -> None:
-    with pytest.raises(UserError, match=r"set model\.path, or give the recipe an sft section"):
-        loader.load([])
+@pytest.mark.parametrize("stage", ["dpo", "tokenized", "reference_logps"])
+def test_dpo_needs_a_model_to_start_from(stage: str) -> None:
+    rows_alone = loader.load([], ["dialogues.train=FILE"])
+    assert [each.name for each in zephyr.stages(rows_alone)] == ["dialogues", "prompts", "preferences"]
+    with pytest.raises(UserError, match=r"no model to start from: set model\.path, or give it an sft section"):
+        zephyr.select(rows_alone, [stage])
 
 
 def test_a_recipe_cannot_be_changed() -> None:

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 
 from zephyr_ray.data.binarize import Scored, ScoredCompletion
 from zephyr_ray.data.preference_counts import MOST_MODELS, SCORE, AnswerCounts, PairCounts, count_pairs, rounded
-from zephyr_ray.data.preferences_report import find_duels, length_bars, rank, score_bars, shares, spreads
+from zephyr_ray.data.preferences_report import find_duels, rank, shares, spreads
+from zephyr_ray.data.report_page import length_bars, round_bars
 from zephyr_ray.schemas import PREFERENCES
 
 
@@ -84,7 +85,7 @@ def test_spreads_are_by_model_and_aspect_on_common_bins() -> None:
 def test_bins_stand_around_round_numbers(values: list[float], edges: list[float], heights: list[int] | None) -> None:
     from collections import Counter
 
-    (bars,) = score_bars([Counter(values)])
+    (bars,) = round_bars([Counter(values)])
     assert bars.edges == pytest.approx(edges)
     assert sum(bars.heights) == len(values)
     assert heights is None or bars.heights == heights
@@ -95,7 +96,7 @@ def test_bins_stand_around_round_numbers(values: list[float], edges: list[float]
 def test_no_score_is_lost_in_the_bins(values: list[float]) -> None:
     from collections import Counter
 
-    (bars,) = score_bars([Counter(values)])
+    (bars,) = round_bars([Counter(values)])
     assert sum(bars.heights) == len(values)
     assert len(bars.heights) <= 15
 

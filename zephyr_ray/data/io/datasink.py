@@ -20,7 +20,7 @@ from zephyr_ray.data.io.file_counts import read_histograms, with_histograms
 from zephyr_ray.data.io.histogram import Histogram
 from zephyr_ray.data.io.readers import open_parquet
 from zephyr_ray.data.io.writer import Make, Measure, Report, RowProgress, Tally
-from zephyr_ray.schemas import DROPPED
+from zephyr_ray.schemas import CHANGED, DROPPED
 from zephyr_ray.storage import write_bytes
 
 _FILE_BYTES = 64 << 20  # in memory, before compression; a task with more writes another file
@@ -60,7 +60,7 @@ class Written:
 
 
 class RowSink(Datasink[Written]):
-    """Splits each block by `reason` into the two folders.
+    """Splits each block by `reason` into the two folders; a kept row's `changes`, if it has them, go into `changed`.
 
     A file is named for its driver's epoch (`prefix`) and its write task, so a task that runs twice writes the same
     files twice; and it is written whole or not at all. Only the files of tasks that came to their end are in the
@@ -78,9 +78,11 @@ class RowSink(Datasink[Written]):
         make: Make | None = None,
         count: Callable[[pa.Table], Tally] | None = None,
         prefix: str = "",
+        dropped: pa.Schema = DROPPED,
     ):
         self.filesystem, self.path, self.schema = filesystem, path, schema
         self.measure, self.progress, self.make, self.count, self.prefix = measure, progress, make, count, prefix
+        self.dropped = dropped
         self.report: Report | None = None
         self.rows_per_file: int | None = None
         self.check: Callable[[], None] = lambda: None
@@ -131,13 +133,21 @@ class RowSink(Datasink[Written]):
     def _write_file(self, table: pa.Table, name: str, written: Written) -> None:
         is_kept = pc.is_null(table["reason"])
         kept = table.filter(is_kept).select(self.schema.names).cast(self.schema)
-        dropped = table.filter(pc.invert(is_kept)).select(DROPPED.names).cast(DROPPED)
+        dropped = table.filter(pc.invert(is_kept)).select(self.dropped.names).cast(self.dropped)
         if kept.num_rows:
             _check_no_nulls(kept, self.schema.names[0])
+            self._write_changes(table.filter(is_kept), name, written)
             self._write_kept(kept, posixpath.join("data", name), written)
         if dropped.num_rows:
             written.files[self._put(dropped, posixpath.join("dropped", name))] = dropped.num_rows
             written.dropped.update(dropped["reason"].to_pylist())
+
+    def _write_changes(self, kept: pa.Table, name: str, written: Written) -> None:
+        """Before the kept rows: whoever finds those finds what was changed in them."""
+        changes = _changes(kept)
+        if changes.num_rows:
+            self.filesystem.create_dir(posixpath.join(self.path, "changed"), recursive=True)
+            written.files[self._put(changes, changes_of(posixpath.join("data", name)))] = changes.num_rows
 
     def _write_kept(self, kept: pa.Table, name: str, written: Written) -> None:
         measured = _measured(kept, self.measure)
@@ -152,6 +162,21 @@ class RowSink(Datasink[Written]):
         pq.write_table(table, buffer, compression="zstd")
         write_bytes(self.filesystem, posixpath.join(self.path, name), buffer.getbuffer())
         return name
+
+
+def changes_of(name: str) -> str:
+    """The name of the file with what was changed in the rows of a file of kept ones."""
+    return posixpath.join("changed", posixpath.basename(name))
+
+
+def _changes(kept: pa.Table) -> pa.Table:
+    """`schemas.CHANGED` rows of those with `changes`."""
+    if "changes" not in kept.column_names:
+        return CHANGED.empty_table()
+    changes = kept["changes"].combine_chunks()
+    values = pc.list_flatten(changes)
+    columns = {field.name: pc.struct_field(values, field.name) for field in CHANGED if field.name != "source"}
+    return pa.table({"source": kept["source"].take(pc.list_parent_indices(changes)), **columns}).cast(CHANGED)
 
 
 def count_files(

@@ -14,6 +14,7 @@ from zephyr_ray.data.io import file_tasks, id_sets
 from zephyr_ray.data.io.id_sets import IdSet
 from zephyr_ray.errors import raised_by_user
 from zephyr_ray.pipeline.artifacts import Artifact
+from zephyr_ray.schemas import DROPPED
 
 if TYPE_CHECKING:
     import ray.data
@@ -72,6 +73,7 @@ def write(
     progress: RowProgress | None = None,
     keep: bool = False,
     rows_per_file: int | None = None,
+    dropped: pa.Schema = DROPPED,
 ) -> Report:
     """Writes a dataset of `rows.mixed_schema(schema)` into an artifact.
 
@@ -86,6 +88,7 @@ def write(
         keep: Add to the kept rows that earlier tries wrote (`written_ids`), which the dataset must not have again.
             Otherwise none of what they wrote counts; their dropped rows never do.
         rows_per_file: Gather so many rows before a file is written, where blocks are small.
+        dropped: Schema of the dropped rows.
 
     Raises:
         UserError: A source breaks off in the middle.
@@ -98,7 +101,9 @@ def write(
         filesystem.create_dir(posixpath.join(artifact.path, folder), recursive=True)
     earlier = [posixpath.join(artifact.path, name) for name in artifact.adopted] if keep else []
     prefix = artifact.new_prefix(len(earlier))
-    sink = RowSink(filesystem, artifact.path, schema, measure, progress, make=make, count=count, prefix=prefix)
+    sink = RowSink(
+        filesystem, artifact.path, schema, measure, progress, make=make, count=count, prefix=prefix, dropped=dropped
+    )
     sink.check = artifact.check_current
     sink.rows_per_file, sink.keeps_histograms = rows_per_file, keep
     calls = [(group, filesystem, artifact.path, measure, count) for group in file_tasks.groups(earlier)]

@@ -83,7 +83,7 @@ def test_single_starts_get_a_capital(answer: str, wanted: str) -> None:
         "Use fruit, e.g. this one, i.e. that. Cats vs. dogs, approx. five, Mr. smith of Acme Inc. is out.",
         "Wait... what is 3.5 plus 1? An iPhone. iPhone cases cost less.",
         "The roots are (i) and (ii). A loop is `for i in range(3)`. In it i = 2.",
-        "Run this:\n```\nHello. how are you? i am here\n```\nThen `Stop. now` and use Node.js. `npm ci. then` comes next.",
+        "Run this:\n```\nHello. how are you? i am here\n```\nThen `Stop. now` and Node.js. `npm ci. then` is next.",
         "Write to i.am@example.org and see https://example.org/a?b. c=d for more. The file a.b is old.",
         "Fruits:\n- apples\n- pears\n1. plums",
         "The quick answer is yes",

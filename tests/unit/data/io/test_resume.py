@@ -26,7 +26,7 @@ from zephyr_ray.data.io.histogram import Histogram
 from zephyr_ray.data.io.rows import mixed_schema
 from zephyr_ray.data.io.writer import Report
 from zephyr_ray.pipeline.artifacts import Artifact, Run
-from zephyr_ray.schemas import Reason
+from zephyr_ray.schemas import DROPPED, Reason
 
 ROWS = pa.schema([("id", pa.string()), ("text", pa.string()), ("source", pa.string())])
 
@@ -184,7 +184,7 @@ def test_a_task_that_rewrites_twice_finds_the_same(tmp_path: Path) -> None:
         return np.array([int(text) % 2 == 1 and int(text) < 10 for text in rows["text"].to_pylist()])
 
     numbered = list(enumerate(files))
-    call = (artifact, numbered, 0, Reason.REPEATED, is_odd_and_small, ["text"], "id")
+    call = (artifact, numbered, 0, Reason.REPEATED, is_odd_and_small, ["text"], "id", DROPPED)
     first, second = rewrite._rewrite_files(*call), rewrite._rewrite_files(*call)
     assert first == second
     assert [(each.old, each.left, each.gone) for each in first[0]] == [("data/00000000.parquet", 5, 5)]
