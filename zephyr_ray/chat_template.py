@@ -25,6 +25,7 @@ Message = dict[str, str]
 
 _NAMED = ("zephyr", "model")
 """Names of templates that are not files."""
+_NEXT = "\ue0f9"  # private use: stands for the text of a message that is to be written
 _BREAK = "\ue0f8"  # private use: marks where a control string of a message is split; the tokenizer never sees it
 
 
@@ -36,11 +37,15 @@ class EncodedPair(NamedTuple):
     rejected_ids: list[int]
 
 
-class EncodedDialogue(NamedTuple):
-    """Token ids of a dialogue, and a mask that is 1 on the assistant's tokens (including end-of-sequence tokens)."""
+class UserStart(NamedTuple):
+    """What a model is given to write a user's message, and how that ends."""
 
-    input_ids: list[int]
-    assistant_mask: list[int]
+    ids: list[int]
+    """Token ids of the conversation and of all that the template puts before the message's text."""
+    end: str
+    """What the template puts after the text, without whitespace around it."""
+    end_ids: tuple[int, ...]
+    """The control token that `end` begins with, if it does and no engine stops there by itself."""
 
 
 class FileChat(Chat):
@@ -138,13 +143,28 @@ def encode(
     tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], *, add_generation_prompt: bool
 ) -> list[int]:
     """Token ids of a conversation; those of `render`'s text if no message contains a control string."""
-    control = _control_strings(tokenizer)
-    broken = [{**message, "content": _split_control_strings(message["content"], control)} for message in messages]
-    text = render(tokenizer, broken, add_generation_prompt=add_generation_prompt)
-    ids: list[int] = []
-    for piece in text.split(_BREAK):
-        ids += tokenizer(piece, add_special_tokens=False)["input_ids"]
-    return ids
+    (broken,) = without_control_strings(tokenizer, [messages])
+    return _encode_rendered(tokenizer, render(tokenizer, broken, add_generation_prompt=add_generation_prompt))
+
+
+def encode_user_start(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message]) -> UserStart:
+    """A conversation up to where the text of the user's next message begins (Magpie, arXiv 2406.08464).
+
+    Raises:
+        UserError: The template puts nothing after a user's message, or leaves it out.
+    """
+    (broken,) = without_control_strings(tokenizer, [messages])
+    asked = [*broken, {"role": "user", "content": _NEXT}]
+    before, next_, after = render(tokenizer, asked, add_generation_prompt=False).rpartition(_NEXT)
+    end = after.strip()
+    if not next_ or not end:
+        raise UserError(
+            f"the chat template of {tokenizer.name_or_path} does not say where a user's message ends, so that magpie "
+            "cannot tell; use another method"
+        )
+    first = next((string for string in control_strings(tokenizer) if end.startswith(string)), None)
+    ids = (tokenizer.get_vocab()[first],) if first and first != tokenizer.eos_token else ()
+    return UserStart(_encode_rendered(tokenizer, before), first or end, ids)
 
 
 def encode_text(tokenizer: PreTrainedTokenizerBase, text: str, *, add_special_tokens: bool) -> list[int]:
@@ -155,7 +175,7 @@ def encode_text(tokenizer: PreTrainedTokenizerBase, text: str, *, add_special_to
         text: The prompt of a completion request.
         add_special_tokens: Whether the tokenizer adds its own tokens (a BOS) in front.
     """
-    first, *rest = _split_control_strings(text, _control_strings(tokenizer)).split(_BREAK)
+    first, *rest = _split_control_strings(text, control_strings(tokenizer)).split(_BREAK)
     ids = list(tokenizer(first, add_special_tokens=add_special_tokens)["input_ids"])
     for piece in rest:
         ids += tokenizer(piece, add_special_tokens=False)["input_ids"]
@@ -173,54 +193,44 @@ def encode_pairs(
     token that spans prompt and completion belongs to the completion. Template and tokenizer are called few times.
     """
     conversations = [[*prompt, *completion] for prompt, *completions in pairs for completion in completions]
-    prompts = _render_many(tokenizer, [prompt for prompt, _, _ in pairs], add_generation_prompt=True)
-    whole = _render_many(tokenizer, conversations, add_generation_prompt=False)
-    ids = _encode_texts(tokenizer, [*prompts, *whole])
+    prompts = render_many(tokenizer, [prompt for prompt, _, _ in pairs], add_generation_prompt=True)
+    whole = render_many(tokenizer, conversations, add_generation_prompt=False)
+    ids = encode_texts(tokenizer, [*prompts, *whole])
     ends = [_normalize_end(tokenizer, completion, tokenization) for completion in ids[len(pairs) :]]
     return [_split_prompt(*ids) for ids in zip(ids[: len(pairs)], ends[0::2], ends[1::2], strict=True)]
 
 
-def encode_dialogues(
-    tokenizer: PreTrainedTokenizerBase, dialogues: Sequence[Sequence[Message]], tokenization: str
-) -> list[EncodedDialogue]:
-    """Token ids of dialogues. The assistant's tokens run from the end of its generation prompt to the turn's end.
-
-    The template and the tokenizer are called few times.
-    """
-    turns = [
-        (row, index)
-        for row, messages in enumerate(dialogues)
-        for index, message in enumerate(messages)
-        if message["role"] == "assistant"
-    ]
-    starts = [dialogues[row][:index] for row, index in turns]
-    stops = [dialogues[row][: index + 1] for row, index in turns]
-    prompts = _render_many(tokenizer, starts, add_generation_prompt=True)
-    whole = _render_many(tokenizer, [*dialogues, *stops], add_generation_prompt=False)
-    ids = _encode_texts(tokenizer, [*whole, *prompts])
-    ends = [_normalize_end(tokenizer, each, tokenization) for each in ids[: len(whole)]]
-    encoded = [EncodedDialogue(each, [0] * len(each)) for each in ends[: len(dialogues)]]
-    for (row, _), prompt_ids, upto in zip(turns, ids[len(whole) :], ends[len(dialogues) :], strict=True):
-        _mark_turn(encoded[row], prompt_ids, upto)
-    return encoded
+def _encode_rendered(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
+    """Token ids of a rendered text, in whose messages control strings are split."""
+    ids: list[int] = []
+    for piece in text.split(_BREAK):
+        ids += tokenizer(piece, add_special_tokens=False)["input_ids"]
+    return ids
 
 
-def _render_many(
+def render_many(
     tokenizer: PreTrainedTokenizerBase, conversations: Sequence[Sequence[Message]], *, add_generation_prompt: bool
 ) -> list[str]:
-    """The texts of many conversations, with control strings in messages split."""
+    """The texts of many conversations, with control strings in messages split: what `encode_texts` takes."""
     if not conversations:
         return []
-    control = _control_strings(tokenizer)
-    broken = [
-        [{**message, "content": _split_control_strings(message["content"], control)} for message in messages]
-        for messages in conversations
-    ]
+    broken = without_control_strings(tokenizer, conversations)
     texts = tokenizer.apply_chat_template(broken, tokenize=False, add_generation_prompt=add_generation_prompt)
     return [str(text) for text in texts]
 
 
-def _encode_texts(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[list[int]]:
+def without_control_strings(
+    tokenizer: PreTrainedTokenizerBase, conversations: Sequence[Sequence[Message]]
+) -> list[list[Message]]:
+    """The conversations with every control string in their messages split."""
+    control = control_strings(tokenizer)
+    return [
+        [{**message, "content": _split_control_strings(message["content"], control)} for message in messages]
+        for messages in conversations
+    ]
+
+
+def encode_texts(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[list[int]]:
     """Token ids of rendered texts, with one call of the tokenizer.
 
     Texts are cut before every end-of-sequence string and each distinct piece is tokenized once, so a prompt shared by a
@@ -252,7 +262,7 @@ def _cut_before_eos(tokenizer: PreTrainedTokenizerBase) -> Callable[[str], list[
         or token.lstrip
         or token.rstrip
         or token.single_word
-        or any(_reaches_into(other, eos) for other in _control_strings(tokenizer) if other != eos)
+        or any(_reaches_into(other, eos) for other in control_strings(tokenizer) if other != eos)
     ):
         return lambda text: [text]
     start = re.compile(f"(?!^)(?={re.escape(eos)})")
@@ -265,15 +275,8 @@ def _reaches_into(other: str, eos: str) -> bool:
 
 
 def _split_prompt(prompt_ids: list[int], chosen: list[int], rejected: list[int]) -> EncodedPair:
-    boundary = min(_common_prefix(prompt_ids, chosen), _common_prefix(prompt_ids, rejected))
+    boundary = min(common_prefix(prompt_ids, chosen), common_prefix(prompt_ids, rejected))
     return EncodedPair(prompt_ids[:boundary], chosen[boundary:], rejected[boundary:])
-
-
-def _mark_turn(dialogue: EncodedDialogue, prompt_ids: list[int], upto: list[int]) -> None:
-    """Marks one assistant turn: the ids after its generation prompt, up to the end of the turn."""
-    ids, mask = dialogue
-    start, stop = _common_prefix(prompt_ids, ids), _common_prefix(upto, ids)
-    mask[start:stop] = [1] * (stop - start)
 
 
 def _normalize_end(tokenizer: PreTrainedTokenizerBase, ids: list[int], tokenization: str) -> list[int]:
@@ -287,13 +290,14 @@ def _normalize_end(tokenizer: PreTrainedTokenizerBase, ids: list[int], tokenizat
     return ids[: len(ids) - ids[::-1].index(eos)]
 
 
-def _control_strings(tokenizer: PreTrainedTokenizerBase) -> list[str]:
+def control_strings(tokenizer: PreTrainedTokenizerBase) -> list[str]:
     """All strings that the tokenizer would turn into control tokens, longest first."""
     added: dict[int, Any] = tokenizer.added_tokens_decoder
     return sorted({token.content for token in added.values() if len(token.content) > 1}, key=len, reverse=True)
 
 
 def _split_control_strings(text: str, control: Sequence[str]) -> str:
+    """The text with a mark in each control string, which `encode_texts` takes out again between tokens."""
     text = text.replace(_BREAK, "")
     for string in control:
         if string in text:
@@ -301,7 +305,7 @@ def _split_control_strings(text: str, control: Sequence[str]) -> str:
     return text
 
 
-def _common_prefix(a: Sequence[int], b: Sequence[int]) -> int:
+def common_prefix(a: Sequence[int], b: Sequence[int]) -> int:
     """Length of the longest common prefix, by comparing halves of what is left."""
     low, high = 0, min(len(a), len(b))
     while low < high:

@@ -139,20 +139,34 @@ class Reason(StrEnum):
     """Chosen and rejected are the same text."""
     PROMPT_TOO_LONG = "prompt_too_long"
     """A dialogue whose first completion begins after the last token that is kept."""
+    UNCLEAR_ANSWERS = "unclear_answers"
+    """A dialogue in whose text, as the chat template writes it, the assistant's answers cannot be found."""
     TIE = "tie"
     """No completion scores lower than the best one by more than the margin."""
     DISAGREEING = "disagreeing"
     """Fewer than two completions whose overall rating and aspects agree."""
     CONTAMINATED = "contaminated"
     """The prompt contains a benchmark's prompt or shares a long run of words with one."""
+    REFUSAL = "refusal"
+    """An assistant's turn refuses, or nothing of use is left of it without its disclaimer."""
+    DISCLAIMER = "disclaimer"
+    """An assistant's turn says what assistants lack ("As an AI language model, ...")."""
     UNSCORED = "unscored"
     """A list of completions without any score."""
     UNPAIRED = "unpaired"
     """A single rated completion, with none to compare it with."""
     REPEATED = "repeated"
     """The same content as another row, which is kept."""
+    NEAR_DUPLICATE = "near_duplicate"
+    """Almost the same words as another row, which is kept."""
     IN_TRAINING = "in_training"
-    """A held-out pair whose prompt occurs in the training data."""
+    """A held-out pair or dialogue whose prompt occurs in the training data."""
+    NO_INSTRUCTION = "no_instruction"
+    """A teacher's reply holds no instruction, or none that is unlike those there are."""
+    TEACHER_CUT = "teacher_cut"
+    """A teacher's reply was cut at `max_tokens`."""
+    TEACHER_REFUSED = "teacher_refused"
+    """A teacher refused in words."""
     REQUEST_FAILED = "request_failed"
     """A request for the row got no reply, even after retries; the next run sends it again."""
     REQUEST_REFUSED = "request_refused"
@@ -161,6 +175,18 @@ class Reason(StrEnum):
     """An endpoint or deployment of the row does not answer; the next run tries it again."""
     OVER_BUDGET = "over_budget"
     """The budget was spent before this row; the next run continues with it."""
+    CUT_OFF = "cut_off"
+    """The last answer ends in mid-sentence or in code."""
+    REPETITIVE = "repetitive"
+    """An answer says the same over and over."""
+    UNREADABLE = "unreadable"
+    """A turn that is no language: base64, hexadecimal digits, replacement characters, mostly symbols."""
+    TOO_SHORT = "too_short"
+    """Fewer turns, or characters in an answer, than the recipe asks for."""
+    TOO_LONG = "too_long"
+    """More turns, or characters in a turn, than the recipe allows."""
+    OTHER_LANGUAGE = "other_language"
+    """A dialogue in a language that the recipe does not keep."""
 
 
 def storable(text: str) -> str:
@@ -182,9 +208,12 @@ TOKENIZED_DIALOGUES = pa.schema(
         ("input_ids", IDS),
         ("assistant_mask", pa.list_(pa.int8())),
         ("truncated", pa.int32()),
+        ("turns_cut", pa.int32()),
+        ("answer_cut", pa.bool_()),
     ]
 )
-"""`assistant_mask` is 1 on tokens that the assistant wrote; `truncated` counts the tokens cut off the end."""
+"""`assistant_mask` is 1 on tokens that the assistant wrote; `truncated` counts the tokens cut off the end, and
+`turns_cut` the messages of which nothing is left; `answer_cut` says that the only answer left is cut, too."""
 
 TOKENIZED = pa.schema(
     [

@@ -8,12 +8,15 @@ from functools import partial
 from zephyr_ray.chat_template import read_template
 from zephyr_ray.cluster import connect
 from zephyr_ray.config import loader
+from zephyr_ray.config.feedback import OWN_MODELS
 from zephyr_ray.config.recipe import Recipe
 from zephyr_ray.config.section import Function
 from zephyr_ray.config.training import SFT
 from zephyr_ray.data import (
     candidates,
     dialogues,
+    generated_dialogues,
+    held_out_dialogues,
     held_out_pairs,
     judgments,
     preferences,
@@ -22,6 +25,7 @@ from zephyr_ray.data import (
     tokenized,
     tokenized_dialogues,
 )
+from zephyr_ray.data.io.sources import GENERATED
 from zephyr_ray.errors import UserError
 from zephyr_ray.evaluation import function_stage, preferences_stage
 from zephyr_ray.pipeline import runner
@@ -42,23 +46,67 @@ def stages(recipe: Recipe) -> list[Stage]:
         UserError: A template cannot be read, or a stage names another one that the recipe does not have.
     """
     recipe = recipe.model_copy(update={"chat": read_template(recipe.chat)})
-    supervised = _supervised(recipe)
+    taught = recipe.dialogues.train == GENERATED
+    made = _generation(recipe, {}) if taught else []
+    supervised = _supervised(recipe, made[-1] if made else None)
     models = {stage.kind: stage for stage in supervised if stage.makes_model}
+    made_with = [] if taught else _generation(recipe, models)
     feedback = _feedback(recipe, models)
-    return [*supervised, *feedback, *_preference_optimisation(recipe, models, {each.kind: each for each in feedback})]
+    found = [*made, *supervised, *made_with, *feedback]
+    if not _starts_somewhere(recipe):  # a recipe may be for rows alone
+        return found
+    return [*found, *_preference_optimisation(recipe, models, {each.kind: each for each in feedback})]
 
 
-def _supervised(recipe: Recipe) -> list[Stage]:
+def _starts_somewhere(recipe: Recipe) -> bool:
+    """Whether there is a model that learns from preferences."""
+    return recipe.model.path is not None or recipe.sft is not None
+
+
+def _generation(recipe: Recipe, models: dict[str, Stage]) -> list[Stage]:
+    """Dialogues that teachers make, the last stage; a model of this run may teach only what it does not learn from.
+
+    Raises:
+        UserError: A teacher is such a model.
+    """
+    section = recipe.generation
+    if section is None:
+        return []
+    if recipe.dialogues.train == GENERATED:
+        own = next((each for each in section.deployments if each.model in OWN_MODELS), None)
+        if own is not None:
+            raise UserError(
+                f"generation.pool {own.name}: model={own.model} of this run learns from the dialogues that it would "
+                "make; name another model"
+            )
+    return generated_dialogues.stages(section, recipe.run.seed, models)
+
+
+def _supervised(recipe: Recipe, generated: Stage | None) -> list[Stage]:
     """dSFT: a raw model learns from what a teacher demonstrated."""
     seed, section = recipe.run.seed, recipe.sft
-    demonstrations = dialogues.stage(recipe.dialogues, seed)
+    demonstrations = dialogues.stage(recipe.dialogues, seed, generated)
     if section is None:
         return [demonstrations]
     made, raw = _raw_model(section, seed)
     length = None if section.packing_strategy == "wrapped" else section.max_length
-    rows = tokenized_dialogues.stage(demonstrations, raw, recipe.chat, length, recipe.dialogues.max_dropped)
-    trained = [training.stage(settings, raw, rows) for settings in _trainings(recipe, "dialogues")]
-    return [*made, demonstrations, rows, *trained]
+    tokenize = partial(
+        tokenized_dialogues.stage,
+        base=raw,
+        chat=recipe.chat,
+        max_length=length,
+        max_dropped=recipe.dialogues.max_dropped,
+    )
+    rows, held_out = [tokenize(demonstrations)], None
+    if recipe.dialogues.held_out is not None:
+        others = held_out_dialogues.stage(recipe.dialogues, seed, demonstrations)
+        held_out = tokenize(others, kind="held_out_tokenized_dialogues")
+        rows += [others, held_out]
+    trained = [
+        training.stage(settings, raw, rows[0], held_out=held_out if method_of(settings.method).eval_steps else None)
+        for settings in _trainings(recipe, "dialogues")
+    ]
+    return [*made, demonstrations, *rows, *trained]
 
 
 def _raw_model(section: SFT, seed: int) -> tuple[list[Stage], ModelInput]:
@@ -198,15 +246,22 @@ def select(recipe: Recipe, targets: Sequence[str], evaluate: bool = False) -> li
 
 def _lack(recipe: Recipe, name: str) -> str | None:
     """What a recipe lacks that has no such stage."""
+    is_of_pairs = name in ("tokenized", "reference_logps") or name in final_stages(recipe)
+    if is_of_pairs and not _starts_somewhere(recipe):
+        return "no model to start from: set model.path, or give it an sft section"
     if method := methods().get(name):
         if getattr(recipe, name, None) is not None:
             return f"no sft section, whose base and dialogues {name} starts from; add one"
         way_out = ", or start from a model: --set model.path=DIR_OR_HUB_ID" if method.rows == "dialogues" else ""
         return f"no {name} section; add one{way_out}"
+    if name in ("generated_dialogues", "seeds"):
+        return "no generation section; add one with the teachers and how they make dialogues"
     if name == "judgments" and recipe.judging is None:
         return "no judging section; add one with the judges of the answers"
     if name in ("candidates", "judgments"):
         return "no sampling section; add one with the models that answer the prompts"
+    if name in ("held_out_dialogues", "held_out_tokenized_dialogues"):
+        return "no dialogues.held_out; set it to dialogues that are not trained on"
     if name == "evaluation/preferences" or name.startswith("held_out_"):
         return "no preferences.held_out; set it to pairs that are not trained on"
     return None

@@ -36,7 +36,7 @@ class FaultServer:
         self.faults, self.latency_s, self.hang_s = dict(faults or {}), latency_s, hang_s
         self.refuse_all = False
         self.billed: Counter[str] = Counter()
-        """Whole replies, by request (model, messages, seed)."""
+        """Whole replies, by request (model, messages or prompt, seed)."""
         self.done: Counter[str] = Counter()
         """Requests by what became of them."""
         self._harmed: Counter[str] = Counter()
@@ -64,6 +64,7 @@ class FaultServer:
         asyncio.set_event_loop(self._loop)
         app = web.Application()
         app.router.add_post("/v1/chat/completions", self._chat)
+        app.router.add_post("/v1/completions", self._chat)
         runner = web.AppRunner(app, handler_cancellation=True)
         self._loop.run_until_complete(runner.setup())
         self._loop.run_until_complete(web.TCPSite(runner, "127.0.0.1", self._port).start())
@@ -123,21 +124,22 @@ class FaultServer:
         return web.json_response(reply)
 
     def _reply(self, body: dict[str, Any]) -> dict[str, Any]:
+        """A chat completion, or a completion of a text where the request has a `prompt`."""
         content = _ratings(body) if body.get("response_format") else f"answer {body.get('seed')}"
-        message = {"role": "assistant", "content": content}
+        said = {"text": content} if "prompt" in body else {"message": {"role": "assistant", "content": content}}
         return {
             "id": "x",
             "object": "chat.completion",
             "created": 0,
             "model": body["model"],
-            "choices": [{"index": 0, "finish_reason": "stop", "message": message}],
+            "choices": [{"index": 0, "finish_reason": "stop", **said}],
             "usage": {"prompt_tokens": 50, "completion_tokens": 10, "total_tokens": 60},
         }
 
 
 def _make_strange(reply: dict[str, Any], kind: str) -> None:
     choice, usage = reply["choices"][0], reply["usage"]
-    message = choice["message"]
+    message = choice.get("message", {})
     match kind:
         case "usage_text":
             usage["completion_tokens"] = str(usage["completion_tokens"])
@@ -155,7 +157,7 @@ def _make_strange(reply: dict[str, Any], kind: str) -> None:
 
 def request_name(body: Mapping[str, Any]) -> str:
     """What makes two requests the same."""
-    return f"{body['model']} {body.get('seed')} {json.dumps(body['messages'])}"
+    return f"{body['model']} {body.get('seed')} {json.dumps(body.get('messages', body.get('prompt')))}"
 
 
 def _ratings(body: dict[str, Any]) -> str:

@@ -7,14 +7,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from zephyr_ray.answers import EncodedDialogue
 from zephyr_ray.chat_template import (
-    EncodedDialogue,
     EncodedPair,
     Message,
-    _common_prefix,
     _normalize_end,
     _split_prompt,
+    common_prefix,
     encode,
+    render,
+    without_control_strings,
 )
 
 if TYPE_CHECKING:
@@ -44,14 +46,31 @@ def encode_pair(
 def encode_dialogue(
     tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], tokenization: str
 ) -> EncodedDialogue:
-    """Token ids of a dialogue. The assistant's tokens run from the end of its generation prompt to the turn's end."""
-    ids = _normalize_end(tokenizer, encode(tokenizer, messages, add_generation_prompt=False), tokenization)
+    """Token ids of a dialogue under Zephyr's template. The assistant's tokens run from the end of its generation prompt
+    to the turn's end, which in zephyr_legacy is behind the newline."""
+    legacy = tokenization == "zephyr_legacy"
+    ids = _ids(tokenizer, messages, add_generation_prompt=False, keep_end=legacy)
     mask = [0] * len(ids)
     for index, message in enumerate(messages):
         if message["role"] != "assistant":
             continue
-        start = _common_prefix(encode(tokenizer, messages[:index], add_generation_prompt=True), ids)
-        upto = encode(tokenizer, messages[: index + 1], add_generation_prompt=False)
-        stop = _common_prefix(_normalize_end(tokenizer, upto, tokenization), ids)
+        prompt = _ids(tokenizer, messages[:index], add_generation_prompt=True, keep_end=True)
+        upto = _ids(tokenizer, messages[: index + 1], add_generation_prompt=False, keep_end=legacy)
+        start, stop = common_prefix(prompt, ids), common_prefix(upto, ids)
         mask[start:stop] = [1] * (stop - start)
+    if legacy:
+        return EncodedDialogue([*ids, tokenizer.eos_token_id], [*mask, 1])
     return EncodedDialogue(ids, mask)
+
+
+def _ids(
+    tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], *, add_generation_prompt: bool, keep_end: bool
+) -> list[int]:
+    """Token ids of a conversation, without the newline behind its end-of-sequence string unless that is kept."""
+    (broken,) = without_control_strings(tokenizer, [messages])
+    text = render(tokenizer, broken, add_generation_prompt=add_generation_prompt)
+    if not keep_end and text.rstrip().endswith(str(tokenizer.eos_token)):
+        text = text.rstrip()
+    return [
+        token for piece in text.split("\ue0f8") for token in tokenizer(piece, add_special_tokens=False)["input_ids"]
+    ]

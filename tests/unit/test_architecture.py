@@ -16,7 +16,7 @@ CODE = ("zephyr_ray", "jobs", "serve", "benchmarks", "docs", "tests")
 
 ROOT_MODULES = {
     "base": "errors schemas storage",
-    "chat_template": "chat_template",
+    "chat_template": "answers chat_template",
     "zephyr": "zephyr",
     "cli": "__main__",
     "api": "__init__",
@@ -33,7 +33,8 @@ IMPORTS = {
     "serving": "base chat_template cluster config pipeline training",
     "inference": "base chat_template cluster config pipeline serving",
     "judging": "base chat_template config inference pipeline serving training",
-    "data": "base chat_template cluster config inference judging pipeline serving training",
+    "generation": "base chat_template config inference pipeline serving",
+    "data": "base chat_template cluster config generation inference judging pipeline serving training",
     "evaluation": "base cluster config data pipeline",
     "embedded": "chat_template config pipeline training",
     "zephyr": "base chat_template cluster config data evaluation pipeline training",

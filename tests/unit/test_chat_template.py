@@ -10,11 +10,12 @@ from hypothesis import strategies as st
 
 from tests.conftest import save_byte_tokenizer
 from tests.oracles.encoding import encode_dialogue, encode_pair
+from zephyr_ray.answers import encode_dialogues
 from zephyr_ray.chat_template import (
     encode,
-    encode_dialogues,
     encode_pairs,
     encode_text,
+    encode_user_start,
     load_tokenizer,
     render,
 )
@@ -51,6 +52,26 @@ def test_modern_pair(modern) -> None:
     assert pair.prompt_ids == [*ids("<|user|>\nHi"), EOS, *ids("\n<|assistant|>\n")]
     assert pair.chosen_ids == [*ids("Yes"), EOS]
     assert pair.rejected_ids == [*ids("No"), EOS]
+
+
+def test_a_users_message_begins_where_the_template_lets_it(modern) -> None:
+    start = encode_user_start(modern, [])
+    assert start == (ids("<|user|>\n"), "</s>", ())
+    start = encode_user_start(modern, [user("Hi </s>"), assistant("Yes")])
+    said = [*ids("<|user|>\nHi </s>"), EOS, *ids("\n<|assistant|>\nYes"), EOS, *ids("\n<|user|>\n")]
+    assert start.ids == said
+
+
+def test_a_users_message_ends_with_a_control_token_at_which_no_engine_stops(byte_tokenizer: str) -> None:
+    tokenizer = load_tokenizer(byte_tokenizer, Chat())
+    tokenizer.add_special_tokens({"additional_special_tokens": ["[/INST]"]})
+    tokenizer.chat_template = "{% for m in messages %}[INST] {{ m.content }} [/INST]{% endfor %}"
+    assert encode_user_start(tokenizer, []) == (ids("[INST] "), "[/INST]", (len(tokenizer) - 1,))
+    tokenizer.chat_template = "{% for m in messages %}Q: {{ m.content }}\n\nA:{% endfor %}"
+    assert encode_user_start(tokenizer, []) == (ids("Q: "), "A:", ())
+    tokenizer.chat_template = "{% for m in messages %}{{ m.content }}\n{% endfor %}"
+    with pytest.raises(UserError, match="does not say where a user's message ends"):
+        encode_user_start(tokenizer, [])
 
 
 def test_modern_keeps_a_system_message(modern) -> None:

@@ -41,7 +41,9 @@ def test_every_integration_test_holds_a_claim() -> None:
 
 def test_every_stage_has_a_row() -> None:
     named = [name for names, *_ in table("| stage | reads |") for name in names.split(", ")]
-    recipe = loader.load([str(REPO / "recipes" / "tiny.yaml")], ["preferences.held_out=FILE"])
+    files = [str(REPO / "recipes" / name) for name in ("tiny.yaml", "generation.yaml")]
+    given = ["preferences.held_out=FILE", "dialogues.held_out=FILE", "generation.seeds=FILE"]
+    recipe = loader.load(files, [*given, "generation.methods=[{type: simulated_user, dialogues: 1}]"])
     assert sorted(named) == sorted(stage.name for stage in zephyr.stages(recipe))
 
 

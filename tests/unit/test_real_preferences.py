@@ -19,7 +19,6 @@ from tests.making import make_pairs
 from zephyr_ray.config.data import Preferences
 from zephyr_ray.config.recipe import Recipe
 from zephyr_ray.config.training import SFT
-from zephyr_ray.data.cleaning.decontaminate import read_benchmarks
 from zephyr_ray.data.formats.layouts import dialogue, preference
 from zephyr_ray.pipeline.artifacts import Run
 from zephyr_ray.schemas import Dropped
@@ -116,19 +115,8 @@ def test_every_strict_pair_of_arena_is_a_row(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("ray_cluster")
-def test_mt_bench_and_truthful_qa_are_found_in_themselves_and_hardly_elsewhere(tmp_path: Path) -> None:
+def test_mt_bench_and_truthful_qa_are_hardly_in_arenas_prompts(tmp_path: Path) -> None:
     files = tuple(str(DATA / "benchmarks" / name) for name in ("mt_bench_question.jsonl", "truthful_qa_questions.txt"))
-    benchmarks = read_benchmarks(files, 13)
-    assert benchmarks is not None
-    assert len(benchmarks.prompts) == 80 * 2 + 817
-    index = benchmarks.index()
-    missed = [
-        prompt.text
-        for prompt in benchmarks.prompts
-        if index.find([{"role": "user", "content": f"Please: {prompt.text} Thanks."}]) is None
-    ]
-    assert len(missed) == 27
-    assert all(len(text.split()) < 5 for text in missed)
     name = "judged/arena_bench_v1.jsonl.gz"
     recipe = Recipe(sft=SFT(), preferences=Preferences(train=str(DATA / name), decontaminate=files))
     report = make_pairs(recipe, Run(str(tmp_path)).artifact("preferences"))

@@ -89,7 +89,7 @@ def _standing(recipe: Recipe, targets: Sequence[str], evaluate: bool) -> str:
 
 
 def _reads(stage: Stage) -> str:
-    return ", ".join(each.name for each in stage.inputs.values()) or "-"
+    return ", ".join(each.name for each in stage.reads.values()) or "-"
 
 
 def _bring_up_to_date(plan: Plan, name: str, consent: Consent | None) -> int:

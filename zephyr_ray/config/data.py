@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Discriminator, Field, Tag, field_validator, model_validator
 
-from zephyr_ray.config.cleaning import CleaningStep
+from zephyr_ray.config.cleaning import CleaningStep, NearDuplicates
 from zephyr_ray.config.section import Function, Section
 from zephyr_ray.config.unions import LIST, MAPPING, TEXT, form_of
 
@@ -52,9 +52,20 @@ Source = Annotated[
 
 class Dialogues(Section):
     train: Source | None = None
-    """Dialogues to learn from: files, folders, a dataset or a function, in any known layout (docs/data.md)."""
+    """Dialogues to learn from: `generated` (this run's own, of `generation`), or files, folders, a dataset or a
+    function, in any known layout (docs/data.md)."""
     steps: tuple[CleaningStep, ...] = ()
     """What is done to each dialogue, in this order, each kind of step at most once (docs/cleaning.md)."""
+    near_duplicates: NearDuplicates | None = None
+    """Drop all but one of dialogues with almost the same words (docs/cleaning.md). None: only exact repeats go."""
+    held_out: Source | None = None
+    """Dialogues on which SFT's loss is evaluated while it trains, given as in `train` and never trained on
+    (docs/evaluation.md)."""
+    decontaminate: tuple[str, ...] = ()
+    """Files of benchmark prompts (JSON lines, JSON, CSV or text). A dialogue that contains one of them is dropped
+    (docs/cleaning.md)."""
+    decontaminate_words: int = Field(13, ge=3)
+    """How many words in a row a message must share with a longer benchmark prompt for that."""
     max_dropped: float = Field(0.5, ge=0, le=1)
     """Stop with an error if a larger share of the rows is dropped."""
 
@@ -86,10 +97,10 @@ class Preferences(Section):
     """Drop completions whose overall rating and mean aspect rating, each as a share of its scale, differ by more than
     this. None: only count them, from a difference of 0.5."""
     decontaminate: tuple[str, ...] = ()
-    """Files of benchmark prompts (JSON lines, JSON or text). A row is dropped if its prompt contains one of them, or
-    shares `decontaminate_words` words in a row with one."""
+    """Files of benchmark prompts (JSON lines, JSON, CSV or text). A pair that contains one of them is dropped
+    (docs/cleaning.md)."""
     decontaminate_words: int = Field(13, ge=3)
-    """How many words in a row a prompt must share with a benchmark prompt to be dropped."""
+    """How many words in a row a message must share with a longer benchmark prompt for that."""
     max_dropped: float = Field(0.5, ge=0, le=1)
     """Stop with an error if a larger share of the rows, or of the held-out rows, is dropped."""
 

@@ -24,6 +24,11 @@ class Price(Section):
 class Prompts(Section):
     train: Source | None = None
     """Prompts to complete: files, folders, a dataset or a function (docs/feedback.md)."""
+    decontaminate: tuple[str, ...] = ()
+    """Files of benchmark prompts (JSON lines, JSON, CSV or text). A prompt that contains one of them is dropped before
+    it is completed (docs/cleaning.md)."""
+    decontaminate_words: int = Field(13, ge=3)
+    """How many words in a row a message must share with a longer benchmark prompt for that."""
     max_dropped: float = Field(0.5, ge=0, le=1)
     """Stop with an error if a larger share of the rows is dropped."""
 
@@ -152,7 +157,7 @@ class Sampling(Section):
 
     @property
     def deployments(self) -> tuple[Deployment, ...]:
-        return _deployments(self.pool)
+        return deployments_of(self.pool)
 
     @property
     def offline(self) -> tuple[OfflineModel, ...]:
@@ -171,8 +176,8 @@ class Sampling(Section):
         clash = find_clash([member.name for member in self.pool])
         if clash:
             raise ValueError(f"members {clash[0]} and {clash[1]} would share seeds; rename one")
-        _check_shares(self.servers, self.workers)
-        _check_budget(self.budget_usd, self.servers)
+        check_shares(self.servers, self.workers)
+        check_budget(self.budget_usd, self.servers)
         return self
 
 
@@ -274,25 +279,28 @@ class Judging(Section):
 
     @property
     def deployments(self) -> tuple[Deployment, ...]:
-        return _deployments(self.servers)
+        return deployments_of(self.servers)
 
     @model_validator(mode="after")
     def _judges_fit(self) -> Judging:
-        _check_shares(self.servers, self.workers)
-        _check_budget(self.budget_usd, self.servers)
+        check_shares(self.servers, self.workers)
+        check_budget(self.budget_usd, self.servers)
         return self
 
 
-def _deployments(members: Iterable[Section]) -> tuple[Deployment, ...]:
+def deployments_of(members: Iterable[Section]) -> tuple[Deployment, ...]:
+    """The members of a pool that a stage deploys itself."""
     return tuple(member for member in members if isinstance(member, Deployment))
 
 
-def _check_shares(servers: Iterable[Server], workers: int) -> None:
+def check_shares(servers: Iterable[Server], workers: int) -> None:
+    """Raises ValueError if a worker's share of a member's open requests would be none."""
     for server in servers:
         if server.max_in_flight < workers:
             raise ValueError(f"{server.name}: max_in_flight={server.max_in_flight} for {workers} workers")
 
 
-def _check_budget(budget_usd: float | None, servers: Iterable[Server]) -> None:
+def check_budget(budget_usd: float | None, servers: Iterable[Server]) -> None:
+    """Raises ValueError for a budget where nothing has a price."""
     if budget_usd is not None and not any(isinstance(each, Endpoint) and each.price for each in servers):
         raise ValueError("budget_usd without a price at any endpoint")

@@ -11,6 +11,7 @@ from pydantic import Field, model_validator
 from zephyr_ray.config.data import Dialogues, Preferences, Tokenized
 from zephyr_ray.config.evaluation import Evaluation
 from zephyr_ray.config.feedback import Judging, Prompts, Sampling
+from zephyr_ray.config.generation import Generation
 from zephyr_ray.config.model import Chat, ModelSection
 from zephyr_ray.config.section import Section, compute
 from zephyr_ray.config.training import DPO, SFT, Optimisation, ReferenceLogps
@@ -41,13 +42,8 @@ class Recipe(Section):
     prompts: Prompts = Prompts()
     sampling: Sampling | None = None
     judging: Judging | None = None
+    generation: Generation | None = None
     evaluations: tuple[Evaluation, ...] = ()
-
-    @model_validator(mode="after")
-    def _dpo_starts_somewhere(self) -> Recipe:
-        if self.model.path is None and self.sft is None:
-            raise ValueError("nothing to start DPO from: set model.path, or give the recipe an sft section")
-        return self
 
     @model_validator(mode="after")
     def _quantized_layers_are_not_compiled(self) -> Recipe:

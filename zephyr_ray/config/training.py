@@ -144,13 +144,17 @@ class SFT(Optimisation):
     """Branch, tag or commit, where the base is a hub id."""
     learning_rate: float = Field(2e-5, gt=0)
     max_length: int = Field(2048, ge=8)
-    """Tokens per row; a longer dialogue loses its tail."""
+    """Tokens per row. A longer dialogue keeps the turns that fit and ends with an answer; only a first answer that is
+    too long is cut within."""
     packing_strategy: Literal["isolated", "wrapped"] = "isolated"
     """isolated: no dialogue attends to another, whether they share rows or are padded (`training.engine`). wrapped, by
     TRL's name: dialogues are joined and cut into blocks of exactly `max_length` tokens, in which a token attends to
     earlier dialogues too (the alignment handbook's way); it needs `training.engine=padded`."""
     loss_on: Literal["all", "assistant"] = "all"
     """Which tokens are learnt: all of the dialogue, or the assistant's only."""
+    eval_steps: int | None = compute(None, ge=1)
+    """Optimizer steps between evaluations of the loss on `dialogues.held_out`, beside those before the first step and
+    after the last one. None: an epoch's."""
 
     @model_validator(mode="after")
     def _blocks_have_no_mask(self) -> SFT:

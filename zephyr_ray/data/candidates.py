@@ -87,14 +87,15 @@ def make_candidates(
     import ray
 
     artifact = context.artifact
-    with asking(section, prompts, context) as asked:
+    wanted = sources.count_rows(prompts)
+    with asking(section, wanted, context) as asked:
         split = functools.partial(to_rows, progress=context.progress)
         left = asked.left(prompts)
         answers = answered(section, chat, seed, left, applications=asked.applications, ledger=asked.ledger)
         rows = answers.map_batches(split, batch_format="pyarrow", batch_size=None)
-        per_file = writer.rows_per_file(sources.count_rows(prompts))
+        per_file = writer.rows_per_file(wanted)
         report = writer.write(rows, artifact, CANDIDATES, measure=_measure, keep=True, rows_per_file=per_file)
-        settle("sampling", section, prompts, asked, artifact, report)
+        settle("sampling", section, wanted, asked, artifact, report)
         return report, [totals_line(ray.get(asked.ledger.totals.remote()))]
 
 

@@ -16,11 +16,16 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from zephyr_ray.config.cleaning import Casing
 from zephyr_ray.config.data import Dialogues
 from zephyr_ray.config.section import semantic
 from zephyr_ray.data import dialogues_report
+from zephyr_ray.data.cleaning.benchmark_files import fingerprints
 from zephyr_ray.data.cleaning.chain import StepCount, StepCounts, clean
+from zephyr_ray.data.cleaning.contamination_counts import contaminated_by
+from zephyr_ray.data.cleaning.decontaminate import read_benchmarks
 from zephyr_ray.data.cleaning.dedup import drop_repeated
+from zephyr_ray.data.cleaning.near_duplicates import drop_near_duplicates
 from zephyr_ray.data.cleaning.steps import Cleaning
 from zephyr_ray.data.dialogue_counts import count_read
 from zephyr_ray.data.formats import layouts
@@ -30,6 +35,7 @@ from zephyr_ray.data.io.datasink import changes_of
 from zephyr_ray.data.io.readers import open_parquet
 from zephyr_ray.data.io.rows import decode, dropped_row, mixed_schema, raw_rows
 from zephyr_ray.data.io.writer import Report, RowProgress
+from zephyr_ray.errors import UserError
 from zephyr_ray.pipeline.artifacts import Artifact
 from zephyr_ray.pipeline.stage import Manifest, Stage, StageContext
 from zephyr_ray.schemas import CHANGE, DIALOGUES, DROPPED_DIALOGUES, Dropped, storable
@@ -37,41 +43,60 @@ from zephyr_ray.schemas import CHANGE, DIALOGUES, DROPPED_DIALOGUES, Dropped, st
 _MIXED = mixed_schema(DIALOGUES).append(pa.field("changes", pa.list_(CHANGE)))
 
 
-def stage(section: Dialogues, seed: int) -> Stage:
-    """The stage `dialogues`."""
+def stage(section: Dialogues, seed: int, generated: Stage | None = None) -> Stage:
+    """The stage `dialogues`.
 
-    outside = sources.OutsideRows("dialogues", section.train)
+    Args:
+        section: What is read.
+        seed: What a function is called with.
+        generated: What is read where `section.train` is `generated`; None: the recipe makes none.
+    """
+    is_own = section.train == sources.GENERATED
+    inputs = {"generated_dialogues": generated} if is_own and generated else {}
+    given = None if is_own else section.train
+    outside = sources.OutsideRows("dialogues", given)
 
     def make(context: StageContext) -> Manifest:
-        read = section.model_copy(update={"train": outside.at_commits})
+        own = context.input("generated_dialogues").uris() if inputs else None
+        read = section.model_copy(update={"train": own or outside.at_commits})
         report = make_dialogues(read, seed, context.artifact, progress=context.progress)
         made = drop_report.examined(report, section.max_dropped, context.artifact)
         by_step = _by_step(report)
         return made | by_step | {"lines": [*made["lines"], *by_step.get("lines", ())]}
 
+    def check() -> None:
+        sources.check_named("dialogues.train", section.train)
+        if is_own and not inputs:
+            raise UserError("dialogues.train=generated: this recipe makes no dialogues; give it a generation section")
+
     train, split = sources.semantic_source(section.train)
+    settings = {name: value for name, value in semantic(section).items() if name != "held_out"}
     return Stage(
         "dialogues",
         "rows",
-        {"dialogues": semantic(section) | {"train": train, "split": split}, "seed": seed},
+        {"dialogues": settings | {"train": train, "split": split}, "seed": seed},
         make,
-        outside=outside.fingerprints,
+        inputs=inputs,
+        outside=lambda: outside.fingerprints() | fingerprints(section.decontaminate, "dialogues.decontaminate"),
         commits=outside.commits,
-        local_files=sources.local_files("dialogues.train", section.train),
-        check=lambda: sources.check_named("dialogues.train", section.train),
+        local_files=sources.local_files("dialogues.train", given),
+        check=check,
     )
 
 
-def make_dialogues(section: Dialogues, seed: int, artifact: Artifact, *, progress: RowProgress | None = None) -> Report:
-    """Writes the dialogues that the section names. A row that an earlier try has cleaned and kept is not cleaned again.
+def make_dialogues(
+    section: Dialogues, seed: int, artifact: Artifact, *, progress: RowProgress | None = None, split: str = "train"
+) -> Report:
+    """Writes the dialogues that the section names; of a dataset that is given as text those of a split. A row that an
+    earlier try has cleaned and kept is not cleaned again.
 
     Raises:
-        UserError: The data is missing or cannot be read.
+        UserError: The data, or a file of benchmark prompts, is missing or cannot be read.
     """
     assert section.train is not None
-    cleaning = Cleaning(section.steps)
+    cleaning = _cleaning(section, split, seed)
     resume.adopt_first_written(artifact)
-    rows = resume.raw_rows_left(sources.read_rows(section.train, seed=seed), artifact)
+    rows = resume.raw_rows_left(sources.read_rows(section.train, split, seed), artifact)
     make_rows = functools.partial(to_dialogues, cleaning=cleaning)
     report = writer.write(
         rows,
@@ -84,10 +109,27 @@ def make_dialogues(section: Dialogues, seed: int, artifact: Artifact, *, progres
         dropped=DROPPED_DIALOGUES,
     )
     report = _with_earlier_changes(report, artifact, cleaning)
-    read = count_read(artifact, report)
-    report = drop_repeated(artifact, report, "dialogue_id")
-    files = dialogues_report.write_report(artifact, section, report, read)
+    report.noted |= contaminated_by(artifact, report)
+    read, clusters = count_read(artifact, report), None
+    report = drop_repeated(artifact, report, "dialogue_id", DROPPED_DIALOGUES)
+    if section.near_duplicates is not None:
+        report, clusters = drop_near_duplicates(artifact, report, section.near_duplicates)
+        report.noted |= {"clusters_of_near_duplicates": sum(clusters.sizes.values())}
+    files = dialogues_report.write_report(artifact, section, report, read, clusters=clusters)
     return replace(report, files=report.files | dict.fromkeys(files, 0))
+
+
+def _cleaning(section: Dialogues, split: str, seed: int) -> Cleaning:
+    benchmarks = read_benchmarks(section.decontaminate, section.decontaminate_words, "dialogues.decontaminate")
+    if not any(isinstance(step, Casing) for step in section.steps):
+        return Cleaning(section.steps, benchmarks)
+    import ray
+
+    from zephyr_ray.data.cleaning import learned_case
+
+    assert section.train is not None
+    lexicon = learned_case.learn(sources.read_rows(section.train, split, seed))
+    return Cleaning(section.steps, benchmarks, ray.put(lexicon))
 
 
 def to_dialogues(raw: pa.Table, *, cleaning: Cleaning) -> tuple[pa.Table, StepCounts]:

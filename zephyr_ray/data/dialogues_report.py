@@ -10,8 +10,10 @@ from itertools import takewhile
 from zephyr_ray.config.data import Dialogues
 from zephyr_ray.data import dialogue_examples, marked_text, report_page
 from zephyr_ray.data.cleaning.chain import StepCount
+from zephyr_ray.data.cleaning.near_duplicates import Cluster, Clusters
 from zephyr_ray.data.dialogue_counts import ReadCounts, TextCounts, count_kept
 from zephyr_ray.data.dialogue_examples import ChangedExample, DroppedExample, Examples, Scan
+from zephyr_ray.data.io import drop_report
 from zephyr_ray.data.io.histogram import Histogram
 from zephyr_ray.data.io.sources import names_of
 from zephyr_ray.data.io.writer import Report
@@ -26,28 +28,6 @@ _MOST_FILES = 30
 _MOST_NAMED = 6
 _MOST_BARS = 30
 _CLUSTER_SIZES = (2, 3, 4, 5, 10, 20, 50, 100, 1000)
-
-
-@dataclass(frozen=True)
-class Cluster:
-    """Dialogues that are near duplicates of one another."""
-
-    size: int
-    stays: str
-    """The text of the one that is kept."""
-    goes: str
-    """The text of one that is dropped."""
-    similarity: float | None = None
-    """Of the two."""
-
-
-@dataclass(frozen=True)
-class Clusters:
-    """Near duplicates."""
-
-    sizes: Mapping[int, int]
-    """How many clusters have so many dialogues."""
-    largest: Sequence[Cluster] = ()
 
 
 @dataclass(frozen=True)
@@ -131,6 +111,7 @@ class Picture:
     changed: int
     """Changes by all steps: a dialogue counts once for each."""
     flow: list[FlowStep]
+    noted: list[tuple[str, int | float]]
     steps: dict[str, StepCount]
     comparison: list[tuple[str, str, str]]
     """What is measured, as read and as kept."""
@@ -211,6 +192,7 @@ def picture(
         lost=sum(report.dropped.values()),
         changed=sum(count.changed for count in steps.values()),
         flow=flow(report, read),
+        noted=[(drop_report.spoken(name), number) for name, number in report.noted.items()],
         steps=steps,
         comparison=comparison(report, read.as_read, kept, clusters),
         lengths=_kept_and_dropped(*length_bars(kept.characters, read.left_out.characters, read.kept.characters)),
@@ -295,7 +277,7 @@ def cluster_bars(clusters: Clusters) -> ClusterBars:
     while sizes and not sizes[-1][1]:
         sizes.pop()
     dialogues = sum(size * count for size, count in clusters.sizes.items())
-    marked = [(each, *marked_text.differences(each.stays, each.goes)) for each in clusters.largest]
+    marked = [(each, *marked_text.differences(each.kept.text, each.farthest.text)) for each in clusters.largest]
     return ClusterBars(sizes, dialogues, marked)
 
 

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 import pyarrow.parquet as pq
 
 from zephyr_ray.config.data import Preferences
-from zephyr_ray.data.cleaning.decontaminate import benchmark_fingerprints
+from zephyr_ray.data.cleaning.benchmark_files import fingerprints
 from zephyr_ray.data.cleaning.train_overlap import prompt_ids
 from zephyr_ray.data.io import drop_report, sources
 from zephyr_ray.data.io.rewrite import kept_files
@@ -46,7 +46,7 @@ def stage(section: Preferences, seed: int, preferences: Stage) -> Stage:
         settings(section, {"held_out": held_out, "held_out_split": split}) | {"seed": seed},
         make,
         inputs={"preferences": preferences},
-        outside=lambda: outside.fingerprints() | benchmark_fingerprints(section.decontaminate),
+        outside=lambda: outside.fingerprints() | fingerprints(section.decontaminate, "preferences.decontaminate"),
         commits=outside.commits,
         local_files=sources.local_files("preferences.held_out", section.held_out),
     )

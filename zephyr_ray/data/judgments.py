@@ -120,7 +120,8 @@ def make_judgments(
     import ray
 
     artifact = context.artifact
-    with asking(section, candidates, context) as asked:
+    wanted = sources.count_rows(candidates)
+    with asking(section, wanted, context) as asked:
         split = functools.partial(to_rows, progress=context.progress)
         rows = _judged(section, chat, seed, asked, candidates, reward_model)
         rows = rows.map_batches(split, batch_format="pyarrow", batch_size=None)
@@ -132,9 +133,9 @@ def make_judgments(
             make=_counted if section.servers else None,
             count=_count if section.servers else None,
             keep=True,
-            rows_per_file=writer.rows_per_file(sources.count_rows(candidates)),
+            rows_per_file=writer.rows_per_file(wanted),
         )
-        settle("judging", section, candidates, asked, artifact, report)
+        settle("judging", section, wanted, asked, artifact, report)
         _check_scored(report, artifact)
         lines = [totals_line(ray.get(asked.ledger.totals.remote()))] if section.servers else []
     agreement = (report.tally or AgreementTally()).result() if section.servers else {}

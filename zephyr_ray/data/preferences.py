@@ -20,7 +20,9 @@ from zephyr_ray.config.data import Preferences
 from zephyr_ray.config.section import semantic
 from zephyr_ray.data import preferences_report
 from zephyr_ray.data.binarize import Rule
-from zephyr_ray.data.cleaning.decontaminate import Benchmarks, benchmark_fingerprints, read_benchmarks
+from zephyr_ray.data.cleaning.benchmark_files import fingerprints
+from zephyr_ray.data.cleaning.contamination_counts import contaminated_by
+from zephyr_ray.data.cleaning.decontaminate import BenchmarkIndex, Benchmarks, read_benchmarks
 from zephyr_ray.data.cleaning.dedup import drop_repeated
 from zephyr_ray.data.cleaning.train_overlap import drop_in_training
 from zephyr_ray.data.formats import layouts
@@ -84,7 +86,7 @@ def stage(section: Preferences, seed: int, judgments: Stage | None) -> Stage:
         settings(section, {"train": train, "split": split}) | {"seed": seed},
         make,
         inputs=inputs,
-        outside=lambda: outside.fingerprints() | benchmark_fingerprints(section.decontaminate),
+        outside=lambda: outside.fingerprints() | fingerprints(section.decontaminate, "preferences.decontaminate"),
         commits=outside.commits,
         local_files=sources.local_files("preferences.train", section.train),
         check=check,
@@ -140,7 +142,7 @@ def write_pairs(
     Raises:
         UserError: A file of benchmark prompts is missing or cannot be read.
     """
-    benchmarks = read_benchmarks(section.decontaminate, section.decontaminate_words)
+    benchmarks = read_benchmarks(section.decontaminate, section.decontaminate_words, "preferences.decontaminate")
     make_rows = functools.partial(to_pairs, rule=rule_of(section, seed), benchmarks=benchmarks)
     report = writer.write(raw, artifact, PREFERENCES, measure=_measure, make=make_rows, progress=progress)
     counts = report.tally or Counts(AnswerCounts(), PairCounts())
@@ -150,7 +152,7 @@ def write_pairs(
         report = drop_in_training(artifact, report, trained_on)
     if report.rows_out < written:
         counts = Counts(counts.answers, _count_again(artifact, report))
-    report.noted = _noted(counts.answers, report, section)
+    report.noted = _noted(counts.answers, report, section) | contaminated_by(artifact, report)
     files = preferences_report.write_report(artifact, section, report, counts.answers, counts.pairs, agreement)
     return dataclasses.replace(report, files=report.files | dict.fromkeys(files, 0))
 
@@ -165,21 +167,33 @@ def to_pairs(raw: pa.Table, *, rule: Rule, benchmarks: Benchmarks | None = None)
 
     The source of a row that became several pairs is followed by the pair's number: file:line/1.
     """
-    check_prompt = benchmarks.index().check if benchmarks else None
+    index = benchmarks.index() if benchmarks else None
     counts = AnswerCounts(rows=raw.num_rows)
     rows: list[dict[str, Any]] = []
     for source, value in raw_rows(raw):
         try:
-            pairs = layouts.preferences(decode(value), rule, counts=counts, check_prompt=check_prompt)
+            pairs = layouts.preferences(decode(value), rule, counts=counts, check_prompt=index.check if index else None)
         except Dropped as dropped:
             rows.append(dropped_row(source, dropped))
             continue
+        if index is not None:
+            pairs = [_with_checked_answers(pair, index) for pair in pairs]
         if len(pairs) == 1:
             rows.append(_row(source, pairs[0]))
         else:
             rows += [_row(f"{source}/{part}", pair) for part, pair in enumerate(pairs, 1)]
     table = pa.Table.from_pylist(rows, schema=mixed_schema(PREFERENCES))
     return table, Counts(counts, count_pairs(table.filter(table["reason"].is_null()).select(_COUNTED)))
+
+
+def _with_checked_answers(pair: dict[str, Any] | Dropped, index: BenchmarkIndex) -> dict[str, Any] | Dropped:
+    if isinstance(pair, Dropped):
+        return pair
+    try:
+        index.check([*pair["chosen"], *pair["rejected"]])
+    except Dropped as dropped:
+        return dropped
+    return pair
 
 
 def _row(source: str, pair: dict[str, Any] | Dropped) -> dict[str, Any]:
@@ -193,17 +207,13 @@ def _read(section: Preferences, seed: int, judgments: Artifact | None) -> ray.da
     if judgments is None:
         raise _no_judgments()
     # Through the same reader as files, so that the same rows come of an artifact and of a copy of its files.
-    return sources.read_rows(tuple(f"{judgments.run.root}/{name}" for name in _names(judgments)))
+    return sources.read_rows(judgments.uris())
 
 
 def _no_judgments() -> UserError:
     return UserError(
         "preferences.train=judgments: this run has no judgments; give the recipe a sampling and a judging section"
     )
-
-
-def _names(artifact: Artifact) -> list[str]:
-    return [posixpath.relpath(path, artifact.run.path) for path in artifact.files()]
 
 
 def _measure(kept: pa.Table) -> dict[str, np.ndarray]:

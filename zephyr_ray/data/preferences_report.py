@@ -8,10 +8,11 @@ from typing import Any
 
 from zephyr_ray.config.data import Preferences
 from zephyr_ray.data import preferences_figure, report_page
+from zephyr_ray.data.io import drop_report
 from zephyr_ray.data.io.sources import names_of
 from zephyr_ray.data.io.writer import Report
 from zephyr_ray.data.preference_counts import SCORE, AnswerCounts, PairCounts
-from zephyr_ray.data.report_page import Bars, length_bars, round_bars, spaced
+from zephyr_ray.data.report_page import Bars, length_bars, round_bars
 from zephyr_ray.pipeline.artifacts import Artifact
 
 HTML, PNG = "report.html", "report.png"
@@ -116,7 +117,7 @@ def picture(
         added=report.added,
         pairs=report.rows_out,
         dropped=sorted(report.dropped.items(), key=lambda item: (-item[1], item[0])),
-        noted=[(spaced(name), number) for name, number in report.noted.items()],
+        noted=[(drop_report.spoken(name), number) for name, number in report.noted.items()],
         kinds=answers.kinds.most_common(),
         spreads={aspect: spreads(answers, aspect) for aspect in _aspects(answers)},
         models=rank(duels),

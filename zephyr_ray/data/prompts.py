@@ -9,6 +9,9 @@ import pyarrow as pa
 
 from zephyr_ray.config.feedback import Prompts
 from zephyr_ray.config.section import semantic
+from zephyr_ray.data.cleaning.benchmark_files import fingerprints
+from zephyr_ray.data.cleaning.contamination_counts import contaminated_by
+from zephyr_ray.data.cleaning.decontaminate import Benchmarks, checked, read_benchmarks
 from zephyr_ray.data.cleaning.dedup import drop_repeated
 from zephyr_ray.data.formats import layouts
 from zephyr_ray.data.io import drop_report, lengths, sources, writer
@@ -19,10 +22,16 @@ from zephyr_ray.pipeline.stage import Manifest, Stage, StageContext
 from zephyr_ray.schemas import PROMPTS
 
 
-def stage(section: Prompts, seed: int) -> Stage:
-    """The stage `prompts`."""
+def stage(section: Prompts, seed: int, name: str = "prompts", field: str = "prompts.train") -> Stage:
+    """A stage of prompts.
 
-    outside = sources.OutsideRows("prompts", section.train)
+    Args:
+        section: What is read.
+        seed: What a function is called with.
+        name: The stage's.
+        field: The field of the recipe that says what is read.
+    """
+    outside = sources.OutsideRows(name, section.train)
 
     def make(context: StageContext) -> Manifest:
         read = section.model_copy(update={"train": outside.at_commits})
@@ -31,14 +40,14 @@ def stage(section: Prompts, seed: int) -> Stage:
 
     train, split = sources.semantic_source(section.train)
     return Stage(
-        "prompts",
+        name,
         "rows",
         {"prompts": semantic(section) | {"train": train, "split": split}, "seed": seed},
         make,
-        outside=outside.fingerprints,
+        outside=lambda: outside.fingerprints() | fingerprints(section.decontaminate, "prompts.decontaminate"),
         commits=outside.commits,
-        local_files=sources.local_files("prompts.train", section.train),
-        check=lambda: sources.check_named("prompts.train", section.train),
+        local_files=sources.local_files(field, section.train),
+        check=lambda: sources.check_named(field, section.train),
     )
 
 
@@ -46,14 +55,20 @@ def make_prompts(section: Prompts, seed: int, artifact: Artifact, *, progress: R
     """Writes each different prompt that the section names once.
 
     Raises:
-        UserError: The data is missing or cannot be read.
+        UserError: The data, or a file of benchmark prompts, is missing or cannot be read.
     """
     assert section.train is not None
     raw = sources.read_rows(section.train, seed=seed)
-    make_rows = functools.partial(convert, to_row=layouts.prompt, kept=PROMPTS)
+    benchmarks = read_benchmarks(section.decontaminate, section.decontaminate_words, "prompts.decontaminate")
+    make_rows = functools.partial(_to_prompts, benchmarks=benchmarks)
     rows = raw.map_batches(make_rows, batch_format="pyarrow", batch_size=None)
     report = writer.write(rows, artifact, PROMPTS, measure=_measure, progress=progress)
+    report.noted |= contaminated_by(artifact, report)
     return drop_repeated(artifact, report, "prompt_id")
+
+
+def _to_prompts(raw: pa.Table, *, benchmarks: Benchmarks | None) -> pa.Table:
+    return convert(raw, to_row=checked(layouts.prompt, benchmarks), kept=PROMPTS)
 
 
 def _measure(kept: pa.Table) -> dict[str, np.ndarray]:

@@ -1,8 +1,8 @@
-"""What the stages that ask models share (candidates, judgments): earlier replies, deployments, budget, failed rows.
+"""What the stages that ask models share: earlier replies, deployments, budget, failed rows.
 
-A try of such a stage writes rows as they are done and every reply as it comes (`inference.response_cache`). The next
-try of the same stage asks only for what is not there. The stage is finished when no row is left that another try could
-mend, or not more than `max_failed` of them.
+They are candidates, judgments and generated dialogues. A try of such a stage writes rows as they are done and every
+reply as it comes (`inference.response_cache`). The next try of the same stage asks only for what is not there. The
+stage is finished when no row is left that another try could mend, or not more than `max_failed` of them.
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ import pyarrow.compute as pc
 
 from zephyr_ray.cluster import connect
 from zephyr_ray.config.feedback import Judging, Sampling
-from zephyr_ray.data.io import resume, sources, writer
+from zephyr_ray.config.generation import Generation
+from zephyr_ray.data.io import resume, writer
 from zephyr_ray.data.io.id_sets import IdSet
 from zephyr_ray.data.io.writer import Report
 from zephyr_ray.errors import UserError
@@ -61,15 +62,23 @@ class Asking:
 
 
 @contextlib.contextmanager
-def asking(section: Sampling | Judging, source: Artifact, context: StageContext) -> Iterator[Asking]:
+def asking(
+    section: Sampling | Judging | Generation, rows: int, context: StageContext, id_column: str = _ID
+) -> Iterator[Asking]:
     """Everything a try needs, while it runs; shows requests, tokens and cost as they come.
 
     The replies are gathered when the body is through and the deployments are gone.
+
+    Args:
+        section: Bounds on the cost, and the deployments.
+        rows: How many there are to ask about.
+        context: The stage's.
+        id_column: Of the rows that are written, which tells them apart.
     """
     import ray
 
     artifact, progress = context.artifact, context.progress
-    done = writer.written_ids(artifact, _ID)
+    done = writer.written_ids(artifact, id_column)
     ledger: Any = (
         ray.remote(Ledger)
         .options(
@@ -80,7 +89,7 @@ def asking(section: Sampling | Judging, source: Artifact, context: StageContext)
         .remote(artifact, section.budget_usd)
     )
     if progress is not None:
-        progress.set(len(done), total=sources.count_rows(source))
+        progress.set(len(done), total=rows)
     own = {name: stage.name for name, stage in context.stage.inputs.items() if stage.makes_model}
     with deployed(artifact.stage, section.deployments, artifact.run, own) as applications, _shown(ledger, progress):
         yield Asking(ledger, applications, done)
@@ -89,17 +98,24 @@ def asking(section: Sampling | Judging, source: Artifact, context: StageContext)
 
 
 def settle(
-    field: str, section: Sampling | Judging, source: Artifact, asked: Asking, artifact: Artifact, report: Report
+    field: str,
+    section: Sampling | Judging | Generation,
+    rows: int,
+    asked: Asking,
+    artifact: Artifact,
+    report: Report,
+    id_column: str = _ID,
 ) -> Report:
     """Ends a try: checks that every row is accounted for, and says what another try has to do.
 
     Args:
         field: The section's name in a recipe.
         section: Bounds on what may fail and cost.
-        source: The rows that were asked about.
+        rows: How many were asked about.
         asked: What the try worked with.
         artifact: What was written.
         report: What became of the rows.
+        id_column: Of the rows that are written, which tells them apart.
 
     Raises:
         UserError: Rows are left that the next run can mend.
@@ -107,7 +123,7 @@ def settle(
     """
     import ray
 
-    resume.check_exactly_once(source, artifact, report, _ID)
+    resume.check_rows(f"{artifact.stage} was asked about", rows, artifact, report, id_column)
     totals = ray.get(asked.ledger.totals.remote())
     report.asked = totals if totals["requests"] else None
     left = sum(report.dropped.get(str(reason), 0) for reason in _AGAIN)

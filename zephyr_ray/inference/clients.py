@@ -1,4 +1,4 @@
-"""Clients that send one chat request to an OpenAI-compatible endpoint or to a deployment on Ray Serve.
+"""Clients that send one request to an OpenAI-compatible endpoint or to a deployment on Ray Serve.
 
 Failures are of three kinds: `Busy` may pass and is retried, `Refused` concerns this request alone, and `Unusable`
 concerns every request.
@@ -22,6 +22,7 @@ _CONNECT_S = 10.0
 _CHATTY = ("openai", "httpx2", "aiohttp")
 _PASSING = frozenset({408, 409, 425, 429})
 _UNUSABLE = frozenset({401, 404})
+_NO_SUCH_ROUTE = frozenset({404, 405, 501})
 
 
 class Busy(Exception):  # noqa: N818 (what a server is, not an error of the program)
@@ -45,13 +46,14 @@ class Unusable(Exception):  # noqa: N818
 
 
 class Client(Protocol):
-    """Sends chat requests to one server."""
+    """Sends requests to one server."""
 
     async def send(self, body: dict[str, Any]) -> Reply:
         """Sends one request, once.
 
         Args:
-            body: The body of OpenAI's chat completions, without the model.
+            body: The body of OpenAI's chat completions, without the model; or, where it has a `prompt`, of OpenAI's
+                completions.
 
         Raises:
             Busy, Refused, Unusable: There is no reply, or it cannot be used.
@@ -69,14 +71,19 @@ class EndpointClient:
         self._model = endpoint.model
         self._client = _client(endpoint, in_flight)
         # The raw reply: the client builds objects of its types from any JSON, and fails on some.
-        self._complete = self._client.chat.completions.with_raw_response.create
+        self._answer = self._client.chat.completions.with_raw_response.create
+        self._complete = self._client.completions.with_raw_response.create
 
     async def send(self, body: dict[str, Any]) -> Reply:
         import openai
 
+        is_text = "prompt" in body
         try:
-            reply = await self._complete(model=self._model, **body)
+            reply = await (self._complete if is_text else self._answer)(model=self._model, **body)
         except openai.APIStatusError as error:
+            if is_text and error.status_code in _NO_SUCH_ROUTE:
+                where = f"POST {self._client.base_url}completions"
+                raise Unusable(f"no completions API ({where}) with model {self._model}: {_reason(error)}") from None
             raise _of_status(error.status_code, _reason(error), _retry_after(error)) from None
         except openai.APITimeoutError as error:
             causes = _causes(error)
@@ -86,7 +93,7 @@ class EndpointClient:
             raise Busy(f"APIConnectionError: Connection error. ({type(causes[-1]).__name__})") from None
         except openai.OpenAIError as error:
             raise Busy(_reason(error)) from None
-        return read_body(reply.content)
+        return read_body(reply.content, is_text=is_text)
 
 
 class DeploymentClient:
@@ -116,14 +123,18 @@ class DeploymentClient:
         return Reply(**reply)
 
 
-def read_body(body: bytes) -> Reply:
+def read_body(body: bytes, *, is_text: bool = False) -> Reply:
     """Reads the body of a reply with status 200 (`server_reply.read_reply`).
+
+    Args:
+        body: The body.
+        is_text: Whether it replies to a completion request, not to a chat request.
 
     Raises:
         Busy: It is not JSON, or it is no completion and cannot have been billed.
     """
     try:
-        return read_reply(parse_json(body))
+        return read_reply(parse_json(body), is_text=is_text)
     except NoCompletion as error:
         raise Busy(str(error)) from None
     except ValueError as error:

@@ -150,7 +150,9 @@ class RetryingClient:
 
 
 def _prompt_bound(body: dict[str, Any]) -> int:
-    """Upper bound on the tokens of a prompt: a token has at least one byte."""
+    """Upper bound on the tokens of a prompt: a token has at least one byte. A completion's prompt is token ids."""
+    if "prompt" in body:
+        return len(body["prompt"])
     messages = sum(len(message["content"].encode()) + _TURN_TOKENS for message in body["messages"])
     return messages + len(str(body.get("response_format") or ""))
 

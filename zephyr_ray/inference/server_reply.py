@@ -1,7 +1,8 @@
-"""Read a server's whole reply to a chat request (status 200), whatever it contains.
+"""Read a server's whole reply to a chat or completion request (status 200), whatever it contains.
 
 Servers omit fields, and fill them with values of other types. What is read here always fits a row
-(`schemas.COMPLETION`) and a record of the ledger. The fields are those of OpenAI's chat completion object.
+(`schemas.COMPLETION`) and a record of the ledger. The fields are those of OpenAI's chat completion object and of its
+completion object.
 """
 
 from __future__ import annotations
@@ -47,7 +48,7 @@ def parse_json(body: bytes) -> Any:
         raise NoCompletion("the reply is nested too deep") from None
 
 
-def read_reply(body: Any) -> Reply:
+def read_reply(body: Any, *, is_text: bool = False) -> Reply:
     """What a reply says: the content of its first choice, and its usage.
 
     A choice with a message is a completion, with empty content if the content is null (a model that spent all of its
@@ -56,6 +57,7 @@ def read_reply(body: Any) -> Reply:
 
     Args:
         body: A JSON value of any type.
+        is_text: Whether it replies to a completion request: a choice's text is then the content of its message.
 
     Raises:
         NoCompletion: There is no choice with a message, and no tokens are counted.
@@ -66,11 +68,19 @@ def read_reply(body: Any) -> Reply:
     if not isinstance(choices, list) or not choices:
         return _without_message("the reply has no choices", usage, None)
     finish_reason = text(_fields(choices[0]).get("finish_reason"))
-    message = _fields(choices[0]).get("message")
+    message = _message(choices[0], is_text)
     if not isinstance(message, dict):
         return _without_message("the reply's choice has no message", usage, finish_reason)
     refusal = _refusal(message, finish_reason)
     return Reply(text(message.get("content")) or "", finish_reason, tokens, prompt_tokens, refusal)
+
+
+def _message(choice: Any, is_text: bool) -> Any:
+    """The message of a choice; None, or any other value, if it has none."""
+    fields = _fields(choice)
+    if not is_text:
+        return fields.get("message")
+    return {"content": fields["text"]} if "text" in fields else None
 
 
 def count(value: Any) -> int | None:

@@ -21,11 +21,7 @@ beside a manifest of its own that counts. Without a lease the epoch is 0, and na
 from __future__ import annotations
 
 import json
-import logging
-import os
 import posixpath
-import secrets
-import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -38,13 +34,12 @@ from zephyr_ray.cluster.shared_storage import not_here
 from zephyr_ray.errors import UserError
 from zephyr_ray.pipeline import epochs
 from zephyr_ray.pipeline.epochs import MANIFEST, UNFINISHED
+from zephyr_ray.pipeline.folder import Folder
 from zephyr_ray.storage import check_there, open_filesystem, refusal, write_bytes
 
 REPLIES = "replies"
 ROW_FOLDERS = ("data", "dropped", "changed")
 """Where an artifact's rows lie: those that are kept, those that were left out, and what was changed of the kept."""
-_logger = logging.getLogger(__name__)
-_CHUNK = 1 << 22
 
 
 class Run:
@@ -110,12 +105,12 @@ class FileEntry:
     """Its size; None in manifests that do not say."""
 
 
-class Artifact:
+class Artifact(Folder):
     """One stage's output. It is complete or absent: only a manifest makes it exist."""
 
     def __init__(self, run: Run, stage: str):
+        super().__init__(run.filesystem, posixpath.join(run.path, stage))
         self.run, self.stage = run, stage
-        self.path = posixpath.join(run.path, stage)
         self.begun: str | None = None
         """The fingerprint of what the driver is making here; pickled with the artifact for workers."""
         self.adopted: tuple[str, ...] = ()
@@ -169,15 +164,6 @@ class Artifact:
         """
         if self.states() == epochs.States() and self.has_files():
             raise UserError(f"{self.uri} is not empty and not a stage of a run; choose another --set run.root=")
-
-    def has_files(self, folder: str = "") -> bool:
-        """Whether there is any file in the folder or below it."""
-        path = posixpath.join(self.path, folder).rstrip("/")
-        selector = pafs.FileSelector(path, allow_not_found=True, recursive=True)
-        return any(info.type == pafs.FileType.File for info in self.run.filesystem.get_file_info(selector))
-
-    def has_file(self, name: str) -> bool:
-        return self.run.filesystem.get_file_info(posixpath.join(self.path, name)).type == pafs.FileType.File
 
     def begin(self, fingerprint: str, config: Any = None, inputs: Mapping[str, str] | None = None) -> bool:
         """Begins the artifact, and returns whether an earlier try left work to resume.
@@ -289,8 +275,8 @@ class Artifact:
             return
         epoch = manifest.get("epoch", 0)
         keep = {"manifest.json", epochs.state_name(MANIFEST, epoch), manifest.get("checkpoint")}
-        self._link("manifest.json", epochs.state_name(MANIFEST, epoch))
-        self._link("checkpoint", manifest.get("checkpoint", "checkpoint"))
+        self.link("manifest.json", epochs.state_name(MANIFEST, epoch))
+        self.link("checkpoint", manifest.get("checkpoint", "checkpoint"))
         for name in self.names():
             if epochs.is_state(name) and name not in keep and epochs.epoch_of(name) <= epoch:
                 self.delete(name)
@@ -339,10 +325,6 @@ class Artifact:
         self.check_current()
         write_bytes(self.run.filesystem, posixpath.join(self.path, name), content)
 
-    def read_json(self, name: str) -> Any:
-        """The content of a JSON file of the artifact, or None if there is no such file."""
-        return _read_json(self.run.filesystem, posixpath.join(self.path, name))
-
     def entries(self, folder: str = "data") -> list[FileEntry]:
         """The files in this folder that the manifest names, sorted.
 
@@ -359,7 +341,7 @@ class Artifact:
         """
         manifest = self._finished()
         for folder in ROW_FOLDERS:
-            sizes = self._sizes(folder)
+            sizes = self.sizes(folder)
             wrong = [
                 entry.name
                 for entry in _entries(manifest, folder)
@@ -374,6 +356,10 @@ class Artifact:
     def files(self, folder: str = "data") -> list[str]:
         """Paths (in the run's filesystem) of the files in this folder that the manifest names. Raises as `entries`."""
         return [posixpath.join(self.path, entry.name) for entry in self.entries(folder)]
+
+    def uris(self) -> tuple[str, ...]:
+        """The files of its rows as any reader of outside files takes them. Raises as `entries`."""
+        return tuple(posixpath.join(self.uri, entry.name) for entry in self.entries())
 
     def rows(self, folder: str = "data") -> int | None:
         """Rows of these files by the manifest; None if it does not say. Raises as `entries`."""
@@ -405,25 +391,10 @@ class Artifact:
         """How the artifact stands by the names of its files."""
         return epochs.states(self.names())
 
-    def names(self, folder: str = "") -> list[str]:
-        """Names of what lies in the artifact's folder, or in one in it."""
-        selector = pafs.FileSelector(posixpath.join(self.path, folder).rstrip("/"), allow_not_found=True)
-        try:
-            return [info.base_name for info in self.run.filesystem.get_file_info(selector)]
-        except NotADirectoryError:  # a root below a file is refused later, when it is written
-            return []
-
-    def _sizes(self, folder: str) -> dict[str, int]:
-        """Bytes of the files in a folder, by their names relative to the artifact."""
-        selector = pafs.FileSelector(posixpath.join(self.path, folder).rstrip("/"), allow_not_found=True)
-        return {
-            posixpath.join(folder, each.base_name): each.size for each in self.run.filesystem.get_file_info(selector)
-        }
-
     def _with_sizes(self, files: Sequence[Any]) -> list[Any]:
         entries = [each for each in files if not isinstance(each, str)]
         folders = {posixpath.dirname(each["name"]) for each in entries}
-        sizes = {name: size for folder in folders for name, size in self._sizes(folder).items()}
+        sizes = {name: size for folder in folders for name, size in self.sizes(folder).items()}
         lost = [each["name"] for each in entries if each["name"] not in sizes]
         if lost:
             self.check_epoch()
@@ -435,21 +406,6 @@ class Artifact:
         path = posixpath.join(self.path, epochs.state_name(kind, self.epoch))
         write_bytes(self.run.filesystem, path, text.encode())
 
-    def _link(self, name: str, target: str) -> None:
-        """Makes a name on a disk lead to another one, where it does not yet."""
-        link = posixpath.join(self.path, name)
-        if not self.run.is_local or name == target or (os.path.islink(link) and os.readlink(link) == target):
-            return
-        partial = f"{link}.{secrets.token_hex(4)}"
-        try:
-            os.symlink(target, partial)
-        except OSError as error:  # some network filesystems have none, and nothing but people reads them
-            _logger.warning("%s cannot be linked to %s: %s", link, target, error)
-            return
-        if os.path.isdir(link) and not os.path.islink(link):  # of an earlier try without a lease
-            shutil.rmtree(link)
-        os.replace(partial, link)
-
     def _delete_all_but_replies(self) -> None:
         filesystem = self.run.filesystem
         for info in filesystem.get_file_info(pafs.FileSelector(self.path)):
@@ -459,17 +415,6 @@ class Artifact:
             elif not epochs.is_state(info.base_name):
                 filesystem.delete_file(info.path)
 
-    def delete(self, name: str) -> None:
-        """Deletes a file or folder of the artifact, if it is there."""
-        filesystem, path = self.run.filesystem, posixpath.join(self.path, name)
-        try:
-            if filesystem.get_file_info(path).type == pafs.FileType.Directory:
-                filesystem.delete_dir(path)
-            else:
-                filesystem.delete_file(path)
-        except FileNotFoundError:  # another driver's
-            return
-
 
 def _entries(manifest: Mapping[str, Any], folder: str) -> list[FileEntry]:
     found = [
@@ -477,11 +422,3 @@ def _entries(manifest: Mapping[str, Any], folder: str) -> list[FileEntry]:
         for each in manifest.get("files", ())
     ]
     return sorted((entry for entry in found if entry.name.startswith(folder + "/")), key=lambda entry: entry.name)
-
-
-def _read_json(filesystem: pafs.FileSystem, path: str) -> Any:
-    try:
-        with filesystem.open_input_stream(path) as stream:
-            return json.loads(stream.read())
-    except (FileNotFoundError, NotADirectoryError):  # a root below a file is refused later, when it is written
-        return None

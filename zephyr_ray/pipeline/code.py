@@ -17,7 +17,7 @@ from pathlib import Path
 from zephyr_ray.pipeline.imports import imported_names
 
 _PACKAGE = Path(__file__).resolve().parents[1]
-_DECIDE_ROWS = ("chat_template", "data", "evaluation", "inference", "judging", "schemas", "training")
+_DECIDE_ROWS = ("answers", "chat_template", "data", "evaluation", "inference", "judging", "schemas", "training")
 _TEMPLATES = "zephyr_ray.chat_template"
 """The module that renders the templates that are part of the package."""
 

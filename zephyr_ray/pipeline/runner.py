@@ -72,11 +72,20 @@ class Plan:
         return status_of(self.run.artifact(stage.name), known.fingerprint, stage.config, known.inputs)
 
     def notes(self, stage: Stage) -> list[str]:
-        """How the code and the libraries that made a finished stage differ from those of now."""
+        """What a person has to know of a finished stage: alarms that it ended with, what it did not watch, and how the
+        code and the libraries that made it differ from those of now."""
         from zephyr_ray.pipeline import provenance
 
         manifest = self.run.artifact(stage.name).manifest()
-        return provenance.notes(manifest, stage) if manifest else []
+        if not manifest:
+            return []
+        watched, now = manifest.get("watched", {}), self.watched(stage)
+        unwatched = [f"made without this {name}" for name in sorted(now) if watched.get(name) != now[name]]
+        return [*manifest.get("alarms", ()), *unwatched, *provenance.notes(manifest, stage)]
+
+    def watched(self, stage: Stage) -> dict[str, str]:
+        """The fingerprints of what a stage watches, by name."""
+        return {name: self.known[upstream].fingerprint for name, upstream in stage.watched.items()}
 
     def starting_at(self, begin: str) -> Plan:
         """The plan from this stage on.
@@ -199,7 +208,7 @@ def _make_stage(plan: Plan, stage: Stage, screen: Screen) -> None:
     from zephyr_ray.pipeline.provenance import record
 
     artifact, known = plan.run.artifact(stage.name), plan.known[stage]
-    for upstream in stage.inputs.values():
+    for upstream in stage.reads.values():
         plan.run.artifact(upstream.name).check_files()
     scheduling.wait_for_room(stage.name, stage.demands, screen.say)
     if artifact.begin(known.fingerprint, stage.config, known.inputs):
@@ -212,6 +221,7 @@ def _make_stage(plan: Plan, stage: Stage, screen: Screen) -> None:
             "stage": stage.name,
             "fingerprint": known.fingerprint,
             "inputs": known.inputs,
+            **({"watched": watched} if (watched := plan.watched(stage)) else {}),
             "config": stage.config,
             **made,
             **record(stage),

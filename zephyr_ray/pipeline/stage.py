@@ -36,6 +36,8 @@ class Stage:
     make: Callable[[StageContext], Manifest]
     inputs: Mapping[str, Stage] = field(default_factory=dict)
     """The stages whose artifacts it reads, by the names that it uses for them."""
+    watched: Mapping[str, Stage] = field(default_factory=dict)
+    """Further ones that it reads, and that change nothing of what it makes: no part of its fingerprint."""
     outside: Callable[[], dict[str, str]] = dict
     """Fingerprints of the files and models that it reads from outside the run. Raises UserError if one is missing."""
     commits: Callable[[], dict[str, str]] = dict
@@ -68,6 +70,11 @@ class Stage:
         return self.kind if self.round == 1 else f"round_{self.round}/{self.kind}"
 
     @property
+    def reads(self) -> dict[str, Stage]:
+        """Every stage whose artifact it reads."""
+        return {**self.inputs, **self.watched}
+
+    @property
     def demands(self) -> tuple[Demand, ...]:
         """Everything that it asks of a cluster at one time."""
         return self.resources or (
@@ -88,7 +95,7 @@ class StageContext:
 
     def input(self, name: str) -> Artifact:
         """The artifact of an input."""
-        return self.run.artifact(self.stage.inputs[name].name)
+        return self.run.artifact(self.stage.reads[name].name)
 
 
 @dataclass(frozen=True)
@@ -112,7 +119,7 @@ def up_to(stages: Sequence[Stage], targets: Sequence[str]) -> list[Stage]:
     def visit(stage: Stage) -> None:
         if stage not in wanted:
             wanted.add(stage)
-            for upstream in stage.inputs.values():
+            for upstream in stage.reads.values():
                 visit(upstream)
 
     for name in targets:

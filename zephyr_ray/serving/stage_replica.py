@@ -31,24 +31,30 @@ class StageReplica(LLMServer):
         """Returns an HTTP status, and the fields of a `server_reply.Reply` or a line that says what is wrong.
 
         Args:
-            body: The body of OpenAI's chat completions without the model; not streamed, one choice.
+            body: The body of OpenAI's chat completions, or with a `prompt` of its completions, without the model; not
+                streamed, one choice.
         """
         from pydantic import ValidationError
-        from ray.llm._internal.serve.core.configs.openai_api_models import ChatCompletionRequest, ErrorResponse
+        from ray.llm._internal.serve.core.configs.openai_api_models import (
+            ChatCompletionRequest,
+            CompletionRequest,
+            ErrorResponse,
+        )
 
         config = await self.llm_config()
         assert config is not None
+        is_text = "prompt" in body
         try:
-            request = ChatCompletionRequest(model=config.model_id, **body)
+            request: Any = (CompletionRequest if is_text else ChatCompletionRequest)(model=config.model_id, **body)
         except ValidationError as error:
             return 400, " ".join(str(error).split())
-        replies = [reply async for reply in await self.chat(request)]
+        replies = [reply async for reply in await (self.completions if is_text else self.chat)(request)]
         reply: Any = replies[0]
         if isinstance(reply, ErrorResponse):
             return reply.error.code, reply.error.message
         choice = reply.choices[0]
         return 200, {
-            "content": choice.message.content or "",
+            "content": (choice.text if is_text else choice.message.content) or "",
             "finish_reason": choice.finish_reason,
             "tokens": reply.usage.completion_tokens,
             "prompt_tokens": reply.usage.prompt_tokens,

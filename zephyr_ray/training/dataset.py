@@ -103,7 +103,7 @@ def load_joined_dialogues(tokenized: Artifact, length: int) -> Rows:
     joined = datasets.Dataset.from_file(path)
     if len(joined) == 0:
         raise UserError(
-            f"sft.packing_strategy=wrapped: all dialogues together are shorter than one row of {length} tokens"
+            f"sft.packing_strategy=wrapped: all {tokenized.stage} together are shorter than one row of {length} tokens"
         )
     return Rows(joined, np.arange(len(joined)), loss_on="all")
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow.fs as pafs
 from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 
+from zephyr_ray.answers import end_tokens
 from zephyr_ray.pipeline.weights import weights_id
 from zephyr_ray.training.model import adapter_base, is_adapter, merge_adapter, whole_weights
 
@@ -52,12 +53,13 @@ def write_checkpoint(trainer: Any, job: TrainJob, scratch: str) -> str | None:
 
 
 def write_generation_config(folder: str, tokenizer: Any) -> None:
-    """Generation stops at the token that ended every answer in training."""
+    """Generation stops at the token that ended every answer in training, where it is not the tokenizer's own, too."""
     from transformers import GenerationConfig
 
+    ends = end_tokens(tokenizer)
     GenerationConfig(
         bos_token_id=tokenizer.bos_token_id,
-        eos_token_id=tokenizer.eos_token_id,
+        eos_token_id=ends if len(ends) > 1 else ends[0],
         pad_token_id=tokenizer.pad_token_id,
         do_sample=True,
     ).save_pretrained(folder)

@@ -14,7 +14,7 @@ from ray.train.v2.api.config import ScalingConfig
 from zephyr_ray.cluster import connect
 from zephyr_ray.config.training import Training
 from zephyr_ray.errors import UserError
-from zephyr_ray.training import state
+from zephyr_ray.training import held_out_loss, state
 from zephyr_ray.training.task import TrainJob, train_worker
 
 _ALLOCATOR = "PYTORCH_ALLOC_CONF"  # PYTORCH_CUDA_ALLOC_CONF before torch 2.9
@@ -35,13 +35,18 @@ def train(job: TrainJob) -> dict[str, Any]:
     trained = output.read_json(output.new_name("trained.json"))
     if trained is None:  # Ray Train ends an aborted run (Ctrl-C) as if it were finished
         raise KeyboardInterrupt
-    weights = trained.pop("weights", None)
+    weights, held_out = trained.pop("weights", None), trained.pop("held_out", None)
+    evaluated = {}
+    if held_out is not None:
+        told = {"lines": held_out_loss.lines(job.stage, held_out), "alarms": held_out_loss.alarms(job.stage, held_out)}
+        evaluated = {"held_out": held_out, **told}
     return {
         "files": [],
         "checkpoint": output.new_checkpoint(),
         "weights": weights,
         "temporary": [] if job.training.keep_checkpoints else [state.FOLDER],
         "trained": trained,
+        **evaluated,
         "model": {"path": model.path, "revision": model.revision, "fingerprint": model.fingerprint},
         "metrics": progress.read()["metrics"],
     }

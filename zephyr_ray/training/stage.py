@@ -15,7 +15,13 @@ from zephyr_ray.training.settings import TrainingSettings
 from zephyr_ray.training.trl_options import check_trl_options
 
 
-def stage(settings: TrainingSettings, start: ModelInput, rows: Stage, reference_logps: Stage | None = None) -> Stage:
+def stage(
+    settings: TrainingSettings,
+    start: ModelInput,
+    rows: Stage,
+    reference_logps: Stage | None = None,
+    held_out: Stage | None = None,
+) -> Stage:
     """The stage of a method, with its name.
 
     Args:
@@ -23,6 +29,7 @@ def stage(settings: TrainingSettings, start: ModelInput, rows: Stage, reference_
         start: The model that it begins with.
         rows: Tokenized dialogues or pairs.
         reference_logps: The reference's log-probs of the pairs, where the method reads any.
+        held_out: Tokenized rows on which its loss is evaluated, where it evaluates any.
     """
     kind, training, model = settings.method, settings.section.training, settings.model
     read = {each.kind: each for each in (rows, reference_logps) if each is not None}
@@ -31,11 +38,17 @@ def stage(settings: TrainingSettings, start: ModelInput, rows: Stage, reference_
         from zephyr_ray.training.launch import train
         from zephyr_ray.training.task import TrainJob
 
-        logps = context.input(reference_logps.kind) if reference_logps else None
-        source, tokenized = start.source(context.run), context.input(rows.kind)
-        return train(
-            TrainJob(settings, source, tokenized, logps, context.artifact, context.progress, connect.is_joined())
+        job = TrainJob(
+            settings,
+            start.source(context.run),
+            context.input(rows.kind),
+            context.input(reference_logps.kind) if reference_logps else None,
+            context.artifact,
+            context.progress,
+            connect.is_joined(),
+            held_out=context.input(held_out.kind) if held_out else None,
         )
+        return train(job)
 
     return Stage(
         kind,
@@ -48,6 +61,7 @@ def stage(settings: TrainingSettings, start: ModelInput, rows: Stage, reference_
         },
         make,
         inputs={**read, **start.inputs},
+        watched={held_out.kind: held_out} if held_out else {},
         outside=lambda: chat_template.fingerprints(settings.chat) | start.outside(),
         commits=start.commits,
         local_files=start.local_files,

@@ -30,6 +30,8 @@ class TrainJob:
     """Whether it runs on a cluster that loses nodes while it goes on."""
     resume_from: str | None = None
     """The last checkpoint of an earlier driver, in the run's filesystem."""
+    held_out: Artifact | None = None
+    """Tokenized rows on which the loss is evaluated."""
 
     @property
     def stage(self) -> str:

@@ -68,6 +68,29 @@ _NO_HUB = "nothing is pushed from training; the finished model lies in {stage}/c
 _PROCESS_GROUP = "Ray Train makes the process group"
 _SHARDING = "set {stage}.training.zero_stage"
 
+EVALUATION = (
+    "batch_eval_metrics",
+    "bf16_full_eval",
+    "do_eval",
+    "do_predict",
+    "eval_accumulation_steps",
+    "eval_delay",
+    "eval_do_concat_batches",
+    "eval_on_start",
+    "eval_steps",
+    "eval_strategy",
+    "eval_use_gather_object",
+    "fp16_full_eval",
+    "greater_is_better",
+    "include_for_metrics",
+    "label_names",
+    "load_best_model_at_end",
+    "metric_for_best_model",
+    "per_device_eval_batch_size",
+    "prediction_loss_only",
+)
+"""Options of evaluations in training."""
+
 _FIELDS = {
     "bf16": "set model.dtype",
     "fp16": "set model.dtype (bfloat16 or float32)",
@@ -143,27 +166,7 @@ _FAMILIES = {
         "length_column_name",
         "train_sampling_strategy",
     ),
-    NO_EVALUATION: (
-        "batch_eval_metrics",
-        "bf16_full_eval",
-        "do_eval",
-        "do_predict",
-        "eval_accumulation_steps",
-        "eval_delay",
-        "eval_do_concat_batches",
-        "eval_on_start",
-        "eval_steps",
-        "eval_strategy",
-        "eval_use_gather_object",
-        "fp16_full_eval",
-        "greater_is_better",
-        "include_for_metrics",
-        "label_names",
-        "load_best_model_at_end",
-        "metric_for_best_model",
-        "per_device_eval_batch_size",
-        "prediction_loss_only",
-    ),
+    NO_EVALUATION: EVALUATION,
     NO_DATASET: ("dataset_num_proc",),
 }
 REFUSED = _FIELDS | _PLATFORM | {name: reason for reason, names in _FAMILIES.items() for name in names}

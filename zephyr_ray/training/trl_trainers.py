@@ -28,6 +28,8 @@ class PlannedMixin:
     rows: Rows
     rank_plan: RankPlan | PackedRankPlan
     seen: np.ndarray
+    held_out: Any = None
+    """What evaluates the loss on rows that are held out (`held_out_evaluation.EvaluateHeldOut`), if anything does."""
 
     def follow(self, rows: Rows, rank_plan: RankPlan | PackedRankPlan) -> None:
         self.rows, self.rank_plan = rows, rank_plan
@@ -38,7 +40,7 @@ class PlannedMixin:
         return torch.utils.data.DataLoader(
             self.rows,
             batch_sampler=self.rank_plan,
-            collate_fn=_collate(self.data_collator),  # type: ignore[attr-defined]
+            collate_fn=collate_planned(self.data_collator),  # type: ignore[attr-defined]
         )
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
@@ -84,7 +86,9 @@ class PlannedMixin:
             raise GuardError(f"the loss is {loss} at step {self.state.global_step}; lower the learning rate")  # type: ignore[attr-defined]
 
 
-def _collate(collator: Callable[[list[dict[str, Any]]], dict[str, Any]]) -> Callable[[list[dict[str, Any]]], Any]:
+def collate_planned(
+    collator: Callable[[list[dict[str, Any]]], dict[str, Any]],
+) -> Callable[[list[dict[str, Any]]], Any]:
     """TRL's collator, with what the plan says carried along and nothing to learn in filler rows."""
 
     def collate(rows: list[dict[str, Any]]) -> dict[str, Any]:

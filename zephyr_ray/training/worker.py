@@ -31,6 +31,7 @@ from zephyr_ray.training.callbacks import (
     wait_until_stored,
 )
 from zephyr_ray.training.export import write_checkpoint
+from zephyr_ray.training.held_out_evaluation import EvaluateHeldOut
 from zephyr_ray.training.layers import RecomputeFirst, compile_layers
 from zephyr_ray.training.methods import Method, method_of
 from zephyr_ray.training.model import (
@@ -69,6 +70,8 @@ def train(job: TrainJob) -> None:
             with checkpoint.as_directory() as path:
                 rank = ray.train.get_context().get_world_rank()
                 trainer.seen = restore_seen(path, rank, len(trainer.rows))
+                if trainer.held_out is not None:
+                    trainer.held_out.restore(path)
                 with for_these_workers(path, job.stage, training.zero_stage, settings.seed) as ours:
                     trainer.train(resume_from_checkpoint=ours)
         counts = _check_every_row_was_seen(trainer)
@@ -76,7 +79,7 @@ def train(job: TrainJob) -> None:
         if weights is not None:
             _write_metrics(trainer, job.output, counts, weights)
         if ray.train.get_context().get_local_rank() == 0:
-            training_rows.forget(job.tokenized)
+            training_rows.forget(job.tokenized, *([job.held_out] if job.held_out else []))
         wait_until_stored()
     finally:
         shutil.rmtree(folder, ignore_errors=True)
@@ -97,7 +100,8 @@ def _build_trainer(job: TrainJob, device: str, folder: str) -> Any:
     rank = context.get_world_rank()
     if training.zero_stage > 0 and device == "cpu":
         _init_deepspeed_on_cpu()
-    trainer = make_trainer(settings, job.model, table, folder, device, rank, context.get_world_size())
+    held_out = method.load_rows(settings.section, job.held_out, None) if job.held_out else None
+    trainer = make_trainer(settings, job.model, table, folder, device, rank, context.get_world_size(), held_out)
     if job.nodes_may_go:
         trainer.add_callback(CheckpointBeforeLoss())
     if training.checkpoint_minutes is not None:
@@ -118,6 +122,7 @@ def make_trainer(
     device: str,
     rank: int,
     world_size: int,
+    held_out: training_rows.Rows | None = None,
 ) -> Any:
     """The trainer of one rank. It needs torch's process group, where there are several, and no Ray."""
     method, section, model, seed = method_of(settings.method), settings.section, settings.model, settings.seed
@@ -166,6 +171,15 @@ def make_trainer(
         trainer.follow(table, rank_plan, backend, align)
     else:
         trainer.follow(table, rank_plan)
+    if held_out is not None:
+        asked = method.eval_steps(section) if method.eval_steps else None
+        once = Plan(len(held_out), section.global_batch, 1, seed)
+        if packed:
+            part: PackedRankPlan | RankPlan = packed_plan(once, rank, world_size, held_out, training, method, align)
+        else:
+            part = RankPlan(once, rank, world_size, training.micro_batch)
+        trainer.held_out = EvaluateHeldOut(trainer, held_out, part, asked or plan.steps_per_epoch)
+        trainer.add_callback(trainer.held_out)
     for guard in method.guards(trainer, section, computing.dtype):
         trainer.add_callback(guard)
     return trainer
@@ -216,9 +230,11 @@ def _check_every_row_was_seen(trainer: PlannedMixin) -> np.ndarray:
 
 
 def _write_metrics(trainer: Any, output: Artifact, counts: np.ndarray, weights: str) -> None:
-    """metrics.jsonl, one line for each logged step; trained.json, how often the rows were trained on, and
-    the identity of the weights."""
+    """metrics.jsonl, one line for each logged step; trained.json, how often the rows were trained on, the identity of
+    the weights, and the losses on rows that are held out."""
     times = {"fewest_times": int(counts.min()), "most_times": int(counts.max())}
     trained = {"rows": len(counts), **times, "weights": weights}
+    if trainer.held_out is not None:
+        trained["held_out"] = trainer.held_out.summary()
     output.write_text("metrics.jsonl", "".join(json.dumps(row) + "\n" for row in trainer.state.log_history))
     output.write_text(output.new_name("trained.json"), json.dumps(trained) + "\n")

@@ -15,9 +15,10 @@ from tests.unit.data.pages import Page
 from zephyr_ray.config.data import Dialogues
 from zephyr_ray.data import dialogues_report
 from zephyr_ray.data.cleaning.chain import Change, StepCount, StepCounts
+from zephyr_ray.data.cleaning.near_duplicates import Cluster, Clusters, Example
 from zephyr_ray.data.dialogue_counts import ReadCounts, count_read, count_texts
 from zephyr_ray.data.dialogue_examples import EXAMPLES, Scan, scan
-from zephyr_ray.data.dialogues_report import Cluster, Clusters, FlowStep, Selection, write_report
+from zephyr_ray.data.dialogues_report import FlowStep, Selection, write_report
 from zephyr_ray.data.formats.messages import Message
 from zephyr_ray.data.io.histogram import Histogram
 from zephyr_ray.data.io.writer import Report
@@ -142,11 +143,13 @@ def test_what_is_told_of_clusters_selection_and_topics_is_shown(tmp_path: Path) 
     lengths = [Histogram(), Histogram()]
     for histogram, values in zip(lengths, ([100, 200], [50, 60, 70]), strict=True):
         histogram.count(pa.array(values).to_numpy())
+    cluster = Cluster(40, Example(EVIL, f"{EVIL} a b"), Example("a:9", f"{EVIL} a c"), 0.75)
+    report.noted = {f"contaminated_by {EVIL}": 3}
     made = page(
         artifact,
         report,
         count_read(artifact, report),
-        clusters=Clusters({2: 3, 7: 1, 40: 1}, [Cluster(40, f"{EVIL} a b", f"{EVIL} a c", 0.75)]),
+        clusters=Clusters({2: 3, 7: 1, 40: 1}, (cluster,)),
         selection=Selection(EVIL, 5, 2, *lengths, {1.0: 2}, {0.5: 3}),
         charts={EVIL: {EVIL: 3, "en": 1}, "Topics": {}},
     )
@@ -154,7 +157,8 @@ def test_what_is_told_of_clusters_selection_and_topics_is_shown(tmp_path: Path) 
         "53 dialogues in 5 clusters",
         "2 dialogues 3 60.0 %",
         "5 to 9 dialogues 1 20.0 %",
-        "40 dialogues similarity 0.75",
+        f"40 dialogues of two the similarity is 0.75 {EVIL}, a:9",
+        f"contaminated by {EVIL} 3.",
         "Near duplicates of another 48 (960.00 %)",
         f"2 of 5 dialogues (40.0 %), by {EVIL}.",
         f"{EVIL} 3 75.0 % en 1 25.0 %",

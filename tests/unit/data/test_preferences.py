@@ -133,15 +133,25 @@ def test_every_pair_accounts_for_source_rows_and_pairs(tmp_path: Path) -> None:
 
 def test_benchmark_prompts_are_kept_out(tmp_path: Path) -> None:
     bench, file = tmp_path / "bench.txt", tmp_path / "rows.jsonl"
-    bench.write_text("Who was it?\nWhy do veins appear blue?\n")
-    prompts = ["Tell me, why do VEINS appear blue?", "Who was it?", "What is 2 + 2?"]
-    file.write_text("\n".join(json.dumps({"prompt": each, "chosen": "a", "rejected": "b"}) for each in prompts))
+    bench.write_text("Who was it?\nWhy do veins appear blue?\nHow many hearts does an octopus have in the sea?\n")
+    rows = [
+        {"prompt": "Tell me, why do VEINS appear blue?", "chosen": "a", "rejected": "b"},
+        {"prompt": "Say: who was it?", "chosen": "a", "rejected": "b"},
+        {"prompt": "A quiz?", "chosen": "a", "rejected": "Here: How many hearts does an octopus have in the sea?"},
+        {"prompt": "What is 2 + 2?", "chosen": "a", "rejected": "b"},
+    ]
+    file.write_text("\n".join(map(json.dumps, rows)))
     artifact = out(tmp_path, "run")
     report = make_pairs(recipe(train=str(file), decontaminate=[str(bench)]), artifact)
-    assert (report.rows_out, report.dropped) == (2, {"contaminated": 1})
-    (dropped,) = pq.read_table(f"{artifact.path}/dropped").to_pylist()
-    assert dropped["detail"] == "bench.txt:2: Why do veins appear blue?"
-    with pytest.raises(UserError, match=r"nowhere\.txt cannot be read"):
+    assert (report.rows_out, report.dropped) == (2, {"contaminated": 2})
+    assert report.noted == {"contaminated_by bench.txt": 2}
+    assert drop_report.lines(report)[-1] == "  contaminated by bench.txt: 2"
+    dropped = [row["detail"] for row in pq.read_table(f"{artifact.path}/dropped").to_pylist()]
+    assert dropped == [
+        "bench.txt:2: Why do veins appear blue?",
+        "bench.txt:3: How many hearts does an octopus have in the sea?",
+    ]
+    with pytest.raises(UserError, match=r"preferences\.decontaminate: .*nowhere\.txt cannot be read"):
         make_pairs(recipe(train=str(file), decontaminate=[str(tmp_path / "nowhere.txt")]), artifact)
 
 

@@ -18,7 +18,6 @@ from tests.oracles import old_trl
 from tests.oracles.encoding import encode_dialogue, encode_pair
 from zephyr_ray import schemas
 from zephyr_ray.chat_template import (
-    EncodedDialogue,
     EncodedPair,
     encode_pairs,
     load_tokenizer,
@@ -27,7 +26,7 @@ from zephyr_ray.config.data import Dialogues, Preferences, RowFunction, Tokenize
 from zephyr_ray.config.model import Chat
 from zephyr_ray.config.recipe import Recipe, RunSection
 from zephyr_ray.config.training import SFT
-from zephyr_ray.data import tokenized, tokenized_dialogues
+from zephyr_ray.data import tokenized
 from zephyr_ray.data.dialogues import make_dialogues
 from zephyr_ray.data.formats.layouts import preference
 from zephyr_ray.data.io.rows import mixed_schema
@@ -109,13 +108,6 @@ def _is_read(line: str) -> bool:
     except Dropped:
         return False
     return True
-
-
-@given(ids=st.lists(st.integers(3, 300), max_size=30), length=st.integers(1, 30))
-def test_dialogues_lose_their_tail(ids: list[int], length: int) -> None:
-    cut, lost = tokenized_dialogues.truncate(EncodedDialogue(ids, [1] * len(ids)), length)
-    assert cut.input_ids == ids[:length]
-    assert len(cut.assistant_mask) == len(cut.input_ids) == len(ids) - lost
 
 
 def preference_rows(rows: list[tuple[str, str, str]]) -> pa.Table:
@@ -249,11 +241,15 @@ def test_the_embedded_world(byte_tokenizer: str, tmp_path: Path) -> None:
     tokenizer = load_tokenizer(byte_tokenizer, recipe.chat)
     assert made.rows_in == 200 == made.rows_out + made.dropped.get("prompt_too_long", 0)
     assert made.dropped.get("prompt_too_long", 0) > 0  # 64 bytes are less than some instructions
-    for row in table_of(run.artifact("tokenized")):
+    rows = table_of(run.artifact("tokenized"))
+    for row in rows:  # of one question and one answer each
         whole = encode_dialogue(tokenizer, raw[row["dialogue_id"]], "modern")
         assert row["input_ids"] == whole.input_ids[:64]
         assert row["assistant_mask"] == whole.assistant_mask[:64]
         assert row["truncated"] == max(0, len(whole.input_ids) - 64)
+        assert (row["turns_cut"], row["answer_cut"]) == (0, row["truncated"] > 0)
+    assert made.noted == {"dialogues cut within their first answer": sum(row["answer_cut"] for row in rows)}
+    assert made.stats.keys() == {"input_tokens", "truncated"}
 
 
 def test_a_missing_tokenizer_fails_before_any_work(tmp_path: Path) -> None:

@@ -49,8 +49,23 @@ NULL = {"role": "assistant", "content": None}
         (reply(NULL | {"tool_calls": []}, "tool_calls"), Reply("", "tool_calls", 10, 50)),
     ],
 )
-def test_what_a_completion_says(given: Any, read: Reply) -> None:
+def test_what_an_answer_says(given: Any, read: Reply) -> None:
     assert read_reply(parse_json(json.dumps(given).encode())) == read
+
+
+@pytest.mark.parametrize(
+    ("choice", "content", "refusal"),
+    [
+        ({"text": "hi", "finish_reason": "stop"}, "hi", None),
+        ({"text": None, "finish_reason": "stop"}, "", None),
+        ({"text": ["hi"], "finish_reason": "stop"}, "", "the completion is not text"),
+        ({"message": {"content": "hi"}}, "", "the reply's choice has no message, but its usage counts tokens"),
+    ],
+)
+def test_what_a_completion_of_a_text_says(choice: Any, content: str, refusal: str | None) -> None:
+    read = read_reply(reply(choices=[choice]), is_text=True)
+    assert (read.content, read.refusal, read.tokens, read.prompt_tokens) == (content, refusal, 10, 50)
+    assert read_reply(reply(choices=[{"text": "hi"}])).refusal  # in a chat a choice has a message
 
 
 @pytest.mark.parametrize(

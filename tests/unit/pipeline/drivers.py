@@ -17,6 +17,7 @@ from unittest import mock
 from zephyr_ray.errors import UserError
 from zephyr_ray.pipeline import artifacts, lease, move_aside, register
 from zephyr_ray.pipeline.artifacts import Artifact, Run
+from zephyr_ray.pipeline.folder import Folder
 from zephyr_ray.pipeline.register import Register
 
 STAGE, ROWS, ROWS_PER_FILE = "candidates", range(6), 2
@@ -27,10 +28,10 @@ _OPERATIONS = (
     (register, "_delete"),
     (Register, "_numbers"),
     (artifacts, "write_bytes"),
-    (artifacts, "_read_json"),
-    (Artifact, "names"),
-    (Artifact, "delete"),
-    (Artifact, "_link"),
+    (Folder, "read_json"),
+    (Folder, "names"),
+    (Folder, "delete"),
+    (Folder, "link"),
     (move_aside, "_move"),
 )
 _here = threading.local()

@@ -337,6 +337,17 @@ def test_our_code_and_libraries_are_a_note(monkeypatch: pytest.MonkeyPatch) -> N
     assert standing(pipeline)["tokenized"] == "done"
 
 
+def test_a_finished_training_that_ended_with_an_alarm_or_did_not_watch_these_rows_says_so() -> None:
+    pipeline = stages("dialogues.held_out=rows.jsonl")
+    finish(pipeline, alarms=["ALARM: it rose"])
+    planned = runner.Plan(Run("run"), tuple(pipeline), identities(pipeline, Run("run")))
+    sft = next(stage for stage in pipeline if stage.name == "sft")
+    assert planned.is_done(sft)
+    assert planned.notes(sft) == ["ALARM: it rose", "made without this held_out_tokenized_dialogues"]
+    finish(pipeline, watched=planned.watched(sft))
+    assert planned.notes(sft) == []
+
+
 def test_what_an_earlier_version_did_not_record_is_not_known() -> None:
     older = {"inputs": {"candidates": "1", "function": "2"}, "environment": {}}
     now = {"candidates": "1", "function": "2", "function imports": "3"}

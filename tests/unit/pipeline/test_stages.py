@@ -106,6 +106,20 @@ def test_what_a_change_makes_stale(override: str, stale: set[str]) -> None:
     assert {name for name in before if before[name] != after[name]} == stale
 
 
+def test_dialogues_to_evaluate_on_change_nothing_that_is_trained() -> None:
+    """They are read before, so that a wrong file stops the job early, and make nothing stale."""
+    given = f"dialogues.held_out={embedded_world.rows('dialogues', 9)}"
+    before, after = plan(), plan(given)
+    assert {name for name in before if before[name] != after[name]} == set()
+    assert after.keys() - before.keys() == {"held_out_dialogues", "held_out_tokenized_dialogues"}
+    assert [*after].index("held_out_tokenized_dialogues") < [*after].index("sft")
+    other = plan(given.replace("9", "10"), "sft.eval_steps=3")
+    changed = {name for name in after if after[name] != other[name]}
+    assert changed == {"held_out_dialogues", "held_out_tokenized_dialogues"}
+    longer = plan(given, "sft.max_length=77")
+    assert longer["held_out_tokenized_dialogues"] != after["held_out_tokenized_dialogues"]
+
+
 POLICY = {"dpo", "held_out_policy", "evaluation/preferences"}
 
 

@@ -24,6 +24,7 @@ from zephyr_ray.config.model import Chat
 from zephyr_ray.embedded.model import Sizes, train_tokenizer
 from zephyr_ray.training.dataset import Rows
 from zephyr_ray.training.deepspeed_config import deepspeed_config
+from zephyr_ray.training.held_out_evaluation import EvaluateHeldOut
 from zephyr_ray.training.sampler import Plan
 from zephyr_ray.training.token_batching import PackedRankPlan
 from zephyr_ray.training.trainers.dpo import PackedDPOTrainer
@@ -31,6 +32,7 @@ from zephyr_ray.training.trainers.sft import PackedSFTTrainer
 from zephyr_ray.training.worker import _init_deepspeed_on_cpu
 
 PAIRS, DIALOGUES = make_pairs(17, 4), make_dialogues(17)
+HELD_OUT = make_dialogues(28)[17:]
 PLAN = Plan(len(PAIRS), global_batch=8, epochs=2, seed=0)  # steps of 8, 8 and 1 rows: the last one has fillers
 BUDGET = 200
 """Tokens that all workers together take at a time: the more there are, the smaller their micro-batches."""
@@ -77,12 +79,25 @@ def train(rank: int, world_size: int, way: Way, folder: str) -> dict[str, Any]:
         rows = Rows(table, np.arange(len(table)), loss_on="assistant")
     plan = PackedRankPlan(PLAN, rank, world_size, rows.packed_lengths(), BUDGET // world_size)
     trainer.follow(rows, plan)
+    if kind == "sft":
+        trainer.held_out = evaluation(trainer, rank, world_size)
+        trainer.add_callback(trainer.held_out)
     trainer.train()
     return {
         "log": [row for row in trainer.state.log_history if "loss" in row],
+        "held_out": trainer.held_out and trainer.held_out.summary(),
         "seen": trainer.seen.tolist(),
         "micro_batches": [len(step) for step in plan],
     }
+
+
+def evaluation(trainer: Any, rank: int, world_size: int) -> EvaluateHeldOut:
+    """The loss on other dialogues: in its last batch there are fewer rows than workers."""
+    rows = Rows(datasets.Dataset.from_list(HELD_OUT), np.arange(len(HELD_OUT)), loss_on="assistant")
+    once = Plan(len(HELD_OUT), global_batch=5, epochs=1, seed=0)
+    return EvaluateHeldOut(
+        trainer, rows, PackedRankPlan(once, rank, world_size, rows.packed_lengths(), BUDGET // world_size), every=2
+    )
 
 
 def start(work: Callable[..., None], workers: int, *arguments: Any, group: str = "gloo") -> None:

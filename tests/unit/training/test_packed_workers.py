@@ -50,3 +50,16 @@ def test_workers_log_the_run_of_one(
         np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-4, err_msg=name)
     assert [row["loss"] for row in first["log"]] == pytest.approx([row["loss"] for row in one["log"]], abs=1e-5)
     assert min(row["grad_norm"] for row in one["log"]) > CLIP  # clipped at every step
+
+
+@pytest.mark.parametrize(("workers", "way"), [(2, ("sft", 0)), (2, ("sft", 3))])
+def test_workers_evaluate_as_one(
+    alone: dict[str, dict], together: dict[tuple[int, Way], list[dict]], workers: int, way: Way
+) -> None:
+    first, second, one = (run["held_out"] for run in (*together[workers, way], alone["sft"]))
+    assert first == second
+    assert (first["rows"], first["tokens"]) == (one["rows"], one["tokens"])
+    assert [point["step"] for point in first["curve"]] == [0, 2, 4, 6]
+    for ours, theirs in zip(first["curve"], one["curve"], strict=True):
+        assert ours["loss"] == pytest.approx(theirs["loss"], abs=1e-5)
+    assert first["rise"] == pytest.approx(one["rise"], abs=1e-5)

@@ -1,49 +1,47 @@
-"""Refuse prompts that contain a benchmark's prompt.
+"""Drop rows with a message that contains a benchmark's prompt, word by word or nearly so.
 
 A model that was trained on a benchmark's questions cannot be measured with it. UltraFeedback's prompts, for example,
-contain TruthfulQA's (see the data card of its cleaned release). A prompt is contaminated if one of its user messages
+contain TruthfulQA's (see the data card of its cleaned release). Messages are compared by their folded words
+(`folded_words`), however these are divided ("water-melon", "water melon"). A message of the user or the system is
+contaminated if it
 
-    contains a whole benchmark prompt of at least `SHORTEST` words, or
-    shares a run of `words` words with one.
+    is a benchmark prompt of fewer than `SHORTEST` words, as a whole, or
+    contains a longer one, or a run of `words` words of one, with at most one edit, from `LONG` words on two.
 
-Words are compared without case, punctuation and whitespace. Benchmark prompts and runs of words are looked up by the
-hash of their first few words, so a message costs one look-up per word, however many benchmarks there are.
+An edit is a word that was inserted, changed or left out. With another word a question is often another question ("What
+is the best ...?"): of a prompt that is less than half of its message no word may be changed below `LONG` words, and one
+below `LONGER`. Answers share a few words with benchmarks by chance: in a message of the assistant only unchanged runs
+of `LONG` words or more count.
+
+Pieces of three or four words lead from a message to the prompts that it is compared with: an inserted and a changed
+word leave one whole. A message costs a look-up per word, however many benchmarks there are.
 """
 
 from __future__ import annotations
 
-import ast
 import functools
-import gzip
-import json
-import posixpath
-import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+from zephyr_ray.data.cleaning.benchmark_files import BenchmarkPrompt, read_prompts
+from zephyr_ray.data.cleaning.folded_words import words_of
+from zephyr_ray.data.cleaning.near_runs import Words, fewest_edits
 from zephyr_ray.data.formats.messages import Message
-from zephyr_ray.data.io.readers import open_uri
-from zephyr_ray.errors import UserError
-from zephyr_ray.pipeline.fingerprints import content_id
+from zephyr_ray.data.io.rows import ToRow
 from zephyr_ray.schemas import Dropped, Reason
 
-SHORTEST = 5  # words; shorter ones, such as "what is your name", occur in any data and prove nothing
-_KEYS = ("turns", "instruction", "prompt", "question")
-# A run of letters or digits; in a script without spaces between words each character is a word.
-_IDEOGRAPHS = "\u3040-\u30ff\u3400-\u9fff"
-_WORD = re.compile(rf"[{_IDEOGRAPHS}]|[^\W_{_IDEOGRAPHS}]+")
-_APOSTROPHES = re.compile("['\u2019]")
-_ASCII = {code: None if chr(code) == "'" else " " for code in range(128) if not chr(code).isalnum()}
-
-Words = tuple[str, ...]
-
-
-class BenchmarkPrompt(NamedTuple):
-    file: str
-    line: int
-    """Line or array element, from 1."""
-    text: str
+SHORTEST = 5
+"""Words; shorter prompts, such as "what is your name", occur in any data and prove nothing."""
+LONG = 8
+"""Words from which a prompt may have two edits, and is looked for in answers."""
+LONGER = 10
+"""Words from which both may be changes in any message."""
+_LETTERS = 16  # of the shortest run that may have an edit; in a script without spaces few words are few letters
+_FOUR_FROM = 11  # words of a run of which two edits leave four in a row
+_COMMON = 50  # places of a piece such as "which of the following", which tells little of a message
+_SPLITS = 1  # words more or fewer that another division makes of a run, in any case
 
 
 @dataclass(frozen=True)
@@ -54,88 +52,154 @@ class Benchmarks:
     words: int
 
     def index(self) -> BenchmarkIndex:
-        """The index that finds them in a prompt, built once per process; call it once per batch of rows."""
+        """The index that finds them in messages, built once per process; call it once per batch of rows."""
         return _cached_index(self)
 
 
+def read_benchmarks(files: Sequence[str], words: int, field: str) -> Benchmarks | None:
+    """The prompts of benchmark files (`benchmark_files`), or None if no file is named. For the driver.
+
+    Args:
+        files: Paths or URIs.
+        words: Length of a run of words that must not be shared.
+        field: The recipe's field that names the files.
+
+    Raises:
+        UserError: A file is missing, cannot be read, or holds something else.
+    """
+    return Benchmarks(read_prompts(files, field), words) if files else None
+
+
+def checked(to_row: ToRow, benchmarks: Benchmarks | None) -> ToRow:
+    """`to_row`, but a row whose `messages` are contaminated is dropped. Call it once per batch of rows."""
+    if benchmarks is None:
+        return to_row
+    index = benchmarks.index()
+
+    def to_checked_row(raw: Mapping[str, Any]) -> dict[str, Any]:
+        row = to_row(raw)
+        index.check(row["messages"])
+        return row
+
+    return to_checked_row
+
+
+class _Wanted(NamedTuple):
+    """A benchmark prompt as it is looked for."""
+
+    words: Words
+    distinct: frozenset[str]
+    run: int
+    """Words that have to be found in a row."""
+    edits: int
+    """The most edits in them."""
+
+
+Piece = tuple[str, ...]
+"""Three or four words that follow one another, or five with an empty one in the middle that may be any word."""
+
+
+class _Place(NamedTuple):
+    """Where a piece is in a benchmark prompt, and what a message that contains the prompt has around it."""
+
+    prompt: int
+    at: int
+    """Where the piece begins in the prompt."""
+    before: int
+    """Words before the piece that may belong to the prompt."""
+    after: int
+    """Words from the beginning of the piece on that may."""
+    distinct: int
+    """Different words of the prompt among these, at least."""
+
+
+class _Found(NamedTuple):
+    """A benchmark prompt in a message; the least of several is the best."""
+
+    edits: int
+    start: int
+    prompt: int
+
+
 class BenchmarkIndex:
-    """Benchmark prompts and runs of their words, by their first words."""
+    """Benchmark prompts by pieces of their words."""
 
     def __init__(self, benchmarks: Benchmarks):
-        self._prompts = benchmarks.prompts
-        self._first_words = min(SHORTEST, benchmarks.words)
-        self._wanted: dict[Words, list[tuple[Words, int]]] = {}
+        self.prompts = benchmarks.prompts
+        self._wanted: list[_Wanted] = []
+        self._whole: dict[str, int] = {}
+        self._places: dict[Piece, list[_Place]] = {}
         for number, prompt in enumerate(benchmarks.prompts):
-            for wanted in _word_runs(words_of(prompt.text), benchmarks.words):
-                self._wanted.setdefault(wanted[: self._first_words], []).append((wanted, number))
+            self._add(number, words_of(prompt.text), benchmarks.words)
+        _drop_common(self._places)
+        self._starts = {piece[:3] for piece in self._places if len(piece) < SHORTEST}
 
     def check(self, messages: Sequence[Message]) -> None:
-        """Refuses a contaminated prompt.
+        """Refuses contaminated messages.
 
         Raises:
-            Dropped: The prompt is contaminated; the detail names the benchmark's file and line.
+            Dropped: They are contaminated; the detail names the benchmark's file and line.
         """
         found = self.find(messages)
         if found is not None:
             raise Dropped(Reason.CONTAMINATED, f"{found.file}:{found.line}: {found.text}")
 
     def find(self, messages: Sequence[Message]) -> BenchmarkPrompt | None:
-        """The first benchmark prompt that a user message contains or shares a run of words with, or None."""
+        """Of the first contaminated message the benchmark prompt that it has with the fewest edits, or None."""
         for message in messages:
-            if message["role"] == "user":
-                number = self._find_first(words_of(message["content"]))
-                if number is not None:
-                    return self._prompts[number]
+            number = self._find(words_of(message["content"]), is_answer=message["role"] == "assistant")
+            if number is not None:
+                return self.prompts[number]
         return None
 
-    def _find_first(self, words: list[str]) -> int | None:
-        """The number of the benchmark prompt whose words occur first in the text, or None."""
-        starts = [words[offset:] for offset in range(self._first_words)]
-        if self._wanted.keys().isdisjoint(zip(*starts, strict=False)):  # almost always, and without a Python loop
+    def _add(self, number: int, words: list[str], run: int) -> None:
+        wanted = _Wanted(words, frozenset(words), min(len(words), run), _edits(words, run))
+        self._wanted.append(wanted)
+        if len(words) < min(SHORTEST, run):
+            if words:
+                self._whole.setdefault("".join(words), number)
+            return
+        room = wanted.edits + _SPLITS
+        distinct = min(len(wanted.distinct), wanted.run) - room
+        for at, piece in _pieces(words, wanted.run):
+            after = min(len(words) - at, len(piece) + wanted.run)
+            self._places.setdefault(piece, []).append(_Place(number, at, min(at, run) + room, after + room, distinct))
+
+    def _find(self, words: list[str], *, is_answer: bool) -> int | None:
+        is_short = len(words) <= 2 * SHORTEST
+        if is_short and not is_answer:
+            whole = self._whole.get("".join(words))
+            if whole is not None:
+                return whole
+        found: list[_Found] = []
+        for start, piece in self._pieces_in(words, is_short=is_short):
+            for place in self._places.get(piece, ()):
+                fewest = self._compared(words, start, piece, place, is_answer=is_answer)
+                if fewest is not None:
+                    found.append(_Found(fewest, start, place.prompt))
+        return min(found).prompt if found else None
+
+    def _pieces_in(self, words: list[str], *, is_short: bool) -> list[tuple[int, Piece]]:
+        """Pieces of a message that may be a prompt's, and where they begin: few, and found without a Python loop."""
+        triples = zip(words, words[1:], words[2:], strict=False)
+        starts = itertools.compress(itertools.count(), map(self._starts.__contains__, triples))
+        pieces = [(start, tuple(words[start : start + size])) for start in starts for size in (3, 4)]
+        if is_short:
+            pieces += [(start, _gapped(words[start : start + SHORTEST])) for start in range(len(words) - SHORTEST + 1)]
+        return pieces
+
+    def _compared(self, words: Words, start: int, piece: Piece, place: _Place, *, is_answer: bool) -> int | None:
+        """The edits with which a message has a prompt around a piece, or None."""
+        wanted = self._wanted[place.prompt]
+        first = max(0, start - place.before)
+        around = words[first : start + place.after]
+        if len(wanted.distinct.intersection(around)) < place.distinct or (is_answer and wanted.run < LONG):
             return None
-        for start, first_words in enumerate(zip(*starts, strict=False)):
-            for wanted, number in self._wanted.get(first_words, ()):
-                if tuple(words[start : start + len(wanted)]) == wanted:
-                    return number
-        return None
-
-
-def read_benchmarks(files: Sequence[str], words: int) -> Benchmarks | None:
-    """The prompts of benchmark files, or None if no file is named. For the driver.
-
-    Args:
-        files: Paths or URIs: JSON lines (.jsonl) or a JSON array (.json), .gz of both, with `turns` (MT-Bench),
-            `instruction` (AlpacaEval), `prompt` or `question`; any other file is text with a prompt in each line,
-            plain or as a Python literal (TruthfulQA).
-        words: Length of a run of words that must not be shared.
-
-    Raises:
-        UserError: A file is missing, cannot be read, or holds something else.
-    """
-    if not files:
-        return None
-    return Benchmarks(tuple(prompt for name in files for prompt in _read_prompts(name)), words)
-
-
-def benchmark_fingerprints(files: Sequence[str]) -> dict[str, str]:
-    """{"decontaminate": fingerprint}, or empty if no file is named. Raises as `describe_benchmarks`."""
-    return {"decontaminate": describe_benchmarks(files)} if files else {}
-
-
-def describe_benchmarks(files: Sequence[str]) -> str:
-    """A fingerprint of the files' content.
-
-    Raises:
-        UserError: A file is missing or cannot be read.
-    """
-    return content_id([_read_text(name) for name in files])
-
-
-def words_of(text: str) -> list[str]:
-    """The words of a text, normalized for comparison."""
-    if text.isascii():  # same result, but faster
-        return text.lower().translate(_ASCII).split()
-    return _WORD.findall(_APOSTROPHES.sub("", text.casefold()))
+        edits, changes = _allowed(wanted, len(words), is_answer)
+        size = len(piece) if len(piece) < SHORTEST else 2
+        return fewest_edits(
+            wanted.words, place.at, around, start - first, size, run=wanted.run, edits=edits, changes=changes
+        )
 
 
 @functools.lru_cache(maxsize=4)
@@ -143,78 +207,41 @@ def _cached_index(benchmarks: Benchmarks) -> BenchmarkIndex:
     return BenchmarkIndex(benchmarks)
 
 
-def _word_runs(words: list[str], run: int) -> Iterator[Words]:
-    if SHORTEST <= len(words) < run:
-        yield tuple(words)
-    for start in range(len(words) - run + 1):  # a text that contains a longer prompt shares a run with it
-        yield tuple(words[start : start + run])
+def _edits(words: Words, run: int) -> int:
+    """The most edits in a run of so many words of a prompt, or in the whole prompt."""
+    run = min(len(words), run)
+    if run < SHORTEST or sum(map(len, words)) < _LETTERS:
+        return 0
+    return 1 if run < LONG else 2
 
 
-# --- reading
+def _allowed(wanted: _Wanted, words: int, is_answer: bool) -> tuple[int, int]:
+    """The most edits in a message of so many words, and the most changes among them."""
+    if is_answer:
+        return 0, 0
+    if 2 * len(wanted.words) >= words or wanted.run >= LONGER:
+        return wanted.edits, wanted.edits
+    return wanted.edits, int(wanted.run >= LONG)
 
 
-def _read_prompts(name: str) -> list[BenchmarkPrompt]:
-    text = _read_text(name)
-    is_json = re.search(r"\.(jsonl?|ndjson)(\.gz)?$", name, re.IGNORECASE)
-    rows = _json_rows(name, text) if is_json else _text_rows(text)
-    file = posixpath.basename(name)
-    prompts = [
-        BenchmarkPrompt(file, line, prompt) for line, row in rows for prompt in _prompts_of(row, f"{name}:{line}")
-    ]
-    if not prompts:
-        raise UserError(f"{name} holds no benchmark prompt")
-    return prompts
+def _pieces(words: list[str], run: int) -> Iterator[tuple[int, Piece]]:
+    """The pieces by which a prompt is found, and where they begin."""
+    size = min(run, 4 if run >= _FOUR_FROM else 3)
+    for at in range(len(words) - size + 1):
+        yield at, tuple(words[at : at + size])
+    if run == len(words) == SHORTEST:  # with another third word no three are left in a row
+        yield 0, _gapped(words)
 
 
-def _read_text(name: str) -> str:
-    filesystem, path = open_uri(name)
-    try:
-        with filesystem.open_input_stream(path, compression=None) as stream:
-            data = stream.read()
-        return (gzip.decompress(data) if name.lower().endswith(".gz") else data).decode("utf-8-sig")
-    except UnicodeDecodeError:
-        raise UserError(
-            f"{name} is no text in UTF-8; preferences.decontaminate takes JSON lines, JSON or text"
-        ) from None
-    except (OSError, EOFError) as error:
-        reason = (error.strerror if isinstance(error, OSError) else None) or " ".join(str(error).split())[:200]
-        raise UserError(f"preferences.decontaminate: {name} cannot be read: {reason}") from None
+def _gapped(words: list[str]) -> Piece:
+    return (*words[:2], "", *words[3:SHORTEST])
 
 
-def _json_rows(name: str, text: str) -> Iterable[tuple[int, Any]]:
-    if text.lstrip().startswith("["):
-        return list(enumerate(_parse_json(text, name), 1))
-    lines = enumerate(text.split("\n"), 1)
-    return [(number, _parse_json(line, f"{name}:{number}")) for number, line in lines if line.strip()]
-
-
-def _parse_json(text: str, where: str) -> Any:
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"{where} is not JSON: {error}") from None
-
-
-def _text_rows(text: str) -> Iterator[tuple[int, Any]]:
-    for number, line in enumerate(text.split("\n"), 1):
-        if line.strip():
-            yield number, _parse_literal(line.strip())
-
-
-def _parse_literal(line: str) -> Any:
-    """The value of a line that is a Python string or dict literal; otherwise the line."""
-    if line[0] not in "'\"{":
-        return line
-    try:
-        value = ast.literal_eval(line)
-    except (ValueError, SyntaxError, MemoryError, RecursionError):
-        return line
-    return value if isinstance(value, (str, Mapping)) else line
-
-
-def _prompts_of(row: Any, where: str) -> list[str]:
-    value = next((row[key] for key in _KEYS if key in row), None) if isinstance(row, Mapping) else row
-    texts = [text for text in (value if isinstance(value, list) else [value]) if isinstance(text, str)]
-    if not texts or (isinstance(value, list) and len(texts) < len(value)):
-        raise UserError(f"{where} has no prompt: give text, or one of the keys {', '.join(_KEYS)}")
-    return texts
+def _drop_common(places: dict[Piece, list[_Place]]) -> None:
+    """Takes away pieces that many prompts have, but for prompts without any other."""
+    is_left = {place.prompt for some in places.values() if len(some) <= _COMMON for place in some}
+    for piece, some in list(places.items()):
+        if len(some) > _COMMON:
+            places[piece] = [place for place in some if place.prompt not in is_left]
+        if not places[piece]:
+            del places[piece]

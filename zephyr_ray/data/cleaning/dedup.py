@@ -20,7 +20,7 @@ from zephyr_ray.data.io.id_sets import IdSet, KeyTable
 from zephyr_ray.data.io.rewrite import kept_files, leave_out
 from zephyr_ray.data.io.writer import Report
 from zephyr_ray.pipeline.artifacts import Artifact
-from zephyr_ray.schemas import Reason
+from zephyr_ray.schemas import DROPPED, Reason
 
 _PLACES = pa.schema(
     [
@@ -34,7 +34,7 @@ _PLACES = pa.schema(
 """A row with a repeated id: its key, and where it is (the numbers of its file and in it)."""
 
 
-def drop_repeated(artifact: Artifact, report: Report, id_column: str) -> Report:
+def drop_repeated(artifact: Artifact, report: Report, id_column: str, schema: pa.Schema = DROPPED) -> Report:
     """Moves repeats from data/ to dropped/ and returns the updated report (its statistics do not change).
 
     Which of the repeats stays does not depend on how the rows are divided into files.
@@ -44,7 +44,7 @@ def drop_repeated(artifact: Artifact, report: Report, id_column: str) -> Report:
     if not ids.repeated.size:
         return report
     is_repeat = functools.partial(_is_repeat, stays=_smallest_source(paths, artifact, id_column, ids))
-    return leave_out(artifact, report, Reason.REPEATED, is_repeat, [id_column], id_column)
+    return leave_out(artifact, report, Reason.REPEATED, is_repeat, [id_column], id_column, schema)
 
 
 def _is_repeat(number: int, rows: pa.Table, *, stays: KeyTable) -> np.ndarray:

@@ -12,7 +12,10 @@ A layout is recognized by its keys and their types, never guessed. docs/data.md 
     Alpaca                  instruction, input; chosen, rejected, or output: a list of two
     PandaLM                 instruction, input, response1, response2, annotator1 ...
 
-    dialogues               messages | conversations | instruction, input, output | prompt, completion
+    dialogues               messages | conversations | conversation: a list of messages
+                            UltraChat: data: a list of texts, the user's first
+                            Self-Instruct: instruction, instances: [{input, output}, ...] (the first one)
+                            instruction, input, output | a question and its answer (`_QUESTION_AND_ANSWER`)
     prompts                 messages | conversations | instruction, input | prompt | question | turns (the first)
 """
 
@@ -194,7 +197,8 @@ def _find_prompt(row: Row) -> list[Message]:
     if "conversations" in row:
         return _sharegpt_prompt(row)
     if "instruction" in row:
-        return _alpaca_prompt(row)
+        first = row["instances"][0] if is_list_of(row.get("instances"), Mapping) else {}
+        return _alpaca_prompt({**first, **row})
     for key in ("prompt", "question"):
         if key in row:
             return as_prompt(row[key])
@@ -309,16 +313,38 @@ def _completions_prompt(row: Row) -> list[Message]:
 # --- dialogue layouts
 
 
+_QUESTION_AND_ANSWER = (
+    ("prompt", "completion"),
+    ("prompt", "response"),
+    ("question", "response"),  # OpenOrca, with `system_prompt`
+    ("question", "answer"),
+    ("user_query", "chatgpt_response"),  # HaluEval
+)
+
+
 def _find_dialogue(row: Row) -> list[Message]:
-    if "messages" in row:
-        return as_messages(row["messages"])
+    for key in ("messages", "conversation"):
+        if key in row:
+            return as_messages(row[key])
     if "conversations" in row:
         return _sharegpt_prompt(row)
-    if "instruction" in row and "output" in row:
-        return [*_alpaca_prompt(row), *assistant(as_text(row["output"]))]
-    if "prompt" in row and "completion" in row:
-        return [*as_prompt(row["prompt"]), *assistant(_completion_text(row["completion"]))]
+    if "instruction" in row and (answer := _output(row)) is not None:
+        return [*_alpaca_prompt(row), *assistant(as_text(answer))]
+    if is_list_of(row.get("instances"), Mapping) and "instruction" in row:
+        first = {**row["instances"][0], "instruction": row["instruction"]}
+        return [*_alpaca_prompt(first), *assistant(as_text(first.get("output")))]
+    for question, answer in _QUESTION_AND_ANSWER:
+        if question in row and answer in row:
+            system = _system_messages(row)
+            return [*system, *as_prompt(row[question]), *assistant(_completion_text(row[answer]))]
+    if is_list_of(row.get("data"), str):
+        return [{"role": ("user", "assistant")[turn % 2], "content": text} for turn, text in enumerate(row["data"])]
     _raise_unknown_layout(row)
+
+
+def _output(row: Row) -> Any:
+    """The answer to an instruction; Dolly and Magpie call it `response`."""
+    return row.get("output", row.get("response"))
 
 
 def _completion_text(value: Any) -> str:
@@ -334,20 +360,21 @@ def _sharegpt_prompt(row: Row) -> list[Message]:
 
 
 def _alpaca_prompt(row: Row) -> list[Message]:
-    """The instruction and, after an empty line, its input; LLaMA-Factory's `system` and `history` come before it."""
+    """The instruction and, after an empty line, its input (Dolly's `context`); LLaMA-Factory's `system` and `history`
+    come before it."""
     earlier: list[Message] = []
     history = row.get("history", [])
     if not isinstance(history, list) or not all(isinstance(turn, list) and len(turn) == 2 for turn in history):
         raise Dropped(Reason.UNKNOWN_LAYOUT, f"history is not a list of [user, assistant]: {start_of(history)}")
     for turn in history:
         earlier += [{"role": "user", "content": as_text(turn[0])}, *assistant(as_text(turn[1]))]
-    parts = [as_text(row["instruction"]), as_text(row.get("input", ""))]
+    parts = [as_text(row["instruction"]), as_text(row.get("input", row.get("context", "")))]
     text = "\n\n".join(part for part in parts if part.strip())
     return [*_system_messages(row), *earlier, {"role": "user", "content": text}]
 
 
 def _system_messages(row: Row) -> list[Message]:
-    text = as_text(row.get("system", ""))
+    text = as_text(row.get("system", row.get("system_prompt", "")))
     return [{"role": "system", "content": text}] if text.strip() else []
 
 

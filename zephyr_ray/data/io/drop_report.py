@@ -10,6 +10,7 @@ from zephyr_ray.pipeline.artifacts import Artifact
 from zephyr_ray.schemas import Reason
 
 _TOP = 3  # reasons that the error names
+_ROWS_THERE_ALREADY = (Reason.REPEATED, Reason.NEAR_DUPLICATE, Reason.IN_TRAINING)
 
 
 def examined(report: Report, max_dropped: float, artifact: Artifact) -> dict[str, Any]:
@@ -41,8 +42,14 @@ def lines(report: Report) -> list[str]:
         for name, stat in report.stats.items()
         if not name.endswith("truncated")
     ]
-    shown += [f"  {name.replace('_', ' ')}: {number:,}" for name, number in report.noted.items()]
+    shown += [f"  {spoken(name)}: {number:,}" for name, number in report.noted.items()]
     return shown + _truncation_lines(report)
+
+
+def spoken(noted: str) -> str:
+    """A name of `Report.noted` for a person. What follows a space in it, such as a file, stays as it is."""
+    what, space, of = noted.partition(" ")
+    return what.replace("_", " ") + space + of
 
 
 def truncated_share(report: Report) -> float | None:
@@ -68,7 +75,7 @@ def check(report: Report, max_dropped: float, artifact: Artifact) -> None:
         raise UserError(f"{artifact.stage}: the data has no rows; check what the recipe names")
     # Where a source row may become several, neither many pairs of some rows nor those of them that were left out later
     # hide how many rows became none.
-    rows_lost = lost - sum(report.dropped.get(str(reason), 0) for reason in (Reason.REPEATED, Reason.IN_TRAINING))
+    rows_lost = lost - sum(report.dropped.get(str(reason), 0) for reason in _ROWS_THERE_ALREADY)
     is_fine = lost <= max_dropped * (report.rows_in + report.added) and rows_lost <= max_dropped * report.rows_in
     if report.rows_out and is_fine:
         return

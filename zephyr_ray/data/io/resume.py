@@ -64,11 +64,23 @@ def check_exactly_once(source: Artifact, artifact: Artifact, report: Report, id_
     Raises:
         RuntimeError: Rows were lost or are there twice.
     """
-    wanted = sources.count_rows(source)
+    check_rows(f"{source.uri} holds", sources.count_rows(source), artifact, report, id_column)
+
+
+def check_rows(what: str, wanted: int, artifact: Artifact, report: Report, id_column: str) -> None:
+    """As `check_exactly_once`, for rows that lie in no artifact.
+
+    Args:
+        what: The beginning of the error, before the number of rows.
+        wanted: How many there were.
+        artifact: What was written.
+        report: What became of them.
+        id_column: Tells the written rows apart.
+    """
     written = writer.written_ids(artifact, id_column)
     twice = written.rows - written.size
     if report.rows_in != wanted or twice:
         raise RuntimeError(
-            f"{source.uri} holds {wanted} rows; {report.rows_in} are accounted for, and of {written.rows} written ones "
+            f"{what} {wanted} rows; {report.rows_in} are accounted for, and of {written.rows} written ones "
             f"{twice} are there twice"
         )

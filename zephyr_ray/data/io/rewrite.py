@@ -25,6 +25,9 @@ IsLeftOut = Callable[[int, pa.Table], np.ndarray]
 """The number of a file among those of kept rows, and its rows (the columns asked for) -> whether each goes ([n], bool).
 Called in tasks."""
 
+Detail = str | Callable[[pa.Table], pa.Array]
+"""What dropped rows tell of themselves: a column of theirs, or the rows -> a text for each. Called in tasks."""
+
 
 class _Rewritten(NamedTuple):
     """A file of which rows were left out, and the one that takes its place, if any row is left."""
@@ -41,7 +44,8 @@ def leave_out(
     reason: Reason,
     is_left_out: IsLeftOut,
     columns: Sequence[str],
-    id_column: str,
+    detail: Detail,
+    schema: pa.Schema = DROPPED,
 ) -> Report:
     """Moves kept rows to dropped/ and returns the report that is true then (its statistics stay as they were).
 
@@ -54,11 +58,12 @@ def leave_out(
         reason: Why the rows go.
         is_left_out: Which of them go.
         columns: What it wants to see of a row.
-        id_column: What a dropped row tells of itself.
+        detail: What a dropped row tells of itself.
+        schema: Of dropped rows: `schemas.DROPPED`, and what else a kept row has that is kept of it.
     """
     numbered = list(enumerate(kept_files(report.files)))
     calls = [
-        (artifact, group, number, reason, is_left_out, columns, id_column)
+        (artifact, group, number, reason, is_left_out, columns, detail, schema)
         for number, group in enumerate(file_tasks.groups(numbered))
     ]
     files = dict(report.files)
@@ -90,11 +95,12 @@ def _rewrite_files(
     reason: Reason,
     is_left_out: IsLeftOut,
     columns: Sequence[str],
-    id_column: str,
+    detail: Detail,
+    schema: pa.Schema,
 ) -> tuple[list[_Rewritten], dict[str, int]]:
     """Those of some files that were rewritten, and the file of their dropped rows with how many it holds."""
     filesystem = artifact.run.filesystem
-    rewritten, dropped = [], [DROPPED.empty_table()]
+    rewritten, dropped = [], [schema.empty_table()]
     for number, name in numbered:
         with open_parquet(posixpath.join(artifact.path, name), filesystem) as file:
             mask = is_left_out(number, file.read(list(columns)))
@@ -102,7 +108,7 @@ def _rewrite_files(
                 continue
             table = file.read()
         gone, left = table.filter(pa.array(mask)), table.filter(pa.array(~mask))
-        dropped.append(_as_dropped(gone, reason, id_column))
+        dropped.append(_as_dropped(gone, reason, detail, schema))
         new = f"{name.removesuffix('.parquet')}-{reason}.parquet" if left.num_rows else None
         if new is not None:
             _write(artifact, new, left)
@@ -114,9 +120,11 @@ def _rewrite_files(
     return rewritten, {name: all_dropped.num_rows}
 
 
-def _as_dropped(gone: pa.Table, reason: Reason, id_column: str) -> pa.Table:
+def _as_dropped(gone: pa.Table, reason: Reason, detail: Detail, schema: pa.Schema) -> pa.Table:
     reasons = pa.repeat(str(reason), gone.num_rows)
-    return pa.table({"source": gone["source"], "reason": reasons, "detail": gone[id_column]}).cast(DROPPED)
+    details = gone[detail] if isinstance(detail, str) else detail(gone)
+    told = {"reason": reasons, "detail": details}
+    return pa.table({name: told[name] if name in told else gone[name] for name in schema.names}).cast(schema)
 
 
 def _write(artifact: Artifact, name: str, table: pa.Table) -> None:

@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 
 OF_THE_RUN = "judgments"
 """What is not read from outside: the run's own judgments."""
+GENERATED = "generated"
+"""As `OF_THE_RUN` for dialogues: those that the run's teachers made."""
 RAW_ROW = pa.schema([("source", pa.string()), ("line", pa.large_binary())])
 """A row as it was read: `file:number` (line, array element or row, from 1), and its JSON. Those of Parquet have `row`
 instead of `line`: a struct of the file's columns."""

@@ -56,6 +56,9 @@ class Method:
     """A section, the tokenized rows and the reference's log-probs -> the rows to train on."""
     trainers: Callable[[], Trainers]
     """The trainers. They find the section as `self.section`."""
+    eval_steps: Callable[[Any], int | None] | None = None
+    """A section -> the steps between evaluations of the loss on rows that are held out (None: an epoch's), where its
+    trainers tell it (`row_losses`)."""
     packs: Callable[[Any], bool] = lambda section: True
     """Whether a section's rows can be packed."""
     guards: Callable[[Any, Any, str], Sequence[TrainerCallback]] = lambda trainer, section, dtype: ()

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from zephyr_ray.config.training import SFT
 from zephyr_ray.training.methods import Method, Trainers
-from zephyr_ray.training.trl_options import NO_DATASET, NO_EVALUATION
+from zephyr_ray.training.trl_options import EVALUATION, NO_DATASET
 
 if TYPE_CHECKING:
     from zephyr_ray.pipeline.artifacts import Artifact
@@ -39,6 +39,8 @@ def trainers() -> Trainers:
     return Trainers(SFTConfig, PackedSFTTrainer, PlannedSFTTrainer)
 
 
+_ITS_EVALUATION = dict.fromkeys(EVALUATION, "the loss on dialogues.held_out is evaluated, at sft.eval_steps")
+
 METHOD = Method(
     name="sft",
     section=SFT,
@@ -48,15 +50,21 @@ METHOD = Method(
     options=options,
     load_rows=load_rows,
     trainers=trainers,
+    eval_steps=lambda section: section.eval_steps,
     packs=lambda section: section.packing_strategy == "isolated",  # joined dialogues see each other and fill their rows
     passed=frozenset({"loss_type"}),
-    refused={
+    refused=_ITS_EVALUATION
+    | {
         "max_length": "set sft.max_length",
         "pad_to_multiple_of": "packed rows have no padding, and TRL chooses it for padded ones",
-        "truncation_mode": "a longer dialogue loses its tail: set sft.max_length",
+        "truncation_mode": "a longer dialogue keeps the turns that fit: set sft.max_length",
         "packing": "set sft.packing_strategy",
         "packing_strategy": "set sft.packing_strategy",
-        "eval_packing": NO_EVALUATION,
+        "eval_packing": "dialogues that are held out are packed as those that are trained on",
+        "eval_strategy": "set sft.eval_steps",
+        "eval_steps": "set sft.eval_steps",
+        "eval_on_start": "the loss on dialogues.held_out is evaluated before the first step, too",
+        "per_device_eval_batch_size": "set sft.training.tokens_per_micro_batch, or micro_batch where rows are padded",
         "completion_only_loss": "set sft.loss_on",
         "assistant_only_loss": "set sft.loss_on",
         "chat_template_path": "set chat.template",
@@ -65,4 +73,5 @@ METHOD = Method(
         "dataset_kwargs": NO_DATASET,
         "shuffle_dataset": "the order of rows follows from run.seed",
     },
+    shown={"eval_loss": "held-out loss"},
 )

@@ -156,8 +156,8 @@ class PackedSteps:
         return no_sync
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """As TRL's, with the means of the metrics over the steps since the last log."""
-        if self.unlogged.steps:
+        """As TRL's, with the means of the metrics over the steps since the last log of training."""
+        if self.unlogged.steps and "eval_loss" not in logs:
             steps, tokens = self.unlogged.over_ranks(self.accelerator)
             self.trained_tokens += tokens
             logs |= {name: sum(means) / len(means) for name, means in steps.items()}

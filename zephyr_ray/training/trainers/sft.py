@@ -7,21 +7,63 @@ token, which nothing predicts, with all the rest as its one branch. Padded batch
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
+import numpy as np
 import torch
 from trl import SFTTrainer
 
-from zephyr_ray.training.dataset import IGNORED
+from zephyr_ray.training.dataset import IGNORED, Rows
+from zephyr_ray.training.held_out_loss import RowLosses
 from zephyr_ray.training.packed.attention import row_multiple
 from zephyr_ray.training.packed.layout import PackedRow, pack
 from zephyr_ray.training.packed.metrics import Sum, sum_of
 from zephyr_ray.training.packed.steps import PackedSteps
-from zephyr_ray.training.trl_trainers import PlannedMixin, plan_of
+from zephyr_ray.training.sampler import RankPlan
+from zephyr_ray.training.token_batching import PackedRankPlan
+from zephyr_ray.training.trl_trainers import PlannedMixin, collate_planned, plan_of
 
 
 class PlannedSFTTrainer(PlannedMixin, SFTTrainer):
     """TRL's SFT with the plan's rows; its loss is already normalised by the step's tokens over all workers."""
+
+    def row_losses(self, rows: Rows, rank_plan: RankPlan | PackedRankPlan) -> RowLosses:
+        """The losses of rows that are not trained on, and a log of their mean. All ranks take part, in step.
+
+        Args:
+            rows: All of them.
+            rank_plan: This rank's part of them.
+        """
+        model, found = self.model_wrapped, torch.zeros(2, len(rows), dtype=torch.float64, device=self.args.device)
+        optimizer: Any = self.optimizer  # of which some train on other weights than those they arrive at
+        model.eval()
+        optimizer.eval()
+        with torch.no_grad(), self.compute_loss_context_manager():
+            for slots in itertools.chain.from_iterable(map(rank_plan.step, range(rank_plan.plan.steps))):
+                sums = self.loss_sums(model, [rows[slot] for slot in slots])
+                if slots[0].loss_scale > 0:
+                    found[:, [slot.row for slot in slots]] = sums
+        losses, tokens = self.accelerator.reduce(found, reduction="sum").cpu().numpy()
+        told = RowLosses(losses, tokens.astype(np.int64))
+        self.log({"eval_loss": told.mean})
+        model.train()
+        optimizer.train()
+        return told
+
+    def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
+        """On the rows that are held out. The trainer calls it where a callback asks for it."""
+        metrics = {"eval_loss": self.held_out.evaluate()}
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        return metrics
+
+    def loss_sums(self, model: Any, rows: list[dict[str, Any]]) -> torch.Tensor:
+        """Of each row of a micro-batch the sum of its learnt tokens' losses, and how many they are: float64 [2, B]."""
+        batch = self._prepare_inputs(collate_planned(self.data_collator)(rows))
+        del batch["loss_scale"], batch["row"]
+        output = model(**batch, use_cache=False, fused_lm_head=True)
+        losses = token_losses(output.log_probs, self.args.loss_type)  # type: ignore[attr-defined]
+        return torch.stack([losses.double().sum(-1), output.label_mask.double().sum(-1)])
 
     def compute_loss(
         self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
@@ -42,6 +84,12 @@ class PackedSFTTrainer(PackedSteps, PlannedSFTTrainer):
         learnt = sum(batch["packed_row"].targets.numel() for batch in micro_batches)
         mine = torch.full((), learnt, device=self.accelerator.device)
         return self.accelerator.reduce(mine, reduction="sum")
+
+    def loss_sums(self, model: Any, rows: list[dict[str, Any]]) -> torch.Tensor:
+        row, self.lean = self._prepare_input(self.collate(rows)["packed_row"]), True
+        losses = token_losses(self.forward(model, row).log_probs, self.args.loss_type)[0].double()
+        each = torch.stack([losses, torch.ones_like(losses)])
+        return each.new_zeros(2, len(rows)).index_add(1, row.branch, each)
 
     def compute_loss(
         self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None

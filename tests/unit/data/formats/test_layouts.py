@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from zephyr_ray import schemas
-from zephyr_ray.data.formats.layouts import dialogue, preference
+from zephyr_ray.data.formats.layouts import dialogue, preference, prompt
 from zephyr_ray.pipeline.fingerprints import content_id
 from zephyr_ray.schemas import Dropped, Reason
 
@@ -108,6 +108,12 @@ def test_several_turns_are_one_prompt() -> None:
     assert preference({"chosen": [*row["prompt"], A], "rejected": [*row["prompt"], B]})["pair_id"] == row["pair_id"]
     history = {"instruction": "2 + 2?", "history": [["Hi", "Hello!"]], "output": ["4", "5"]}
     assert preference(history)["pair_id"] == row["pair_id"]
+
+
+def test_a_seed_task_of_self_instruct_is_a_prompt_with_its_first_input() -> None:
+    task = {"instruction": "Add.", "instances": [{"input": "2 2", "output": "4"}, {"input": "1 1", "output": "2"}]}
+    assert prompt(task)["messages"] == [user("Add.\n\n2 2")]
+    assert prompt({"instruction": "Sing.", "instances": [{"input": "", "output": "La"}]})["messages"] == [user("Sing.")]
 
 
 def test_alpacas_input_follows_after_an_empty_line() -> None:
@@ -309,7 +315,10 @@ def test_any_row_is_a_pair_or_dropped_with_a_reason(row: dict[str, Any]) -> None
         assert made["prompt"][-1]["role"] == "user"
 
 
-@given(st.dictionaries(st.sampled_from(["prompt", "completion", "messages", "conversations", "instruction"]), JSON))
+DIALOGUE_KEYS = ("prompt", "completion", "messages", "conversations", "instruction", "response", "instances", "data")
+
+
+@given(st.dictionaries(st.sampled_from(DIALOGUE_KEYS), JSON))
 def test_any_row_is_a_dialogue_or_dropped_with_a_reason(row: dict[str, Any]) -> None:
     with contextlib.suppress(Dropped):
         made = dialogue(row)
@@ -325,16 +334,30 @@ def test_any_row_is_a_dialogue_or_dropped_with_a_reason(row: dict[str, Any]) -> 
         {"prompt": "2 + 2?", "completion": "4"},
         {"prompt": "2 + 2?", "completion": "4<|endoftext|>"},
         {"prompt": [Q], "completion": [A]},
+        {"question": "2 + 2?", "response": "4", "system_prompt": ""},
+        {"question": "2 + 2?", "answer": "4"},
+        {"user_query": "2 + 2?", "chatgpt_response": "4", "hallucination": "no"},
+        {"instruction": "2 + 2?", "context": "", "response": "4"},
+        {"instruction": "2 + 2?", "instances": [{"input": "", "output": "4"}, {"input": "", "output": "5"}]},
+        {"instruction": "2 +", "instances": [{"input": "2?", "output": "4"}]},
+        {"id": "0", "data": ["2 + 2?", "4"]},
+        {"conversation": [Q, A], "toxic": False},
     ],
 )
 def test_every_dialogue_layout_gives_the_same_dialogue(row: dict[str, Any]) -> None:
-    assert dialogue(row) == {"dialogue_id": content_id([Q, A]), "messages": [Q, A]}
+    made = dialogue(row)
+    assert " ".join(made["messages"][0]["content"].split()) == Q["content"]
+    assert made["messages"][1:] == [A]
+    assert made["dialogue_id"] == content_id(made["messages"])
 
 
 @pytest.mark.parametrize(
     ("reason", "row"),
     [
-        (Reason.UNKNOWN_LAYOUT, {"user_query": "Q", "chatgpt_response": "A"}),
+        (Reason.UNKNOWN_LAYOUT, {"user_query": "Q", "answer": "A"}),
+        (Reason.UNKNOWN_LAYOUT, {"instruction": "Q", "instances": []}),
+        (Reason.NOT_TEXT, {"instruction": "Q", "instances": [{"input": "I"}]}),
+        (Reason.WRONG_ROLES, {"data": ["Q", "A", "Q"]}),
         (Reason.WRONG_ROLES, {"messages": [Q]}),
         (Reason.WRONG_ROLES, {"messages": [A]}),
         (Reason.NOT_TEXT, {"messages": []}),

@@ -1,0 +1,75 @@
+"""Tell an answer that was cut off, as by a limit on tokens, from one that ends without a full stop.
+
+Precision comes first: lists, poems, code, tables, titles, addresses, hashtags, signatures and answers of a few words
+end without one too. So an answer is cut off where it has an open fence of code, or where its last line is a sentence of
+a text whose other sentences do end, is a bare number of a list, or stops at a word that ends none ("and", "the").
+"""
+
+from __future__ import annotations
+
+import re
+
+LONG = 300
+"""Characters from which on a missing full stop says something: limits on tokens cut long answers."""
+LONG_LINE = 40
+
+_FENCE = re.compile(r"^[ \t>]*(?:(?:[-*+]|\d+[.)])[ \t]+)?```", re.MULTILINE)
+_ENDS_NO_SENTENCE = re.compile(
+    r"(?<=[a-z,;] )(?:the|an|and|or|but|because|whether|your|their|our|its|my|every|such as|as well as|in order to|a)$"
+)
+_SELDOM_LAST = re.compile(
+    r"(?<=[a-z,;] )(?:to|of|in|on|at|for|with|by|from|about|as|into|than|if|when|while|where|which|who|that|this|these"
+    r"|is|are|was|were|be|been|being|has|have|had|will|would|can|could|may|might|must|should|not|no|some|any|other|more"
+    r"|most|also|very|using|including|between|during|through|over|you|they|he|she|we|it)$"
+)
+"""Words that may end a sentence and seldom do."""
+_LIST_MARK = re.compile(r"[ \t]*(?:[-*+\u2022]|\(?\d{1,3}[.):]|\(?[A-Za-z][.)])[ \t]+")
+_BARE_NUMBER = re.compile(r"[ \t]*(\d{1,2})[.)]?")
+_SENTENCE_END = re.compile(r"[a-z)\d%][.!?][\"'\u2019\u201d)]*[ \t]+(?=[A-Z\"'\u2018\u201c(])")
+_SPEAKER = re.compile(r"[A-Z][\w' ]{0,24}: ")
+"""The beginning of a line in a chat or a play, where people end sentences as they like."""
+_ENDED = re.compile(r"[.!?:][\"'\u2019\u201d)*_]*$")
+_LAST_WORD = re.compile(r"(?:^|[\s(\"'\u201c\u2018-])([a-z]+(?:['\u2019][a-z]+)?)(,?)$")
+_QUOTED_OR_TAGGED = re.compile(r"(?:^|\s)#\w|\s[-\u2013\u2014]{1,2}\s|https?:|\||[={}<>\\]|\t")
+
+
+def cut_off(answer: str) -> str | None:
+    """The last words of an answer that was cut off; None if it was not.
+
+    Args:
+        answer: An assistant's turn.
+    """
+    text = answer.rstrip()
+    if text.count("```") % 2 and len(_FENCE.findall(text)) % 2:
+        return text[-200:]
+    before, _, last = text.rpartition("\n")
+    if len(text) >= LONG and (number := _BARE_NUMBER.fullmatch(last)) and _has_item(before, int(number[1]) - 1):
+        return text[-200:]
+    if not text or not (text[-1].islower() or text[-1] == ","):
+        return None
+    item = _LIST_MARK.match(last)
+    line = last[item.end() :] if item else last
+    if _QUOTED_OR_TAGGED.search(line):
+        return None
+    if len(text) >= 2 * LONG_LINE and " " in line and _ENDS_NO_SENTENCE.search(line):
+        return last[-200:]
+    is_said = item is None and _SPEAKER.match(line) is not None
+    if len(text) < LONG or is_said or not _LAST_WORD.search(line):
+        return None
+    if len(line) >= LONG_LINE and _SENTENCE_END.search(line):
+        return last[-200:]
+    if len(line) < LONG_LINE and not _SELDOM_LAST.search(line):
+        return None
+    return last[-200:] if _others_end(before, is_item=item is not None) else None
+
+
+def _has_item(before: str, number: int) -> bool:
+    """Whether a line of a text begins with a number as in a list."""
+    return re.search(rf"^[ \t]*{number}[.)] ", before, re.MULTILINE) is not None
+
+
+def _others_end(before: str, *, is_item: bool) -> bool:
+    """Whether the long lines of the same kind, list items or paragraphs, are two at least and all end as sentences."""
+    lines = [line.rstrip() for line in before.split("\n") if len(line) >= LONG_LINE]
+    alike = [line for line in lines if (_LIST_MARK.match(line) is not None) == is_item]
+    return len(alike) >= 2 and all(_ENDED.search(line) for line in alike)

@@ -1,0 +1,1 @@
+"""Dialogues that a teacher makes: plain functions on one dialogue, and the actors that ask the teachers."""
