@@ -48,7 +48,7 @@ def cleaned(tmp_path: Path) -> tuple[Artifact, Report]:
     kept = [dialogue(f"{EVIL} one", "It is so."), dialogue("two", "Yes. It is."), dialogue("ccc", "ddd")]
     removed = "user: x\n\nassistant: As an AI language model, I say no."
     changed = [Change("mend", 1, "Yes. it is", "Yes. it is."), Change("casing", 1, "Yes. it is.", "Yes. It is.")]
-    left_out = [
+    left_out: list[dict[str, Any]] = [
         {"source": "a:4", "reason": "unknown_layout", "detail": EVIL, "messages": None},
         {"source": "b:5", "reason": "tie", "detail": f"no {EVIL}", "messages": dialogue("q", f"I said no {EVIL}!")},
         {"source": "b:6", "reason": "tie", "detail": "nope", "messages": dialogue("q", "not here", "q", "r")},
@@ -150,7 +150,7 @@ def test_what_is_told_of_clusters_selection_and_topics_is_shown(tmp_path: Path) 
         report,
         count_read(artifact, report),
         clusters=Clusters({2: 3, 7: 1, 40: 1}, (cluster,)),
-        selection=Selection(EVIL, 5, 2, *lengths, {1.0: 2}, {0.5: 3}),
+        selection=Selection(EVIL, 5, 2, lengths[0], lengths[1], {1.0: 2}, {0.5: 3}),
         charts={EVIL: {EVIL: 3, "en": 1}, "Topics": {}},
     )
     for phrase in (
