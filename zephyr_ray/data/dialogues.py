@@ -110,13 +110,12 @@ def make_dialogues(
     )
     report = _with_earlier_changes(report, artifact, cleaning)
     report.noted |= contaminated_by(artifact, report)
-    read = count_read(artifact, report)
+    read, clusters = count_read(artifact, report), None
     report = drop_repeated(artifact, report, "dialogue_id", DROPPED_DIALOGUES)
-    clusters = None
     if section.near_duplicates is not None:
         report, clusters = drop_near_duplicates(artifact, report, section.near_duplicates)
         report.noted |= {"clusters_of_near_duplicates": sum(clusters.sizes.values())}
-    files = dialogues_report.write_report(artifact, section, report, read, clusters)
+    files = dialogues_report.write_report(artifact, section, report, read, clusters=clusters)
     return replace(report, files=report.files | dict.fromkeys(files, 0))
 
 

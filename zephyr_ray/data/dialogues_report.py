@@ -13,6 +13,7 @@ from zephyr_ray.data.cleaning.chain import StepCount
 from zephyr_ray.data.cleaning.near_duplicates import Cluster, Clusters
 from zephyr_ray.data.dialogue_counts import ReadCounts, TextCounts, count_kept
 from zephyr_ray.data.dialogue_examples import ChangedExample, DroppedExample, Examples, Scan
+from zephyr_ray.data.io import drop_report
 from zephyr_ray.data.io.histogram import Histogram
 from zephyr_ray.data.io.sources import names_of
 from zephyr_ray.data.io.writer import Report
@@ -110,6 +111,7 @@ class Picture:
     changed: int
     """Changes by all steps: a dialogue counts once for each."""
     flow: list[FlowStep]
+    noted: list[tuple[str, int | float]]
     steps: dict[str, StepCount]
     comparison: list[tuple[str, str, str]]
     """What is measured, as read and as kept."""
@@ -190,6 +192,7 @@ def picture(
         lost=sum(report.dropped.values()),
         changed=sum(count.changed for count in steps.values()),
         flow=flow(report, read),
+        noted=[(drop_report.spoken(name), number) for name, number in report.noted.items()],
         steps=steps,
         comparison=comparison(report, read.as_read, kept, clusters),
         lengths=_kept_and_dropped(*length_bars(kept.characters, read.left_out.characters, read.kept.characters)),
@@ -199,8 +202,8 @@ def picture(
         reasons=[reason for reason, _ in reasons],
         dropped=[(reason, count, shown.dropped.get(reason, [])) for reason, count in reasons],
         changes=[(name, count.changed, shown.changed.get(name, [])) for name, count in steps.items() if count.changed],
-        clusters=clusters and cluster_bars(clusters),
-        selection=selection and _selection_bars(selection),
+        clusters=None if clusters is None else cluster_bars(clusters),
+        selection=None if selection is None else _selection_bars(selection),
         charts={title: _most(counts) for title, counts in (charts or {}).items() if counts},
     )
 
@@ -219,8 +222,8 @@ def flow(report: Report, read: ReadCounts) -> list[FlowStep]:
     others = Counter(read.dropped) - by_steps
     if others:
         found.append(FlowStep("form of what is left", found[-1].after, _by_count(others)))
-    for reason, count in report.dropped.items():
-        later = count - read.dropped.get(reason, 0)
+    for reason, number in report.dropped.items():
+        later = number - read.dropped.get(reason, 0)
         if later:
             found.append(FlowStep(reason, found[-1].after, [(reason, later)]))
     return found
@@ -232,7 +235,7 @@ def comparison(
     """What the dialogues are like as they were read (trained on without cleaning) and as they are kept."""
     sides = as_read, kept
     repeats = report.dropped.get(str(Reason.REPEATED), 0)
-    rows: list[tuple[str, Sequence[str]]] = [
+    rows: list[tuple[str, list[str]]] = [
         ("Dialogues", [short(each.dialogues) for each in sides]),
         ("Characters, median", [short(each.characters.quantile(0.5)) for each in sides]),
         ("Characters, 90 % have at most", [short(each.characters.quantile(0.9)) for each in sides]),
@@ -245,7 +248,7 @@ def comparison(
     if clusters is not None:
         extra = sum((size - 1) * count for size, count in clusters.sizes.items())
         rows.append(("Near duplicates of another", [_share(extra, as_read.dialogues), _share(0, kept.dialogues)]))
-    return [(what, *values) for what, values in rows]
+    return [(what, first, second) for what, (first, second) in rows]
 
 
 def source_rows(scanned: Scan) -> list[SourceRows]:

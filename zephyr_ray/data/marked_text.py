@@ -104,7 +104,7 @@ def _marked(old: Sequence[str], new: Sequence[str]) -> tuple[list[Piece], list[P
         opcodes = [(is_same, end - n, end, end - n, end) for (is_same, n), end in zip(runs, ends, strict=True)]
     else:
         matcher = difflib.SequenceMatcher(None, old[:_COMPARED], new[:_COMPARED], autojunk=False)
-        opcodes = [(what == "equal", *span) for what, *span in matcher.get_opcodes()]
+        opcodes = [(what == "equal", a, b, c, d) for what, a, b, c, d in matcher.get_opcodes()]
         opcodes.append((False, _COMPARED, len(old), _COMPARED, len(new)))
     gone = [Piece("".join(old[a:b]), "" if is_same else GONE) for is_same, a, b, _, _ in opcodes]
     added = [Piece("".join(new[c:d]), "" if is_same else NEW) for is_same, _, _, c, d in opcodes]

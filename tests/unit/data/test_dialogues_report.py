@@ -48,7 +48,7 @@ def cleaned(tmp_path: Path) -> tuple[Artifact, Report]:
     kept = [dialogue(f"{EVIL} one", "It is so."), dialogue("two", "Yes. It is."), dialogue("ccc", "ddd")]
     removed = "user: x\n\nassistant: As an AI language model, I say no."
     changed = [Change("mend", 1, "Yes. it is", "Yes. it is."), Change("casing", 1, "Yes. it is.", "Yes. It is.")]
-    left_out = [
+    left_out: list[dict[str, Any]] = [
         {"source": "a:4", "reason": "unknown_layout", "detail": EVIL, "messages": None},
         {"source": "b:5", "reason": "tie", "detail": f"no {EVIL}", "messages": dialogue("q", f"I said no {EVIL}!")},
         {"source": "b:6", "reason": "tie", "detail": "nope", "messages": dialogue("q", "not here", "q", "r")},
@@ -144,19 +144,22 @@ def test_what_is_told_of_clusters_selection_and_topics_is_shown(tmp_path: Path) 
     lengths = [Histogram(), Histogram()]
     for histogram, values in zip(lengths, ([100, 200], [50, 60, 70]), strict=True):
         histogram.count(pa.array(values).to_numpy())
+    cluster = Cluster(40, Example(EVIL, f"{EVIL} a b"), Example("a:9", f"{EVIL} a c"), 0.75)
+    report.noted = {f"contaminated_by {EVIL}": 3}
     made = page(
         artifact,
         report,
         count_read(artifact, report),
         clusters=Clusters({2: 3, 7: 1, 40: 1}, (cluster,)),
-        selection=Selection(EVIL, 5, 2, *lengths, {1.0: 2}, {0.5: 3}),
+        selection=Selection(EVIL, 5, 2, lengths[0], lengths[1], {1.0: 2}, {0.5: 3}),
         charts={EVIL: {EVIL: 3, "en": 1}, "Topics": {}},
     )
     for phrase in (
         "53 dialogues in 5 clusters",
         "2 dialogues 3 60.0 %",
         "5 to 9 dialogues 1 20.0 %",
-        "40 dialogues similarity 0.75",
+        f"40 dialogues of two the similarity is 0.75 {EVIL}, a:9",
+        f"contaminated by {EVIL} 3.",
         "Near duplicates of another 48 (960.00 %)",
         f"2 of 5 dialogues (40.0 %), by {EVIL}.",
         f"{EVIL} 3 75.0 % en 1 25.0 %",
