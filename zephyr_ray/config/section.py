@@ -6,6 +6,7 @@ changes the experiment.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -36,9 +37,17 @@ class Function(Section):
 class Values(dict[str, Any]):
     """The semantic fields of a section as JSON values, and the defaults of those that have one."""
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.defaults: dict[str, Any] = {}
+    def __init__(self, values: Mapping[str, Any] | None = None, defaults: Mapping[str, Any] | None = None) -> None:
+        super().__init__(values or {})
+        self.defaults: dict[str, Any] = dict(defaults or {})
+
+    def replaced(self, **values: Any) -> Values:
+        """These values with others in their place or beside them."""
+        return Values({**self, **values}, self.defaults)
+
+    def without(self, *names: str) -> Values:
+        """These values without some of them."""
+        return Values({name: value for name, value in self.items() if name not in names}, self.defaults)
 
 
 def semantic(section: Section) -> Values:

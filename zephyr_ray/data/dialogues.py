@@ -70,11 +70,10 @@ def stage(section: Dialogues, seed: int, generated: Stage | None = None) -> Stag
             raise UserError("dialogues.train=generated: this recipe makes no dialogues; give it a generation section")
 
     train, split = sources.semantic_source(section.train)
-    settings = {name: value for name, value in semantic(section).items() if name != "held_out"}
     return Stage(
         "dialogues",
         "rows",
-        {"dialogues": settings | {"train": train, "split": split}, "seed": seed},
+        {"dialogues": semantic(section).without("held_out").replaced(train=train, split=split), "seed": seed},
         make,
         inputs=inputs,
         outside=lambda: outside.fingerprints() | fingerprints(section.decontaminate, "dialogues.decontaminate"),

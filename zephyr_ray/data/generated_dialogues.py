@@ -77,7 +77,7 @@ def _stage(section: Generation, seed: int, models: Mapping[str, Stage], seeds: S
         made = drop_report.examined(report, section.max_dropped, context.artifact)
         return made | {"lines": [*made["lines"], *lines]}
 
-    config = {name: value for name, value in semantic(section).items() if name != "seeds"}
+    config = semantic(section).without("seeds")
     return Stage(
         "generated_dialogues",
         "dialogues",

@@ -5,8 +5,6 @@ Dialogues that open as one that is trained on are left out.
 
 from __future__ import annotations
 
-from typing import Any
-
 from zephyr_ray.config.data import Dialogues
 from zephyr_ray.config.section import semantic
 from zephyr_ray.data.cleaning.train_overlap import DIALOGUES, drop_in_training
@@ -33,11 +31,13 @@ def stage(section: Dialogues, seed: int, dialogues: Stage) -> Stage:
         return drop_report.examined(report, section.max_dropped, context.artifact)
 
     held_out, split = sources.semantic_source(section.held_out, HELD_OUT_SPLIT)
-    settings: dict[str, Any] = {name: value for name, value in semantic(section).items() if name != "train"}
     return Stage(
         "held_out_dialogues",
         "rows",
-        {"dialogues": settings | {"held_out": held_out, "held_out_split": split}, "seed": seed},
+        {
+            "dialogues": semantic(section).without("train").replaced(held_out=held_out, held_out_split=split),
+            "seed": seed,
+        },
         make,
         inputs={"dialogues": dialogues},
         outside=outside.fingerprints,

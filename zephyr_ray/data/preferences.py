@@ -95,8 +95,7 @@ def stage(section: Preferences, seed: int, judgments: Stage | None) -> Stage:
 
 def settings(section: Preferences, source: dict[str, Any]) -> dict[str, Any]:
     """The semantic values that a stage of pairs is made from: the section's, and of its two sources the stage's own."""
-    shared = {name: value for name, value in semantic(section).items() if name not in ("train", "held_out")}
-    return {"preferences": shared | source}
+    return {"preferences": semantic(section).without("train", "held_out").replaced(**source)}
 
 
 def make_preferences(

@@ -42,7 +42,7 @@ def stage(section: Prompts, seed: int, name: str = "prompts", field: str = "prom
     return Stage(
         name,
         "rows",
-        {"prompts": semantic(section) | {"train": train, "split": split}, "seed": seed},
+        {"prompts": semantic(section).replaced(train=train, split=split), "seed": seed},
         make,
         outside=lambda: outside.fingerprints() | fingerprints(section.decontaminate, "prompts.decontaminate"),
         commits=outside.commits,

@@ -21,6 +21,7 @@ from zephyr_ray import chat_template, zephyr
 from zephyr_ray.config import loader
 from zephyr_ray.config.feedback import Deployment, OfflineModel
 from zephyr_ray.config.model import Chat
+from zephyr_ray.config.section import Values
 from zephyr_ray.data.io import sources
 from zephyr_ray.errors import UserError
 from zephyr_ray.inference.pool import _member_identity
@@ -28,7 +29,7 @@ from zephyr_ray.pipeline import code, model_source, provenance, runner
 from zephyr_ray.pipeline.artifacts import Run
 from zephyr_ray.pipeline.file_versions import file_versions
 from zephyr_ray.pipeline.stage import Stage, StageContext, identities
-from zephyr_ray.pipeline.status import status_of
+from zephyr_ray.pipeline.status import changes, status_of
 from zephyr_ray.pipeline.tokenizer import TokenizerSource
 from zephyr_ray.pipeline.weights import weights_id
 from zephyr_ray.serving.stage_deployments import Application, served_model
@@ -60,8 +61,8 @@ UNCHANGED = {
     "reference_logps": "1a9dc7233436",
     "dpo": "f9b4abb8deeb",
 }
-"""Fingerprints of a recipe without templates in files, offline models and imports. They change with each new field; a run
-of an earlier version keeps its own (test_status.py)."""
+"""Fingerprints of a recipe without templates in files, offline models and imports. They change with each new field; a
+run of an earlier version keeps its own (test_status.py)."""
 
 
 @pytest.fixture(autouse=True)
@@ -484,6 +485,22 @@ def test_the_identity_of_weights_is_their_content(tmp_path: Path) -> None:
     found = [weights_id(str(tmp_path / name)) for name in "abcd"]
     assert found[0] == found[1]
     assert len({*found}) == 3
+
+
+def test_a_run_from_before_any_of_the_fields_is_not_stale() -> None:
+    """Of every section of every stage, each field that has a default might be newer than the run."""
+    tried, plain = 0, set()
+    for stage in stages("preferences.held_out=other.jsonl", "dialogues.held_out=other.jsonl"):
+        for name, section in stage.config.items():
+            if not isinstance(section, Values):
+                plain |= {f"{stage.name}.{name}"} if isinstance(section, dict) else set()
+                continue
+            for field in [field for field, value in section.defaults.items() if section.get(field) == value]:
+                earlier = {**stage.config, name: {key: section[key] for key in section if key != field}}
+                assert changes({"config": earlier}, stage.config, {}) == [], (stage.name, name, field)
+                tried += 1
+    assert {each.partition(".")[2] for each in plain} == {"model", "arithmetic"}  # which are no sections
+    assert tried > 50
 
 
 def test_fingerprints_are_what_they_were() -> None:
