@@ -15,7 +15,9 @@ from zephyr_ray.data.cleaning.case_lexicon import CaseLexicon, count_texts, is_w
 from zephyr_ray.data.cleaning.case_names import Nearby
 from zephyr_ray.data.formats.messages import Message
 
-_LOWER_START = re.compile(r"[^\W\d_][.?!][\"'”’)]*\s+(?:\d+[.)]\s+|[-*•]\s+)?[\"'“‘(*]*[a-z]|[\s(\"“]i(?:['’](?:m|ve|ll|d))?\s[a-z]")
+_LOWER_START = re.compile(
+    r"[^\W\d_][.?!][\"'”’)]*\s+(?:\d+[.)]\s+|[-*•]\s+)?[\"'“‘(*]*[a-z]|[\s(\"“]i(?:['’](?:m|ve|ll|d))?\s[a-z]"
+)
 _LOWER_LINE = re.compile(r"\n[ \t]*\n+[a-z]\w* \w|\n[ \t]*\d+[.)] [a-z]\S*(?: \S+){2}")
 """A paragraph, or a numbered item of three words or more, in lower case."""
 _SURE = 10
