@@ -21,7 +21,7 @@ FEATURES = (
     "rareness",  # towards 0 with the word's occurrences
     "pair_before",  # what the lexicon's counts of the pair with the word before add to the log-odds
     "pair_after",
-    "nearby",  # what the rest of the dialogue adds to the log-odds
+    "nearby",  # what the rest of the dialogue adds to the log-odds; 0 for function words, which stand in any name
     "nearby_before",  # the same for its pairs
     "nearby_after",
     "quoted",  # 1 within a short quotation
@@ -186,7 +186,7 @@ def features(text: str, words: Sequence[Word], lexicon: CaseLexicon, nearby: Nea
         "unknown": seen == 0,
         "rareness": (seen > 0) / (1 + np.log1p(seen)),
         **_of_pairs("pair", lexicon.pairs, 2.0, text, words, chances),
-        "nearby": _added(near, 0.5, chances),
+        "nearby": np.where(is_function, 0, _added(near, 0.5, chances)),
         **_of_pairs("nearby", nearby.pairs, 0.5, text, words, chances),
         "quoted": quoted[starts],
         "quoted_first": quoted[starts] & ~quoted[starts - 1],
