@@ -120,9 +120,11 @@ def test_mt_bench_and_truthful_qa_are_hardly_in_arenas_prompts(tmp_path: Path) -
     name = "judged/arena_bench_v1.jsonl.gz"
     recipe = Recipe(sft=SFT(), preferences=Preferences(train=str(DATA / name), decontaminate=files))
     report = make_pairs(recipe, Run(str(tmp_path)).artifact("preferences"))
-    assert report.dropped == {"contaminated": 1}
-    (dropped,) = pq.read_table(tmp_path / "preferences" / "dropped").to_pylist()
-    assert dropped["detail"].startswith("mt_bench_question.jsonl:25: Read the below passage carefully")
+    assert report.dropped == {"contaminated": 2}
+    prompt, answer = pq.read_table(tmp_path / "preferences" / "dropped").sort_by("detail").to_pylist()
+    assert prompt["detail"].startswith("mt_bench_question.jsonl:25: Read the below passage carefully")
+    # An answer has the function in it that the benchmark asks about.
+    assert answer["detail"].startswith("mt_bench_question.jsonl:44: Here is a Python function to find the length of")
 
 
 def test_two_seeds_draw_other_answers_and_one_seed_the_same() -> None:
@@ -150,4 +152,4 @@ def test_dialogues() -> None:
     assert not any("<|endoftext|>" in row["messages"][-1]["content"] for row in made)
     for name, count in (("halueval_chatgpt.jsonl.gz", 4507), ("self_instruct_seed_tasks.jsonl", 175)):
         made, dropped = outcomes(f"dialogues/{name}", dialogue)
-        assert (made, dropped) == ([], {"unknown_layout": count})
+        assert (len(made), dropped) == (count, {})

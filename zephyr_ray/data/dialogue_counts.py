@@ -19,12 +19,11 @@ import pyarrow.compute as pc
 from zephyr_ray.data.cleaning.chain import Change
 from zephyr_ray.data.cleaning.undo import undone
 from zephyr_ray.data.io import file_tasks
-from zephyr_ray.data.io.datasink import changes_of
 from zephyr_ray.data.io.histogram import Histogram
 from zephyr_ray.data.io.lengths import message_characters
 from zephyr_ray.data.io.readers import open_parquet
 from zephyr_ray.data.io.rewrite import kept_files
-from zephyr_ray.data.io.writer import Report
+from zephyr_ray.data.io.writer import Report, changes_of
 from zephyr_ray.pipeline.artifacts import Artifact
 from zephyr_ray.schemas import MESSAGES
 

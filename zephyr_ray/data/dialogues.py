@@ -31,10 +31,9 @@ from zephyr_ray.data.dialogue_counts import count_read
 from zephyr_ray.data.formats import layouts
 from zephyr_ray.data.formats.messages import Message
 from zephyr_ray.data.io import drop_report, file_tasks, lengths, resume, sources, writer
-from zephyr_ray.data.io.datasink import changes_of
 from zephyr_ray.data.io.readers import open_parquet
 from zephyr_ray.data.io.rows import decode, dropped_row, mixed_schema, raw_rows
-from zephyr_ray.data.io.writer import Report, RowProgress
+from zephyr_ray.data.io.writer import Report, RowProgress, changes_of
 from zephyr_ray.errors import UserError
 from zephyr_ray.pipeline.artifacts import Artifact
 from zephyr_ray.pipeline.stage import Manifest, Stage, StageContext

@@ -72,7 +72,10 @@ def test_without_a_command_it_shows_its_help(capsys: pytest.CaptureFixture[str])
             "error: --set dpo.betta=1: unknown key dpo.betta; did you mean",
         ),
         (("run", "nothing"), "error: recipe nothing: No such file or directory; give the path of a YAML file, or"),
-        (("recipes", "nothing"), "error: no recipe nothing ships; there are smollm2-135m/one-gpu, tiny, "),
+        (
+            ("recipes", "nothing"),
+            "error: no recipe nothing ships; there are cleaning, generation, smollm2-135m/",
+        ),
         (("submit", "--local", "--address", "http://a:1", "true"), "error: --local and --address name two clusters"),
         (("serve", "--open", "--stage", "x"), "error: --stage x goes with --run"),
     ],

@@ -19,7 +19,7 @@ from ray.data.datasource import Datasink, WriteResult
 from zephyr_ray.data.io.file_counts import read_histograms, with_histograms
 from zephyr_ray.data.io.histogram import Histogram
 from zephyr_ray.data.io.readers import open_parquet
-from zephyr_ray.data.io.writer import Make, Measure, Report, RowProgress, Tally
+from zephyr_ray.data.io.writer import Make, Measure, Report, RowProgress, Tally, changes_of
 from zephyr_ray.schemas import CHANGED, DROPPED
 from zephyr_ray.storage import write_bytes
 
@@ -162,11 +162,6 @@ class RowSink(Datasink[Written]):
         pq.write_table(table, buffer, compression="zstd")
         write_bytes(self.filesystem, posixpath.join(self.path, name), buffer.getbuffer())
         return name
-
-
-def changes_of(name: str) -> str:
-    """The name of the file with what was changed in the rows of a file of kept ones."""
-    return posixpath.join("changed", posixpath.basename(name))
 
 
 def _changes(kept: pa.Table) -> pa.Table:

@@ -117,6 +117,11 @@ def write(
     return sink.report
 
 
+def changes_of(name: str) -> str:
+    """The name of the file with what was changed in the rows of a file of kept ones."""
+    return posixpath.join("changed", posixpath.basename(name))
+
+
 def rows_per_file(rows: int) -> int:
     """Rows of a file of a stage of so many rows that may be killed before its end: it loses few of them, and files do
     not become too many to list.
