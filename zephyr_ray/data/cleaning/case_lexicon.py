@@ -20,6 +20,7 @@ import numpy as np
 import pyarrow as pa
 
 from zephyr_ray.data.cleaning import case_text
+from zephyr_ray.data.cleaning.code_spans import CODE
 from zephyr_ray.data.formats.messages import Message
 
 FORMS, PAIRS = 1 << 20, 1 << 21
@@ -33,7 +34,6 @@ _RARE = 2
 _PIECE = re.compile(rf"{case_text.WORD.pattern}|[^\s,;'’-]|\n")
 """A word, or what breaks a sentence or sets a word apart. Commas and hyphens do not."""
 _STOPS = frozenset(".?!:\n")
-_FENCED = re.compile(r"```.*?(?:```|\Z)|`[^`\n]+`", re.DOTALL)
 _CAPITAL = re.compile(r"\b[A-Z]")
 
 
@@ -138,7 +138,7 @@ def count_texts(texts: Sequence[str], *, everywhere: bool = False) -> CaseCounts
         texts: The texts.
         everywhere: Count in titles too, after quotation marks and brackets, and words of mixed case anywhere.
     """
-    pieces = _PIECE.findall(_FENCED.sub("\n", "\n".join(texts)))
+    pieces = _PIECE.findall(CODE.sub("\n", "\n".join(texts)))
     if not pieces:
         return CaseCounts()
     encoded = pa.array(pieces, pa.string()).dictionary_encode()
