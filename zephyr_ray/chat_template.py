@@ -249,7 +249,9 @@ def _ids_of(tokenizer: PreTrainedTokenizerBase, texts: list[str]) -> list[list[i
     """What the tokenizer returns as `input_ids`, without the offsets and masks, which cost it a third of its time."""
     from transformers import TokenizersBackend
 
-    is_plain = isinstance(tokenizer, TokenizersBackend) and type(tokenizer)._encode_plus is TokenizersBackend._encode_plus
+    is_plain = (
+        isinstance(tokenizer, TokenizersBackend) and type(tokenizer)._encode_plus is TokenizersBackend._encode_plus
+    )
     if not is_plain:
         return list(tokenizer(texts, add_special_tokens=False)["input_ids"])
     tokenizer("", add_special_tokens=False)  # sets the backend to neither pad nor truncate
