@@ -19,7 +19,6 @@ import pyarrow as pa
 from zephyr_ray.config.cleaning import Casing
 from zephyr_ray.config.data import Dialogues
 from zephyr_ray.config.section import Values, semantic
-from zephyr_ray.config.selection import QualitySelection
 from zephyr_ray.data import dialogues_report
 from zephyr_ray.data.cleaning.benchmark_files import fingerprints
 from zephyr_ray.data.cleaning.chain import StepCount, StepCounts, clean
@@ -92,7 +91,7 @@ def settings(section: Dialogues) -> Values:
 
 def score_column(section: Dialogues) -> str | None:
     """The column of raw rows whose number is kept as a score, if there is one."""
-    return section.select.column if isinstance(section.select, QualitySelection) else None
+    return section.select.column if section.select else None
 
 
 def make_dialogues(
