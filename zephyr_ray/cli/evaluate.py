@@ -66,7 +66,7 @@ def alpaca_eval(annotations: Annotations, json_: Out = None) -> int:
 
     recorded = recorded_files.read(annotations)
     rate = alpaca_eval.summarise(recorded.rows)
-    notes = [f"left out {recorded.broken} lines that are no JSON object"] if recorded.broken else []
+    notes = recorded_files.left_out_note(recorded.lines, {"no JSON object": recorded.broken})
     return _show(
         [*alpaca_eval.table_lines(rate), *notes], alpaca_eval.as_json(rate) | {"broken": recorded.broken}, json_
     )
@@ -129,12 +129,14 @@ def _file_counts(read: Judgments[Any]) -> dict[str, int]:
 
 
 def _file_notes(read: Judgments[Any]) -> list[str]:
+    from zephyr_ray.evaluation.recorded_files import left_out_note
+
     found = {
-        "lines that are no JSON object": read.broken,
-        "rows without a question, a model or a turn of 1 or 2": read.incomplete,
-        "judgments that a later one replaces": read.repeated,
+        "no JSON object": read.broken,
+        "without a question, a model or a turn of 1 or 2": read.incomplete,
+        "replaced by a later judgment": read.repeated,
     }
-    return [f"left out {count} {what}" for what, count in found.items() if count]
+    return left_out_note(read.lines, found)
 
 
 def _single_notes(read: Judgments[Any], asked: dict[QuestionId, Row]) -> list[str]:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from zephyr_ray.errors import UserError
 from zephyr_ray.evaluation.agreement import REPLIES, VERDICTS, Judged, Verdict
-from zephyr_ray.evaluation.recorded_files import ERROR, Row, read
+from zephyr_ray.evaluation.recorded_files import ERROR, Row, left_out_note, read
 
 # Arena-Hard's verdicts, with `[A=B]` where a program took the brackets of `[[A=B]]` for part of it.
 _ARENA_VERDICT = re.compile(r"^\[*(?:(A>>?B)|(B>>?A)|A=B)\]*$")
@@ -114,14 +114,14 @@ def _other(verdict: Verdict | None) -> Verdict | None:
     return swapped[verdict] if verdict else None
 
 
-def notes(file: JudgedFile) -> Sequence[str]:
+def notes(file: JudgedFile) -> list[str]:
     """What a person should know of the file, a line each."""
     found = {
-        "lines that are no JSON object": file.broken,
-        "rows that a later one with the same id replaces": file.repeated,
-        f"rows that judge the answer {ERROR}": file.left_out.get("answer_error", 0),
+        "no JSON object": file.broken,
+        "replaced by a later one with the same id": file.repeated,
+        f"with the answer {ERROR}": file.left_out.get("answer_error", 0),
     }
-    lines = [f"left out {count} {what}" for what, count in found.items() if count]
+    lines = left_out_note(file.lines, found)
     if file.same_answers:
         lines.append(f"{file.same_answers} rows compare an answer with itself; they count")
     return lines

@@ -147,7 +147,7 @@ def _model_json(scores: ModelScores) -> dict[str, Any]:
 
 def table_lines(scores: Sequence[ModelScores]) -> list[str]:
     """The table for a person, and a line for whatever of a model does not count."""
-    width = max(len(each.model) for each in scores)
+    width = max(len("model"), *(len(each.model) for each in scores))
     lines = [f"{'model':<{width}}  {'turn 1':<22} {'turn 2':<22} {'average':<22} n"]
     for each in scores:
         cells = " ".join(f"{_cell(mean):<22}" for mean in (*each.turns, each.average))

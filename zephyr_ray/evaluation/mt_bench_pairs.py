@@ -116,7 +116,7 @@ def as_json(judgments: Sequence[PairJudgment]) -> dict[str, Any]:
 def table_lines(judgments: Sequence[PairJudgment]) -> list[str]:
     """The table for a person."""
     listed = records(judgments)
-    width = max(len(record.model) for record in listed)
+    width = max(len("model"), *(len(record.model) for record in listed))
     lines = [f"{'model':<{width}}  {'win':>5} {'loss':>5} {'tie':>5}  {'win rate, ties half':<27} n"]
     for record in listed:
         rate = "-" if record.win_rate_adjusted is None else f"{100 * record.win_rate_adjusted:.1f} %"
