@@ -141,7 +141,7 @@ def winogrande_numbers(recorded: recorded_files.Recorded) -> dict[str, float]:
 
 
 def mt_bench_numbers(recorded: recorded_files.Recorded) -> dict[str, float]:
-    numbers = {}
+    numbers: dict[str, float] = {}
     for scores in mt_bench.summarise(fastchat_files.single_judgments(recorded).judgments, {}):
         means = {"turn 1": scores.turns[0], "turn 2": scores.turns[1], "average": scores.average}
         numbers |= {f"{scores.model} {name}": mean.value for name, mean in means.items() if mean}

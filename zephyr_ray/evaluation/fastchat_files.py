@@ -11,7 +11,7 @@ import json
 import re
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Generic, Literal, TypeVar
+from typing import Generic, Literal, TypeGuard, TypeVar
 
 from zephyr_ray.errors import UserError
 from zephyr_ray.evaluation.recorded_files import ERROR, Recorded, Row, number, read
@@ -132,7 +132,7 @@ def _last_of_each(recorded: Recorded, parse: Callable[[Row], tuple[Hashable, J] 
 
 def _single(row: Row) -> tuple[Hashable, Judgment] | None:
     question, model, turn = row.get("question_id"), row.get("model"), row.get("turn")
-    if not (_is_id(question) and isinstance(model, str) and model and turn in TURNS):
+    if not (_is_id(question) and _is_name(model) and turn in TURNS):
         return None
     score = number(row.get("score"))
     problem = _problem([row.get("user_prompt")], [row.get("judgment")], score is None or score == -1, "no_score")
@@ -141,16 +141,17 @@ def _single(row: Row) -> tuple[Hashable, Judgment] | None:
 
 
 def _pair(row: Row) -> tuple[Hashable, PairJudgment] | None:
-    question, models, turn = row.get("question_id"), (row.get("model_1"), row.get("model_2")), row.get("turn", 1)
-    if not (_is_id(question) and all(isinstance(name, str) and name for name in models) and turn in TURNS):
+    question, model_1, model_2 = row.get("question_id"), row.get("model_1"), row.get("model_2")
+    turn = row.get("turn", 1)  # pairs that were made of single scores have none
+    if not (_is_id(question) and _is_name(model_1) and _is_name(model_2) and turn in TURNS):
         return None
     prompts, judgments, games = ([row.get(f"g{game}_{key}") for game in (1, 2)] for key in _PAIR_KEYS)
-    verdicts = [game if game in ("model_1", "model_2", "tie") else None for game in games]
-    problem = _problem(prompts, judgments, None in verdicts, "no_verdict")
-    judgment = PairJudgment(
-        question, str(models[0]), str(models[1]), turn, *([None, None] if problem else verdicts), problem
-    )
-    return (question, *models, json.dumps(row.get("judge")), turn, json.dumps(row.get("sample"))), judgment
+    first, second = (game if game in ("model_1", "model_2", "tie") else None for game in games)
+    problem = _problem(prompts, judgments, first is None or second is None, "no_verdict")
+    if problem:
+        first = second = None
+    judgment = PairJudgment(question, model_1, model_2, turn, first, second, problem)
+    return (question, model_1, model_2, json.dumps(row.get("judge")), turn, json.dumps(row.get("sample"))), judgment
 
 
 _PAIR_KEYS = ("user_prompt", "judgment", "winner")
@@ -176,5 +177,9 @@ def _judge(row: Mapping[str, object]) -> str:
     return str(judge[0] if isinstance(judge, list) and judge else judge or "")
 
 
-def _is_id(value: object) -> bool:
+def _is_id(value: object) -> TypeGuard[QuestionId]:
     return isinstance(value, int | str) and not isinstance(value, bool)
+
+
+def _is_name(value: object) -> TypeGuard[str]:
+    return isinstance(value, str) and bool(value)

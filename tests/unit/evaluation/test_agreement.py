@@ -50,7 +50,8 @@ def test_cohens_own_kind_of_table() -> None:
 
 
 def test_a_judge_that_always_says_the_same_is_right_often_and_knows_nothing() -> None:
-    result = agreement(judged(*[("a", "a")] * 9, ("b", "a")))
+    always_a: list[tuple[Verdict | None, Verdict | None]] = [("a", "a")] * 9
+    result = agreement(judged(*always_a, ("b", "a")))
     assert (result.accuracy.value, result.kappa.value) == (0.9, 0.0)
     constant = agreement(judged(("a", "a"), ("a", "a")))
     assert (constant.accuracy.value, constant.kappa) == (1.0, (None, 2, 2, None))
