@@ -65,7 +65,10 @@ def alpaca_eval(annotations: Annotations, json_: Out = None) -> int:
     from zephyr_ray.evaluation import alpaca_eval, recorded_files
 
     recorded = recorded_files.read(annotations)
-    rate = alpaca_eval.summarise(recorded.rows)
+    try:
+        rate = alpaca_eval.summarise(recorded.rows)
+    except UserError as error:
+        raise UserError(f"{annotations}: {error}") from None
     notes = recorded_files.left_out_note(recorded.lines, {"no JSON object": recorded.broken})
     return _show(
         [*alpaca_eval.table_lines(rate), *notes], alpaca_eval.as_json(rate) | {"broken": recorded.broken}, json_
@@ -144,7 +147,7 @@ def _single_notes(read: Judgments[Any], asked: dict[QuestionId, Row]) -> list[st
     notes = [f"the scores of {len(judges)} judges are averaged: {', '.join(judges)}"] if len(judges) > 1 else []
     unknown = sum(judgment.question not in asked for judgment in read.judgments) if asked else 0
     if unknown:
-        notes.append(f"{unknown} judgments are of questions that are not among those of --questions; they count")
+        notes.append(f"judgments of questions that --questions lacks, which count: {unknown}")
     if not asked:
         notes.append("no categories: --questions names the benchmark's question.jsonl")
     return _file_notes(read) + notes

@@ -131,7 +131,7 @@ def table_lines(rate: WinRate) -> list[str]:
     if rate.left_out:
         lines.append("left out " + ", ".join(f"{count} {reason}" for reason, count in rate.left_out.items()))
     if rate.repeated:
-        lines.append(f"{rate.repeated} rows repeat an instruction; they count, as on the leaderboard")
+        lines.append(f"rows that repeat an instruction, which count as on the leaderboard: {rate.repeated}")
     if rate.length_controlled_reason:
         lines.append(f"no length-controlled win rate: {rate.length_controlled_reason}")
     return lines
@@ -159,5 +159,5 @@ def _only(rows: Sequence[Row], key: str) -> str:
     """
     names = sorted({str(row[key]) for row in rows if row.get(key) is not None})
     if len(names) > 1:
-        raise UserError(f"the annotations have {len(names)} of {key} ({', '.join(names[:3])}); give one file for each")
+        raise UserError(f"there are {len(names)} of {key} ({', '.join(names[:3])}); give one file for each")
     return names[0] if names else ""

@@ -123,5 +123,5 @@ def notes(file: JudgedFile) -> list[str]:
     }
     lines = left_out_note(file.lines, found)
     if file.same_answers:
-        lines.append(f"{file.same_answers} rows compare an answer with itself; they count")
+        lines.append(f"rows that compare an answer with itself, which count: {file.same_answers}")
     return lines

@@ -165,7 +165,7 @@ def _notes(scores: ModelScores) -> list[str]:
     left_out += [f"{scores.missing} without a judgment"] if scores.missing else []
     notes = [f"left out {', '.join(left_out)}"] if left_out else []
     if scores.off_scale:
-        notes.append(f"{scores.off_scale} scores outside of 1 to 10 count as they are")
+        notes.append(f"scores outside of 1 to 10, which count: {scores.off_scale}")
     if scores.judge_variance is not None:
         several = f"{scores.judged_repeatedly} answers with several scores"
         notes.append(f"variance of the judge {scores.judge_variance:.3f} over {several}")

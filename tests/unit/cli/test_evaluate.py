@@ -62,7 +62,7 @@ def test_mt_bench_says_what_is_mixed_or_unknown(tmp_path: Path, capsys: pytest.C
     assert status_of("mt-bench", "--judgments", file, "--questions", questions) == 0
     shown = capsys.readouterr().out
     assert "the scores of 2 judges are averaged: gpt-4, other" in shown
-    assert "3 judgments are of questions that are not among those of --questions; they count" in shown
+    assert "judgments of questions that --questions lacks, which count: 3" in shown
 
 
 def test_mt_bench_of_pairs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -110,7 +110,7 @@ def test_agreement(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         (("mt-bench",), "error: Missing option '--judgments'; see --help"),
         (("mt-bench", "--judgments", "nowhere.jsonl"), "error: nowhere.jsonl cannot be read: No such file"),
         (("mt-bench", "--judgments", "{file}"), "error: {file}: none of 1 lines is a judgment with question_id"),
-        (("alpaca-eval", "--annotations", "{file}"), "error: none of 1 annotations has a preference"),
+        (("alpaca-eval", "--annotations", "{file}"), "error: {file}: none of 1 annotations has a preference"),
         (("agreement", "--judged", "{file}"), "error: {file}: no row has a verdict"),
         (("bench",), "error: No such command 'bench'"),
     ],

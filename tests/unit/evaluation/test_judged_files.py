@@ -93,7 +93,7 @@ def test_a_failed_answer_is_not_judged_and_an_answer_against_itself_is_told(tmp_
     assert (found.left_out, found.same_answers) == ({"answer_error": 1}, 1)
     assert notes(found) == [
         "left out of 3 lines: 1 with the answer $ERROR$",
-        "1 rows compare an answer with itself; they count",
+        "rows that compare an answer with itself, which count: 1",
     ]
 
 

@@ -137,7 +137,7 @@ def test_table_and_json() -> None:
     assert " ".join(lines[1].split()) == "a 4.000 (0.00 to 8.00) - 4.000 (0.00 to 8.00) 2 of 5"
     assert lines[-2:] == [
         "a: left out 1 empty, 2 without a judgment",
-        "a: 1 scores outside of 1 to 10 count as they are",
+        "a: scores outside of 1 to 10, which count: 1",
     ]
 
 
