@@ -16,6 +16,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from zephyr_ray.pipeline.pace import Pace
 from zephyr_ray.pipeline.progress import Progress, start_board
 
 _PLAIN_INTERVAL_S = 10.0  # between two lines if the output is not a terminal
@@ -91,39 +92,39 @@ class Screen:
         return table
 
     def _print_lines(self, name: str, unit: str, progress: Progress, stop: threading.Event) -> None:
-        last = ""
-        for line, _ in self._states(unit, progress, stop, interval=_PLAIN_INTERVAL_S):
-            if line != last:
+        """Prints a line where there is something new."""
+        last = None
+        for line, state in self._states(unit, progress, stop, interval=_PLAIN_INTERVAL_S):
+            if state != last:
                 self.say(f"{name:<22} {line}")
-                last = line
+                last = state
 
     def _states(
         self, unit: str, progress: Progress, stop: threading.Event, interval: float
     ) -> Iterator[tuple[str, dict[str, Any]]]:
         from ray.exceptions import RayError
 
-        first: tuple[float, int] | None = None
+        pace = Pace()
         while not stop.wait(interval):
             try:
                 state = progress.read()
             except RayError:  # the cluster is shutting down; the stage itself reports why
                 return
-            if first is None and state["done"]:
-                first = (time.monotonic(), state["done"])
-            yield _progress_line(state, unit, first), state
+            now = time.monotonic()
+            pace.see(state["done"], now)
+            yield _progress_line(state, unit, pace, now), state
 
 
-def _progress_line(state: dict[str, Any], unit: str, first: tuple[float, int] | None) -> str:
+def _progress_line(state: dict[str, Any], unit: str, pace: Pace, now: float) -> str:
     done, total = state["done"], state["total"]
     if not done:
         return "starting"
     parts = [f"{done:,}/{total:,} {unit}" if total else f"{done:,} {unit}"]
-    elapsed = time.monotonic() - first[0] if first else 0.0
-    if first and elapsed > 0 and done > first[1]:
-        rate = (done - first[1]) / elapsed
-        parts.append(f"{rate:,.1f}/s")
-        if total:
-            parts.append(f"{_clock((total - done) / rate)} left")
+    if pace.rate is not None:
+        parts.append(f"{pace.rate:,.1f}/s")
+    left = pace.left_s(total, now) if total else None
+    if left is not None:
+        parts.append(f"{_clock(left)} left")
     parts += [f"{key} {_number(value)}" for key, value in state["metrics"].items()]
     return "  ".join(parts)
 
