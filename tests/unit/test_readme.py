@@ -42,7 +42,7 @@ def test_every_integration_test_holds_a_claim() -> None:
 def test_every_stage_has_a_row() -> None:
     named = [name for names, *_ in table("| stage | reads |") for name in names.split(", ")]
     files = [str(REPO / "recipes" / name) for name in ("tiny.yaml", "generation.yaml")]
-    given = ["preferences.held_out=FILE", "dialogues.held_out=FILE", "generation.seeds=FILE"]
+    given = ["preferences.held_out=FILE", "dialogues.held_out=FILE", "generation.seeds=FILE", "embeddings.model=DIR"]
     recipe = loader.load(files, [*given, "generation.methods=[{type: simulated_user, dialogues: 1}]"])
     assert sorted(named) == sorted(stage.name for stage in zephyr.stages(recipe))
 

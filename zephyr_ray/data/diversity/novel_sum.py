@@ -23,12 +23,12 @@ from typing import NamedTuple
 
 import numpy as np
 
-from zephyr_ray.data.diversity.neighbours import blocks
+from zephyr_ray.data.diversity.neighbours import blocks, nearest_earlier
 
 ALPHA, BETA, NEIGHBOURS = 1.0, 0.5, 10
 
 _LEAST = 1e-9
-_DIGITS = 6  # to which equal points are equal
+_EQUAL = 1 - 1e-6  # the cosine of points that differ by rounding alone
 
 
 class NovelSum(NamedTuple):
@@ -52,7 +52,7 @@ def novel_sum(vectors: np.ndarray) -> NovelSum:
         raise ValueError("NovelSum is of two texts and more")
     weights = np.arange(1, count, dtype=np.float64) ** -ALPHA
     weights /= weights.sum()
-    _, points = np.unique(np.round(vectors, _DIGITS), axis=0, return_index=True)
+    points = ~(nearest_earlier(vectors) > _EQUAL)
     plain, dense = 0.0, 0.0
     for rows in blocks(count):
         distances = np.maximum(1 - vectors[rows] @ vectors.T, 0)
