@@ -155,7 +155,7 @@ class Reason(StrEnum):
     DISCLAIMER = "disclaimer"
     """An assistant's turn says what assistants lack ("As an AI language model, ...")."""
     UNSCORED = "unscored"
-    """A list of completions without any score."""
+    """A list of completions without any score, or a dialogue without the score that it is to be selected by."""
     UNPAIRED = "unpaired"
     """A single rated completion, with none to compare it with."""
     REPEATED = "repeated"

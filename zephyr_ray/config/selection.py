@@ -54,7 +54,7 @@ class QualitySelection(_Selection):
 
 class DiversitySelection(_Selection):
     by: Literal["diversity"]
-    """Those that cover the others best: each is the one farthest from those before it, by `embeddings`."""
+    """Those that stand for all best: to which the dialogues are nearest on average, by `embeddings`."""
 
 
 Selection = Annotated[

@@ -35,7 +35,7 @@ def stage(section: Dialogues, seed: int, dialogues: Stage) -> Stage:
         "held_out_dialogues",
         "rows",
         {
-            "dialogues": semantic(section).without("train").replaced(held_out=held_out, held_out_split=split),
+            "dialogues": semantic(section).without("train", "select").replaced(held_out=held_out, held_out_split=split),
             "seed": seed,
         },
         make,
@@ -61,6 +61,6 @@ def make_held_out_dialogues(
     Raises:
         UserError: The data is missing or cannot be read.
     """
-    asked = section.model_copy(update={"train": section.held_out})
+    asked = section.model_copy(update={"train": section.held_out, "select": None})
     report = make_dialogues(asked, seed, artifact, progress=progress, split=HELD_OUT_SPLIT)
     return drop_in_training(artifact, report, trained_on, DIALOGUES)
