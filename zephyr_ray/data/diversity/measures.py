@@ -192,7 +192,7 @@ def _points(vectors: np.ndarray, labels: np.ndarray, seed: int) -> list[Point]:
     low, spread = where.min(axis=0), np.ptp(where, axis=0)
     where = np.where(spread > 0, (where - low) / np.where(spread > 0, spread, 1), 0.5)
     drawn = np.random.default_rng(seed).permutation(len(where))[:_POINTS]
-    return [Point(*where[place].tolist(), int(labels[place])) for place in drawn.tolist()]
+    return [Point(float(where[n, 0]), float(where[n, 1]), int(labels[n])) for n in drawn.tolist()]
 
 
 def _text(messages: Sequence[Mapping[str, str]]) -> str:
