@@ -3,9 +3,9 @@ heavy."""
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from zephyr_ray.config.section import Section, compute
 
@@ -29,35 +29,19 @@ class Embeddings(Section):
     """Dialogues per forward pass."""
 
 
-class _Selection(Section):
+class Selection(Section):
     n: int = Field(ge=1)
     """How many dialogues are chosen; all of them, where there are not more."""
-
-
-class RandomSelection(_Selection):
-    by: Literal["random"]
-    """Any of them, by seed: what every other way is to be compared with."""
-
-
-class LengthSelection(_Selection):
-    by: Literal["length"]
-    """Those with the most characters in the assistant's answers."""
-
-
-class QualitySelection(_Selection):
-    by: Literal["quality"]
-    """Those with the highest score."""
+    by: Literal["random", "length", "quality", "diversity"]
+    """random: any, by seed, which every other way is to be compared with; length: those with the most characters in the
+    assistant's answers; quality: those with the highest score; diversity: those that stand for all best, to which the
+    dialogues are nearest on average by `embeddings`."""
     column: str | None = Field(None, min_length=1)
-    """Column of the rows of `dialogues.train` that holds their score, a number. None: `judging` rates the last answer
-    of each dialogue."""
+    """With quality: column of the rows of `dialogues.train` that holds their score, a number. None: `judging` rates the
+    last answer of each dialogue."""
 
-
-class DiversitySelection(_Selection):
-    by: Literal["diversity"]
-    """Those that stand for all best: to which the dialogues are nearest on average, by `embeddings`."""
-
-
-Selection = Annotated[
-    RandomSelection | LengthSelection | QualitySelection | DiversitySelection, Field(discriminator="by")
-]
-"""How dialogues are chosen, told apart by `by`."""
+    @model_validator(mode="after")
+    def _a_column_is_of_quality(self) -> Self:
+        if self.column is not None and self.by != "quality":
+            raise ValueError(f"column={self.column} holds scores, which by={self.by} does not read; use by=quality")
+        return self

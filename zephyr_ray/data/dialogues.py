@@ -19,7 +19,6 @@ import pyarrow as pa
 from zephyr_ray.config.cleaning import Casing
 from zephyr_ray.config.data import Dialogues
 from zephyr_ray.config.section import Values, semantic
-from zephyr_ray.config.selection import QualitySelection
 from zephyr_ray.data import dialogues_report
 from zephyr_ray.data.cleaning.benchmark_files import fingerprints
 from zephyr_ray.data.cleaning.chain import StepCount, StepCounts, clean
@@ -28,6 +27,7 @@ from zephyr_ray.data.cleaning.decontaminate import read_benchmarks
 from zephyr_ray.data.cleaning.dedup import drop_repeated
 from zephyr_ray.data.cleaning.near_duplicates import drop_near_duplicates
 from zephyr_ray.data.cleaning.steps import Cleaning
+from zephyr_ray.data.cleaning.train_overlap import OPENINGS, drop_in_training
 from zephyr_ray.data.dialogue_counts import count_read
 from zephyr_ray.data.formats import layouts
 from zephyr_ray.data.formats.messages import Message, as_number
@@ -61,9 +61,7 @@ def stage(section: Dialogues, seed: int, generated: Stage | None = None) -> Stag
         own = context.input("generated_dialogues").uris() if inputs else None
         read = section.model_copy(update={"train": own or outside.at_commits})
         report = make_dialogues(read, seed, context.artifact, progress=context.progress)
-        made = drop_report.examined(report, section.max_dropped, context.artifact)
-        by_step = _by_step(report)
-        return made | by_step | {"lines": [*made["lines"], *by_step.get("lines", ())]}
+        return examined(report, section.max_dropped, context.artifact)
 
     def check() -> None:
         sources.check_named("dialogues.train", section.train)
@@ -84,6 +82,12 @@ def stage(section: Dialogues, seed: int, generated: Stage | None = None) -> Stag
     )
 
 
+def examined(report: Report, max_dropped: float, artifact: Artifact) -> Manifest:
+    """The manifest's own part, with what became of dialogues in each step. Raises as `drop_report.check`."""
+    made, by_step = drop_report.examined(report, max_dropped, artifact), _by_step(report)
+    return made | by_step | {"lines": [*made["lines"], *by_step.get("lines", ())]}
+
+
 def settings(section: Dialogues) -> Values:
     """The section's values that dialogues are made from, its sources too; of `select` the column with scores."""
     values, column = semantic(section).without("held_out", "select"), score_column(section)
@@ -92,14 +96,28 @@ def settings(section: Dialogues) -> Values:
 
 def score_column(section: Dialogues) -> str | None:
     """The column of raw rows whose number is kept as a score, if there is one."""
-    return section.select.column if isinstance(section.select, QualitySelection) else None
+    return section.select.column if section.select else None
 
 
 def make_dialogues(
-    section: Dialogues, seed: int, artifact: Artifact, *, progress: RowProgress | None = None, split: str = "train"
+    section: Dialogues,
+    seed: int,
+    artifact: Artifact,
+    *,
+    progress: RowProgress | None = None,
+    split: str = "train",
+    trained_on: Artifact | None = None,
 ) -> Report:
-    """Writes the dialogues that the section names; of a dataset that is given as text those of a split. A row that an
-    earlier try has cleaned and kept is not cleaned again.
+    """Writes the dialogues that the section names, and their report. A row that an earlier try has cleaned and kept is
+    not cleaned again.
+
+    Args:
+        section: What is read, and how it is cleaned.
+        seed: What a function is called with.
+        artifact: What is written.
+        progress: Told of rows as they are done.
+        split: That is read of a dataset that is given as text.
+        trained_on: Dialogues; one that opens as one of these is left out.
 
     Raises:
         UserError: The data, or a file of benchmark prompts, is missing or cannot be read.
@@ -127,6 +145,8 @@ def make_dialogues(
     if section.near_duplicates is not None:
         report, clusters = drop_near_duplicates(artifact, report, section.near_duplicates)
         report.noted |= {"clusters_of_near_duplicates": sum(clusters.sizes.values())}
+    if trained_on is not None:
+        report = drop_in_training(artifact, report, trained_on, OPENINGS, DROPPED_DIALOGUES)
     files = dialogues_report.write_report(artifact, section, report, read, clusters=clusters)
     return replace(report, files=report.files | dict.fromkeys(files, 0))
 

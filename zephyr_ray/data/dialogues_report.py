@@ -105,7 +105,8 @@ class Picture:
     changes: list[tuple[str, int, list[ChangedExample]]]
     """Examples by step."""
     clusters: ClusterBars | None
-    charts: dict[str, list[tuple[str, int]]]
+    languages: list[tuple[str, int, int]]
+    """Language, about how many dialogues as read and as kept: the most frequent ones."""
 
 
 def write_report(
@@ -114,8 +115,6 @@ def write_report(
     report: Report,
     read: ReadCounts,
     clusters: Clusters | None = None,
-    *,
-    charts: Mapping[str, Mapping[str, int]] | None = None,
 ) -> list[str]:
     """Writes the page into the artifact and returns its name.
 
@@ -125,13 +124,12 @@ def write_report(
         report: What became of them.
         read: What `dialogue_counts.count_read` counted before rows were compared with one another.
         clusters: Near duplicates, if they were looked for.
-        charts: More counts of kept rows by name, each under its title (languages, topics).
     """
     is_as_counted = report.rows_out == read.kept.dialogues
     kept = read.kept if is_as_counted else count_kept(artifact, report)
     scanned = dialogue_examples.scan(artifact, report)
     shown = dialogue_examples.examples(artifact, scanned.places)
-    drawn = picture(section, report, read, kept, scanned, shown, clusters, charts or {})
+    drawn = picture(section, report, read, kept, scanned, shown, clusters)
     artifact.write_text(HTML, render(drawn))
     return [HTML]
 
@@ -149,7 +147,6 @@ def picture(
     scanned: Scan,
     shown: Examples,
     clusters: Clusters | None = None,
-    charts: Mapping[str, Mapping[str, int]] | None = None,
 ) -> Picture:
     """The numbers and texts of the report."""
     assert section.train is not None
@@ -176,7 +173,7 @@ def picture(
         dropped=[(reason, count, shown.dropped.get(reason, [])) for reason, count in reasons],
         changes=[(name, count.changed, shown.changed.get(name, [])) for name, count in steps.items() if count.changed],
         clusters=None if clusters is None else cluster_bars(clusters),
-        charts={title: _most(counts) for title, counts in (charts or {}).items() if counts},
+        languages=[(name, as_read, kept.languages[name]) for name, as_read in _most(read.as_read.languages)],
     )
 
 
@@ -280,10 +277,7 @@ def _folder(names: Sequence[str]) -> int:
 
 
 def _most(counts: Mapping[str, int]) -> list[tuple[str, int]]:
-    """The most frequent ones, and the others together."""
-    ordered = _by_count(counts)
-    others = sum(count for _, count in ordered[_MOST_BARS:])
-    return ordered[:_MOST_BARS] + ([("others", others)] if others else [])
+    return _by_count(counts)[:_MOST_BARS]
 
 
 def _by_count(counts: Mapping[str, int]) -> list[tuple[str, int]]:

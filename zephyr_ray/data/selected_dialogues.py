@@ -15,14 +15,7 @@ import pyarrow as pa
 
 from zephyr_ray.config.feedback import Judging, LanguageModelJudges
 from zephyr_ray.config.section import semantic
-from zephyr_ray.config.selection import (
-    DiversitySelection,
-    Embeddings,
-    LengthSelection,
-    QualitySelection,
-    RandomSelection,
-    Selection,
-)
+from zephyr_ray.config.selection import Embeddings, Selection
 from zephyr_ray.data import selection_report
 from zephyr_ray.data.io import drop_report, lengths, sources, writer
 from zephyr_ray.data.io.id_sets import KeyTable
@@ -132,9 +125,9 @@ def choose(
         UserError: Not one dialogue has a score.
     """
     drawn = any_rows(dialogues, _ID, section.n, seed)
-    if isinstance(section, RandomSelection):
+    if section.by == "random":
         return Chosen(drawn, drawn)
-    if isinstance(section, DiversitySelection):
+    if section.by == "diversity":
         embeddings = given["embeddings"]
         found = representative_rows(embeddings, section.n, seed)
         covered = coverage(embeddings, found, seed), coverage(embeddings, drawn, seed)
@@ -144,16 +137,11 @@ def choose(
     counts = arms.count_scores(scored.rows, scored.id_column, scored.columns, scored.score, found, drawn)
     if not counts.everything:
         raise UserError("selected_dialogues: not one dialogue has a score; check the judge, or dialogues.select.column")
-    return Chosen(found, drawn, None if isinstance(section, LengthSelection) else counts)
+    return Chosen(found, drawn, None if section.by == "length" else counts)
 
 
-def _scored(
-    section: LengthSelection | QualitySelection,
-    dialogues: Artifact,
-    given: dict[str, Artifact],
-    rating: Score | None,
-) -> Scored:
-    if isinstance(section, LengthSelection):
+def _scored(section: Selection, dialogues: Artifact, given: dict[str, Artifact], rating: Score | None) -> Scored:
+    if section.by == "length":
         return Scored(dialogues, _ID, ["messages"], answer_characters)
     if section.column is not None:
         return Scored(dialogues, _ID, ["score"], column_score)
@@ -193,7 +181,7 @@ def embeddings_of(section: Selection, given: Embeddings | None) -> Embeddings | 
     Raises:
         UserError: They have to be, and the recipe says not by what.
     """
-    if not isinstance(section, DiversitySelection):
+    if section.by != "diversity":
         return None
     if given is None:
         raise UserError(
@@ -209,7 +197,7 @@ def judging_of(section: Selection, given: Judging | None) -> Judging | None:
     Raises:
         UserError: Something has to, and the recipe says not what.
     """
-    if not isinstance(section, QualitySelection) or section.column is not None:
+    if section.by != "quality" or section.column is not None:
         return None
     if given is None:
         raise UserError(

@@ -47,8 +47,13 @@ def embedding_model(tmp_path_factory: pytest.TempPathFactory, byte_tokenizer: st
     tokenizer = AutoTokenizer.from_pretrained(byte_tokenizer, pad_token="<unk>", model_max_length=64)
     tokenizer.save_pretrained(folder)
     torch.manual_seed(0)
-    size = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
-    BertModel(BertConfig(vocab_size=len(tokenizer), max_position_embeddings=64, **size)).save_pretrained(folder)
+    size: dict[str, Any] = {
+        "hidden_size": 16,
+        "intermediate_size": 32,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+    }
+    BertModel(BertConfig(vocab_size=len(tokenizer), **size)).save_pretrained(folder)
     return str(folder)
 
 

@@ -47,9 +47,8 @@ def representative_rows(embeddings: Artifact, n: int, seed: int) -> KeyTable:
     offers = n if shards == 1 else min(n, -(-_OFFERED * n // shards))
     sampled = -(-SAMPLE // shards)
     of_shards = [(offers, seed, sampled, *(each[shard] for each in read)) for shard in range(shards)]
-    offered = file_tasks.start(_offer, of_shards, results=2)
-    parts = [part for pair in offered for part in pair]
-    [(chosen, count)] = file_tasks.start(_choose, [(n, seed, *parts)], results=2)
+    offered = file_tasks.start(_offer, of_shards)
+    [(chosen, count)] = file_tasks.start(_choose, [(n, seed, *offered)], results=2)
     return KeyTable((chosen,), *file_tasks.get([count]))
 
 
@@ -103,16 +102,10 @@ def _offer(n: int, seed: int, sampled: int, *parts: Vectors) -> tuple[Vectors, n
     return _chosen(n, seed, ids, vectors, sample), sample
 
 
-def _choose(n: int, seed: int, *parts: Vectors | np.ndarray) -> tuple[np.ndarray, int]:
-    """The sorted keys of n of the rows that shards offer, and how many they are.
-
-    Args:
-        n: How many.
-        seed: The run's.
-        parts: What `_offer` returned for each shard, one after the other.
-    """
-    ids, vectors = _joined(parts[0::2])
-    found, _ = _chosen(n, seed, ids, vectors, np.concatenate(parts[1::2]))
+def _choose(n: int, seed: int, *offered: tuple[Vectors, np.ndarray]) -> tuple[np.ndarray, int]:
+    """The sorted keys of n of the rows that shards offer (`_offer`), and how many they are."""
+    ids, vectors = _joined([rows for rows, _ in offered])
+    found, _ = _chosen(n, seed, ids, vectors, np.concatenate([sample for _, sample in offered]))
     return found, found.shape[1]
 
 

@@ -70,7 +70,7 @@ def test_what_is_chosen_does_not_depend_on_how_rows_lie_in_files() -> None:
 def test_shards_that_offer_rows_lose_little() -> None:
     vectors = clusters(12, 2000)
     ids = np.random.default_rng(0).integers(0, 1 << 63, size=(2, 2000)).astype(np.uint64)
-    offered = [part for each in parts_of(vectors, ids, 4) for part in facility_location._offer(10, 0, 500, each)]
+    offered = [facility_location._offer(10, 0, 500, each) for each in parts_of(vectors, ids, 4)]
     found, count = facility_location._choose(20, 0, *offered)
     places = [int(np.flatnonzero((ids[0] == high) & (ids[1] == low))[0]) for high, low in found.T]
     assert count == 20
