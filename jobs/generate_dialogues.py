@@ -1,4 +1,5 @@
-"""Has teachers make dialogues to learn from, in <run.root>/generated_dialogues (docs/generation.md).
+"""Has teachers make dialogues to learn from, in <run.root>/generated_dialogues, and reports how different they are, in
+<run.root>/diversity/report.html (docs/generation.md).
 
     python jobs/generate_dialogues.py --recipe recipes/tiny.yaml --recipe recipes/generation.yaml
     python jobs/generate_dialogues.py --recipe RECIPE --set generation.seeds=FILE --set generation.budget_usd=20
@@ -10,4 +11,4 @@ stopped, and no reply that was written is asked for again.
 from zephyr_ray.cli.jobs import job
 
 if __name__ == "__main__":
-    job(__doc__, "generated_dialogues")
+    job(__doc__, "diversity")

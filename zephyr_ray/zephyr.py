@@ -28,6 +28,7 @@ from zephyr_ray.data import (
     tokenized,
     tokenized_dialogues,
 )
+from zephyr_ray.data.diversity import stage as diversity
 from zephyr_ray.data.io.sources import GENERATED
 from zephyr_ray.errors import UserError
 from zephyr_ray.evaluation import function_stage, preferences_stage
@@ -51,7 +52,7 @@ def stages(recipe: Recipe) -> list[Stage]:
     recipe = recipe.model_copy(update={"chat": read_template(recipe.chat)})
     taught = recipe.dialogues.train == GENERATED
     made = _generation(recipe, {}) if taught else []
-    supervised = _supervised(recipe, made[-1] if made else None)
+    supervised = _supervised(recipe, next((each for each in made if each.kind == "generated_dialogues"), None))
     models = {stage.kind: stage for stage in supervised if stage.makes_model}
     made_with = [] if taught else _generation(recipe, models)
     feedback = _feedback(recipe, models)
@@ -67,7 +68,8 @@ def _starts_somewhere(recipe: Recipe) -> bool:
 
 
 def _generation(recipe: Recipe, models: dict[str, Stage]) -> list[Stage]:
-    """Dialogues that teachers make, the last stage; a model of this run may teach only what it does not learn from.
+    """Dialogues that teachers make, and how different they are; a model of this run may teach only what it does not
+    learn from.
 
     Raises:
         UserError: A teacher is such a model.
@@ -82,7 +84,11 @@ def _generation(recipe: Recipe, models: dict[str, Stage]) -> list[Stage]:
                 f"generation.pool {own.name}: model={own.model} of this run learns from the dialogues that it would "
                 "make; name another model"
             )
-    return generated_dialogues.stages(section, recipe.run.seed, models)
+    made = generated_dialogues.stages(section, recipe.run.seed, models)
+    embedded = (
+        [] if recipe.embeddings is None else [embeddings.stage(recipe.embeddings, made[-1], "generated_embeddings")]
+    )
+    return [*made, *embedded, diversity.stage(recipe.run.seed, made[-1], *embedded)]
 
 
 def _supervised(recipe: Recipe, generated: Stage | None) -> list[Stage]:
@@ -288,7 +294,7 @@ def _lack(recipe: Recipe, name: str) -> str | None:
             return f"no sft section, whose base and dialogues {name} starts from; add one"
         way_out = ", or start from a model: --set model.path=DIR_OR_HUB_ID" if method.rows == "dialogues" else ""
         return f"no {name} section; add one{way_out}"
-    if name in ("generated_dialogues", "seeds"):
+    if name in ("generated_dialogues", "seeds", "diversity"):
         return "no generation section; add one with the teachers and how they make dialogues"
     if name == "selected_dialogues":
         return "no dialogues.select; say how many dialogues are chosen, and by what"

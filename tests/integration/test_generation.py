@@ -1,6 +1,6 @@
 """Dialogues that teachers make: through a server that does harm, and through a real engine whose worker is killed.
 
-README: every planned dialogue is accounted for, and no reply is paid for twice.
+README: every planned dialogue is accounted for, and no reply is paid for twice. What is made is measured and reported.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ import pytest
 
 from tests.integration.fault_server import FaultServer
 from tests.making import context_of, stage_of
+from tests.unit.data.pages import Page
 from zephyr_ray.config import loader
 from zephyr_ray.errors import UserError
 from zephyr_ray.generation.prompts import more_instructions
@@ -63,6 +64,20 @@ def make(root: Path, generation: Mapping[str, Any], fingerprint: str = "at first
             made = stage_of(recipe, name).make(context_of(recipe, artifact))
             artifact.finish({"fingerprint": fingerprint, **made})
     return run.artifact("generated_dialogues").manifest() or {}, run
+
+
+def measured(run: Run, root: Path, generation: Mapping[str, Any], model: Path) -> dict[str, Any]:
+    """The numbers of the report on dialogues that are made, which a model embeds."""
+    given = [f"run.root={root}", f"generation={json.dumps(generation)}", f"embeddings.model={model}"]
+    recipe = loader.load([], given)
+    for name in ("generated_embeddings", "diversity"):
+        artifact = run.artifact(name)
+        artifact.begin(name)
+        artifact.finish({"fingerprint": name, **stage_of(recipe, name).make(context_of(recipe, artifact))})
+    page = Page(Path(artifact.path, "report.html").read_text())
+    page.check_loads_nothing()
+    assert "45 dialogues: 5 by magpie" in page.text
+    return json.loads(Path(artifact.path, "diversity.json").read_text())
 
 
 def replies(run: Run) -> list[dict[str, Any]]:
@@ -109,6 +124,14 @@ def test_stopped_by_money_and_faults_it_goes_on_and_pays_for_no_reply_twice(
     assert all(row["dialogue_id"] == content_id(row["messages"]) for row in rows)
     assert manifest["noted"]["rounds"] == 2
     assert manifest["asked"]["requests"] == sum(teacher.billed.values())
+    numbers = measured(run, tmp_path / "run", generation, base_model)
+    assert numbers["methods"] == dict(sorted(methods.items()))
+    assert [*numbers["distinct"]] == ["users", "assistant", "seeds"]
+    assert numbers["openings"]["1"][0]["seeds_share"] in (0, 1)  # all seeds say "Count to"
+    embedded = numbers["embedded"]
+    assert {method: curve["made"][-1] for method, curve in embedded["generations"].items()} == numbers["methods"]
+    assert sum(topic["dialogues"] for topic in embedded["topics"]) == 45
+    assert len(embedded["pairs"]) == 10
 
 
 def test_an_endpoint_without_a_completions_api_is_refused_in_a_line(
