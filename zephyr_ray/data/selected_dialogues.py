@@ -32,6 +32,7 @@ from zephyr_ray.data.selection.highest import (
     mean_rating,
     overall_rating,
 )
+from zephyr_ray.data.selection.topic_shares import TopicShares, topic_shares
 from zephyr_ray.errors import UserError
 from zephyr_ray.pipeline.artifacts import Artifact
 from zephyr_ray.pipeline.stage import Manifest, Stage, StageContext
@@ -60,6 +61,7 @@ class Chosen:
     scores: arms.ScoreCounts | None = None
     coverage: tuple[Coverage, Coverage] | None = None
     """Of both."""
+    topics: Sequence[TopicShares] = ()
 
 
 def stage(
@@ -89,7 +91,9 @@ def stage(
         found = choose(section, seed, rows, {name: context.input(name) for name in inputs}, rating)
         report = make_selected_dialogues(section, rows, found.chosen, context.artifact, progress=context.progress)
         counted = arms.count_arms(rows, found.chosen, found.random)
-        lines = selection_report.write_report(context.artifact, section, counted, found.scores, found.coverage)
+        lines = selection_report.write_report(
+            context.artifact, section, counted, found.scores, found.coverage, found.topics
+        )
         report.files |= {selection_report.HTML: 0}
         made = drop_report.manifest(report)
         return made | {"lines": lines}
@@ -131,7 +135,7 @@ def choose(
         embeddings = given["embeddings"]
         found = representative_rows(embeddings, section.n, seed)
         covered = coverage(embeddings, found, seed), coverage(embeddings, drawn, seed)
-        return Chosen(found, drawn, coverage=covered)
+        return Chosen(found, drawn, coverage=covered, topics=topic_shares(dialogues, embeddings, found, drawn, seed))
     scored = _scored(section, dialogues, given, rating)
     found = highest(scored.rows, scored.id_column, scored.columns, scored.score, section.n, seed)
     counts = arms.count_scores(scored.rows, scored.id_column, scored.columns, scored.score, found, drawn)

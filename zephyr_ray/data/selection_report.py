@@ -4,7 +4,7 @@ against as many that were drawn at random."""
 from __future__ import annotations
 
 import statistics
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from zephyr_ray.config.selection import Selection
@@ -13,6 +13,7 @@ from zephyr_ray.data.io.histogram import Histogram
 from zephyr_ray.data.report_page import Bars, length_bars, round_bars, short, whole_bars
 from zephyr_ray.data.selection.arms import Arm, Arms, ScoreCounts
 from zephyr_ray.data.selection.coverage import Coverage
+from zephyr_ray.data.selection.topic_shares import TopicShares
 from zephyr_ray.pipeline.artifacts import Artifact
 
 HTML = "report.html"
@@ -47,6 +48,8 @@ class Picture:
     scores: list[Bars]
     """Empty where they were not chosen by a score."""
     sources: list[SourceShares]
+    topics: Sequence[TopicShares]
+    """Empty where the dialogues have no vectors."""
 
 
 def write_report(
@@ -55,6 +58,7 @@ def write_report(
     counted: Arms,
     scores: ScoreCounts | None,
     covered: tuple[Coverage, Coverage] | None,
+    topics: Sequence[TopicShares] = (),
 ) -> list[str]:
     """Writes the page into the artifact, and returns lines for a person.
 
@@ -64,8 +68,9 @@ def write_report(
         counted: What they, all, and the drawn ones are like.
         scores: Of all three, where they were chosen by scores.
         covered: How well the chosen and the drawn ones cover all of them, where they were chosen by diversity.
+        topics: What they are about, likewise.
     """
-    drawn = picture(section, counted, scores, covered)
+    drawn = picture(section, counted, scores, covered, topics)
     artifact.write_text(HTML, report_page.render("selection_report.html.jinja", p=drawn))
     width = max(len(what) for what, *_ in drawn.comparison)
     return [
@@ -75,7 +80,11 @@ def write_report(
 
 
 def picture(
-    section: Selection, counted: Arms, scores: ScoreCounts | None, covered: tuple[Coverage, Coverage] | None
+    section: Selection,
+    counted: Arms,
+    scores: ScoreCounts | None,
+    covered: tuple[Coverage, Coverage] | None,
+    topics: Sequence[TopicShares] = (),
 ) -> Picture:
     """The numbers of the report."""
     arms = counted.everything, counted.chosen, counted.random
@@ -98,6 +107,7 @@ def picture(
         messages=whole_bars(counted.chosen.messages, counted.random.messages),
         scores=[] if scores is None else round_bars([scores.chosen, scores.random]),
         sources=_sources(counted),
+        topics=topics,
     )
 
 

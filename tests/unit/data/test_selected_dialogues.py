@@ -133,6 +133,12 @@ def test_varied_ones_are_chosen_by_their_vectors(tmp_path: Path, file: Path, emb
     assert len(vectors) == ROWS
     assert all(sum(x * x for x in each["embedding"]) == pytest.approx(1, abs=1e-5) for each in vectors)
     assert any("to the nearest, mean" in line for line in manifest["lines"])
+    page = Page((Path(artifact.path) / "report.html").read_text())
+    page.check_loads_nothing()
+    assert "What they are about" in page.text
+    shares = [float(word) for word in page.text.split("at random")[-2].split() if word.replace(".", "").isdigit()]
+    assert sum(shares[0::3]) == pytest.approx(100, abs=0.5)  # of all dialogues, by topics
+    assert sum(shares[1::3]) == pytest.approx(100, abs=0.5)
 
 
 @pytest.mark.parametrize(

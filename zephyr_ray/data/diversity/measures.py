@@ -170,7 +170,7 @@ def _embedded(
 
 
 def _topics(messages: Sequence[Sequence[Mapping[str, str]]], vectors: np.ndarray, labels: np.ndarray) -> list[Topic]:
-    named = characteristic_words([_asked_words(each) for each in messages], labels)
+    named = characteristic_words([asked_words(each) for each in messages], labels)
     sizes = Counter(labels.tolist())
     found = []
     for label, words in enumerate(named):
@@ -181,7 +181,8 @@ def _topics(messages: Sequence[Sequence[Mapping[str, str]]], vectors: np.ndarray
     return found
 
 
-def _asked_words(messages: Sequence[Mapping[str, str]]) -> frozenset[str]:
+def asked_words(messages: Sequence[Mapping[str, str]]) -> frozenset[str]:
+    """The different words of the user's turns, without numbers: what topics are named by."""
     asked = " ".join(message["content"] for message in messages if message["role"] == "user")
     return frozenset(word for word in words_of(asked[:_TOPIC_READ]) if not word.isdigit())
 

@@ -87,7 +87,7 @@ def log_odds(count: int, size: int, rest: int, others: int) -> float:
 
 def _most_characteristic(own: Counter[str], total: Counter[str]) -> list[str]:
     size, others = own.total(), total.total() - own.total()
-    if not others:
+    if not others or len(total) == 1:  # there is nothing to tell it from
         return [word for word, _ in sorted(own.items(), key=lambda item: (-item[1], item[0]))[:NAMED_BY]]
     scores = {word: log_odds(count, size, total[word] - count, others) for word, count in own.items()}
     best = sorted(scores.items(), key=lambda item: (-item[1], item[0]))

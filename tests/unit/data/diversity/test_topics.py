@@ -52,3 +52,8 @@ def test_the_plane_is_that_of_the_largest_spread() -> None:
     found = plane(points)
     assert np.abs(found) == pytest.approx(np.array([[3, 0], [3, 0], [0, 1], [0, 1]]), abs=1e-6)
     assert plane(np.ones((3, 1), np.float32)).tolist() == [[0, 0]] * 3
+
+
+def test_the_only_word_that_there_is_names_every_topic() -> None:
+    texts = [frozenset({"question"})] * 4
+    assert characteristic_words(texts, np.array([0, 0, 0, 1])) == [["question"], ["question"]]
