@@ -16,10 +16,11 @@ from zephyr_ray.data.cleaning.case_lexicon import CaseLexicon, count_texts, is_w
 from zephyr_ray.data.cleaning.case_names import Nearby
 from zephyr_ray.data.formats.messages import Message
 
-_LOWER_LINE = re.compile(r"[.?!:][\"'”’)*]*[ \t]*\n[ \t]*\n+[a-z]\w* \w|\n[ \t]*\d+[.)] [a-z]\S*(?: \S+){2}[^\n]*[.:]")
+_LOWER_LINE = re.compile(r"[.?!:][\"'”’)*]*[ \t]*\n[ \t]*\n+[a-z]\w* \w|\n[ \t]*\d+[.)] [a-z]\S*(?: \S+){2}[^\n]*[.:] ")
 """In lower case, a paragraph after another one, or a numbered item of three words or more with a sentence in it."""
 _LOWER_VERSES = re.compile(r"[^\n]+(?:\n+[a-z'‘’]\S*(?: \S+){2,7}[ \t]*){4}")
 """At the beginning of a text four lines of a few words, none of them an item of a list."""
+_CAPITAL_WITHIN = re.compile(r"[a-z,;] [A-Z]")
 _SURE = 10
 """How much more often than without a name has to be seen with a capital to give a turn away."""
 _OFTEN = 20
@@ -105,11 +106,12 @@ def _is_name(word: str, lexicon: CaseLexicon, nearby: Nearby) -> bool:
 
 
 def _given_in_lower(before: Sequence[Message], lexicon: CaseLexicon) -> bool:
-    """Whether the user wrote names in lower case, two at least and more than with a capital."""
+    """Whether the user wrote names in lower case, more of them than with a capital; a single one in a text without any
+    capital within a sentence."""
     texts = [message["content"] for message in before if message["role"] != "assistant"]
     names = {word for text in texts for word in case_text.WORD.findall(text) if _is_often_a_name(word.lower(), lexicon)}
     lower = sum(name.islower() for name in names)
-    return lower >= 2 and 2 * lower > len(names)
+    return 2 * lower > len(names) and (lower >= 2 or not any(map(_CAPITAL_WITHIN.search, texts)))
 
 
 def _is_often_a_name(word: str, lexicon: CaseLexicon) -> bool:

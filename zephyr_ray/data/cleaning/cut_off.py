@@ -112,8 +112,8 @@ def _has_item(before: str, number: int) -> bool:
 
 
 def _others_end(before: str, *, is_item: bool) -> bool:
-    """Whether the long lines of the same kind, list items or paragraphs, are two at least and all end as sentences. Where
-    there are fewer, three of any kind do."""
+    """Whether the long lines of the same kind, list items or paragraphs, are two at least and all end as sentences; if
+    there are fewer, whether three of any kind do."""
     lines = [line.rstrip() for line in before.split("\n") if len(line) >= LONG_LINE]
     alike = [line for line in lines if (_LIST_MARK.match(line) is not None) == is_item]
     if len(alike) < 2:

@@ -79,8 +79,8 @@ _LACKS_ANY = re.compile(
     r"|recommend \w+ (?:highly|more)|say no|stress|thank|wait))"
 )
 _HELPS = re.compile(
-    r"(?:i can|i could|i would|i'd|here|you (?:can|could|may|might)|based on|according to|generally|in general|as of|the|this"
-    r"|that|there|it|some|if)\b"
+    r"(?:i can|i could|i would|i'd|here|you (?:can|could|may|might)|based on|according to|generally|in general|as of|the"
+    r"|this|that|there|it|some|if)\b"
 )
 """How a clause goes on that helps after the assistant has said what it lacks."""
 _POLITELY = re.compile(rf"\W*{_POLITE}")
@@ -92,6 +92,7 @@ _SAYS_NOT = re.compile(
     r"|my (?:\w+ )?"
     + one_of("abilit, capabilit, data, function, goal, knowledge, programming, purpose, responses, role, training")
 )
+_CLARIFIES = re.compile(r"\bi (?:have to|must|need to|should|want to|would like to) ")
 _OF_ITSELF = re.compile(r"(?:i|i'm|i'd|i'll|i've|my|it|it's|here|here's|there)\b")
 """How a sentence goes on that is about the assistant; "As an AI, you will ..." is not."""
 _MEDIUM = one_of("audio, graphic, image, link, photo, picture, real-time, video, visual")
@@ -194,7 +195,7 @@ def _rest_of(sentence: str, at_start: bool, removed_before: bool, fiction: bool)
         body = sentence[lead.end() :]
         if _SAYS_NOT.match(plain(body)):
             return _after_pivot(body)
-        return _clause(body) if _OF_ITSELF.match(plain(body)) else None
+        return _clause(body) if _OF_ITSELF.match(plain(body)) or _CLARIFIES.search(lead.group()) else None
     if _IS_AI.match(lower) and not (fiction and not any(word in lower for word in _NOT)):
         return _after_pivot(sentence)
     lead = _POLITELY.match(lower)

@@ -98,7 +98,8 @@ _DECLINES = re.compile(
     r"|(?:not|n't)(?: within)? my programming|(?:do not|don't|not) condone\b"
     r"|\bi (?:must|have to) (?:respectfully )?(?:decline|refuse)\b"
     r"|\bi(?: am|'m) going to (?:have to )?(?:decline|stop)\b"
-    r"|(?:not|never) recommended to (?:attempt|try)\b|\b(?:against|violates?) my (?:guidelines|principles|programming|values)\b"
+    r"|(?:not|never) recommended to (?:attempt|try)\b"
+    r"|\b(?:against|violates?) my (?:guidelines|principles|programming|values)\b"
 )
 _LACKS = re.compile(
     rf"\b(?:{HAVE_NOT}(?: [\w/-]+,?){{0,5}}? {MISSING}\b|i(?: am|'m) (?:{ADVERBS})*an? {AI}"

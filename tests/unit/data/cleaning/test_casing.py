@@ -91,7 +91,7 @@ def test_single_starts_get_a_capital(answer: str, wanted: str) -> None:
         "They met (Lat. for others) and bought a 12-in. ruler and two 5-lb. bags.",
         "Anna: hey, are you in?\nBen: no. i am late, sorry! be there soon\nAnna: ok. see you",
         "1. gifts (e.g. books, cups)\n2. trips (e.g. to the lake)",
-        "A verb has many senses:\n1. to go along a path\n2. to be in charge of it\n3. to reach from here to there",
+        "A verb has many senses:\n1. to go along a path\n2. to be in charge of it\n3. to reach from here to there.",
         "It holds that:\n\n(p + q) * 2 = 8\n\nwhere p and q are two numbers above zero",
         "It stops when i equals 5, because of the test.",
         "The train leaves at 7 p. m. on time",
@@ -126,6 +126,8 @@ def test_names_in_lower_case_as_the_user_wrote_them_stay() -> None:
     text = "List the facts: maija , born in june , lives in lappeenranta , finland ."
     before = dialogue(text, facts)
     assert restore(before, lexicon()) is before
+    one = dialogue("Here is a bio: maija , born in a town of finland .", facts)
+    assert restore(one, lexicon()) is one
     assert restored(facts) == "- Name: Maija\n\n- Town: Lappeenranta in Finland\n\n- Born: June"
 
 

@@ -132,6 +132,7 @@ DISCLAIMERS = [
     ("As a conversational AI, I do not eat, but ferns like shade.", "Ferns like shade."),
     ("Yes, as an AI language model, I can say that ferns like shade.", "I can say that ferns like shade."),
     (f"Sure! {WATER} However, I must clarify that I'm a language model, I do not see it.", f"Sure! {WATER}"),
+    ("As an AI, I must clarify that ferns are old plants.", "Ferns are old plants."),
     ("Since I am an AI and do not have hands, I can only give you a hint.", "I can only give you a hint."),
     (f"It is impossible for an AI language model like me to see it. {WATER}", WATER),
     ("As of my last update in 2020, I do not have access to it. However, the fern is old.", "The fern is old."),
