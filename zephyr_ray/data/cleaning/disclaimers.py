@@ -79,8 +79,8 @@ _LACKS_ANY = re.compile(
     r"|recommend \w+ (?:highly|more)|say no|stress|thank|wait))"
 )
 _HELPS = re.compile(
-    r"(?:i can|i could|i would|i'd|here|you (?:can|could|may|might)|based on|according to|generally|in general|as of|the"
-    r"|this|that|there|it|some|if)\b"
+    r"(?:i can|i could|i would|i'd|here|you (?:can|could|may|might)|based on|according to|generally|in general|as of"
+    r"|the|this|that|there|it|some|if)\b"
 )
 """How a clause goes on that helps after the assistant has said what it lacks."""
 _POLITELY = re.compile(rf"\W*{_POLITE}")
