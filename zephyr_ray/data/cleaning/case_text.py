@@ -59,7 +59,7 @@ _LOWER_CASE = re.compile(r"lower[- ]?case", re.IGNORECASE)
 _UPPER_CASE = re.compile(r"upper[- ]?case|\bcapital", re.IGNORECASE)
 LOWER_START = re.compile(
     rf"[^\W\d_][^\W\d_][.?!](?<![.][.]){_NO_ABBREVIATION}[\"'”’)]*\s+(?:\d+[.)]\s+|[-*•]\s+)?[\"'“‘(*]*[a-z]"
-    rf"|{_PRONOUN.pattern}"
+    rf"|{_PRONOUN.pattern}|[\s(]i [a-z]{{3,}}ed\b"
 )
 """A sentence after another one, or "I", in lower case."""
 _LABELLED_LOWER = re.compile(r"^[A-Z][\w .'’-]{0,24}: ?[a-z]", re.MULTILINE)

@@ -16,8 +16,11 @@ from zephyr_ray.data.cleaning.case_lexicon import CaseLexicon, count_texts, is_w
 from zephyr_ray.data.cleaning.case_names import Nearby
 from zephyr_ray.data.formats.messages import Message
 
-_LOWER_LINE = re.compile(r"[.?!:][\"'”’)*]*[ \t]*\n[ \t]*\n+[a-z]\w* \w|\n[ \t]*\d+[.)] [a-z]\S*(?: \S+){2}[^\n]*[.:] ")
-"""In lower case, a paragraph after another one, or a numbered item of three words or more with a sentence in it."""
+_LOWER_LINE = re.compile(
+    r"[.?!:][\"'”’)*]*[ \t]*\n[ \t]*\n+[a-z]\w* \w"
+    r"|\n[ \t]*\d+[.)] [a-z]\S*(?: \S+){2}[^\n]*(?:[.:] |:\n)|:[ \t]*\n[ \t]*\n[ \t]*\d+[.)] [a-z]\S* \S"
+)
+"""In lower case, a paragraph after another one, a numbered item with a sentence in it, or a list that is set apart."""
 _LOWER_VERSES = re.compile(r"[^\n]+(?:\n+[a-z'‘’]\S*(?: \S+){2,7}[ \t]*){4}")
 """At the beginning of a text four lines of a few words, none of them an item of a list."""
 _CAPITAL_WITHIN = re.compile(r"[a-z,;] [A-Z]")
@@ -43,24 +46,32 @@ def restore(messages: list[Message], lexicon: CaseLexicon) -> list[Message]:
     restored = list(messages)
     for number in suspects:
         text = messages[number]["content"]
-        if is_wrongly_cased(text, lexicon, nearby) and not _given_in_lower(messages[:number], lexicon):
+        if is_wrongly_cased(text, lexicon, nearby, messages[:number]):
             text = case_names.restore(text, lexicon, nearby)
         restored[number] = messages[number] | {"content": with_single_starts(text)}
     return messages if restored == messages else restored
 
 
-def is_wrongly_cased(text: str, lexicon: CaseLexicon, nearby: Nearby) -> bool:
+def is_wrongly_cased(text: str, lexicon: CaseLexicon, nearby: Nearby, before: Sequence[Message]) -> bool:
     """Whether a text that has no capital after its first character should have some.
 
-    A sentence after the first, "I", a paragraph, a numbered item of a few words or a name in lower case gives it away.
-    A text whose first letter is in lower case is written so on purpose; where it begins with none (1. or a quotation
-    mark), nothing but sentences, "I" and two names count.
+    A sentence after the first, "I", a paragraph, a list that is set apart, verses or a name in lower case give it away;
+    only sentences and "I" do where the user wrote names in lower case. A text whose first letter is in lower case is
+    written so on purpose; where it begins with none (1. or a quotation mark), sentences, "I" and two names count.
+
+    Args:
+        text: Of a turn.
+        lexicon: Of the corpus.
+        nearby: Of the well-cased turns of the same dialogue.
+        before: The turns before it.
     """
     if not case_text.is_lower(text):
         return False
     bare = _without_code(text)
     if case_text.LOWER_START.search(bare):
         return True
+    if _given_in_lower(before, lexicon):
+        return False
     if text.lstrip()[0].isupper():
         is_verse = _LOWER_VERSES.match(bare) is not None
         return is_verse or _LOWER_LINE.search(bare) is not None or len(_names(bare, lexicon, nearby)) > 0

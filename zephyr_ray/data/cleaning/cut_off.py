@@ -33,6 +33,8 @@ _NEVER_LAST = re.compile(
 _HALF_A_WORD = re.compile(
     r"(?:^|\s)(?:it|that|there|here|what|let|he|she|you|they|we|I|don|doesn|isn|can|won)['\u2019]$", re.IGNORECASE
 )
+_BARE_START = re.compile(r"[a-z)\d%][.!?][\"'\u2019\u201d)]*[ \t]+[A-Z][a-z]*$")
+"""A sentence of which only the first word is there."""
 _BARE_MARK = re.compile(r"[ \t]*([-*+\u2022])")
 _PAGE = re.compile(r"^[ \t]*<html\b", re.MULTILINE | re.IGNORECASE)
 _SMILEY = re.compile(r"[:;]['-]?\(")
@@ -100,7 +102,7 @@ def _stops_within(before: str, line: str, *, is_item: bool) -> bool:
     if line[-1] == ",":
         return not line[-2].isspace()
     if not _LAST_WORD.search(line):
-        return False
+        return is_item and _BARE_START.search(line) is not None
     if _SENTENCE_END.search(line) or (line[0].isupper() and len(line) >= _NO_VERSE and _NEVER_LAST.search(line)):
         return True
     return _others_end(before, is_item=is_item)

@@ -136,6 +136,15 @@ def test_a_prompt_on_letters_of_both_cases_asks_for_neither() -> None:
     assert restored("I would do it. first, i rest in lappeenranta.", prompt).startswith("I would do it. First, I rest")
 
 
+def test_a_list_that_is_set_apart_begins_with_capitals() -> None:
+    answer = "Here is the list of the lake:\n\n1. people of the forest\n2. days of summer"
+    assert restored(answer).endswith("\n\n1. People of the forest\n2. Days of summer")
+    assert (
+        restored("I saw it. like this i joined the team of the lake.")
+        == "I saw it. Like this I joined the team of the lake."
+    )
+
+
 def test_verses_begin_with_capitals() -> None:
     verses = (
         "The people of the forest\nAnd of the quiet lake\n\nSee the long summer days\nThey like it and it may be\n"
