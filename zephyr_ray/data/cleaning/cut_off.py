@@ -33,7 +33,7 @@ _NEVER_LAST = re.compile(
 _HALF_A_WORD = re.compile(
     r"(?:^|\s)(?:it|that|there|here|what|let|he|she|you|they|we|I|don|doesn|isn|can|won)['\u2019]$", re.IGNORECASE
 )
-_BARE_START = re.compile(r"[a-z)\d%][.!?][\"'\u2019\u201d)]*[ \t]+[A-Z][a-z]*$")
+_BARE_START = re.compile(r"[a-z]{4}[.!?][\"'\u2019\u201d)]*[ \t]+[A-Z][a-z]*$")
 """A sentence of which only the first word is there."""
 _BARE_MARK = re.compile(r"[ \t]*([-*+\u2022])")
 _PAGE = re.compile(r"^[ \t]*<html\b", re.MULTILINE | re.IGNORECASE)

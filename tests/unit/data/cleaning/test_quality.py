@@ -112,6 +112,7 @@ def test_an_empty_turn_elsewhere_drops_the_dialogue() -> None:
         ("\nIt pays to keep flour, salt, yeast, water, oil, milk, seeds, nuts, herbs,", True),
         ("\n- Wrap it.\n- Box it.\n-", True),
         ("\n4. Ask: Most bakers know how to keep what they bake. The", True),
+        ("\n4. Ask: Bakers know what suits a house, be it wheat vs. rye vs. Spelt", False),
         ("\nI hope that the next loaf of yours keeps until I am back. Anna", False),
         ("\nThree loaves of two pounds for five days make 3 * 2 / 5 =", True),
         ("\nIt is best to ask a baker of the town (for example the old miller", True),
