@@ -33,6 +33,9 @@ _NEVER_LAST = re.compile(
 _HALF_A_WORD = re.compile(
     r"(?:^|\s)(?:it|that|there|here|what|let|he|she|you|they|we|I|don|doesn|isn|can|won)['\u2019]$", re.IGNORECASE
 )
+_HEAD_OF_ITEM = re.compile(r"[ \t]*\d{1,2}[.)] .*:")
+_HEADS = re.compile(r"^[ \t]*\d{1,2}[.)] [^\n]*:[ \t]*\n+[ \t]*\S", re.MULTILINE)
+"""An item that only says what is in the lines below it."""
 _BARE_START = re.compile(r"[a-z]{4}[.!?][\"'\u2019\u201d)]*[ \t]+[A-Z][a-z]*$")
 """A sentence of which only the first word is there."""
 _BARE_MARK = re.compile(r"[ \t]*([-*+\u2022])")
@@ -84,6 +87,8 @@ def _is_left_open(text: str, before: str, last: str) -> bool:
     if (number := _BARE_NUMBER.fullmatch(last)) and _has_item(before, int(number[1]) - 1):
         return True
     if (mark := _BARE_MARK.fullmatch(last)) and f"\n{mark[1]} " in before:
+        return True
+    if _HEAD_OF_ITEM.fullmatch(last) and _HEADS.search(before):
         return True
     if text[-1] not in ".!?:" and _PAGE.search(text) and "</html" not in text.lower():
         return True

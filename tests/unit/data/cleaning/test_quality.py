@@ -114,6 +114,8 @@ def test_an_empty_turn_elsewhere_drops_the_dialogue() -> None:
         ("\n4. Ask: Most bakers know how to keep what they bake. The", True),
         ("\n4. Ask: Bakers know what suits a house, be it wheat vs. rye vs. Spelt", False),
         ("\nI hope that the next loaf of yours keeps until I am back. Anna", False),
+        ("\n1. Wrap it:\n\t* in linen\n2. Box it:", True),
+        ("\nName:\nDate of the last loaf:", False),
         ("\nThree loaves of two pounds for five days make 3 * 2 / 5 =", True),
         ("\nIt is best to ask a baker of the town (for example the old miller", True),
         ("\nThe oven is 30 cm wide, so (30", True),
