@@ -308,7 +308,7 @@ def _written(written: str, word: Word, chance: float, nearby: Nearby) -> str:
         form = (nearby.form(word.key) or _usual_form(word)) + written[len(word.key) :]
     if word.is_start and form.islower():
         form = _capitalized(form)
-    return form if form.lower() == written.lower() else written
+    return form if len(form) == len(written) and form.lower() == written.lower() else written
 
 
 def _usual_form(word: Word) -> str:

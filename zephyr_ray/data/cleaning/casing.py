@@ -23,6 +23,11 @@ _LOWER_LINE = re.compile(
 """In lower case, a paragraph after another one, a numbered item with a sentence in it, or a list that is set apart."""
 _LOWER_VERSES = re.compile(r"[^\n]+(?:\n+[a-z'‘’]\S*(?: \S+){2,7}[ \t]*){4}")
 """At the beginning of a text four lines of a few words, none of them an item of a list."""
+_A_SENTENCE = 8
+"""Words of a text that says which language it is in."""
+_USUAL = frozenset(
+    ["the", "of", "and", "to", "in", "is", "are", "it", "for", "that", "this", "with", "was", "by", "as", "you", "your"]
+)
 _CAPITAL_WITHIN = re.compile(r"[a-z,;] [A-Z]")
 _SURE = 10
 """How much more often than without a name has to be seen with a capital to give a turn away."""
@@ -102,8 +107,12 @@ def _without_code(text: str) -> str:
 
 
 def _names(text: str, lexicon: CaseLexicon, nearby: Nearby) -> set[str]:
-    """Words of a text in lower case that are surely names."""
-    return {word for word in case_text.WORD.findall(text) if len(word) > 3 and _is_name(word, lexicon, nearby)}
+    """Words of a text in lower case that are surely names. None are in a line without any of English's usual words: what
+    is a name in English may be a word of another language."""
+    words = case_text.WORD.findall(text)
+    if len(words) >= _A_SENTENCE and "\n" not in text and _USUAL.isdisjoint(words):
+        return set()
+    return {word for word in words if len(word) > 3 and _is_name(word, lexicon, nearby)}
 
 
 def _is_name(word: str, lexicon: CaseLexicon, nearby: Nearby) -> bool:

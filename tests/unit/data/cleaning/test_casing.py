@@ -96,6 +96,7 @@ def test_single_starts_get_a_capital(answer: str, wanted: str) -> None:
         "It stops when i equals 5, because of the test.",
         "The train leaves at 7 p. m. on time",
         "He dons a hat.",
+        "Les gens du lac de lappeenranta seraient alors contents de voir une autre rive",
         "old pond. a frog leaps in. i hear the sound of water.",
         "apples. pears",
         "",
@@ -143,6 +144,10 @@ def test_a_list_that_is_set_apart_begins_with_capitals() -> None:
         restored("I saw it. like this i joined the team of the lake.")
         == "I saw it. Like this I joined the team of the lake."
     )
+
+
+def test_a_letter_that_is_two_in_lower_case_stays_one() -> None:
+    assert restored("\u0130 i'm") == "\u0130 I'm"
 
 
 def test_verses_begin_with_capitals() -> None:
