@@ -107,7 +107,7 @@ def _without_code(text: str) -> str:
 
 
 def _names(text: str, lexicon: CaseLexicon, nearby: Nearby) -> set[str]:
-    """Words of a text in lower case that are surely names. None are in a line without any of English's usual words, since
+    """Words of a text in lower case that are surely names. None are in a line without any usual word of English, since
     what is a name in English may be a word of another language."""
     words = case_text.WORD.findall(text)
     if len(words) >= _A_SENTENCE and "\n" not in text and _USUAL.isdisjoint(words):
