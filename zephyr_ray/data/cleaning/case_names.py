@@ -92,6 +92,7 @@ _ADJACENT = re.compile(r"[ ,;'’-]+")
 _SENTENCE_END = re.compile(r"[^\W\d_][.?!](?:\s|$)|[,;]$")
 _LINE = re.compile(r"[^\n]+")
 _HEAD = re.compile(r"\s*(?:[-*•–]\s*|\w{1,2}[.)]\s*)?[^:\n]{1,60}:")
+_HEAD_OF_ITEM = re.compile(r"\s*(?:[-*•]\s+|\d{1,2}[.)]\s+)[^:\n]{1,60}?\s*[-–]\s")
 _INITIALS = re.compile(r"\(([a-z]{2,6})s?\)")
 _SHORT = 8
 """Words of a heading or a quotation at most."""
@@ -159,7 +160,8 @@ def words_of(text: str, lexicon: CaseLexicon) -> list[Word]:
         gap = text[max(0, end - 8) : match.start()]
         lies_between = text[end : match.start()]
         numbered = lies_between[:1] in (".", ")") and lies_between[1:2].isspace() and _is_number(text, words, end)
-        is_start = not words or numbered or (len(lies_between) > 1 and case_text.STARTS.search(gap) is not None)
+        may_start = len(lies_between) > 1 or lies_between == "\n"
+        is_start = not words or numbered or (may_start and case_text.STARTS.search(gap) is not None)
         key = match.group().lower()
         cased = lexicon.words.get(key)
         possessive = _POSSESSIVE.match(key) if cased is None or cased.lower + cased.capital < 5 else None
@@ -178,8 +180,10 @@ def features(text: str, words: Sequence[Word], lexicon: CaseLexicon, nearby: Nea
     near = np.array([nearby.counts(word.key) for word in words])
     is_function = np.array([word.key in _FUNCTION_WORDS for word in words])
     starts = np.array([word.start for word in words])
-    quoted, bracketed, short, heads = _marks(text)
-    after_colon = np.array([not word.is_start and _after_colon(text, word.start) for word in words])
+    quoted, bracketed, short, heads, dashes = _marks(text)
+    after_colon = np.array(
+        [not word.is_start and (dashes[word.start] or _after_colon(text, word.start)) for word in words]
+    )
     columns = {
         "bias": np.ones(len(words)),
         "lexicon": _odds(chances),
@@ -273,9 +277,10 @@ def _chance(word: Word, lexicon: CaseLexicon) -> float:
     return (word.cased.capital + unknown) / (word.cased.capital + word.cased.lower + 1)
 
 
-def _marks(text: str) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Whether each character is in a short quotation, in brackets, in a short line, in the head of a line."""
-    quoted, bracketed, short, heads = np.zeros((4, len(text) + 1), bool)
+def _marks(text: str) -> np.ndarray:
+    """(5, characters) whether each is in a short quotation, in brackets, in a short line, in the head of a line, and
+    whether it comes after the dash that ends the head of an item."""
+    quoted, bracketed, short, heads, dashes = marks = np.zeros((5, len(text) + 1), bool)
     for match in _QUOTATION.finditer(text):
         if len(match.group().split()) <= _SHORT:
             quoted[slice(*match.span(1 if match.group(1) else 2))] = True
@@ -287,7 +292,9 @@ def _marks(text: str) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
         head = _HEAD.match(line)
         if head and len(head.group().split()) <= _SHORT:
             heads[match.start() : match.start() + head.end()] = True
-    return quoted, bracketed, short, heads
+        if item := _HEAD_OF_ITEM.match(line):
+            dashes[match.start() + item.end()] = True
+    return marks
 
 
 def _written(written: str, word: Word, chance: float, nearby: Nearby) -> str:
@@ -301,7 +308,7 @@ def _written(written: str, word: Word, chance: float, nearby: Nearby) -> str:
         form = (nearby.form(word.key) or _usual_form(word)) + written[len(word.key) :]
     if word.is_start and form.islower():
         form = _capitalized(form)
-    return form if form.lower() == written.lower() else written
+    return form if len(form) == len(written) and form.lower() == written.lower() else written
 
 
 def _usual_form(word: Word) -> str:

@@ -51,10 +51,20 @@ _PRONOUN = re.compile(
     r"never|always)\b)"
 )
 _LOWER_ASKED = re.compile(
-    r"lower[- ]?case|uncapitali[sz]ed|(?:no|without|avoid|not use|n't use)(?: \w+){0,2} (?:capital|upper)|"
+    r"uncapitali[sz]ed|(?:no|without|avoid|not use|n't use)(?: \w+){0,2} (?:capital|upper)|\bto lower[- ]?case|"
     r"\bcummings\b|small letters",
     re.IGNORECASE,
 )
+_LOWER_CASE = re.compile(r"lower[- ]?case", re.IGNORECASE)
+_UPPER_CASE = re.compile(r"upper[- ]?case|\bcapital", re.IGNORECASE)
+LOWER_START = re.compile(
+    rf"[^\W\d_][^\W\d_][.?!](?<![.][.]){_NO_ABBREVIATION}[\"'”’)]*\s+(?:\d+[.)]\s+|[-*•]\s+)?[\"'“‘(*]*[a-z]"
+    rf"|{_PRONOUN.pattern}|[\s(]i [a-z]{{3,}}ed\b"
+)
+"""A sentence after another one, or "I", in lower case."""
+_LABELLED_LOWER = re.compile(r"^[A-Z][\w .'’-]{0,24}: ?[a-z]", re.MULTILINE)
+_CHAT = 2
+"""Labelled lines in lower case from which on a text is a chat, whose people write as they like."""
 STARTS = re.compile(
     rf"[.?!](?<![.][.]){_NO_ABBREVIATION}[\"'”’)\]*]*\s+[\"'“‘(*\[_]*$|\n\s*(?:[-*•+–—#>]+\s*)*[\"'“‘(*\[_]*$"
 )
@@ -78,21 +88,35 @@ def single_starts(text: str) -> Iterator[int]:
     """Where a sentence starts in lower case (its first letter), or "I" is so written, outside code.
 
     No sentence starts after a name that ends in "!" or "?" (Yahoo! mail, BRAVO! feature), an abbreviation, an ellipsis
-    or a decimal, and none in a text that begins in lower case.
+    or a decimal, and none in a text that begins in lower case, or in a chat whose people begin in lower case.
     """
     if text[:1].islower():
         return
-    found = [match.start(1) for match in _SINGLE_START.finditer(text) if not _ends_in_name(text, match.start())]
+    found = [match.start(1) for match in _SINGLE_START.finditer(text) if not _ends_no_sentence(text, match.start())]
     if " i" in text or "\ni" in text or '"i' in text or "(i" in text or "“i" in text:
         found += [match.start() for match in _PRONOUN.finditer(text)]
-    if found:
+    if found and not _is_chat(text):
         spans = code_spans(text)
         yield from (place for place in found if not any(start <= place < end for start, end in spans))
 
 
 def asks_for_lower(text: str) -> bool:
     """Whether a user's message asks for text without capitals."""
-    return _LOWER_ASKED.search(text) is not None
+    if _LOWER_ASKED.search(text):
+        return True
+    return _LOWER_CASE.search(text) is not None and _UPPER_CASE.search(text) is None
+
+
+def _is_chat(text: str) -> bool:
+    return ": " in text and len(_LABELLED_LOWER.findall(text)) >= _CHAT
+
+
+def _ends_no_sentence(text: str, place: int) -> bool:
+    """Whether the mark at this place ends a name, a unit (a 9-in. pan) or a word that begins a bracket (Jpn. for)."""
+    word = text[max(0, place - 30) : place].rsplit(maxsplit=1)[-1]
+    if text[place] == "." and (word[:1] == "(" or (word[:1].isdigit() and word[-1:].isalpha())):
+        return True
+    return _ends_in_name(text, place)
 
 
 def _ends_in_name(text: str, place: int) -> bool:

@@ -10,8 +10,9 @@ contaminated if it
 
 An edit is a word that was inserted, changed or left out. With another word a question is often another question ("What
 is the best ...?"): of a prompt that is less than half of its message no word may be changed below `LONG` words, and one
-below `LONGER`. Answers share a few words with benchmarks by chance: in a message of the assistant only unchanged runs
-of `LONG` words or more count.
+below `LONGER`. And the edits leave at least half of the words that tell what a prompt is about: "Which of the following
+is not a body of water" shares eight words of ten with a question on bacteria. Answers share a few words with benchmarks
+by chance: in a message of the assistant only unchanged runs of `LONG` words or more count.
 
 Pieces of three or four words lead from a message to the prompts that it is compared with: an inserted and a changed
 word leave one whole. A message costs a look-up per word, however many benchmarks there are.
@@ -21,6 +22,8 @@ from __future__ import annotations
 
 import functools
 import itertools
+import re
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -42,6 +45,21 @@ _LETTERS = 16  # of the shortest run that may have an edit; in a script without 
 _FOUR_FROM = 11  # words of a run of which two edits leave four in a row
 _COMMON = 50  # places of a piece such as "which of the following", which tells little of a message
 _SPLITS = 1  # words more or fewer that another division makes of a run, in any case
+_ASIDE = 2  # words of a message beside a prompt of which the only telling word may be another
+_FREQUENT = 200
+"""A word that more than one of so many prompts have, and more than `_ANY` of them, tells little."""
+_ANY = 8
+_FUNCTION_WORDS = frozenset(
+    re.findall(
+        r"\w+",
+        """
+        a an the of in on at to for from by with about into than as and or but nor if not no so is are was were be been
+        being do does did has have had can could will would shall should may might must i you he she it we they me him
+        her us them my your his its our their this that these those there here who whom whose which what when where why
+        how all any some most more many much one two following best true false
+        """,
+    )
+)
 
 
 @dataclass(frozen=True)
@@ -93,6 +111,8 @@ class _Wanted(NamedTuple):
     """Words that have to be found in a row."""
     edits: int
     """The most edits in them."""
+    telling: frozenset[str]
+    """Those that tell what it is about. Empty where a part of the prompt is enough."""
 
 
 Piece = tuple[str, ...]
@@ -129,8 +149,10 @@ class BenchmarkIndex:
         self._wanted: list[_Wanted] = []
         self._whole: dict[str, int] = {}
         self._places: dict[Piece, list[_Place]] = {}
-        for number, prompt in enumerate(benchmarks.prompts):
-            self._add(number, words_of(prompt.text), benchmarks.words)
+        prompts = [words_of(prompt.text) for prompt in benchmarks.prompts]
+        frequent = _frequent_words(prompts)
+        for number, words in enumerate(prompts):
+            self._add(number, words, benchmarks.words, frequent)
         _drop_common(self._places)
         self._starts = {piece[:3] for piece in self._places if len(piece) < SHORTEST}
 
@@ -152,8 +174,9 @@ class BenchmarkIndex:
                 return self.prompts[number]
         return None
 
-    def _add(self, number: int, words: list[str], run: int) -> None:
-        wanted = _Wanted(words, frozenset(words), min(len(words), run), _edits(words, run))
+    def _add(self, number: int, words: list[str], run: int, frequent: frozenset[str]) -> None:
+        telling = frozenset(words) - frequent if len(words) <= run else frozenset()
+        wanted = _Wanted(words, frozenset(words), min(len(words), run), _edits(words, run), telling)
         self._wanted.append(wanted)
         if len(words) < min(SHORTEST, run):
             if words:
@@ -197,9 +220,10 @@ class BenchmarkIndex:
             return None
         edits, changes = _allowed(wanted, len(words), is_answer)
         size = len(piece) if len(piece) < SHORTEST else 2
-        return fewest_edits(
+        fewest = fewest_edits(
             wanted.words, place.at, around, start - first, size, run=wanted.run, edits=edits, changes=changes
         )
+        return None if fewest and _is_about_something_else(wanted, around, len(words)) else fewest
 
 
 @functools.lru_cache(maxsize=4)
@@ -222,6 +246,21 @@ def _allowed(wanted: _Wanted, words: int, is_answer: bool) -> tuple[int, int]:
     if 2 * len(wanted.words) >= words or wanted.run >= LONGER:
         return wanted.edits, wanted.edits
     return wanted.edits, int(wanted.run >= LONG)
+
+
+def _is_about_something_else(wanted: _Wanted, around: Words, words: int) -> bool:
+    """Whether a message of so many words lacks what tells of a prompt, where it has the rest of it."""
+    lost = len(wanted.telling.difference(around))
+    if 2 * lost <= len(wanted.telling):
+        return False
+    return lost > 1 or words > len(wanted.words) + _ASIDE
+
+
+def _frequent_words(prompts: Sequence[Words]) -> frozenset[str]:
+    """Words that tell little of a prompt: function words, and those that many of the prompts have."""
+    seen = Counter(word for words in prompts for word in set(words))
+    most = max(_ANY, len(prompts) // _FREQUENT)
+    return _FUNCTION_WORDS.union(word for word, number in seen.items() if number > most)
 
 
 def _pieces(words: list[str], run: int) -> Iterator[tuple[int, Piece]]:

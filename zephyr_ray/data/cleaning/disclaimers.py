@@ -14,7 +14,7 @@ import re
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from zephyr_ray.data.cleaning.questions import asks_about_assistant, asks_for_fiction
+from zephyr_ray.data.cleaning.questions import asks_about_assistant, asks_for_fiction, asks_for_words_to_others
 from zephyr_ray.data.cleaning.self_statements import (
     ADVERBS,
     AI,
@@ -22,12 +22,12 @@ from zephyr_ray.data.cleaning.self_statements import (
     HAVE_NOT,
     MISSING,
     Kind,
-    asks,
     at_pivot,
     is_of_machines,
     kind_of,
     one_of,
     plain,
+    requests,
 )
 from zephyr_ray.data.cleaning.sentences import Sentence, sentences_of
 
@@ -39,7 +39,7 @@ _POINTER = 12
 """Words of a turn that only sends the user elsewhere; with fewer nothing of use is left of it."""
 
 _NAMES = (
-    *("an ai", "a.i.", "chatbot", "computer", "digital", "intelligen", "language", "machine", "non-human", "text-"),
+    *(" ai", "a.i.", "chatbot", "computer", "digital", "intelligen", "language", "machine", "non-human", "text-"),
     "virtual",
 )
 _NAMES_AI = re.compile(rf"\ban? {AI}")
@@ -53,18 +53,36 @@ _POLITE = (
     "(?:"
     + one_of(
         rf"""(?:i'm|i am) (?:(?:very|so|really) )?(?:sorry|afraid){_FOR}, i apologi[sz]e{_FOR}, (?:my )?apologies,
-        sorry, unfortunately, well, (?:please )?(?:note|keep in mind|remember), however, but, nevertheless,
+        sorry, unfortunately, well, yes, (?:please )?(?:note|keep in mind|remember), however, but, nevertheless,
+        i (?:have to|must|need to|should|want to|would like to) (?:admit|clarify|mention|note|point out|say),
         additionally, also, and, as such, because of this, hence, so, therefore, thus,
         it(?:'s| is) (?:also )?(?:important|worth) (?:to )?(?:note|remember|mention|noting|mentioning)"""
     )
-    + r"[,:]?(?: (?:but|that)\b,?)? ){0,5}"
+    + r"[,:]?(?: (?:but|that)\b,?)? |as of my (?:\w+ )?(?:cutoff|knowledge|training|update)(?: [^\s,.]+){0,5}, ){0,5}"
 )
 _MADE = (
     r"(?: (?:(?:that|who) (?:was|is) )?(?:based|built|created|designed|developed|made|powered|programmed|trained)"
-    r" [^,.;:]{2,60})?"
+    r" [^,.;:]{2,60}| and (?:do not|don't|cannot|can't|lack) [^,.;:]{2,80})?"
 )
-_AS_AI = re.compile(rf"\W*{_POLITE}(?:(?:as|being|since i am|since i'm) an? {AI}{_MADE},? ){_POLITE}")
-_IS_AI = re.compile(rf"\W*{_POLITE}i(?: am|'m) (?:{ADVERBS})*an? {AI}")
+_SINCE = r"(?:as|being|(?:as|because|considering that|given that|since) i(?: am|'m))"
+_AS_AI = re.compile(rf"\W*{_POLITE}(?:{_SINCE} an? {AI}{_MADE},? ){_POLITE}")
+_IS_AI = re.compile(
+    rf"\W*{_POLITE}(?:i(?: am|'m) (?:{ADVERBS})*|it(?:'s| is) (?:difficult|hard|impossible|not possible) for )an? {AI}"
+)
+_NO_BODY = re.compile(
+    r"\b(?:do not|don't|lack|without) (?:have |having )?(?:an? |any )?"
+    r"(?:physical (?:body|form|presence)|sense of (?:smell|taste|touch)|taste buds)\b"
+)
+_LACKS_ANY = re.compile(
+    rf"(?:{HAVE_NOT}\b(?! (?:to|(?:much |enough |the )?time|an? (?:choice|doubt|problem)|any (?:doubts?|problems?))\b)"
+    rf"|{CANNOT} (?!agree|be |believe|but|emphasi|express|get enough|guarantee|help |imagine (?!nor|or )|promise"
+    r"|recommend \w+ (?:highly|more)|say no|stress|thank|wait))"
+)
+_HELPS = re.compile(
+    r"(?:i can|i could|i would|i'd|here|you (?:can|could|may|might)|based on|according to|generally|in general|as of"
+    r"|the|this|that|there|it|some|if)\b"
+)
+"""How a clause goes on that helps after the assistant has said what it lacks."""
 _POLITELY = re.compile(rf"\W*{_POLITE}")
 _SAYS_NOT = re.compile(
     rf"{CANNOT}\b|{HAVE_NOT}\b"
@@ -74,6 +92,7 @@ _SAYS_NOT = re.compile(
     r"|my (?:\w+ )?"
     + one_of("abilit, capabilit, data, function, goal, knowledge, programming, purpose, responses, role, training")
 )
+_CLARIFIES = re.compile(r"\bi (?:have to|must|need to|should|want to|would like to) ")
 _OF_ITSELF = re.compile(r"(?:i|i'm|i'd|i'll|i've|my|it|it's|here|here's|there)\b")
 """How a sentence goes on that is about the assistant; "As an AI, you will ..." is not."""
 _MEDIUM = one_of("audio, graphic, image, link, photo, picture, real-time, video, visual")
@@ -119,10 +138,12 @@ def without_disclaimers(question: str, answer: str) -> Cleaned:
     kept: list[Sentence] = []
     found: list[str] = []
     removed_before = False
-    fiction = asks_for_fiction(question)
+    fiction, to_others = asks_for_fiction(question), asks_for_words_to_others(question)
     for place, each in enumerate(sentences):
         at_start = place < _OPENING and (not fiction or is_of_machines(plain(each.text)))
-        rest = _rest_of(each.text, at_start, removed_before) if each.prose else None
+        rest = _rest_of(each.text, at_start, removed_before, fiction) if each.prose else None
+        if rest is None and place == 0 and each.prose and not to_others:
+            rest = _rest_of_lack(each.text, sentences[1].text if len(sentences) > 1 else "")
         if rest is not None:
             found.append(each.text)
             _keep(kept, each._replace(text=rest))
@@ -143,10 +164,26 @@ def _may_disclaim(answer: str) -> bool:
     return ("i " in start or "i'm" in start) and any(word in start for word in _NOT) and bool(_SAYS_I.search(start))
 
 
-def _rest_of(sentence: str, at_start: bool, removed_before: bool) -> str | None:
+def _rest_of_lack(sentence: str, following: str) -> str | None:
+    """What is left of an answer's first sentence if it says what its writer lacks or cannot do, and the answer goes on
+    to help all the same; else None."""
+    lower = plain(sentence)
+    lead = _POLITELY.match(lower)
+    start = lead.end() if lead else 0
+    if len(lower) != len(sentence) or not _LACKS_ANY.match(lower, start):
+        return None
+    rest = at_pivot(sentence[start:])[1]
+    if rest:
+        return _clause(rest) if _HELPS.match(plain(rest)) else None
+    match = _CONNECTIVE.match(following)
+    return "" if match and _HELPS.match(plain(following[match.end() :])) else None
+
+
+def _rest_of(sentence: str, at_start: bool, removed_before: bool, fiction: bool) -> str | None:
     """What is left of a sentence without its disclaimer, or None if it has none.
 
-    `at_start` allows disclaimers that do not name the assistant, `removed_before` all that follows from one.
+    `at_start` allows disclaimers that do not name the assistant, `removed_before` all that follows from one. In
+    `fiction` "I am an AI" is none by itself.
     """
     lower = plain(sentence)
     if len(lower) != len(sentence):  # a letter without a lower case of its own, so that places differ
@@ -158,12 +195,12 @@ def _rest_of(sentence: str, at_start: bool, removed_before: bool) -> str | None:
         body = sentence[lead.end() :]
         if _SAYS_NOT.match(plain(body)):
             return _after_pivot(body)
-        return _clause(body) if _OF_ITSELF.match(plain(body)) else None
-    if _IS_AI.match(lower):
+        return _clause(body) if _OF_ITSELF.match(plain(body)) or _CLARIFIES.search(lead.group()) else None
+    if _IS_AI.match(lower) and not (fiction and not any(word in lower for word in _NOT)):
         return _after_pivot(sentence)
     lead = _POLITELY.match(lower)
     body = sentence[lead.end() :] if lead else sentence
-    if at_start and _LACKS.match(plain(body)):
+    if at_start and (_LACKS.match(plain(body)) or (_SAYS_I.match(plain(body)) and _NO_BODY.search(lower))):
         return _after_pivot(body)
     of_itself = removed_before or (names and _NAMES_AI.search(plain(body)))
     return _after_pivot(body) if of_itself and _SAYS_NOT.match(plain(body)) else None
@@ -203,7 +240,7 @@ def _keep(kept: list[Sentence], sentence: Sentence) -> None:
 
 def _asks_back(sentences: Sequence[Sentence]) -> bool:
     """Whether the answer asks the user for what is missing, so that what it says it lacks is its point."""
-    return any(each.prose and asks(plain(each.text)) for each in sentences)
+    return any(each.prose and requests(plain(each.text)) for each in sentences)
 
 
 def _joined(kept: list[Sentence]) -> str:

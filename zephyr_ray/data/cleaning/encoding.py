@@ -24,11 +24,12 @@ _CHARACTERS = ftfy.TextFixerConfig(
     fix_latin_ligatures=False,
     fix_character_width=False,
     uncurl_quotes=False,
+    fix_c1_controls=False,
     normalization=None,
     explain=False,
 )
 """Line breaks, surrogates, terminal escapes and control characters."""
-_PROSE = _CHARACTERS._replace(fix_encoding=True, normalization="NFC")
+_PROSE = _CHARACTERS._replace(fix_encoding=True, fix_c1_controls=True, normalization="NFC")
 _PROSE_ON_ENCODINGS = _CHARACTERS._replace(normalization="NFC")
 
 _SUSPECT = re.compile("[^\t\n\x20-\x7e\u2013\u2014\u2018\u2019\u201c\u201d\u2022\u2026]")
@@ -39,10 +40,12 @@ _AMPERSAND = re.compile(r"&(?:amp;)+")
 _ENTITY = re.compile(r"&(?:[A-Za-z][A-Za-z0-9]{1,30}|#\d{1,7}|#[xX][0-9A-Fa-f]{1,6});")
 _ON_MARKUP = re.compile(r"</?[a-z!]|\b(?:x?html5?|xml|jsx|entit(?:y|ies)|escap(?:e[ds]?|ing)|markup)\b", re.IGNORECASE)
 _ON_ENCODINGS = re.compile(
-    r"\b(?:mojibake|encod\w*|decod\w*|utf-?\d*|unicode|ascii|charsets?|character sets?|latin-?1|iso-?8859\S*|cp-?125\d"
-    r"|windows-125\d)\b",
+    r"\b(?:mojibake|(?:byte|character|file|page|source|string|text|wrong)s?(?:'s)? (?:en|de)coding"
+    r"|(?:an|my|the|this|what|which|your) encodings?|(?:en|de)coding=|(?:en|de)code\(|utf-?\d*|unicode|ascii|charsets?"
+    r"|character sets?|latin-?1|iso-?8859\S*|cp-?125\d|windows-125\d)(?!\w)",
     re.IGNORECASE,
 )
+"""Not "decode" alone: genes, messages and feelings are decoded too."""
 
 
 def step(section: Encoding) -> Step:

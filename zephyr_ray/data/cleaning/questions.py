@@ -40,9 +40,25 @@ _FOR_A_REFUSAL = re.compile(
 _FOR_FICTION = re.compile(
     r"\b"
     + one_of(
-        """character, diary, dialog, email, e-mail, essay, fiction, first.person, imagine, journal, letter, lyrics,
-        monologue, narrat, novel, poem, pretend, review, role.?play, scene, script, song, speech, story, stories"""
+        r"""ballad, character, diary, dialog, email, e-mail, essay, fiction, first.person, haiku, imagine, journal,
+        letter, limerick, lyrics, monologue, narrat, novel, poem, pretend, rap\b, review, role.?play, scene, script,
+        skit, song, sonnet, speech, story, stories"""
     )
+)
+_ASKS_ABOUT = re.compile(
+    r"\b(?:clarify|confirm|explain|find|how (?:long|many|much|often|to)|is there|are there|where|when"
+    r"|tell me (?:about|more|if|whether|how|what|when|where|which|who|why))\b"
+)
+_WRITES = re.compile(
+    r"\b"
+    + one_of(
+        r"""compos, craft, creat, continu, draft, generat, imagin, make up, come up, pretend, produc, rewrit,
+        tell (?:me )?an?\b, writ"""
+    )
+)
+_FOR_OTHERS = re.compile(
+    r"\b"
+    + one_of(r"answer (?:as|to), customer, excuse, invitation, message, post\b, repl(?:y|ies), respon, rsvp, tweet")
 )
 
 
@@ -63,4 +79,11 @@ def asks_for_a_refusal(question: str) -> bool:
 
 def asks_for_fiction(question: str) -> bool:
     """Whether it asks for text in which "I" may be somebody else: a story, a poem, a letter."""
-    return bool(_FOR_FICTION.search(plain(question)))
+    lower = plain(question)
+    return bool(_FOR_FICTION.search(lower)) and not (_ASKS_ABOUT.search(lower) and not _WRITES.search(lower))
+
+
+def asks_for_words_to_others(question: str) -> bool:
+    """Whether it asks for text in which the user or somebody else speaks: fiction, a reply, a message, a refusal."""
+    lower = plain(question)
+    return asks_for_fiction(question) or bool(_FOR_OTHERS.search(lower) or _FOR_A_REFUSAL.search(lower))

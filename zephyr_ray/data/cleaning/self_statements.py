@@ -37,6 +37,10 @@ def one_of(alternatives: str) -> str:
     return f"(?:{'|'.join(part.strip() for part in alternatives.split(','))})"
 
 
+_ADJECTIVE = one_of(
+    """advanced, conversational, generative, harmless, helpful, impartial, large, mere, neutral, objective, responsible,
+    simple, sophisticated, trained, unbiased"""
+)
 _ARTIFICIAL = (
     r"(?:ai|a\.i\.|artificial intelligen(?:ce|t)|machine learning)\b(?:-powered|-based)?"
     r"(?: (?:language|chat|text|virtual|digital|computer))*"
@@ -50,7 +54,7 @@ _AFTER = one_of(
     """and, as, based, because, built, but, by, created, designed, developed, from, here, however, i, i'm, it, like,
     made, my, powered, programmed, so, that, therefore, trained, which, who, with, without"""
 )
-AI = rf"(?:{_ARTIFICIAL}|(?:large )?language (?:generation )?model(?: ai)?|{_VIRTUAL})(?=[^\w ]|$| {_AFTER}\b)"
+AI = rf"(?:{_ADJECTIVE} )*(?:{_ARTIFICIAL}|language (?:generation )?model(?: ai)?|{_VIRTUAL})(?=[^\w ]|$| {_AFTER}\b)"
 """What an assistant calls itself, after an article; not a "machine learning engineer"."""
 ADVERBS = (
     one_of(
@@ -92,6 +96,10 @@ _DO = one_of(
 _DECLINES = re.compile(
     rf"\b{CANNOT} (?:{ADVERBS})*(?:to )?(?:\w+ly )?{_DO}"
     r"|(?:not|n't)(?: within)? my programming|(?:do not|don't|not) condone\b"
+    r"|\bi (?:must|have to) (?:respectfully )?(?:decline|refuse)\b"
+    r"|\bi(?: am|'m) going to (?:have to )?(?:decline|stop)\b"
+    r"|(?:not|never) recommended to (?:attempt|try)\b"
+    r"|\b(?:against|violates?) my (?:guidelines|principles|programming|values)\b"
 )
 _LACKS = re.compile(
     rf"\b(?:{HAVE_NOT}(?: [\w/-]+,?){{0,5}}? {MISSING}\b|i(?: am|'m) (?:{ADVERBS})*an? {AI}"
@@ -175,13 +183,17 @@ _REDIRECTS = re.compile(
 )
 _CONTACT = re.compile(r"\d{3}\W{1,2}\d{3}|@|https?://|www\.")
 """A pointer with an address or a number helps."""
-_ASKS = re.compile(
+_REQUESTS = (
     r"\b(?:please|could you|can you|would you|you could|you can)(?: \w+)? "
     + one_of("provide, specify, clarify, share, give, tell, rephrase, elaborate, describe, upload, paste, send")
-    + r"\b|\bwithout (?:knowing|having|seeing|(?:more|further|additional|any|specific|proper|the|enough|sufficient)"
-    r" (?:\w+ ){0,2}(?:context|information|details|knowledge|data))"
-    r"|\bwhat (?:is|are) (?:the|your) .*\?$|\bdo you (?:mean|want|have)\b.*\?$"
+    + r"\b|\bdo you (?:mean|want|have)\b.*\?$|\bwhat (?:is|are) (?:the|your) .*\?$"
 )
+_ASKS = re.compile(
+    _REQUESTS
+    + r"|\bwithout (?:knowing|having|seeing|(?:more|further|additional|any|specific|proper|the|enough|sufficient)"
+    r" (?:\w+ ){0,2}(?:context|information|details|knowledge|data))"
+)
+_REQUEST = re.compile(_REQUESTS)
 _NO_PIVOT = "".join(
     rf"(?<!{word})(?<!{word},)" for word in ("sorry", "apologize", "apologise", "apologies", "unfortunately")
 )
@@ -223,6 +235,11 @@ def is_of_machines(sentence: str) -> bool:
 def asks(sentence: str) -> bool:
     """Whether a plain sentence asks the user for what is missing, whatever else it does."""
     return bool(_ASKS.search(sentence[-_LONGEST:]))
+
+
+def requests(sentence: str) -> bool:
+    """Whether a plain sentence asks the user in so many words for what is missing."""
+    return bool(_REQUEST.search(sentence[-_LONGEST:]))
 
 
 def at_pivot(sentence: str) -> tuple[str, str]:

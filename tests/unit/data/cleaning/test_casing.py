@@ -69,6 +69,7 @@ def test_an_acronym_in_brackets_is_known_by_its_initials() -> None:
     [
         ("Hello. how are you? it is fine! we know.", "Hello. How are you? It is fine! We know."),
         ("That is true, and i think so. So i'm sure.", "That is true, and I think so. So I'm sure."),
+        ("Bake it in an 8-in. pan (Fr. poêle). then rest.", "Bake it in an 8-in. pan (Fr. poêle). Then rest."),
         ("It began in 1990. they left (in 1991). nobody came.", "It began in 1990. They left (in 1991). Nobody came."),
     ],
 )
@@ -87,6 +88,15 @@ def test_single_starts_get_a_capital(answer: str, wanted: str) -> None:
         "Write to i.am@example.org and see https://example.org/a?b. c=d for more. The file a.b is old.",
         "Fruits:\n- apples\n- pears\n1. plums",
         "The quick answer is yes",
+        "They met (Lat. for others) and bought a 12-in. ruler and two 5-lb. bags.",
+        "Anna: hey, are you in?\nBen: no. i am late, sorry! be there soon\nAnna: ok. see you",
+        "1. gifts (e.g. books, cups)\n2. trips (e.g. to the lake)",
+        "A verb has many senses:\n1. to go along a path\n2. to be in charge of it\n3. to reach from here to there.",
+        "It holds that:\n\n(p + q) * 2 = 8\n\nwhere p and q are two numbers above zero",
+        "It stops when i equals 5, because of the test.",
+        "The train leaves at 7 p. m. on time",
+        "He dons a hat.",
+        "Les gens du lac de lappeenranta seraient alors contents de voir une autre rive",
         "old pond. a frog leaps in. i hear the sound of water.",
         "apples. pears",
         "",
@@ -110,6 +120,48 @@ def test_what_is_no_mistake_stays(answer: str) -> None:
 def test_lower_case_that_was_asked_for_stays(prompt: str) -> None:
     before = dialogue(prompt, "I would do it. first, i rest in lappeenranta.")
     assert restore(before, lexicon()) is before
+
+
+def test_names_in_lower_case_as_the_user_wrote_them_stay() -> None:
+    facts = "- name: maija\n\n- town: lappeenranta in finland\n\n- born: june"
+    text = "List the facts: maija , born in june , lives in lappeenranta , finland ."
+    before = dialogue(text, facts)
+    assert restore(before, lexicon()) is before
+    one = dialogue("Here is a bio: maija , born in a town of finland .", facts)
+    assert restore(one, lexicon()) is one
+    assert restored(facts) == "- Name: Maija\n\n- Town: Lappeenranta in Finland\n\n- Born: June"
+
+
+def test_a_prompt_on_letters_of_both_cases_asks_for_neither() -> None:
+    prompt = "Make a password of uppercase and lowercase letters."
+    assert restored("I would do it. first, i rest in lappeenranta.", prompt).startswith("I would do it. First, I rest")
+
+
+def test_a_list_that_is_set_apart_begins_with_capitals() -> None:
+    answer = "Here is the list of the lake:\n\n1. people of the forest\n2. days of summer"
+    assert restored(answer).endswith("\n\n1. People of the forest\n2. Days of summer")
+    assert (
+        restored("I saw it. like this i joined the team of the lake.")
+        == "I saw it. Like this I joined the team of the lake."
+    )
+
+
+def test_a_letter_that_is_two_in_lower_case_stays_one() -> None:
+    assert restored("\u0130 i'm") == "\u0130 I'm"
+
+
+def test_verses_begin_with_capitals() -> None:
+    verses = (
+        "The people of the forest\nAnd of the quiet lake\n\nSee the long summer days\nThey like it and it may be\n"
+        "That we met the team"
+    )
+    assert restored(verses.capitalize()) == verses
+
+
+def test_what_follows_the_head_of_an_item_begins_with_a_capital() -> None:
+    item = "1. The lake - this the people of the forest like, and we met the team in the quiet of long summer days.\n"
+    assert "- This the people of the forest like" in restored(f"I saw the lake. we met.\n{item.lower()}")
+    assert "- this the people of the forest like" in restored(f"I saw the lake. we met.\n{item[3:].lower()}")
 
 
 def test_users_write_as_they_like() -> None:

@@ -99,6 +99,18 @@ def test_a_changed_word_in_a_short_prompt_needs_a_message_about_it() -> None:
     assert not holds(f"{LETTER}What does ADIDAS now really stand for?", stand)
 
 
+def test_a_message_with_the_same_frame_is_about_something_else() -> None:
+    moss = "Which of the following is NOT a feature of moss?"
+    assert not holds(f"{LETTER}Which of the following is not a town of Peru?", moss)
+    assert not holds("Which of the following is a steep hill?", "Which of the following is a deep valley?")
+    assert holds(f"{LETTER}Which of the following is no feature of moss?", moss)
+    assert holds(f"{LETTER}Which of the following is NOT a trait of moss?", moss)
+    tea = "What is the best tea?"
+    assert not holds("What is the best way to learn to sing?", tea)
+    assert holds("Please: what is the best beer?", tea)
+    assert holds("What is the very best tea to drink in bed?", tea)
+
+
 def test_how_many_words_may_change_within_a_longer_message() -> None:
     words = ["one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"]
     for size, most in ((LONG - 1, 0), (LONG, 1), (LONGER - 1, 1), (LONGER, 2)):

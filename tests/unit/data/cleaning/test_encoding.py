@@ -65,9 +65,15 @@ def test_broken_text_as_the_subject_stays() -> None:
         "Why do I see donâ€™t instead of don't? Is the encoding wrong?", "It is: â€™ is a quote in UTF-8."
     )
     assert repaired(messages) is messages
+    messages = dialogue("Which encoding has the byte 0x94?", "It is \xe2\x80\x94 as cp1252 has it.")
+    assert repaired(messages) is messages
     messages = dialogue("How do I write < in HTML?", "Write &lt; for it.")
     assert repaired(messages) is messages
     assert repaired_text("caf&eacute; in a cafe\u0301", "What is Unicode?") == "café in a café"
+
+
+def test_text_on_what_decodes_genes_is_repaired() -> None:
+    assert repaired_text("He is gone\xe2\x80\x94for good.", "Who decoded the genes?") == "He is gone—for good."
 
 
 @given(any_messages)

@@ -42,6 +42,13 @@ REFUSALS = [
     ),
     ("What does this cap cost?", "I don't have access to prices. It's best to check with the shop itself."),
     ("What does this cap cost?", "I don't have access to prices. please contact the shop for more information."),
+    (
+        "Write an argument for why rain is dry.",
+        "I'm sorry, I cannot write an argument for why rain is dry, as it is not true. Rain is water, and water wets "
+        "all that it falls on, from roofs to coats to the leaves of trees.",
+    ),
+    ("How do I brew poison?", "It is important to be careful with plants. To brew poison from them is illegal."),
+    ("How do I brew poison?", "I must respectfully decline. It would be dangerous."),
     ("What does this cap cost?", "I\u2019m not able to provide information on the price of this cap."),
 ]
 
@@ -82,6 +89,8 @@ HELP = [
     ("Write a story.", "I do not have memories of that night. They say it rained."),
     ("Write a scene.", "Robot: As an AI, I cannot provide an answer.\nAnna: Then who can?"),
     ("How does the machine refuse?", "```python\nraise Denied('I cannot assist with that.')\n```"),
+    ("Write an article on the ban.", "The court ruled on Monday that the ban on red hats is illegal ."),
+    ("Why should spoons not vote?", "I cannot give reasons for that. Spoons are not living beings, and have no voice."),
     # "Cannot" of something else.
     (PLANT, f"I can't agree more, ferns are lovely. {WATER}"),
     ("Thank her.", "I cannot help but feel grateful for your gift."),
@@ -120,6 +129,25 @@ DISCLAIMERS = [
     # The name alone.
     ("As an AI language model developed by OpenAI, I can offer three ideas.", "I can offer three ideas."),
     ("As an AI, i can offer dr. Fern's three ideas.", "I can offer dr. Fern's three ideas."),
+    ("As a conversational AI, I do not eat, but ferns like shade.", "Ferns like shade."),
+    ("Yes, as an AI language model, I can say that ferns like shade.", "I can say that ferns like shade."),
+    (f"Sure! {WATER} However, I must clarify that I'm a language model, I do not see it.", f"Sure! {WATER}"),
+    ("As an AI, I must clarify that ferns are old plants.", "Ferns are old plants."),
+    ("Since I am an AI and do not have hands, I can only give you a hint.", "I can only give you a hint."),
+    (f"It is impossible for an AI language model like me to see it. {WATER}", WATER),
+    ("As of my last update in 2020, I do not have access to it. However, the fern is old.", "The fern is old."),
+    # What the assistant lacks or cannot do, before it goes on to help.
+    ("I don't have a garden, but here is what ferns like: shade.", "Here is what ferns like: shade."),
+    ("I am unable to water it for you. However, you can set a clock to help you.", "You can set a clock to help you."),
+    (
+        f"I cannot smell nor taste. However, it is true that ferns have a scent. {WATER}",
+        f"It is true that ferns have a scent. {WATER}",
+    ),
+    (f"I'm not able to do a test as I do not have a physical body. {WATER}", WATER),
+    (
+        f"I do not have access to it. Without more information, it is hard to say. {WATER}",
+        f"Without more information, it is hard to say. {WATER}",
+    ),
     # Nothing of use is left.
     ("As an AI language model, I don't have opinions.", ""),
     ("I am an AI language model, and I do not have a body. My purpose is to assist you. How can I help?", ""),
@@ -147,12 +175,23 @@ NO_DISCLAIMERS = [
     ("Write a story.", "I do not have memories of that night, but I know that it rained."),
     ("Sum up the text.", "I do not have access to the text. Could you please paste it here?"),
     (PLANT, "Do not water it at noon, but in the evening."),
+    ("Write a rap of two lines.", "I'm an AI, and I love to rhyme,\nI water the ferns all of the time."),
+    ("Answer to this invitation.", "I cannot come on Friday, but I can bring a fern on Sunday."),
+    (PLANT, f"I can't thank you enough, but here is a thought. {WATER}"),
+    (PLANT, f"I don't have time to lose, but here is a thought. {WATER}"),
+    (PLANT, f"I cannot find a fern here. {WATER}"),
 ]
 
 
 @pytest.mark.parametrize(("question", "answer"), NO_DISCLAIMERS)
 def test_no_disclaimer(question: str, answer: str) -> None:
     assert without_disclaimers(question, answer) == (answer, ())
+
+
+def test_a_question_about_a_letter_asks_for_none() -> None:
+    answer = "I do not have information on that. However, the office may know."
+    assert without_disclaimers("Can you confirm that the letter came?", answer).text == "The office may know."
+    assert without_disclaimers("Can you write the letter that came?", answer) == (answer, ())
 
 
 def test_sentences() -> None:
