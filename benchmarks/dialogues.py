@@ -7,13 +7,14 @@ The dialogues are those of the files, then made-up ones up to the number of rows
 the same two cores, contenders take turns, and figures are medians.
 
 data-juicer (`pip install py-data-juicer==1.6.1 aiohttp torch` in an environment of its own; it loads torch after each
-operator) gets each dialogue as one text. Both do the steps that both have (`SHARED`, `OPERATORS` in dialogues_contenders.py). They are not the
-same: ours keep code and quotations, look at turns, and compare every candidate for a near duplicate.
+operator) gets each dialogue as one text. Both do the steps that both have (`SHARED` and `OPERATORS` in
+dialogues_contenders.py). They are not the same: ours look at turns, leave code as it is, and compare every candidate
+for a near duplicate.
 
 Rows/s are from the start of the work until its results are written. Ours counts from the call of the stage: it reads
 JSON lines meanwhile, and its workers start within it. data-juicer counts from its first operator and `datasets.map`
-from its call, when their rows are loaded. Seconds and CPU-seconds are of the whole process tree from its start to its end.
-Memory is that of the whole tree, in PSS: pages that processes share are counted once.
+from its call, when their rows are loaded. Seconds and CPU-seconds are of the whole process tree from its start to its
+end. Memory is that of the whole tree, in PSS: pages that processes share are counted once.
 """
 
 from __future__ import annotations
@@ -85,6 +86,7 @@ def main() -> None:
 
 def compare(work: Path, names: list[str], args: argparse.Namespace) -> dict[str, Any]:
     rows = prepare(work, args.data, args.rows)
+    print(f"written: {rows}", file=sys.stderr)
     if {*names} & {"ours_rows", "datasets_rows"}:
         (work / "lexicon").write_bytes(pickle.dumps(make_lexicon(work / "messages")))
     runs: dict[str, list[dict[str, Any]]] = {name: [] for name in names}
@@ -110,12 +112,6 @@ def run_once(work: Path, name: str, rows: int, args: argparse.Namespace) -> dict
     result = told_by_data_juicer(work, rows) if name == "data_juicer" else read_result(work)
     begun, ended = result["begun"], result["ended"]
     middle = (begun + ended) / 2
-    phases = result.get("phases", {})
-    taken = {phase: summed_up(samples, *between) for phase, between in phases.items()}
-    if phases:
-        alone = {key: sum(each[key] for each in taken.values()) for key in ("seconds", "cpu_seconds")}
-        whole = summed_up(samples, begun, ended)
-        taken["rows"] = {key: whole[key] - alone[key] for key in alone}
     return {
         "rows_in": result["rows_in"],
         "rows_out": result["rows_out"],
@@ -127,9 +123,21 @@ def run_once(work: Path, name: str, rows: int, args: argparse.Namespace) -> dict
         "first_half_mib": summed_up(samples, begun, middle)["mean_mib"],
         "second_half_mib": summed_up(samples, middle, ended)["mean_mib"],
         "load": load,
-        "phases": taken,
+        "phases": by_phase(samples, result),
         "steps": result.get("steps", {}),
     }
+
+
+def by_phase(samples: list[dict[str, float]], result: dict[str, Any]) -> dict[str, dict[str, float]]:
+    """What each phase took (`summed_up`), and the rest of the work."""
+    phases = result.get("phases", {})
+    taken = {phase: summed_up(samples, *between) for phase, between in phases.items()}
+    if phases:
+        whole = summed_up(samples, result["begun"], result["ended"])
+        rest = {key: whole[key] - sum(each[key] for each in taken.values()) for key in ("seconds", "cpu_seconds")}
+        outside = [each for each in samples if not any(begun <= each["time"] <= end for begun, end in phases.values())]
+        taken["the rest"] = rest | {"peak_mib": max((each["total"] for each in outside), default=0.0) / MIB}
+    return taken
 
 
 def read_result(work: Path) -> dict[str, Any]:
@@ -223,7 +231,7 @@ def print_phases(title: str, runs: list[dict[str, Any]]) -> None:
     if phases := runs[0]["phases"]:
         print(f"\n{title}{'seconds':>{60 - len(title)}}{'CPU-s':>9}{'peak MiB':>10}")
         for phase in phases:
-            peak = max(run["phases"][phase].get("peak_mib", 0) for run in runs)
+            peak = max(run["phases"][phase]["peak_mib"] for run in runs)
             seconds, cpu = (
                 statistics.median(run["phases"][phase][key] for run in runs) for key in ("seconds", "cpu_seconds")
             )

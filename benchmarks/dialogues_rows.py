@@ -61,7 +61,7 @@ def real(files: Sequence[str]) -> Iterator[list[dict[str, str]]]:
     from zephyr_ray.data.io import readers, rows, sources
     from zephyr_ray.schemas import Dropped
 
-    for part in sources.parts_of(list(files)) if files else ():
+    for part in sources.parts_of(tuple(files)) if files else ():
         for chunk in readers.read_part(pa.Table.from_pylist([part])):
             for _, value in rows.raw_rows(readers.split_lines(chunk)):
                 try:
@@ -72,8 +72,8 @@ def real(files: Sequence[str]) -> Iterator[list[dict[str, str]]]:
 
 
 def synthetic() -> Iterator[list[dict[str, str]]]:
-    """Dialogues without end, the same ones in each call: one to four exchanges of sentences whose words follow each other
-    in this repository's documentation, some with flaws (`_FLAWS`)."""
+    """Dialogues without end, the same ones in each call: one to four exchanges of sentences whose words follow each
+    other in this repository's documentation, some with flaws (`_FLAWS`)."""
     rng = random.Random(0)
     sentences = _sentences(rng)
     earlier: list[list[dict[str, str]]] = []
