@@ -3,8 +3,8 @@
     python benchmarks/dialogues.py --data t0.jsonl.gz halueval.jsonl.gz --data-juicer-python VENV/bin/python
     python benchmarks/dialogues.py --rows 1000000 --only ours_shared,ours_whole --repeats 1
 
-The dialogues are those of the files, then made-up ones up to the number of rows. Each run is a process of its own on
-the same two cores, contenders take turns, and figures are medians.
+The dialogues are those of the files (at most five eighths of all), then made-up ones. Each run is a process of its own
+on the same two cores, contenders take turns, and figures are medians.
 
 data-juicer (`pip install py-data-juicer==1.6.1 aiohttp torch` in an environment of its own; it loads torch after each
 operator) gets each dialogue as one text. Both do the steps that both have (`SHARED` and `OPERATORS` in

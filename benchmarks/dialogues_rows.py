@@ -15,6 +15,7 @@ FILES = 4
 FOLDERS = ("messages", "texts")
 """Of the same dialogues: JSON lines with the messages, and with their contents as one text."""
 
+_REAL = 0.625
 _SENTENCES = 20_000
 _FLAWS = {
     "repeated": 0.05,
@@ -31,7 +32,7 @@ _EARLIER = 200  # made-up dialogues that another may repeat
 
 
 def prepare(work: Path, data: Sequence[str], count: int) -> dict[str, int]:
-    """Writes so many dialogues: those of the files as far as they go, then made-up ones.
+    """Writes so many dialogues: real ones, at most `_REAL` of them, then made-up ones.
 
     Returns:
         How many are real, how many are made up, and the characters of all.
@@ -43,7 +44,8 @@ def prepare(work: Path, data: Sequence[str], count: int) -> dict[str, int]:
             (work / folder).mkdir(parents=True)
             paths = [work / folder / f"{number}.jsonl" for number in range(FILES)]
             streams.append([stack.enter_context(path.open("w", encoding="ascii")) for path in paths])
-        kinds = itertools.chain((("real", each) for each in real(data)), (("synthetic", each) for each in synthetic()))
+        chosen = _chosen(list(real(data)), int(count * _REAL))
+        kinds = itertools.chain((("real", each) for each in chosen), (("synthetic", each) for each in synthetic()))
         for number, (kind, messages) in enumerate(itertools.islice(kinds, count)):
             text = "\n\n".join(message["content"] for message in messages)
             for row, files in zip(({"messages": messages}, {"text": text}), streams, strict=True):
@@ -69,6 +71,12 @@ def real(files: Sequence[str]) -> Iterator[list[dict[str, str]]]:
                     yield [{"role": each["role"], "content": each["content"]} for each in messages]
                 except Dropped:
                     continue
+
+
+def _chosen(dialogues: list[list[dict[str, str]]], most: int) -> list[list[dict[str, str]]]:
+    """All of them, or so many drawn at random, in their order."""
+    numbers = range(len(dialogues))
+    return [dialogues[number] for number in sorted(random.Random(0).sample(numbers, min(most, len(numbers))))]
 
 
 def synthetic() -> Iterator[list[dict[str, str]]]:
