@@ -9,7 +9,7 @@ LANES ?= --numprocesses=2 --dist=loadscope --no-loadscope-reorder
 JOB ?= python jobs/pipeline.py --recipe recipes/tiny.yaml --set run.root=$(CURDIR)/runs/tiny
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo chat up submit down check test test-gpu soak lint docs lock lock-check gpu-kit clean
+.PHONY: help setup demo chat up submit down check test test-gpu soak lint docs golden lock lock-check gpu-kit clean
 
 help: ## Show what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -57,6 +57,9 @@ lint: $(INSTALLED) ## ruff and mypy
 docs: $(INSTALLED) ## Build the documentation as a site, into build/site
 	@$(PY) -m docs.pages build/docs
 	@NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs build --strict  # with --quiet it would count no warning
+
+golden: $(INSTALLED) ## Work published numbers out again from recorded data; DATA=folder of them, or ZEPHYR_TEST_DATA
+	@$(PY) benchmarks/golden.py $(if $(DATA),--data $(DATA))
 
 lock: ## Resolve pyproject.toml into both locks, keeping what still fits
 	@requirements/lock.sh

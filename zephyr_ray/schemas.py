@@ -92,6 +92,9 @@ JUDGMENTS = pa.schema(
 DIALOGUES = pa.schema([("dialogue_id", pa.string()), ("messages", MESSAGES), ("source", pa.string())])
 """`dialogue_id` is a hash of the messages; the last message is the assistant's."""
 
+EMBEDDINGS = pa.schema([("dialogue_id", pa.string()), ("embedding", pa.list_(pa.float32()))])
+"""A vector of length 1 that stands for a dialogue."""
+
 PREFERENCES = pa.schema(
     [
         ("pair_id", pa.string()),
@@ -152,7 +155,7 @@ class Reason(StrEnum):
     DISCLAIMER = "disclaimer"
     """An assistant's turn says what assistants lack ("As an AI language model, ...")."""
     UNSCORED = "unscored"
-    """A list of completions without any score."""
+    """A list of completions without any score, or a dialogue without the score that it is to be selected by."""
     UNPAIRED = "unpaired"
     """A single rated completion, with none to compare it with."""
     REPEATED = "repeated"
@@ -185,6 +188,8 @@ class Reason(StrEnum):
     """Fewer turns, or characters in an answer, than the recipe asks for."""
     TOO_LONG = "too_long"
     """More turns, or characters in a turn, than the recipe allows."""
+    NOT_SELECTED = "not_selected"
+    """A dialogue that was not chosen."""
     OTHER_LANGUAGE = "other_language"
     """A dialogue in a language that the recipe does not keep."""
 

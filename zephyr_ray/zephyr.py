@@ -14,7 +14,9 @@ from zephyr_ray.config.section import Function
 from zephyr_ray.config.training import SFT
 from zephyr_ray.data import (
     candidates,
+    dialogue_candidates,
     dialogues,
+    embeddings,
     generated_dialogues,
     held_out_dialogues,
     held_out_pairs,
@@ -22,6 +24,7 @@ from zephyr_ray.data import (
     preferences,
     prompts,
     reference_logps,
+    selected_dialogues,
     tokenized,
     tokenized_dialogues,
 )
@@ -85,9 +88,11 @@ def _generation(recipe: Recipe, models: dict[str, Stage]) -> list[Stage]:
 def _supervised(recipe: Recipe, generated: Stage | None) -> list[Stage]:
     """dSFT: a raw model learns from what a teacher demonstrated."""
     seed, section = recipe.run.seed, recipe.sft
-    demonstrations = dialogues.stage(recipe.dialogues, seed, generated)
+    cleaned = dialogues.stage(recipe.dialogues, seed, generated)
+    selection = _selection(recipe, cleaned)
+    demonstrations = [cleaned, *selection][-1]
     if section is None:
-        return [demonstrations]
+        return [cleaned, *selection]
     made, raw = _raw_model(section, seed)
     length = None if section.packing_strategy == "wrapped" else section.max_length
     tokenize = partial(
@@ -99,14 +104,35 @@ def _supervised(recipe: Recipe, generated: Stage | None) -> list[Stage]:
     )
     rows, held_out = [tokenize(demonstrations)], None
     if recipe.dialogues.held_out is not None:
-        others = held_out_dialogues.stage(recipe.dialogues, seed, demonstrations)
+        others = held_out_dialogues.stage(recipe.dialogues, seed, cleaned)
         held_out = tokenize(others, kind="held_out_tokenized_dialogues")
         rows += [others, held_out]
     trained = [
         training.stage(settings, raw, rows[0], held_out=held_out if method_of(settings.method).eval_steps else None)
         for settings in _trainings(recipe, "dialogues")
     ]
-    return [*made, demonstrations, *rows, *trained]
+    return [*made, cleaned, *selection, *rows, *trained]
+
+
+def _selection(recipe: Recipe, cleaned: Stage) -> list[Stage]:
+    """Some of the dialogues that cleaning left, the last stage; none where the recipe chooses none.
+
+    Raises:
+        UserError: The recipe does not say what they are to be embedded or rated by.
+    """
+    section, seed = recipe.dialogues.select, recipe.run.seed
+    if section is None:
+        return []
+    vectors = judged = None
+    made = []
+    if embedded_by := selected_dialogues.embeddings_of(section, recipe.embeddings):
+        vectors = embeddings.stage(embedded_by, cleaned)
+        made.append(vectors)
+    if judged_by := selected_dialogues.judging_of(section, recipe.judging):
+        answers = dialogue_candidates.stage(cleaned)
+        judged = judgments.stage(judged_by, recipe.chat, seed, answers, {}, "dialogue_judgments")
+        made += [answers, judged]
+    return [*made, selected_dialogues.stage(section, seed, cleaned, vectors, judged, judged_by)]
 
 
 def _raw_model(section: SFT, seed: int) -> tuple[list[Stage], ModelInput]:
@@ -244,6 +270,14 @@ def select(recipe: Recipe, targets: Sequence[str], evaluate: bool = False) -> li
     return selected
 
 
+def those_it_has(recipe: Recipe, names: Sequence[str]) -> list[str]:
+    """Those of some stages that the recipe has, by name. Raises as `stages`."""
+    if not names:
+        return []
+    found = {stage.name for stage in stages(recipe)}
+    return [name for name in names if name in found]
+
+
 def _lack(recipe: Recipe, name: str) -> str | None:
     """What a recipe lacks that has no such stage."""
     is_of_pairs = name in ("tokenized", "reference_logps") or name in final_stages(recipe)
@@ -256,6 +290,8 @@ def _lack(recipe: Recipe, name: str) -> str | None:
         return f"no {name} section; add one{way_out}"
     if name in ("generated_dialogues", "seeds"):
         return "no generation section; add one with the teachers and how they make dialogues"
+    if name == "selected_dialogues":
+        return "no dialogues.select; say how many dialogues are chosen, and by what"
     if name == "judgments" and recipe.judging is None:
         return "no judging section; add one with the judges of the answers"
     if name in ("candidates", "judgments"):

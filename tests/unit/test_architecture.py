@@ -39,11 +39,12 @@ IMPORTS = {
     "embedded": "chat_template config pipeline training",
     "zephyr": "base chat_template cluster config data evaluation pipeline training",
     "api": "base config data pipeline training zephyr",
-    "cli": "base cluster config pipeline serving training zephyr",
+    "cli": "base cluster config evaluation pipeline serving training zephyr",
     "serve": "cli",
     "jobs": "cli",
     "docs": "config training",
-    "benchmarks": "base chat_template cluster config data embedded inference judging pipeline training zephyr",
+    "benchmarks": "base chat_template cluster config data embedded evaluation inference judging pipeline training "
+    "zephyr",
 }
 """What each group imports, at the top of a module or within a function: only groups above it. Tests import what they
 like."""

@@ -15,6 +15,7 @@ from zephyr_ray.chat_template import (
     encode,
     encode_pairs,
     encode_text,
+    encode_texts,
     encode_user_start,
     load_tokenizer,
     render,
@@ -253,3 +254,12 @@ def test_a_text_without_control_strings_is_tokenized_as_it_is(any_tokenizer: str
         )
 
     check()
+
+
+def test_a_tokenizer_that_was_saved_with_truncation_and_padding_encodes_whole_texts(byte_tokenizer: str) -> None:
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(byte_tokenizer)
+    tokenizer.backend_tokenizer.enable_truncation(2)
+    tokenizer.backend_tokenizer.enable_padding(pad_id=0, length=8)
+    assert encode_texts(tokenizer, ["Hello", "a</s>b"]) == [ids("Hello"), [*ids("a"), EOS, *ids("b")]]

@@ -42,9 +42,11 @@ def test_every_integration_test_holds_a_claim() -> None:
 def test_every_stage_has_a_row() -> None:
     named = [name for names, *_ in table("| stage | reads |") for name in names.split(", ")]
     files = [str(REPO / "recipes" / name) for name in ("tiny.yaml", "generation.yaml")]
-    given = ["preferences.held_out=FILE", "dialogues.held_out=FILE", "generation.seeds=FILE"]
-    recipe = loader.load(files, [*given, "generation.methods=[{type: simulated_user, dialogues: 1}]"])
-    assert sorted(named) == sorted(stage.name for stage in zephyr.stages(recipe))
+    given = ["preferences.held_out=FILE", "dialogues.held_out=FILE", "generation.seeds=FILE", "embeddings.model=DIR"]
+    given.append("generation.methods=[{type: simulated_user, dialogues: 1}]")
+    ways = [f"dialogues.select={{n: 1, by: {by}}}" for by in ("quality", "diversity")]
+    stages = {stage.name for way in ways for stage in zephyr.stages(loader.load(files, [*given, way]))}
+    assert sorted(named) == sorted(stages)
 
 
 def test_what_a_stage_reads_and_writes_is_named_as_the_stages_are() -> None:

@@ -29,12 +29,13 @@ if TYPE_CHECKING:
     from zephyr_ray.pipeline.runner import Consent
 
 
-def job(doc: str, stage: str, evaluate: bool = False) -> None:
+def job(doc: str, *stages: str, evaluate: bool = False) -> None:
     """Runs a job to its end and leaves the process with its exit status.
 
     Args:
         doc: The script's docstring, shown by --help.
-        stage: The stage that the job brings up to date, with everything it reads.
+        stages: The stages that the job brings up to date, with everything they read: the first, and of the others
+            those that the recipe has.
         evaluate: Whether it makes the recipe's evaluations too.
     """
 
@@ -47,7 +48,7 @@ def job(doc: str, stage: str, evaluate: bool = False) -> None:
         no_lease: NoLease = False,
     ) -> int:
         allowed = consent(overwrite, take_over, no_lease)
-        return _run(recipe, set_ or [], [stage], allowed, evaluate=evaluate, dry_run=dry_run)
+        return _run(recipe, set_ or [], stages[:1], allowed, also=stages[1:], evaluate=evaluate, dry_run=dry_run)
 
     _exit_with(doc, command)
 
@@ -88,6 +89,7 @@ def _run(
     stages: Sequence[str],
     allowed: Consent,
     *,
+    also: Sequence[str] = (),
     begin: str | None = None,
     evaluate: bool,
     dry_run: bool,
@@ -97,7 +99,9 @@ def _run(
 
     recipe = load_recipe(files, overrides) if files else _embedded_world(overrides)
     name = Path(sys.argv[0]).stem
-    return pipelines.run(recipe, stages, name, begin=begin, evaluate=evaluate, only_show=dry_run, consent=allowed)
+    return pipelines.run(
+        recipe, stages, name, also=also, begin=begin, evaluate=evaluate, only_show=dry_run, consent=allowed
+    )
 
 
 def _embedded_world(overrides: Sequence[str]) -> Recipe:

@@ -25,6 +25,7 @@ def run(
     targets: Sequence[str],
     name: str,
     *,
+    also: Sequence[str] = (),
     begin: str | None = None,
     evaluate: bool = False,
     only_show: bool = False,
@@ -36,6 +37,7 @@ def run(
         recipe: The experiment.
         targets: Names of the stages. None: those that the pipeline ends with.
         name: Of the command, for its log file.
+        also: Further stages, as far as the recipe has them.
         begin: The stage to start at: what it reads must be done already.
         evaluate: Add the recipe's evaluations.
         only_show: Print the resolved recipe and how the stages stand, and do nothing.
@@ -54,7 +56,7 @@ def run(
 
     from zephyr_ray import zephyr
 
-    targets = targets or zephyr.final_stages(recipe)
+    targets = [*(targets or zephyr.final_stages(recipe)), *zephyr.those_it_has(recipe, also)]
     if only_show:
         sys.stdout.write(loader.to_yaml(recipe) + "\n" + _standing(recipe, targets, evaluate))
         return 0

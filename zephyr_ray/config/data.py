@@ -8,6 +8,7 @@ from pydantic import Discriminator, Field, Tag, field_validator, model_validator
 
 from zephyr_ray.config.cleaning import CleaningStep, NearDuplicates
 from zephyr_ray.config.section import Function, Section
+from zephyr_ray.config.selection import Selection
 from zephyr_ray.config.unions import LIST, MAPPING, TEXT, form_of
 
 
@@ -58,6 +59,8 @@ class Dialogues(Section):
     """What is done to each dialogue, in this order, each kind of step at most once (docs/cleaning.md)."""
     near_duplicates: NearDuplicates | None = None
     """Drop all but one of dialogues with almost the same words (docs/cleaning.md). None: only exact repeats go."""
+    select: Selection | None = None
+    """Learn from some of the dialogues that are left, and how they are chosen (docs/selection.md). None: from all."""
     held_out: Source | None = None
     """Dialogues on which SFT's loss is evaluated while it trains, given as in `train` and never trained on
     (docs/evaluation.md)."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Iterable
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
@@ -116,7 +117,29 @@ Server = Endpoint | Deployment
 Member = Endpoint | Deployment | OfflineModel
 
 
-class Sampling(Section):
+class Requests(Section):
+    """What a stage takes and may cost that sends requests to models."""
+
+    workers: int = compute(1, ge=1)
+    """Ray actors that send the requests; one keeps hundreds of them open."""
+    cpus_per_worker: float = compute(1, gt=0)
+    """Logical CPUs per actor."""
+    labels: dict[str, str] = compute({})
+    """Ray node labels that the actors' nodes must have."""
+    budget_usd: float | None = compute(None, gt=0)
+    """Spending limit of the stage in US dollars, at its models' prices, over all tries and recipes with this
+    `run.root`. No request is sent that could exceed it. None: no limit."""
+    max_failed: float = compute(0.01, ge=0, le=1)
+    """Largest share of failed rows with which the stage counts as finished. With more, the next run tries them
+    again."""
+
+    @property
+    @abstractmethod
+    def deployments(self) -> tuple[Deployment, ...]:
+        """The models that the stage deploys itself."""
+
+
+class Sampling(Requests):
     pool: tuple[Annotated[Member, Field(discriminator="type")], ...]
     """The models that complete prompts. Offline models have a pool of their own, without endpoints and deployments."""
     draw: int | None = Field(None, ge=1)
@@ -137,18 +160,6 @@ class Sampling(Section):
     extra: dict[str, Any] = Field(default_factory=dict)
     """Further fields of a request (endpoints, deployments) or of vLLM's SamplingParams (offline), by their own names:
     top_k ..."""
-    workers: int = compute(1, ge=1)
-    """Ray actors that send the requests; one keeps hundreds of them open."""
-    cpus_per_worker: float = compute(1, gt=0)
-    """Logical CPUs per actor."""
-    labels: dict[str, str] = compute({})
-    """Ray node labels that the actors' nodes must have."""
-    budget_usd: float | None = compute(None, gt=0)
-    """Spending limit of the stage in US dollars, at the members' prices, over all tries and recipes with this
-    `run.root`. No request is sent that could exceed it. None: no limit."""
-    max_failed: float = compute(0.01, ge=0, le=1)
-    """Largest share of failed rows with which the stage counts as finished. With more, the next run tries them
-    again."""
 
     @property
     def servers(self) -> tuple[Server, ...]:
@@ -252,22 +263,12 @@ class RewardModelJudge(Section):
     """Answers per forward pass."""
 
 
-class Judging(Section):
+class Judging(Requests):
     judge: Annotated[LanguageModelJudges | FunctionJudge | RewardModelJudge, Field(discriminator="type")]
     """Who rates the completions."""
     workers: int = compute(1, ge=1)
     """Ray actors that send requests to language models, or that hold the reward model. A function runs in Ray Data's
     tasks instead."""
-    cpus_per_worker: float = compute(1, gt=0)
-    """Logical CPUs per actor."""
-    labels: dict[str, str] = compute({})
-    """Ray node labels that the actors' nodes must have."""
-    budget_usd: float | None = compute(None, gt=0)
-    """Spending limit of the stage in US dollars, at the judges' prices, over all tries and recipes with this
-    `run.root`. No request is sent that could exceed it. None: no limit."""
-    max_failed: float = compute(0.01, ge=0, le=1)
-    """Largest share of failed rows with which the stage counts as finished. With more, the next run tries them
-    again."""
 
     @property
     def gpus_per_worker(self) -> float:

@@ -7,9 +7,17 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from zephyr_ray.config.data import Source
-from zephyr_ray.config.feedback import Deployment, Endpoint, Server, check_budget, check_shares, deployments_of
+from zephyr_ray.config.feedback import (
+    Deployment,
+    Endpoint,
+    Requests,
+    Server,
+    check_budget,
+    check_shares,
+    deployments_of,
+)
 from zephyr_ray.config.member_seeds import find_clash
-from zephyr_ray.config.section import Section, compute
+from zephyr_ray.config.section import Section
 
 
 class SelfInstruct(Section):
@@ -72,7 +80,7 @@ class Magpie(Section):
 Method = SelfInstruct | SelfPrompting | SimulatedUser | Magpie
 
 
-class Generation(Section):
+class Generation(Requests):
     pool: tuple[Annotated[Server, Field(discriminator="type")], ...]
     """The teachers: deployments and endpoints. Each dialogue is made by one of them, drawn by seed."""
     methods: tuple[Annotated[Method, Field(discriminator="type")], ...]
@@ -90,18 +98,6 @@ class Generation(Section):
     """Maximum tokens of a reply. One that is cut there is not used."""
     extra: dict[str, Any] = Field(default_factory=dict)
     """Further fields of a request, by their own names: top_k ..."""
-    workers: int = compute(1, ge=1)
-    """Ray actors that send the requests; one keeps hundreds of them open."""
-    cpus_per_worker: float = compute(1, gt=0)
-    """Logical CPUs per actor."""
-    labels: dict[str, str] = compute({})
-    """Ray node labels that the actors' nodes must have."""
-    budget_usd: float | None = compute(None, gt=0)
-    """Spending limit of the stage in US dollars, at the members' prices, over all tries and recipes with this
-    `run.root`. No request is sent that could exceed it. None: no limit."""
-    max_failed: float = compute(0.01, ge=0, le=1)
-    """Largest share of failed dialogues with which the stage counts as finished. With more, the next run tries them
-    again."""
     max_dropped: float = Field(0.5, ge=0, le=1)
     """Stop with an error if a larger share of the planned dialogues is dropped."""
 

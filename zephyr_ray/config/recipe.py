@@ -14,6 +14,7 @@ from zephyr_ray.config.feedback import Judging, Prompts, Sampling
 from zephyr_ray.config.generation import Generation
 from zephyr_ray.config.model import Chat, ModelSection
 from zephyr_ray.config.section import Section, compute
+from zephyr_ray.config.selection import Embeddings
 from zephyr_ray.config.training import DPO, SFT, Optimisation, ReferenceLogps
 
 
@@ -43,6 +44,7 @@ class Recipe(Section):
     sampling: Sampling | None = None
     judging: Judging | None = None
     generation: Generation | None = None
+    embeddings: Embeddings | None = None
     evaluations: tuple[Evaluation, ...] = ()
 
     @model_validator(mode="after")

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 import posixpath
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -18,7 +18,7 @@ import pyarrow as pa
 
 from zephyr_ray.config.cleaning import Casing
 from zephyr_ray.config.data import Dialogues
-from zephyr_ray.config.section import semantic
+from zephyr_ray.config.section import Values, semantic
 from zephyr_ray.data import dialogues_report
 from zephyr_ray.data.cleaning.benchmark_files import fingerprints
 from zephyr_ray.data.cleaning.chain import StepCount, StepCounts, clean
@@ -27,9 +27,10 @@ from zephyr_ray.data.cleaning.decontaminate import read_benchmarks
 from zephyr_ray.data.cleaning.dedup import drop_repeated
 from zephyr_ray.data.cleaning.near_duplicates import drop_near_duplicates
 from zephyr_ray.data.cleaning.steps import Cleaning
+from zephyr_ray.data.cleaning.train_overlap import OPENINGS, drop_in_training
 from zephyr_ray.data.dialogue_counts import count_read
 from zephyr_ray.data.formats import layouts
-from zephyr_ray.data.formats.messages import Message
+from zephyr_ray.data.formats.messages import Message, as_number
 from zephyr_ray.data.io import drop_report, file_tasks, lengths, resume, sources, writer
 from zephyr_ray.data.io.readers import open_parquet
 from zephyr_ray.data.io.rows import decode, dropped_row, mixed_schema, raw_rows
@@ -37,9 +38,10 @@ from zephyr_ray.data.io.writer import Report, RowProgress, changes_of
 from zephyr_ray.errors import UserError
 from zephyr_ray.pipeline.artifacts import Artifact
 from zephyr_ray.pipeline.stage import Manifest, Stage, StageContext
-from zephyr_ray.schemas import CHANGE, DIALOGUES, DROPPED_DIALOGUES, Dropped, storable
+from zephyr_ray.schemas import CHANGE, DIALOGUES, DROPPED_DIALOGUES, Dropped, Reason, storable
 
-_MIXED = mixed_schema(DIALOGUES).append(pa.field("changes", pa.list_(CHANGE)))
+SCORE = pa.field("score", pa.float64())
+"""A further column of dialogues whose rows have a score that they are to be selected by."""
 
 
 def stage(section: Dialogues, seed: int, generated: Stage | None = None) -> Stage:
@@ -59,9 +61,7 @@ def stage(section: Dialogues, seed: int, generated: Stage | None = None) -> Stag
         own = context.input("generated_dialogues").uris() if inputs else None
         read = section.model_copy(update={"train": own or outside.at_commits})
         report = make_dialogues(read, seed, context.artifact, progress=context.progress)
-        made = drop_report.examined(report, section.max_dropped, context.artifact)
-        by_step = _by_step(report)
-        return made | by_step | {"lines": [*made["lines"], *by_step.get("lines", ())]}
+        return examined(report, section.max_dropped, context.artifact)
 
     def check() -> None:
         sources.check_named("dialogues.train", section.train)
@@ -72,7 +72,7 @@ def stage(section: Dialogues, seed: int, generated: Stage | None = None) -> Stag
     return Stage(
         "dialogues",
         "rows",
-        {"dialogues": semantic(section).without("held_out").replaced(train=train, split=split), "seed": seed},
+        {"dialogues": settings(section).replaced(train=train, split=split), "seed": seed},
         make,
         inputs=inputs,
         outside=lambda: outside.fingerprints() | fingerprints(section.decontaminate, "dialogues.decontaminate"),
@@ -82,11 +82,42 @@ def stage(section: Dialogues, seed: int, generated: Stage | None = None) -> Stag
     )
 
 
+def examined(report: Report, max_dropped: float, artifact: Artifact) -> Manifest:
+    """The manifest's own part, with what became of dialogues in each step. Raises as `drop_report.check`."""
+    made, by_step = drop_report.examined(report, max_dropped, artifact), _by_step(report)
+    return made | by_step | {"lines": [*made["lines"], *by_step.get("lines", ())]}
+
+
+def settings(section: Dialogues) -> Values:
+    """The section's values that dialogues are made from, its sources too; of `select` the column with scores."""
+    values, column = semantic(section).without("held_out", "select"), score_column(section)
+    return values.replaced(score_column=column) if column else values
+
+
+def score_column(section: Dialogues) -> str | None:
+    """The column of raw rows whose number is kept as a score, if there is one."""
+    return section.select.column if section.select else None
+
+
 def make_dialogues(
-    section: Dialogues, seed: int, artifact: Artifact, *, progress: RowProgress | None = None, split: str = "train"
+    section: Dialogues,
+    seed: int,
+    artifact: Artifact,
+    *,
+    progress: RowProgress | None = None,
+    split: str = "train",
+    trained_on: Artifact | None = None,
 ) -> Report:
-    """Writes the dialogues that the section names; of a dataset that is given as text those of a split. A row that an
-    earlier try has cleaned and kept is not cleaned again.
+    """Writes the dialogues that the section names, and their report. A row that an earlier try has cleaned and kept is
+    not cleaned again.
+
+    Args:
+        section: What is read, and how it is cleaned.
+        seed: What a function is called with.
+        artifact: What is written.
+        progress: Told of rows as they are done.
+        split: That is read of a dataset that is given as text.
+        trained_on: Dialogues; one that opens as one of these is left out.
 
     Raises:
         UserError: The data, or a file of benchmark prompts, is missing or cannot be read.
@@ -95,11 +126,12 @@ def make_dialogues(
     cleaning = _cleaning(section, split, seed)
     resume.adopt_first_written(artifact)
     rows = resume.raw_rows_left(sources.read_rows(section.train, split, seed), artifact)
-    make_rows = functools.partial(to_dialogues, cleaning=cleaning)
+    column = score_column(section)
+    make_rows = functools.partial(to_dialogues, cleaning=cleaning, score_column=column)
     report = writer.write(
         rows,
         artifact,
-        DIALOGUES,
+        schema_of(column),
         measure=_measure,
         make=make_rows,
         progress=progress,
@@ -113,6 +145,8 @@ def make_dialogues(
     if section.near_duplicates is not None:
         report, clusters = drop_near_duplicates(artifact, report, section.near_duplicates)
         report.noted |= {"clusters_of_near_duplicates": sum(clusters.sizes.values())}
+    if trained_on is not None:
+        report = drop_in_training(artifact, report, trained_on, OPENINGS, DROPPED_DIALOGUES)
     files = dialogues_report.write_report(artifact, section, report, read, clusters=clusters)
     return replace(report, files=report.files | dict.fromkeys(files, 0))
 
@@ -130,7 +164,12 @@ def _cleaning(section: Dialogues, split: str, seed: int) -> Cleaning:
     return Cleaning(section.steps, benchmarks, ray.put(lexicon))
 
 
-def to_dialogues(raw: pa.Table, *, cleaning: Cleaning) -> tuple[pa.Table, StepCounts]:
+def schema_of(score_column: str | None) -> pa.Schema:
+    """`schemas.DIALOGUES`, with a score if the rows have one."""
+    return DIALOGUES.append(SCORE) if score_column else DIALOGUES
+
+
+def to_dialogues(raw: pa.Table, *, cleaning: Cleaning, score_column: str | None = None) -> tuple[pa.Table, StepCounts]:
     """Raw rows (`sources.RAW_ROW`) -> dialogues, with what was changed in them, and dropped rows; and what the steps
     count."""
     steps, counts = cleaning.steps(), StepCounts.of(cleaning.names)
@@ -138,14 +177,29 @@ def to_dialogues(raw: pa.Table, *, cleaning: Cleaning) -> tuple[pa.Table, StepCo
     for source, value in raw_rows(raw):
         read = None
         try:
-            read = layouts.dialogue_messages(decode(value))
+            row_read = decode(value)
+            read = layouts.dialogue_messages(row_read)
+            scored = {} if score_column is None else {"score": _score(row_read, score_column)}
             messages, changes = clean(read, steps, counts)
             row = layouts.checked_dialogue(messages)
         except Dropped as dropped:
             rows.append(dropped_row(source, dropped) | {"messages": read and _storable(read)})
         else:
-            rows.append({"source": source, **row, "changes": [change._asdict() for change in changes]})
-    return pa.Table.from_pylist(rows, schema=_MIXED), counts
+            rows.append({"source": source, **row, **scored, "changes": [change._asdict() for change in changes]})
+    schema = mixed_schema(schema_of(score_column)).append(pa.field("changes", pa.list_(CHANGE)))
+    return pa.Table.from_pylist(rows, schema=schema), counts
+
+
+def _score(row: Mapping[str, Any], column: str) -> float:
+    """The number in a column of a row.
+
+    Raises:
+        Dropped: There is none.
+    """
+    score = as_number(row.get(column))
+    if score is None:
+        raise Dropped(Reason.UNSCORED, f"{column}: {row.get(column)!r} is no number")
+    return score
 
 
 def _storable(messages: Sequence[Message]) -> list[Message]:

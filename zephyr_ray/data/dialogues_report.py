@@ -14,11 +14,10 @@ from zephyr_ray.data.cleaning.near_duplicates import Cluster, Clusters
 from zephyr_ray.data.dialogue_counts import ReadCounts, TextCounts, count_kept
 from zephyr_ray.data.dialogue_examples import ChangedExample, DroppedExample, Examples, Scan
 from zephyr_ray.data.io import drop_report
-from zephyr_ray.data.io.histogram import Histogram
 from zephyr_ray.data.io.sources import names_of
 from zephyr_ray.data.io.writer import Report
 from zephyr_ray.data.marked_text import Piece
-from zephyr_ray.data.report_page import Bars, length_bars, round_bars, short, spaced, whole_bars
+from zephyr_ray.data.report_page import Bars, length_bars, short, spaced, whole_bars
 from zephyr_ray.pipeline.artifacts import Artifact
 from zephyr_ray.schemas import Reason
 
@@ -28,21 +27,6 @@ _MOST_FILES = 30
 _MOST_NAMED = 6
 _MOST_BARS = 30
 _CLUSTER_SIZES = (2, 3, 4, 5, 10, 20, 50, 100, 1000)
-
-
-@dataclass(frozen=True)
-class Selection:
-    """Dialogues that were chosen among those that cleaning kept."""
-
-    by: str
-    before: int
-    after: int
-    taken_lengths: Histogram
-    """Characters of a dialogue."""
-    left_lengths: Histogram
-    taken_scores: Mapping[float, int]
-    """What they were chosen by, and how often it occurs; empty where there are no scores."""
-    left_scores: Mapping[float, int]
 
 
 @dataclass(frozen=True)
@@ -76,13 +60,6 @@ class SourceRows:
     @property
     def rows(self) -> int:
         return self.kept + self.dropped.total()
-
-
-@dataclass(frozen=True)
-class SelectionBars:
-    of: Selection
-    lengths: list[Bars]
-    scores: list[Bars]
 
 
 @dataclass(frozen=True)
@@ -128,8 +105,8 @@ class Picture:
     changes: list[tuple[str, int, list[ChangedExample]]]
     """Examples by step."""
     clusters: ClusterBars | None
-    selection: SelectionBars | None
-    charts: dict[str, list[tuple[str, int]]]
+    languages: list[tuple[str, int, int]]
+    """Language, about how many dialogues as read and as kept: the most frequent ones."""
 
 
 def write_report(
@@ -138,9 +115,6 @@ def write_report(
     report: Report,
     read: ReadCounts,
     clusters: Clusters | None = None,
-    *,
-    selection: Selection | None = None,
-    charts: Mapping[str, Mapping[str, int]] | None = None,
 ) -> list[str]:
     """Writes the page into the artifact and returns its name.
 
@@ -150,14 +124,12 @@ def write_report(
         report: What became of them.
         read: What `dialogue_counts.count_read` counted before rows were compared with one another.
         clusters: Near duplicates, if they were looked for.
-        selection: What was chosen among the rows, if so.
-        charts: More counts of kept rows by name, each under its title (languages, topics).
     """
     is_as_counted = report.rows_out == read.kept.dialogues
     kept = read.kept if is_as_counted else count_kept(artifact, report)
     scanned = dialogue_examples.scan(artifact, report)
     shown = dialogue_examples.examples(artifact, scanned.places)
-    drawn = picture(section, report, read, kept, scanned, shown, clusters, selection, charts or {})
+    drawn = picture(section, report, read, kept, scanned, shown, clusters)
     artifact.write_text(HTML, render(drawn))
     return [HTML]
 
@@ -175,8 +147,6 @@ def picture(
     scanned: Scan,
     shown: Examples,
     clusters: Clusters | None = None,
-    selection: Selection | None = None,
-    charts: Mapping[str, Mapping[str, int]] | None = None,
 ) -> Picture:
     """The numbers and texts of the report."""
     assert section.train is not None
@@ -203,8 +173,7 @@ def picture(
         dropped=[(reason, count, shown.dropped.get(reason, [])) for reason, count in reasons],
         changes=[(name, count.changed, shown.changed.get(name, [])) for name, count in steps.items() if count.changed],
         clusters=None if clusters is None else cluster_bars(clusters),
-        selection=None if selection is None else _selection_bars(selection),
-        charts={title: _most(counts) for title, counts in (charts or {}).items() if counts},
+        languages=[(name, as_read, kept.languages[name]) for name, as_read in _most(read.as_read.languages)],
     )
 
 
@@ -281,11 +250,6 @@ def cluster_bars(clusters: Clusters) -> ClusterBars:
     return ClusterBars(sizes, dialogues, marked)
 
 
-def _selection_bars(of: Selection) -> SelectionBars:
-    scores = round_bars([of.taken_scores, of.left_scores]) if of.taken_scores else []
-    return SelectionBars(of, length_bars(of.taken_lengths, of.left_lengths), scores)
-
-
 def _kept_and_dropped(kept: Bars, left_out: Bars, after_steps: Bars) -> list[Bars]:
     """The second are all that are not kept: by steps, or later because of other rows."""
     heights = [
@@ -313,10 +277,7 @@ def _folder(names: Sequence[str]) -> int:
 
 
 def _most(counts: Mapping[str, int]) -> list[tuple[str, int]]:
-    """The most frequent ones, and the others together."""
-    ordered = _by_count(counts)
-    others = sum(count for _, count in ordered[_MOST_BARS:])
-    return ordered[:_MOST_BARS] + ([("others", others)] if others else [])
+    return _by_count(counts)[:_MOST_BARS]
 
 
 def _by_count(counts: Mapping[str, int]) -> list[tuple[str, int]]:

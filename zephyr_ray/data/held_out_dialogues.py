@@ -7,9 +7,8 @@ from __future__ import annotations
 
 from zephyr_ray.config.data import Dialogues
 from zephyr_ray.config.section import semantic
-from zephyr_ray.data.cleaning.train_overlap import DIALOGUES, drop_in_training
-from zephyr_ray.data.dialogues import make_dialogues
-from zephyr_ray.data.io import drop_report, sources
+from zephyr_ray.data.dialogues import examined, make_dialogues
+from zephyr_ray.data.io import sources
 from zephyr_ray.data.io.writer import Report, RowProgress
 from zephyr_ray.pipeline.artifacts import Artifact
 from zephyr_ray.pipeline.stage import Manifest, Stage, StageContext
@@ -28,14 +27,14 @@ def stage(section: Dialogues, seed: int, dialogues: Stage) -> Stage:
         report = make_held_out_dialogues(
             read, seed, context.input("dialogues"), context.artifact, progress=context.progress
         )
-        return drop_report.examined(report, section.max_dropped, context.artifact)
+        return examined(report, section.max_dropped, context.artifact)
 
     held_out, split = sources.semantic_source(section.held_out, HELD_OUT_SPLIT)
     return Stage(
         "held_out_dialogues",
         "rows",
         {
-            "dialogues": semantic(section).without("train").replaced(held_out=held_out, held_out_split=split),
+            "dialogues": semantic(section).without("train", "select").replaced(held_out=held_out, held_out_split=split),
             "seed": seed,
         },
         make,
@@ -61,6 +60,5 @@ def make_held_out_dialogues(
     Raises:
         UserError: The data is missing or cannot be read.
     """
-    asked = section.model_copy(update={"train": section.held_out})
-    report = make_dialogues(asked, seed, artifact, progress=progress, split=HELD_OUT_SPLIT)
-    return drop_in_training(artifact, report, trained_on, DIALOGUES)
+    asked = section.model_copy(update={"train": section.held_out, "select": None})
+    return make_dialogues(asked, seed, artifact, progress=progress, split=HELD_OUT_SPLIT, trained_on=trained_on)

@@ -37,8 +37,15 @@ if TYPE_CHECKING:
 _ROWS_PER_BATCH = 256
 
 
-def stage(section: Judging, chat: Chat, seed: int, candidates: Stage, models: Mapping[str, Stage]) -> Stage:
-    """The stage `judgments`.
+def stage(
+    section: Judging,
+    chat: Chat,
+    seed: int,
+    candidates: Stage,
+    models: Mapping[str, Stage],
+    kind: str = "judgments",
+) -> Stage:
+    """The stage `judgments`, or another one that judges answers.
 
     Args:
         section: Who judges, and how.
@@ -46,6 +53,7 @@ def stage(section: Judging, chat: Chat, seed: int, candidates: Stage, models: Ma
         seed: The run's.
         candidates: What is judged.
         models: The stages of this run whose checkpoints may be deployed, by name.
+        kind: The stage's.
     """
     judge = section.judge
     judges = pool_models("judging.judge.models", section.servers, models)
@@ -73,7 +81,7 @@ def stage(section: Judging, chat: Chat, seed: int, candidates: Stage, models: Ma
         return made | {"agreement": agreement, "lines": [*made["lines"], *lines]}
 
     return Stage(
-        "judgments",
+        kind,
         "rows",
         {
             "judging": semantic(section),

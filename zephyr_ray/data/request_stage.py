@@ -17,8 +17,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow.compute as pc
 
 from zephyr_ray.cluster import connect
-from zephyr_ray.config.feedback import Judging, Sampling
-from zephyr_ray.config.generation import Generation
+from zephyr_ray.config.feedback import Requests
 from zephyr_ray.data.io import resume, writer
 from zephyr_ray.data.io.id_sets import IdSet
 from zephyr_ray.data.io.writer import Report
@@ -62,9 +61,7 @@ class Asking:
 
 
 @contextlib.contextmanager
-def asking(
-    section: Sampling | Judging | Generation, rows: int, context: StageContext, id_column: str = _ID
-) -> Iterator[Asking]:
+def asking(section: Requests, rows: int, context: StageContext, id_column: str = _ID) -> Iterator[Asking]:
     """Everything a try needs, while it runs; shows requests, tokens and cost as they come.
 
     The replies are gathered when the body is through and the deployments are gone.
@@ -99,7 +96,7 @@ def asking(
 
 def settle(
     field: str,
-    section: Sampling | Judging | Generation,
+    section: Requests,
     rows: int,
     asked: Asking,
     artifact: Artifact,

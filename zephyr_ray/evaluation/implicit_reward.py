@@ -10,9 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from zephyr_ray.evaluation.intervals import LEVEL, Estimate, bootstrap
-
-RESAMPLES = 10_000
+from zephyr_ray.evaluation.intervals import LEVEL, RESAMPLES, Estimate, bootstrap
 
 NAMES = {
     "implicit_reward_accuracy": "implicit reward accuracy",

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable, Sequence
 from typing import NamedTuple
 
 import numpy as np
 
 LEVEL = 0.95
+RESAMPLES = 10_000
 _DRAWN_AT_ONCE = 1 << 20  # groups, which keeps memory at some tens of megabytes
 
 
@@ -55,3 +57,13 @@ def bootstrap(values: np.ndarray, groups: np.ndarray, *, resamples: int, seed: i
     tail = 100 * (1 - LEVEL) / 2
     low, high = np.percentile(means, [tail, 100 - tail], axis=0)
     return [Estimate(*map(float, each)) for each in zip(values.mean(axis=0, dtype=np.float64), low, high, strict=True)]
+
+
+def mean_interval(values: Sequence[float], groups: Sequence[Hashable], *, seed: int = 0) -> tuple[float, float] | None:
+    """The interval of one mean by `bootstrap` with `RESAMPLES` resamples; None with fewer than two groups."""
+    numbers = {name: number for number, name in enumerate(dict.fromkeys(groups))}
+    if len(numbers) < 2:
+        return None
+    column = np.array(values, dtype=np.float64)[:, None]
+    (estimate,) = bootstrap(column, np.array([numbers[name] for name in groups]), resamples=RESAMPLES, seed=seed)
+    return estimate.low, estimate.high

@@ -17,8 +17,8 @@ import pyarrow.parquet as pq
 
 from zephyr_ray.data.held_out_pairs import prompts_of, too_few_prompts
 from zephyr_ray.errors import UserError
-from zephyr_ray.evaluation.implicit_reward import RESAMPLES, PairLogps, Summary, markdown, summarise, table_lines
-from zephyr_ray.evaluation.intervals import LEVEL
+from zephyr_ray.evaluation.implicit_reward import PairLogps, Summary, markdown, summarise, table_lines
+from zephyr_ray.evaluation.intervals import LEVEL, RESAMPLES
 from zephyr_ray.pipeline.artifacts import Artifact
 from zephyr_ray.pipeline.stage import Manifest, Stage, StageContext
 from zephyr_ray.schemas import IMPLICIT_REWARDS

@@ -47,6 +47,8 @@ class Lease:
         self._mutex = threading.Lock()
         self._stop = threading.Event()
         self._successor: str | None = None
+        if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # a shell started the command in the background
+            signal.signal(signal.SIGINT, signal.default_int_handler)
         self._thread = threading.Thread(target=self._keep_renewing, name="lease", daemon=True)
         self._thread.start()
 

@@ -97,8 +97,8 @@ def test_a_wrong_pool_is_refused(sampling: str, message: str) -> None:
         ),
         (
             "judging.function=a:b",
-            "unknown key judging.function; allowed here: judge, workers, cpus_per_worker, labels, budget_usd, "
-            "max_failed; judging.judge: Field required",
+            "unknown key judging.function; allowed here: workers, cpus_per_worker, labels, budget_usd, "
+            "max_failed, judge; judging.judge: Field required",
         ),
         (
             "preferences.train={type: dataset, id: owner/name, splt: train}",

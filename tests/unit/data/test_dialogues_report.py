@@ -18,9 +18,8 @@ from zephyr_ray.data.cleaning.chain import Change, StepCount, StepCounts
 from zephyr_ray.data.cleaning.near_duplicates import Cluster, Clusters, Example
 from zephyr_ray.data.dialogue_counts import ReadCounts, count_read, count_texts
 from zephyr_ray.data.dialogue_examples import EXAMPLES, Scan, scan
-from zephyr_ray.data.dialogues_report import FlowStep, Selection, write_report
+from zephyr_ray.data.dialogues_report import FlowStep, write_report
 from zephyr_ray.data.formats.messages import Message
-from zephyr_ray.data.io.histogram import Histogram
 from zephyr_ray.data.io.writer import Report
 from zephyr_ray.pipeline.artifacts import Artifact, Run
 from zephyr_ray.schemas import CHANGED, DIALOGUES, DROPPED, DROPPED_DIALOGUES, MESSAGES
@@ -101,6 +100,19 @@ def test_texts_are_counted() -> None:
     assert count_texts(texts()).dialogues == 0
 
 
+def test_languages_are_counted_in_a_sample() -> None:
+    english = dialogue("Who?", "The old bridge is closed today, so we walk along the river to the market.")
+    german = dialogue("Wer?", "Die alte Brücke ist heute gesperrt, also gehen wir am Fluss entlang zum Markt.")
+    assert count_texts(texts(english, german, english, dialogue("1?", "2"))).languages == {
+        "en": 2,
+        "de": 1,
+        "no words": 1,
+    }
+    many = count_texts(texts(*[english] * 3000, *[german] * 1000)).languages
+    assert many["en"] == pytest.approx(3000, abs=60)
+    assert many["de"] == pytest.approx(1000, abs=60)
+
+
 @pytest.mark.usefixtures("ray_cluster")
 def test_what_was_read_is_what_the_changes_lead_back_to(tmp_path: Path) -> None:
     artifact, report = cleaned(tmp_path)
@@ -128,6 +140,7 @@ def test_the_numbers_and_texts_are_on_the_page(tmp_path: Path) -> None:
         "Exact repeats, after the steps 1 (20.00 %) 0 (0.00 %)",
         "a 4 2 0 1 1",  # rows, kept, tie, repeated, unknown layout
         "b 2 0 2 0 0",
+        "of the dialogues. kept dropped en 2 of 5",
         "mend 2 changed",
     ):
         assert phrase in made.text, phrase
@@ -138,12 +151,9 @@ def test_the_numbers_and_texts_are_on_the_page(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("ray_cluster")
-def test_what_is_told_of_clusters_selection_and_topics_is_shown(tmp_path: Path) -> None:
+def test_what_is_told_of_clusters_is_shown(tmp_path: Path) -> None:
     cluster = Cluster(40, Example("f:1", f"{EVIL} a b"), Example("f:2", f"{EVIL} a c"), 0.75)
     artifact, report = cleaned(tmp_path)
-    lengths = [Histogram(), Histogram()]
-    for histogram, values in zip(lengths, ([100, 200], [50, 60, 70]), strict=True):
-        histogram.count(pa.array(values).to_numpy())
     cluster = Cluster(40, Example(EVIL, f"{EVIL} a b"), Example("a:9", f"{EVIL} a c"), 0.75)
     report.noted = {f"contaminated_by {EVIL}": 3}
     made = page(
@@ -151,8 +161,6 @@ def test_what_is_told_of_clusters_selection_and_topics_is_shown(tmp_path: Path) 
         report,
         count_read(artifact, report),
         clusters=Clusters({2: 3, 7: 1, 40: 1}, (cluster,)),
-        selection=Selection(EVIL, 5, 2, lengths[0], lengths[1], {1.0: 2}, {0.5: 3}),
-        charts={EVIL: {EVIL: 3, "en": 1}, "Topics": {}},
     )
     for phrase in (
         "53 dialogues in 5 clusters",
@@ -161,12 +169,9 @@ def test_what_is_told_of_clusters_selection_and_topics_is_shown(tmp_path: Path) 
         f"40 dialogues of two the similarity is 0.75 {EVIL}, a:9",
         f"contaminated by {EVIL} 3.",
         "Near duplicates of another 48 (960.00 %)",
-        f"2 of 5 dialogues (40.0 %), by {EVIL}.",
-        f"{EVIL} 3 75.0 % en 1 25.0 %",
     ):
         assert phrase in made.text, phrase
     assert [text for _, text in made.marked if text in ("b", "c")] == ["b", "c"]
-    assert "Topics" not in made.text
     made.check_loads_nothing()
 
 

@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from tests.unit.data.pages import Page
 from zephyr_ray.config.data import Dialogues
 from zephyr_ray.data.held_out_dialogues import make_held_out_dialogues
 from zephyr_ray.pipeline.artifacts import Run
@@ -44,5 +45,13 @@ def test_dialogues_that_open_as_one_of_training_are_left_out(tmp_path: Path) -> 
     artifact = run.artifact("held_out_dialogues")
     report = make_held_out_dialogues(Dialogues(held_out=str(file)), 0, trained, artifact)
     assert (report.rows_in, report.rows_out, report.dropped) == (6, 2, {"in_training": 3, "repeated": 1})
+    dropped = pq.read_table(Path(artifact.path) / "dropped").to_pylist()
+    assert [row["messages"][0]["content"] for row in dropped if row["reason"] == "in_training"] == [
+        "Who?",
+        "Who?",
+        "Be brief.",
+    ]
+    page = Page((Path(artifact.path) / "report.html").read_text())
+    assert "in training 3" in page.text
     kept = pq.read_table(Path(artifact.path) / "data").to_pylist()
     assert sorted(row["source"].rpartition(":")[2] for row in kept) == ["3", "4"]

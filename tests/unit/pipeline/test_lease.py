@@ -81,8 +81,11 @@ def test_a_silent_holder_is_replaced_only_if_the_user_says_so(root: str) -> None
     assert lines[0].startswith("waiting 0.5 s for a sign of life of `python jobs/dpo.py`")
 
 
-def test_a_holder_that_was_replaced_is_interrupted_and_says_by_whom(tmp_path: Path) -> None:
+@pytest.mark.parametrize("handler", [signal.default_int_handler, signal.SIG_IGN])
+def test_a_holder_that_was_replaced_is_interrupted_and_says_by_whom(tmp_path: Path, handler: Any) -> None:
+    """Also where a shell started it in the background, with the signal of Ctrl-C ignored."""
     root = str(tmp_path)
+    before = signal.signal(signal.SIGINT, handler)
 
     def take_it_away() -> None:
         register = Register(root, lease.FOLDER)
@@ -95,6 +98,7 @@ def test_a_holder_that_was_replaced_is_interrupted_and_says_by_whom(tmp_path: Pa
         hold(root),
     ):
         take_it_away()
+    signal.signal(signal.SIGINT, before)
     assert held_by(root)["epoch"] == 2
 
 

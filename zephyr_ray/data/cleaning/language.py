@@ -64,6 +64,12 @@ def in_language(messages: list[Message], *, keep: frozenset[str]) -> list[Messag
     return messages
 
 
+def language_of_dialogue(messages: list[Message]) -> str | None:
+    """The likeliest language of the assistant's turns; None if they have no letters."""
+    found = language_of(_prose_of_side(messages, "assistant"))
+    return found and found.language
+
+
 def language_of(text: str) -> Found | None:
     """The likeliest language of a text; None if it has no letters."""
     letters = _NO_LETTERS.sub(" ", text).strip()

@@ -22,7 +22,7 @@ from zephyr_ray.data.io.rewrite import kept_files, leave_out
 from zephyr_ray.data.io.writer import Report
 from zephyr_ray.pipeline.artifacts import Artifact
 from zephyr_ray.pipeline.fingerprints import content_id
-from zephyr_ray.schemas import Reason
+from zephyr_ray.schemas import DROPPED, Reason
 
 
 def _whole(messages: Any) -> Any:
@@ -47,12 +47,14 @@ class Prompts(NamedTuple):
 
 PAIRS = Prompts("prompt", _whole, "pair_id")
 """Of `schemas.PREFERENCES`."""
-DIALOGUES = Prompts("messages", _opening, "dialogue_id")
+OPENINGS = Prompts("messages", _opening, "dialogue_id")
 """Of `schemas.DIALOGUES`: what was said before the first answer."""
 
 
-def drop_in_training(artifact: Artifact, report: Report, trained_on: Artifact, prompts: Prompts = PAIRS) -> Report:
-    """Moves rows whose prompt is one of `trained_on`'s from data/ to dropped/.
+def drop_in_training(
+    artifact: Artifact, report: Report, trained_on: Artifact, prompts: Prompts = PAIRS, schema: pa.Schema = DROPPED
+) -> Report:
+    """Moves rows whose prompt is one of `trained_on`'s from data/ to dropped/, where rows have this schema.
 
     Raises:
         RuntimeError: Not every row of `trained_on` was read.
@@ -68,7 +70,7 @@ def drop_in_training(artifact: Artifact, report: Report, trained_on: Artifact, p
     sources.check_all_read(trained_on, sum(file_tasks.get([rows for *_, rows in looked])))
     trained = id_sets.of_keys([(found, count) for found, count, _ in looked])
     is_trained_on = functools.partial(_is_trained_on, trained=trained, prompts=prompts)
-    return leave_out(artifact, report, Reason.IN_TRAINING, is_trained_on, [prompts.column], prompts.id_column)
+    return leave_out(artifact, report, Reason.IN_TRAINING, is_trained_on, [prompts.column], prompts.id_column, schema)
 
 
 def prompt_ids(table: pa.Table | pa.RecordBatch, prompts: Prompts = PAIRS) -> list[str]:

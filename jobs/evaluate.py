@@ -1,0 +1,13 @@
+"""Evaluates models by recorded judgments.
+
+    python jobs/evaluate.py mt-bench --judgments gpt-4_single.jsonl --questions question.jsonl --json scores.json
+    python jobs/evaluate.py alpaca-eval --annotations annotations.json --json win_rate.json
+    python jobs/evaluate.py agreement --judged verdicts.jsonl --json agreement.json
+
+Each prints a table, with 95 % intervals and with how many of how many count (docs/evaluation.md).
+"""
+
+from zephyr_ray.cli.evaluate import main
+
+if __name__ == "__main__":
+    main(__doc__)

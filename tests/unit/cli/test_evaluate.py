@@ -1,0 +1,145 @@
+"""jobs/evaluate.py as a user runs it: tables, JSON, one line for wrong input, and nothing heavy is loaded."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from zephyr_ray.cli.evaluate import command
+from zephyr_ray.cli.exit_status import exit_with
+
+REPO = Path(__file__).parents[3]
+
+
+def status_of(*arguments: str) -> int:
+    with pytest.raises(SystemExit) as raised:
+        exit_with(command("What it does."), arguments, "evaluate.py")
+    assert isinstance(raised.value.code, int)
+    return raised.value.code
+
+
+def written(folder: Path, name: str, *rows: object) -> str:
+    (folder / name).write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return str(folder / name)
+
+
+def numbers(out: Path) -> dict[str, Any]:
+    loaded: dict[str, Any] = json.loads(out.read_text())
+    return loaded
+
+
+JUDGMENTS = [
+    {"question_id": 81, "model": "m", "judge": ["gpt-4", "single-v1"], "turn": turn, "score": score}
+    for turn, score in ((1, 8), (2, 5), (2, 6))
+]
+
+
+def test_mt_bench(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "single.jsonl"
+    file.write_text("".join(json.dumps(row) + "\n" for row in JUDGMENTS) + '{"question_id": 82, "mod')
+    questions = written(tmp_path, "question.jsonl", {"question_id": 81, "category": "writing", "turns": ["x", "y"]})
+    out = tmp_path / "out.json"
+    assert status_of("mt-bench", "--judgments", str(file), "--questions", questions, "--json", str(out)) == 0
+    told = numbers(out)
+    keys = ("turn_1", "turn_2", "average", "n", "categories")
+    assert {key: told["models"]["m"][key] for key in keys} == dict(
+        zip(keys, (8.0, 6.0, 7.0, 2, {"writing": 7.0}), strict=True)
+    )
+    assert (told["lines"], told["broken"], told["repeated"]) == (4, 1, 1)
+    shown = capsys.readouterr().out
+    assert "2 of 2" in shown
+    assert "left out of 4 lines: 1 no JSON object, 1 replaced by a later judgment" in shown
+
+
+def test_mt_bench_says_what_is_mixed_or_unknown(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = written(tmp_path, "single.jsonl", *JUDGMENTS, JUDGMENTS[0] | {"judge": ["other", "single-v1"]})
+    questions = written(tmp_path, "question.jsonl", {"question_id": 1, "category": "math", "turns": ["x"]})
+    assert status_of("mt-bench", "--judgments", file, "--questions", questions) == 0
+    shown = capsys.readouterr().out
+    assert "the scores of 2 judges are averaged: gpt-4, other" in shown
+    assert "judgments of questions that --questions lacks, which count: 3" in shown
+
+
+def test_mt_bench_of_pairs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pair = {"model_1": "m", "model_2": "n", "g1_winner": "model_1", "judge": ["gpt-4", "pair-v2"], "turn": 1}
+    rows = [pair | {"question_id": 1, "g2_winner": "model_1"}, pair | {"question_id": 2, "g2_winner": "model_2"}]
+    out = tmp_path / "out.json"
+    assert status_of("mt-bench", "--judgments", written(tmp_path, "p.jsonl", *rows), "--json", str(out)) == 0
+    assert numbers(out)["models"]["m"]["win_rate_adjusted"] == 0.75
+    assert "both orders say the same in 1 of 2; the answer shown first wins both in 1" in capsys.readouterr().out
+
+
+def test_alpaca_eval(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file, out = tmp_path / "annotations.json", tmp_path / "out.json"
+    file.write_text(json.dumps([{"preference": each, "generator_2": "m"} for each in (2.0, 1.0, None)]))
+    assert status_of("alpaca-eval", "--annotations", str(file), "--json", str(out)) == 0
+    told = numbers(out)
+    assert (told["win_rate"], told["n"], told["length_controlled_win_rate"]) == (50.0, 2, None)
+    assert "no length-controlled win rate: " in capsys.readouterr().out
+
+
+def test_agreement(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = [
+        {"id": 1, "label": "a", "verdict": "a", "swapped_verdict": "a", "retest_verdict": "b"},
+        {"id": 2, "label": "b", "verdict": "b", "swapped_verdict": "a"},
+        {"id": 3, "label": "tie", "verdict": None},
+    ]
+    out = tmp_path / "out.json"
+    assert status_of("agreement", "--judged", written(tmp_path, "j.jsonl", *rows), "--json", str(out)) == 0
+    told = numbers(out)
+    asked = {key: told[key] for key in ("accuracy", "kappa", "swap_consistency", "retest", "parse_rate", "n")}
+    assert asked == {
+        "accuracy": 1.0,
+        "kappa": 1.0,
+        "swap_consistency": 0.5,
+        "retest": 0.0,
+        "parse_rate": pytest.approx(2 / 3),
+        "n": 2,
+    }
+    assert "2 of 3" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (("mt-bench",), "error: Missing option '--judgments'; see --help"),
+        (("mt-bench", "--judgments", "nowhere.jsonl"), "error: nowhere.jsonl cannot be read: No such file"),
+        (("mt-bench", "--judgments", "{file}"), "error: {file}: none of 1 lines is a judgment with question_id"),
+        (("alpaca-eval", "--annotations", "{file}"), "error: {file}: none of 1 annotations has a preference"),
+        (("agreement", "--judged", "{file}"), "error: {file}: no row has a verdict"),
+        (("bench",), "error: No such command 'bench'"),
+    ],
+)
+def test_wrong_input_is_one_line_and_status_2(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: tuple[str, ...], says: str
+) -> None:
+    file = written(tmp_path, "other.jsonl", {"something": "else"})
+    assert status_of(*(each.format(file=file) for each in arguments)) == 2
+    seen = capsys.readouterr()
+    assert seen.err.startswith(says.format(file=file))
+    assert seen.err.count("\n") == 1
+
+
+def test_numbers_that_cannot_be_written_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file, out = written(tmp_path, "single.jsonl", *JUDGMENTS), tmp_path / "nowhere" / "out.json"
+    assert status_of("mt-bench", "--judgments", file, "--json", str(out)) == 2
+    assert capsys.readouterr().err == f"error: --json {out} cannot be written: No such file or directory\n"
+
+
+def test_the_job_loads_nothing_heavy(tmp_path: Path) -> None:
+    file = written(tmp_path, "single.jsonl", *JUDGMENTS)
+    heavy = "('ray', 'torch', 'transformers', 'pyarrow', 'scipy', 'sklearn')"
+    script = (
+        "import atexit, runpy, sys; "
+        f"atexit.register(lambda: print([name for name in {heavy} if name in sys.modules])); "
+        f"sys.argv = ['evaluate.py', 'mt-bench', '--judgments', {file!r}]; "
+        f"runpy.run_path({str(REPO / 'jobs' / 'evaluate.py')!r}, run_name='__main__')"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=REPO)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == "[]"

@@ -1,0 +1,153 @@
+"""The command line of jobs/evaluate.py: a command for each benchmark."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+
+import typer
+
+from zephyr_ray.cli.exit_status import exit_with
+from zephyr_ray.cli.help_text import as_written
+from zephyr_ray.errors import UserError
+
+if TYPE_CHECKING:
+    from zephyr_ray.evaluation.fastchat_files import Judgments, QuestionId
+    from zephyr_ray.evaluation.recorded_files import Row
+
+Judgments_ = Annotated[
+    str, typer.Option("--judgments", metavar="FILE", help="FastChat's judgments, single or pairwise")
+]
+Questions = Annotated[
+    str | None, typer.Option("--questions", metavar="FILE", help="question.jsonl: categories, and what is missing")
+]
+Annotations = Annotated[str, typer.Option("--annotations", metavar="FILE", help="AlpacaEval's annotations.json")]
+JudgedFile_ = Annotated[
+    str, typer.Option("--judged", metavar="FILE", help="JSON lines with label and verdicts, or Arena-Hard's")
+]
+Out = Annotated[str | None, typer.Option("--json", metavar="OUT", help="write the numbers here")]
+
+
+def mt_bench(judgments: Judgments_, questions: Questions = None, json_: Out = None) -> int:
+    """MT-Bench's scores from FastChat's judgments.
+
+        python jobs/evaluate.py mt-bench --judgments gpt-4_single.jsonl --questions question.jsonl
+        python jobs/evaluate.py mt-bench --judgments gpt-4_pair.jsonl --json scores.json
+
+    A file of pairs gives wins, losses and ties: two orders that disagree are a tie.
+    """
+    from zephyr_ray.evaluation import fastchat_files, mt_bench, mt_bench_pairs, recorded_files
+
+    asked = fastchat_files.read_questions(questions) if questions else {}
+    recorded = recorded_files.read(judgments)
+    if fastchat_files.is_pairwise(recorded):
+        pairs = fastchat_files.pair_judgments(recorded)
+        _check_some(judgments, pairs, "question_id, model_1, model_2, g1_winner, g2_winner")
+        lines, numbers = mt_bench_pairs.table_lines(pairs.judgments), mt_bench_pairs.as_json(pairs.judgments)
+        return _show([*lines, *_file_notes(pairs)], numbers | _file_counts(pairs), json_)
+    singles = fastchat_files.single_judgments(recorded)
+    _check_some(judgments, singles, "question_id, model, turn, score")
+    scores = mt_bench.summarise(singles.judgments, asked)
+    numbers = mt_bench.as_json(scores) | _file_counts(singles)
+    return _show([*mt_bench.table_lines(scores), *_single_notes(singles, asked)], numbers, json_)
+
+
+def alpaca_eval(annotations: Annotations, json_: Out = None) -> int:
+    """AlpacaEval's win rate from its annotations.
+
+        python jobs/evaluate.py alpaca-eval --annotations annotations.json --json win_rate.json
+
+    Win rate and standard error are in percent, as on the leaderboard.
+    """
+    from zephyr_ray.evaluation import alpaca_eval, recorded_files
+
+    recorded = recorded_files.read(annotations)
+    try:
+        rate = alpaca_eval.summarise(recorded.rows)
+    except UserError as error:
+        raise UserError(f"{annotations}: {error}") from None
+    notes = recorded_files.left_out_note(recorded.lines, {"no JSON object": recorded.broken})
+    return _show(
+        [*alpaca_eval.table_lines(rate), *notes], alpaca_eval.as_json(rate) | {"broken": recorded.broken}, json_
+    )
+
+
+def agreement(judged: JudgedFile_, json_: Out = None) -> int:
+    """A judge's agreement with labels and with itself.
+
+        python jobs/evaluate.py agreement --judged verdicts.jsonl --json agreement.json
+
+    A line is {"id", "label", "verdict", "swapped_verdict", "retest_verdict"} with a, b, tie or null, where a and b name
+    the answers, whichever was shown first; the last two may be absent. Arena-Hard's judgments are read too.
+    """
+    from zephyr_ray.evaluation import agreement, judged_files
+
+    read = judged_files.read_judged(judged)
+    result = agreement.agreement(read.judged)
+    counts = {"rows": len(read.judged), "lines": read.lines, "broken": read.broken, "repeated": read.repeated}
+    numbers = agreement.as_json(result) | counts | {"left_out": read.left_out, "same_answers": read.same_answers}
+    return _show([*agreement.table_lines(result), *judged_files.notes(read)], numbers, json_)
+
+
+def command(doc: str) -> typer.Typer:
+    """The job's command line, with a docstring for its help."""
+    app = typer.Typer(help=as_written(doc), rich_markup_mode=None, pretty_exceptions_enable=False, add_completion=False)
+    app.callback(invoke_without_command=True)(_without_command)
+    for function in (mt_bench, alpaca_eval, agreement):
+        app.command(help=as_written(str(function.__doc__)))(function)
+    return app
+
+
+def main(doc: str) -> NoReturn:
+    """Runs the job and leaves the process with its exit status."""
+    exit_with(command(doc), sys.argv[1:], Path(sys.argv[0]).name)
+
+
+def _without_command(context: typer.Context) -> None:
+    if context.invoked_subcommand is None:
+        print(context.get_help())
+        raise typer.Exit(2)
+
+
+def _show(lines: Sequence[str], numbers: dict[str, Any], out: str | None) -> int:
+    print("\n".join(lines).strip())
+    if out:
+        try:
+            Path(out).write_text(json.dumps(numbers, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+        except OSError as error:
+            raise UserError(f"--json {out} cannot be written: {error.strerror}") from None
+    return 0
+
+
+def _check_some(path: str, read: Judgments[Any], fields: str) -> None:
+    if not read.judgments:
+        raise UserError(f"{path}: none of {read.lines} lines is a judgment with {fields}")
+
+
+def _file_counts(read: Judgments[Any]) -> dict[str, int]:
+    return {"lines": read.lines, "broken": read.broken, "incomplete": read.incomplete, "repeated": read.repeated}
+
+
+def _file_notes(read: Judgments[Any]) -> list[str]:
+    from zephyr_ray.evaluation.recorded_files import left_out_note
+
+    found = {
+        "no JSON object": read.broken,
+        "without a question, a model or a turn of 1 or 2": read.incomplete,
+        "replaced by a later judgment": read.repeated,
+    }
+    return left_out_note(read.lines, found)
+
+
+def _single_notes(read: Judgments[Any], asked: dict[QuestionId, Row]) -> list[str]:
+    judges = sorted({judgment.judge for judgment in read.judgments})
+    notes = [f"the scores of {len(judges)} judges are averaged: {', '.join(judges)}"] if len(judges) > 1 else []
+    unknown = sum(judgment.question not in asked for judgment in read.judgments) if asked else 0
+    if unknown:
+        notes.append(f"judgments of questions that --questions lacks, which count: {unknown}")
+    if not asked:
+        notes.append("no categories: --questions names the benchmark's question.jsonl")
+    return _file_notes(read) + notes

@@ -1,0 +1,1 @@
+"""Choosing some of the dialogues that are left after cleaning."""
