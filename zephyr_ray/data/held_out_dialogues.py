@@ -5,6 +5,7 @@ Dialogues that open as one that is trained on are left out.
 
 from __future__ import annotations
 
+from zephyr_ray.cluster.preload import CLEANING
 from zephyr_ray.config.data import Dialogues
 from zephyr_ray.config.section import semantic
 from zephyr_ray.data.dialogues import examined, make_dialogues
@@ -42,6 +43,7 @@ def stage(section: Dialogues, seed: int, dialogues: Stage) -> Stage:
         outside=outside.fingerprints,
         commits=outside.commits,
         local_files=sources.local_files("dialogues.held_out", section.held_out),
+        preload=CLEANING,
     )
 
 
