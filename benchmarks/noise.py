@@ -86,8 +86,8 @@ def show_found(root: Path, seed: int, count: int) -> None:
     """Prints what the cleaning of a run found."""
     dialogues = Run(str(root)).artifact("dialogues")
     seen = found(noise.rows(seed, count), dialogues.table().to_pylist(), dialogues.table("dropped").to_pylist())
-    counts = {**seen.planted, "false drops": seen.dropped, "false changes": seen.changed}
-    print(f"seed {seed}: " + ", ".join(f"{name} {each.of_them} of {each.rows}" for name, each in counts.items()))
+    counts = [*seen.planted.items(), ("false drops", seen.dropped), ("false changes", seen.changed)]
+    print(f"seed {seed}: " + ", ".join(f"{name} {each.of_them} of {each.rows}" for name, each in counts))
 
 
 def evaluated(root: Path, prompts: list[str], temperature: float, samples: int) -> np.ndarray:
