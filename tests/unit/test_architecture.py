@@ -43,8 +43,9 @@ IMPORTS = {
     "serve": "cli",
     "jobs": "cli",
     "docs": "config training",
-    "benchmarks": "base chat_template cluster config data embedded evaluation inference judging pipeline training "
-    "zephyr",
+    "benchmarks": (
+        "base chat_template cluster config data embedded evaluation inference judging pipeline training zephyr"
+    ),
 }
 """What each group imports, at the top of a module or within a function: only groups above it. Tests import what they
 like."""

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from zephyr_ray import chat_template
 from zephyr_ray.config.model import Chat
-from zephyr_ray.embedded import world
+from zephyr_ray.embedded import conversations, world
 
 if TYPE_CHECKING:
     from transformers import MistralForCausalLM, PreTrainedTokenizerFast
@@ -49,20 +49,35 @@ def base(folder: str, seed: int, **sizes: Any) -> None:
     make_base(folder, Sizes(**sizes), seed)
 
 
-def make_base(folder: str | Path, sizes: Sizes, seed: int) -> None:
-    """Writes a randomly initialised Mistral-architecture model and a tokenizer trained on the world's dialogues.
+def conversations_base(folder: str, seed: int, vocab_size: int, hidden_size: int, layers: int, heads: int) -> None:
+    """As `base`, with a tokenizer trained on the world's conversations, whose names it has as whole words."""
+    sizes = Sizes(vocab_size, hidden_size, layers, heads)
+    said = (message["content"] for each in conversations.dialogues(_TOKENIZER_DIALOGUES, seed) for message in each)
+    make_base(folder, sizes, seed, said)
+
+
+def make_base(folder: str | Path, sizes: Sizes, seed: int, texts: Iterable[str] | None = None) -> None:
+    """Writes a randomly initialised Mistral-architecture model and a tokenizer trained on texts.
 
     The folder loads in transformers and in vLLM. The same arguments give the same bytes.
+
+    Args:
+        folder: Where to.
+        sizes: Of the model and the tokenizer.
+        seed: Of the weights, and of the world's dialogues.
+        texts: What the tokenizer is trained on. None: the world's dialogues.
     """
-    tokenizer = train_tokenizer(sizes, seed)
+    tokenizer = train_tokenizer(sizes, seed, texts)
     model = init_model(sizes, tokenizer, seed)
     os.makedirs(folder, exist_ok=True)
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
 
 
-def train_tokenizer(sizes: Sizes, seed: int) -> PreTrainedTokenizerFast:
-    """A byte-level BPE tokenizer: it can encode any text, each digit is one token, and no BOS is added."""
+def train_tokenizer(sizes: Sizes, seed: int, texts: Iterable[str] | None = None) -> PreTrainedTokenizerFast:
+    """A byte-level BPE tokenizer: it can encode any text, each digit is one token, and no BOS is added. The arguments
+    are those of `make_base`.
+    """
     from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast
 
@@ -80,7 +95,7 @@ def train_tokenizer(sizes: Sizes, seed: int) -> PreTrainedTokenizerFast:
         initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
         show_progress=False,
     )
-    raw.train_from_iterator(_training_texts(sizes, seed), trainer)
+    raw.train_from_iterator(_training_texts(sizes, seed) if texts is None else texts, trainer)
     tokenizer = PreTrainedTokenizerFast(
         tokenizer_object=raw,
         unk_token="<unk>",

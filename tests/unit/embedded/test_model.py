@@ -10,8 +10,8 @@ from transformers import AutoModelForCausalLM, GenerationConfig, MistralForCausa
 from tests.oracles.encoding import encode_dialogue
 from zephyr_ray import chat_template
 from zephyr_ray.config.model import Chat
+from zephyr_ray.embedded import conversations, world
 from zephyr_ray.embedded import model as tiny_model
-from zephyr_ray.embedded import world
 
 TINY = tiny_model.Sizes(dialogues=500, vocab_size=512, hidden_size=32, layers=2, heads=4)
 
@@ -90,3 +90,11 @@ def test_config_has_no_path_of_the_machine(folder: Path) -> None:
     config = json.loads((folder / "config.json").read_text())
     assert config["model_type"] == "mistral"
     assert str(folder) not in json.dumps(config)
+
+
+def test_a_name_of_the_conversations_is_one_token(tmp_path: Path) -> None:
+    tiny_model.conversations_base(str(tmp_path), 0, vocab_size=1280, hidden_size=32, layers=1, heads=1)
+    tokenizer = chat_template.load_tokenizer(str(tmp_path), Chat())
+    names = (*conversations.PEOPLE, *conversations.PLACES, *conversations.ORGANIZATIONS)
+    tokens = {name: tokenizer(f"to {name}.", add_special_tokens=False)["input_ids"] for name in names}
+    assert {name: ids for name, ids in tokens.items() if len(ids) != 3} == {}
