@@ -17,6 +17,7 @@ from zephyr_ray.config import loader
 from zephyr_ray.config.recipe import Recipe
 from zephyr_ray.config.section import Section
 from zephyr_ray.config.training import DPO
+from zephyr_ray.schemas import Reason
 
 REPO = Path(__file__).parents[2]
 
@@ -144,3 +145,9 @@ def test_functions_are_shown_as_they_are_written() -> None:
     assert "async def ask(\n    question: Question,\n    row: Mapping[str, Any]," in page
     assert "- `files`: Paths of YAML files, or names of recipes that ship (`zephyr-7b-beta/paper`); a mapping" in page
     assert page.count("```python") == sum(map(len, reference.FUNCTIONS.values()))
+
+
+def test_every_reason_for_dropping_a_row_is_explained() -> None:
+    rows = re.findall(r"^\| (`.+?) \|", (REPO / "docs" / "data.md").read_text(), re.MULTILINE)
+    explained = [name for row in rows for name in re.findall(r"`(\w+)`", row)]
+    assert sorted(name for name in explained if name in {*map(str, Reason)}) == sorted(map(str, Reason))
