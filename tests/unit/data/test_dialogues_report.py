@@ -109,8 +109,8 @@ def test_languages_are_counted_in_a_sample() -> None:
         "no words": 1,
     }
     many = count_texts(texts(*[english] * 3000, *[german] * 1000)).languages
-    assert many["en"] == pytest.approx(3000, abs=60)
-    assert many["de"] == pytest.approx(1000, abs=60)
+    assert many["en"] == pytest.approx(3000, abs=130)
+    assert many["de"] == pytest.approx(1000, abs=130)
 
 
 @pytest.mark.usefixtures("ray_cluster")
