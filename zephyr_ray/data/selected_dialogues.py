@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from zephyr_ray.config.feedback import Judging, LanguageModelJudges
 from zephyr_ray.config.section import semantic
@@ -173,9 +174,8 @@ def make_selected_dialogues(
 def to_rows(batch: pa.Table, *, chosen: KeyTable, detail: str) -> pa.Table:
     """`schemas.DIALOGUES` rows -> `rows.mixed_schema` of them: those that were not chosen have a reason."""
     is_chosen = pa.array(chosen.has(batch[_ID]))
-    reason = pa.array([None if mine else str(Reason.NOT_SELECTED) for mine in is_chosen.to_pylist()], pa.string())
-    details = pa.array([None if mine else detail for mine in is_chosen.to_pylist()], pa.string())
-    rows = batch.select([field.name for field in DIALOGUES])
+    reason, details = (pc.if_else(is_chosen, None, text) for text in (str(Reason.NOT_SELECTED), detail))
+    rows = batch.select(DIALOGUES.names)
     return rows.append_column("reason", reason).append_column("detail", details)
 
 

@@ -87,7 +87,7 @@ def picture(
     topics: Sequence[TopicShares] = (),
 ) -> Picture:
     """The numbers of the report."""
-    arms = counted.everything, counted.chosen, counted.random
+    arms = _all(counted)
     return Picture(
         title="Selected dialogues",
         subtitle=f"{short(counted.chosen.dialogues)} of {short(counted.everything.dialogues)}, by {section.by}",

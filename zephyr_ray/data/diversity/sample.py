@@ -50,6 +50,13 @@ def lowest(rows: pa.Table, seed: int) -> pa.Table:
     return rows.take(pa.array(order[:MOST]))
 
 
+def vectors_of(dialogues: pa.Table, embeddings: pa.Table) -> np.ndarray:
+    """The embeddings (`schemas.EMBEDDINGS`) in the order of the dialogues; [n, d], float32."""
+    places = pc.index_in(dialogues["dialogue_id"], value_set=embeddings["dialogue_id"].combine_chunks())
+    vectors = embeddings["embedding"].combine_chunks().take(places.combine_chunks())
+    return vectors.flatten().to_numpy().reshape(len(vectors), -1)
+
+
 def methods(dialogues: Artifact) -> Counter[str]:
     """How many dialogues each method made."""
     total: Counter[str] = Counter()

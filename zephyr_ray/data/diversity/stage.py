@@ -8,10 +8,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import Any
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from zephyr_ray.data.diversity import report, sample
 from zephyr_ray.data.diversity.distinct import Distinct
@@ -116,11 +114,6 @@ def _measured(seed: int, methods: Mapping[str, int], lengths: list[int], *tables
         for length in lengths
     )
     assert dialogues is not None
-    return measure(dialogues, seeds, None if embeddings is None else _vectors(dialogues, embeddings), methods, seed)
-
-
-def _vectors(dialogues: pa.Table, embeddings: pa.Table) -> Any:
-    """The embeddings in the order of the dialogues; [n, d], float32."""
-    places = pc.index_in(dialogues["dialogue_id"], value_set=embeddings["dialogue_id"].combine_chunks())
-    vectors = embeddings["embedding"].combine_chunks().take(places.combine_chunks())
-    return vectors.flatten().to_numpy().reshape(len(vectors), -1)
+    return measure(
+        dialogues, seeds, None if embeddings is None else sample.vectors_of(dialogues, embeddings), methods, seed
+    )

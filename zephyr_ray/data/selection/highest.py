@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.fs as pafs
 
+from zephyr_ray.data.cleaning.shingles import mix
 from zephyr_ray.data.io import file_tasks, keys
 from zephyr_ray.data.io.id_sets import KeyTable
 from zephyr_ray.data.io.readers import open_parquet
@@ -42,15 +43,9 @@ def any_rows(artifact: Artifact, id_column: str, n: int, seed: int) -> KeyTable:
 
 
 def hashes(ids: np.ndarray, seed: int) -> np.ndarray:
-    """Uniform 64-bit numbers ([n]) from keys ([2, n]) and a seed, by the finalizer of SplitMix64."""
-    with np.errstate(over="ignore"):
-        return _mixed(ids[0] ^ _mixed(ids[1] + _mixed(np.array([seed], np.uint64) + np.uint64(0x9E3779B97F4A7C15))))
-
-
-def _mixed(values: np.ndarray) -> np.ndarray:
-    values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return values ^ (values >> np.uint64(31))
+    """Uniform 64-bit numbers ([n]) from keys ([2, n]) and a seed."""
+    salt = mix(np.array([seed], np.uint64) + np.uint64(0x9E3779B97F4A7C15))
+    return mix(ids[0] ^ mix(ids[1] + salt))
 
 
 def _all_alike(rows: pa.Table) -> np.ndarray:

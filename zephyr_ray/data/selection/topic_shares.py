@@ -10,7 +10,6 @@ from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.fs as pafs
 
 from zephyr_ray.data.diversity import sample
@@ -61,10 +60,8 @@ def topic_shares(
 
 def _topics(seed: int, files: int, *tables: pa.Table) -> tuple[list[list[str]], np.ndarray]:
     """The names of the topics of a sample, and their centres ([topics, width])."""
-    texts, vectors = (sample.lowest(pa.concat_tables(each), seed) for each in (tables[:files], tables[files:]))
-    places = pc.index_in(texts["dialogue_id"], value_set=vectors["dialogue_id"].combine_chunks())
-    flat = vectors["embedding"].combine_chunks().take(places.combine_chunks()).flatten().to_numpy()
-    points = flat.reshape(texts.num_rows, -1)
+    texts, embeddings = (sample.lowest(pa.concat_tables(each), seed) for each in (tables[:files], tables[files:]))
+    points = sample.vectors_of(texts, embeddings)
     labels = clusters(points, seed)
     names = characteristic_words([asked_words(messages) for messages in texts["messages"].to_pylist()], labels)
     return names, np.stack([points[labels == topic].mean(axis=0) for topic in range(len(names))])
