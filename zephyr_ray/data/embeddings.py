@@ -60,13 +60,9 @@ class DialogueEmbedder:
     """Holds a model in one actor and embeds batches of dialogues."""
 
     def __init__(self, section: Embeddings, source: ModelSource):
-        import torch
+        from zephyr_ray.training.model import device_of_actor
 
-        from zephyr_ray.training.model import device_for
-
-        device = device_for(section.gpus_per_worker, "embeddings")
-        if device == "cpu":
-            torch.set_num_threads(max(1, int(section.cpus_per_worker)))
+        device = device_of_actor(section.cpus_per_worker, section.gpus_per_worker, "embeddings")
         self.model, self.path, self.batch_size = load_model(source, device), source.path, section.batch_size
 
     def __call__(self, batch: pa.Table) -> pa.Table:

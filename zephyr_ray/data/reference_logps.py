@@ -106,14 +106,10 @@ class ReferenceModel:
     """Holds a frozen model in one actor and answers batches of pairs with their log-probs."""
 
     def __init__(self, section: ReferenceLogps, scoring: Scoring, chat: Chat, source: ModelSource, whose: Whose):
-        import torch
-
         from zephyr_ray.training.logps import scorer
-        from zephyr_ray.training.model import device_for
+        from zephyr_ray.training.model import device_of_actor
 
-        device = device_for(section.gpus_per_worker, "reference_logps")
-        if device == "cpu":
-            torch.set_num_threads(max(1, int(section.cpus_per_worker)))
+        device = device_of_actor(section.cpus_per_worker, section.gpus_per_worker, "reference_logps")
         self.scorer, self.whose = scorer(scoring, chat, source, device), whose
 
     def __call__(self, batch: pa.Table) -> pa.Table:

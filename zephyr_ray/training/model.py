@@ -36,6 +36,14 @@ def device_for(gpus_per_worker: float, field: str) -> str:
     return "cuda" if gpus_per_worker > 0 else "cpu"
 
 
+def device_of_actor(cpus: float, gpus: float, field: str) -> str:
+    """As `device_for`, in an actor with so many logical CPUs, which on a CPU are the threads that torch uses."""
+    device = device_for(gpus, field)
+    if device == "cpu":
+        torch.set_num_threads(max(1, int(cpus)))
+    return device
+
+
 def load_model(folder: str, section: ModelSection, dtype: torch.dtype, *, quantize: bool = False) -> PreTrainedModel:
     """A causal language model with the section's attention, its weights in `dtype` or in 4-bit.
 
