@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from zephyr_ray import zephyr
-from zephyr_ray.config import loader
+from zephyr_ray.config.recipe import Recipe
+from zephyr_ray.training.methods import load_recipe, methods
 
 REPO = Path(__file__).parents[2]
 PAGES = [REPO / "README.md", REPO / "CONTRIBUTING.md", *sorted((REPO / "docs").glob("*.md"))]
@@ -45,7 +46,8 @@ def test_every_stage_has_a_row() -> None:
     given = ["preferences.held_out=FILE", "dialogues.held_out=FILE", "generation.seeds=FILE", "embeddings.model=DIR"]
     given.append("generation.methods=[{type: simulated_user, dialogues: 1}]")
     ways = [f"dialogues.select={{n: 1, by: {by}}}" for by in ("quality", "diversity")]
-    stages = {stage.name for way in ways for stage in zephyr.stages(loader.load(files, [*given, way]))}
+    given += [f"{method}={{}}" for method in methods() if method not in Recipe.model_fields]
+    stages = {stage.name for way in ways for stage in zephyr.stages(load_recipe(files, [*given, way]))}
     assert sorted(named) == sorted(stages)
 
 

@@ -12,7 +12,7 @@ from zephyr_ray.config.unions import MAPPING, TEXT, form_of
 
 SMOOTHED = frozenset({"robust", "exo_pair", "aot", "aot_unpaired"})
 """TRL's DPO losses that read label_smoothing."""
-Scheduler = Literal["linear", "cosine", "constant", "constant_with_warmup"]
+Scheduler = Literal["linear", "cosine", "constant", "constant_with_warmup", "inverse_sqrt"]
 
 
 class Training(Section):

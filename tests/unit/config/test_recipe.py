@@ -12,6 +12,7 @@ from zephyr_ray.config import recipe as recipes
 from zephyr_ray.config.section import Section, semantic
 from zephyr_ray.config.unions import sections_in
 from zephyr_ray.errors import UserError
+from zephyr_ray.training.methods import load_recipe
 
 RECIPES = sorted((Path(__file__).parents[3] / "recipes").rglob("*.yaml"))
 
@@ -182,7 +183,7 @@ def test_every_field_has_a_description() -> None:
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: f"{path.parent.name}/{path.name}")
 def test_every_recipe_is_parsed_and_says_what_it_is(path: Path) -> None:
-    loader.load([str(path)])
+    load_recipe([str(path)])
     assert path.read_text().startswith("# ")
 
 

@@ -25,9 +25,11 @@ from zephyr_ray.embedded.model import Sizes, train_tokenizer
 from zephyr_ray.training.dataset import Rows
 from zephyr_ray.training.deepspeed_config import deepspeed_config
 from zephyr_ray.training.held_out_evaluation import EvaluateHeldOut
+from zephyr_ray.training.methods.orpo import ORPO
 from zephyr_ray.training.sampler import Plan
 from zephyr_ray.training.token_batching import PackedRankPlan
 from zephyr_ray.training.trainers.dpo import PackedDPOTrainer
+from zephyr_ray.training.trainers.orpo import PackedORPOTrainer
 from zephyr_ray.training.trainers.sft import PackedSFTTrainer
 from zephyr_ray.training.worker import _init_deepspeed_on_cpu
 
@@ -36,7 +38,7 @@ HELD_OUT = make_dialogues(28)[17:]
 PLAN = Plan(len(PAIRS), global_batch=8, epochs=2, seed=0)  # steps of 8, 8 and 1 rows: the last one has fillers
 BUDGET = 200
 """Tokens that all workers together take at a time: the more there are, the smaller their micro-batches."""
-Way = tuple[Literal["dpo", "sft"], int]
+Way = tuple[Literal["dpo", "orpo", "sft"], int]
 """What is trained, and under which ZeRO stage."""
 CLIP = 0.1
 
@@ -47,7 +49,7 @@ def train(rank: int, world_size: int, way: Way, folder: str) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as tokens:
         train_tokenizer(Sizes(vocab_size=VOCAB), seed=0).save_pretrained(tokens)
         tokenizer = load_tokenizer(tokens, Chat())
-    table = datasets.Dataset.from_list(PAIRS if kind == "dpo" else DIALOGUES)
+    table = datasets.Dataset.from_list(DIALOGUES if kind == "sft" else PAIRS)
     model = make_model("mistral")  # before the arguments: after them, ZeRO-3 would draw its weights in shards
     shared: dict[str, Any] = {
         "output_dir": folder,
@@ -73,6 +75,11 @@ def train(rank: int, world_size: int, way: Way, folder: str) -> dict[str, Any]:
         trainer = PackedDPOTrainer(model=model, args=args, train_dataset=table, processing_class=tokenizer)
         references = {f"ref_{side}_logps": -50 + np.sin(np.arange(len(PAIRS))) for side in ("chosen", "rejected")}
         rows = Rows(table, np.arange(len(table)), references)
+    elif kind == "orpo":
+        args = DPOConfig(precompute_ref_log_probs=True, **shared)
+        trainer = PackedORPOTrainer(model=model, args=args, train_dataset=table, processing_class=tokenizer)
+        trainer.section = ORPO()
+        rows = Rows(table, np.arange(len(table)))
     else:
         args = SFTConfig(packing=False, dataset_kwargs={"skip_prepare_dataset": True}, **shared)
         trainer = PackedSFTTrainer(model=model, args=args, train_dataset=table, processing_class=tokenizer)

@@ -16,7 +16,7 @@ import torch
 import zephyr_ray
 from zephyr_ray.config import loader
 from zephyr_ray.errors import UserError
-from zephyr_ray.training.methods import method_of, methods
+from zephyr_ray.training.methods import load_recipe, method_of, methods
 from zephyr_ray.training.trainers.sft import token_losses
 
 ROOT = Path(zephyr_ray.__file__).parent
@@ -25,7 +25,7 @@ NAMES = sorted(path.stem for path in (ROOT / "training" / "methods").glob("*.py"
 
 def test_a_method_has_the_name_of_its_file_and_section_and_trls_names_for_its_options() -> None:
     assert sorted(methods()) == NAMES
-    recipe = loader.load([], ["sft.base=/raw"])
+    recipe = load_recipe([], ["sft.base=/raw", "orpo={}"])
     for name, method in methods().items():
         assert method.name == name
         section = getattr(recipe, name)

@@ -10,7 +10,7 @@ import pytest
 from zephyr_ray import zephyr
 from zephyr_ray.config import loader
 from zephyr_ray.errors import UserError
-from zephyr_ray.training.methods import Method, method_of, methods
+from zephyr_ray.training.methods import Method, load_recipe, method_of, methods, recipe_type
 from zephyr_ray.training.trl_options import check_trl_options, passed_by, refused_by
 
 GIVEN = ("model.path=/m", "preferences.train=pairs.jsonl", "dialogues.train=dialogues.jsonl")
@@ -25,9 +25,10 @@ def test_somebody_has_decided_on_every_option_of_the_installed_trl(method: Metho
 
 @pytest.mark.parametrize("stage", methods())
 def test_a_refusal_names_the_option_and_fields_that_there_are(stage: str) -> None:
-    recipe = loader.load([], ["sft.base=/raw"])
+    sections = ["sft.base=/raw", "orpo={}"]
+    recipe, with_methods = load_recipe([], sections), recipe_type()
     for name in refused_by(method_of(stage)):
-        given = loader.load([], ["sft.base=/raw", f"{stage}.training.trl.{name}=1"])
+        given = loader.load([], [*sections, f"{stage}.training.trl.{name}=1"], with_methods)
         with pytest.raises(UserError, match=rf"^{stage}\.training\.trl\.{name}: not passed through; ") as caught:
             check_trl_options(method_of(stage), getattr(given, stage).training.trl)
         words = str(caught.value).split("; ", 1)[1].replace(",", " ").replace(":", " ").split()

@@ -51,7 +51,8 @@ class PackedRow:
         branch: int64 [C], the number in the row of each completion token's branch.
         offset: int64 [C], its place in the branch, from 0.
 
-    C is less than all completion tokens where only some are scored (`scoring`).
+    C is less than all completion tokens where only some are scored (`scoring`), and more where prompts are scored too
+    (`scoring_prompts`).
     """
 
     tokens: torch.Tensor
@@ -70,8 +71,8 @@ class PackedRow:
         """The row in memory that a GPU reads by itself; torch's data loader calls this."""
         return self._with(torch.Tensor.pin_memory)
 
-    def scoring(self, chosen: torch.Tensor) -> PackedRow:
-        """The same row with log-probs asked for at some of its completion tokens alone (bool [C])."""
+    def scoring(self, chosen: torch.Tensor | slice) -> PackedRow:
+        """The same row with log-probs asked for at some of its targets alone (bool [C], or a slice of them)."""
         targets = self.targets[:, chosen]
         return replace(self, targets=targets, **{name: getattr(self, name)[chosen] for name in _OF_TARGETS})
 
@@ -135,6 +136,22 @@ def pack_pairs(pairs: Sequence[Mapping[str, Any]], multiple: int = 1, align: int
     and the next prompt."""
     branches = [(pair["chosen_ids"], pair["rejected_ids"]) for pair in pairs]
     return pack([pair["prompt_ids"] for pair in pairs], branches, multiple, align)
+
+
+def scoring_prompts(row: PackedRow) -> PackedRow:
+    """The same row with log-probs asked for at its prompts' tokens too, but the first of each, which nothing predicts.
+
+    They follow those of the completions, and their branch is -1.
+    """
+    starts = [(segment.start, segment.prompt - 1) for segment in row.segments if segment.branches]
+    predictors = torch.cat([torch.arange(start, start + tokens) for start, tokens in starts])
+    of_prompts = {
+        "predictors": predictors,
+        "branch": torch.full_like(predictors, -1),
+        "offset": torch.cat([torch.arange(tokens) for _, tokens in starts]),
+    }
+    found = {name: torch.cat([getattr(row, name), values]) for name, values in of_prompts.items()}
+    return replace(row, targets=torch.cat([row.targets, row.tokens[:, predictors + 1]], dim=1), **found)
 
 
 def by_completion(row: PackedRow, values: torch.Tensor) -> torch.Tensor:
