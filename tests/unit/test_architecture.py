@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import get_args
 
 from zephyr_ray.config.section import Section
-from zephyr_ray.training.methods import recipe_type
+from zephyr_ray.training.methods import methods, recipe_type
 
 REPO = Path(__file__).parents[2]
 CODE = ("zephyr_ray", "jobs", "serve", "benchmarks", "docs", "tests")
@@ -140,7 +140,7 @@ def test_every_field_of_a_recipe_is_read() -> None:
     """By a module that is not the recipe's own, or by a property that such a module reads."""
     own = set(modules("zephyr_ray/config"))
     others = [path for path in modules("zephyr_ray", "jobs", "serve") if path not in own]
-    read = set().union(*(attributes(parsed(path)) for path in others))
+    read = set(methods()).union(*(attributes(parsed(path)) for path in others))
     functions = [node for path in own for node in ast.walk(parsed(path)) if isinstance(node, ast.FunctionDef)]
     properties = [node for node in functions if [ast.unparse(each) for each in node.decorator_list] == ["property"]]
     read |= set().union(*(attributes(each) for each in properties if each.name in read))
