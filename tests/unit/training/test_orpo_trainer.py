@@ -71,7 +71,8 @@ class PlainTRL(ORPOTrainer):
 
 def features(pair: dict[str, list[int]]) -> dict[str, list[int]]:
     """What TRL's collator takes."""
-    prompt, found = pair["prompt_ids"], {}
+    prompt = pair["prompt_ids"]
+    found: dict[str, list[int]] = {}
     for side in ("chosen", "rejected"):
         ids = prompt + pair[f"{side}_ids"]
         labels = [-100] * len(prompt) + pair[f"{side}_ids"]
