@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from zephyr_ray.cluster.preload import ENGINES
 from zephyr_ray.pipeline.code import code_of, libraries_of
+from zephyr_ray.pipeline.licences import licences
 
 if TYPE_CHECKING:
     from zephyr_ray.pipeline.stage import Stage
@@ -51,10 +52,12 @@ _DECIDE_NOTHING = {"ray"}
 def record(stage: Stage) -> dict[str, Any]:
     """The part of a stage's manifest that says what made it besides its inputs. Raises as `Stage.outside`."""
     commits, uncommitted = stage.commits(), _has_uncommitted_changes()
+    stated = licences(stage.local_files, commits)
     return {
         "environment": environment(),
         "code": code_of(_modules(stage)),
         **({"commits": commits} if commits else {}),
+        **({"licences": stated} if stated else {}),
         **({} if uncommitted is None else {"uncommitted": uncommitted}),
     }
 

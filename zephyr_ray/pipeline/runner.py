@@ -230,7 +230,7 @@ def _make_stage(plan: Plan, stage: Stage, screen: Screen) -> None:
         "ended": datetime.now(UTC).isoformat(timespec="seconds"),
         "seconds": round(time.time() - started, 2),
     }
-    if stage.makes_model:
+    if "checkpoint" in manifest:
         write_to_checkpoint(artifact, manifest, plan.recipe)
     artifact.finish(manifest)
     for line in () if stage.is_evaluation else made.get("lines", ()):

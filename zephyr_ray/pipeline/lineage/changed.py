@@ -106,15 +106,12 @@ def _changed(
     inputs = {each.name: each.fingerprint for each in facts.inputs}
     record = {"config": facts.config, "inputs": inputs, **({"code": {}} if facts.names_all_inputs else {})}
     found = differences(record, other.config, other.inputs)
-    names = {each.field.removeprefix("input ") for each in found if each.field.startswith("input ")}
-    upstream = [each.stage for each in facts.inputs if each.name in names and each.stage and each.stage not in seen]
-    return Changed(
-        stage,
-        compared_with,
-        other.fingerprint,
-        tuple(found),
-        tuple(_changed(stages, name, others, compared_with, seen) for name in upstream),
-    )
+    changed_inputs = {each.field.removeprefix("input ") for each in found if each.field.startswith("input ")}
+    upstream = []
+    for each in facts.inputs:
+        if each.name in changed_inputs and each.stage is not None and each.stage not in seen:
+            upstream.append(_changed(stages, each.stage, others, compared_with, seen))
+    return Changed(stage, compared_with, other.fingerprint, tuple(found), tuple(upstream))
 
 
 def lines_of(changed: Changed, depth: int = 0) -> list[str]:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from zephyr_ray.pipeline.lineage.facts import FILE, Lineage, StageFacts, UsedModel
-from zephyr_ray.pipeline.lineage.text import rows_line
+from zephyr_ray.pipeline.lineage.text import rows_line, settings_of
 
 _METHODS = {
     "sft": "supervised fine-tuning (SFT) on dialogues",
@@ -31,22 +31,12 @@ def card(lineage: Lineage, metrics: Mapping[str, Any] | None = None) -> str:
         [f"# {method.upper()} checkpoint", "", _opening(lineage, model, method), *_lora(model)],
         _data(lineage),
         _models(lineage),
-        _table("Settings", ("setting", "value"), settings(model.config.get(method))),
+        _table("Settings", ("setting", "value"), settings_of(model.config.get(method))),
         _table("Training", ("metric at the last step", "value"), {k: f"{v:.6g}" for k, v in (metrics or {}).items()}),
         _evaluation(lineage),
         _made_with(lineage, model),
     ]
     return "\n".join("\n".join(part) + "\n" for part in parts if part)
-
-
-def settings(section: Any, at: str = "") -> dict[str, Any]:
-    """The values of a section by their dotted names, those that are not set left out."""
-    if not isinstance(section, Mapping):
-        return {} if section is None or section in ([], ()) else {at: section}
-    found: dict[str, Any] = {}
-    for name, value in section.items():
-        found |= settings(value, f"{at}.{name}" if at else str(name))
-    return found
 
 
 def base_model(lineage: Lineage, model: StageFacts) -> str:
@@ -72,7 +62,7 @@ def _metadata(lineage: Lineage, model: StageFacts, method: str) -> list[str]:
 
 def _opening(lineage: Lineage, model: StageFacts, method: str) -> str:
     how = _METHODS.get(method, method.upper())
-    beta = settings(model.config.get(method)).get("beta")
+    beta = settings_of(model.config.get(method)).get("beta")
     return (
         f"Trained by zephyr_ray from {_started_from(lineage, model)}, by {how}"
         f"{f', with beta {beta:g}' if isinstance(beta, int | float) else ''}."
@@ -111,7 +101,7 @@ def _data(lineage: Lineage) -> list[str]:
     lines = ["## Data", "", "| stage | rows | read from |", "| --- | --- | --- |"]
     for each in rows:
         assert each.counts is not None
-        named = [_source(name, each) for name in each.data] or [_cell(one.stage or one.name) for one in each.inputs]
+        named = [_source(name, each) for name in each.data] or [one.stage for one in each.inputs if one.stage]
         lines.append(f"| {each.stage} | {rows_line(each.counts)} | {', '.join(dict.fromkeys(named))} |")
     known = any(name in each.licences for each in rows for name in each.data)
     return [*lines, *([] if known else ["", "None of the sources states a licence that was found."])]

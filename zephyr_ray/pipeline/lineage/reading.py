@@ -71,7 +71,7 @@ def stages_of(run: Run, manifests: Mapping[str, Mapping[str, Any]] | None = None
     """
     names = sorted(artifact_names(run))
     if not names:
-        raise UserError(f"{run.root} is no run: no stage has begun there; give the run.root of a recipe")
+        raise UserError(f"{run.root} is no run: no stage has begun there; give the run.root of a recipe{_runs_in(run)}")
     with ThreadPoolExecutor(_AT_ONCE) as pool:
         read = dict(zip(names, pool.map(lambda name: _read(run.artifact(name)), names), strict=True))
     known = {name: each for name, each in read.items() if each is not None}
@@ -156,20 +156,26 @@ def _foreign(folder: str) -> UserError:
 
 
 def artifact_names(run: Run, folder: str = "", depth: int = 0) -> Iterator[str]:
-    """The folders of a run that hold a stage's artifact, relative to its root."""
-    selector = pafs.FileSelector(posixpath.join(run.path, folder).rstrip("/"), allow_not_found=True)
-    try:
-        found = run.filesystem.get_file_info(selector)
-    except NotADirectoryError:
-        return
-    for info in found:
-        name = posixpath.join(folder, info.base_name)
-        if info.type != pafs.FileType.Directory or name in _NO_STAGES:
+    """The folders of a run that hold a stage's artifact, relative to its root. Another run in it is none of its."""
+    for name in _folders(run, folder):
+        if name in _NO_STAGES:
             continue
         if _is_artifact(run, name):
             yield name
-        elif depth < _DEEPEST:
+        elif depth < _DEEPEST and not _is_file(run, posixpath.join(name, RECIPE)):
             yield from artifact_names(run, name, depth + 1)
+
+
+def _folders(run: Run, folder: str = "") -> list[str]:
+    selector = pafs.FileSelector(posixpath.join(run.path, folder).rstrip("/"), allow_not_found=True)
+    found = run.filesystem.get_file_info(selector)
+    return [posixpath.join(folder, info.base_name) for info in found if info.type == pafs.FileType.Directory]
+
+
+def _runs_in(run: Run) -> str:
+    """The runs that lie in a folder, for an error."""
+    found = sorted(name for name in _folders(run) if _is_file(run, posixpath.join(name, RECIPE)))
+    return f", such as {posixpath.join(run.root, found[0])}" if found else ""
 
 
 @dataclass(frozen=True)

@@ -94,19 +94,17 @@ def cost(stage: StageFacts) -> str:
     return ", ".join(parts)
 
 
-def settings_of(config: Any) -> dict[str, Any]:
-    """The plain values of a stage's settings by their dotted names, those of other facts left out."""
-    found: dict[str, Any] = {}
-
-    def walk(value: Any, at: str) -> None:
-        if isinstance(value, Mapping):
-            for name, each in value.items():
-                walk(each, f"{at}.{name}" if at else str(name))
-        elif not isinstance(value, list) and value is not None:
-            found[at] = value
-
-    walk(config, "")
-    return found
+def settings_of(config: Any, at: str = "") -> dict[str, Any]:
+    """The plain values of settings by their dotted names; those that are not set, and lists of sections, left out."""
+    if isinstance(config, Mapping):
+        found: dict[str, Any] = {}
+        for name, value in config.items():
+            found |= settings_of(value, f"{at}.{name}" if at else str(name))
+        return found
+    if isinstance(config, list | tuple):
+        is_plain = bool(config) and not any(isinstance(each, Mapping) for each in config)
+        return {at: ", ".join(map(str, config))} if is_plain else {}
+    return {} if config is None else {at: config}
 
 
 def _of(lineage: Lineage) -> str:
