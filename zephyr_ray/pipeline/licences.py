@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import yaml
 
 _TIMEOUT_S = 10
+_logger = logging.getLogger(__name__)
 
 
 def licences(local_files: Iterable[tuple[str, str]], commits: Mapping[str, str]) -> dict[str, str]:
@@ -54,12 +56,12 @@ def _of_folder(folder: str) -> str | None:
 def _of_hub(hub_id: str, commit: str) -> str | None:
     """That of a model or dataset; the commit tells which of the two an id is. None where the hub does not answer."""
     from huggingface_hub import HfApi
-    from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
 
     for kind in ("model", "dataset"):
         try:
             info: Any = HfApi().repo_info(hub_id, revision=commit, repo_type=kind, timeout=_TIMEOUT_S)
-        except (HfHubHTTPError, OfflineModeIsEnabled, OSError):
+        except Exception as error:  # huggingface_hub raises its own, those of its HTTP client, and OSError
+            _logger.info("the hub does not tell the licence of %s as a %s: %s", hub_id, kind, error)
             continue
         return _name_of(info.card_data.to_dict()) if info.card_data else None
     return None
