@@ -156,7 +156,6 @@ def facts(
     """
     config, environment = record.get("config"), dict(record.get("environment") or {})
     commits = record.get("commits") or {}
-    counts = record.get("counts")
     return StageFacts(
         stage,
         finished,
@@ -174,7 +173,7 @@ def facts(
             for name, found in sorted((record.get("inputs") or {}).items())
         ),
         names_all_inputs=names_all_inputs(record),
-        counts=Counts(counts["in"], counts["out"], counts["dropped"], counts.get("added", 0)) if counts else None,
+        counts=_counts(record.get("counts") or {}),
         data=tuple(named_data(config)),
         models=tuple(used_models(record)),
         commits=commits,
@@ -333,6 +332,13 @@ def _trains(stage: str, config: Any) -> bool:
 def _seed(config: Any) -> int | None:
     seed = config.get("seed") if isinstance(config, Mapping) else None
     return seed if isinstance(seed, int) else None
+
+
+def _counts(counts: Mapping[str, Any]) -> Counts | None:
+    """What a manifest counts; a user's evaluation may count nothing, or otherwise."""
+    if not {"in", "out"} <= {*counts}:
+        return None
+    return Counts(counts["in"], counts["out"], counts.get("dropped") or {}, counts.get("added", 0))
 
 
 def _section(values: Mapping[str, Any], name: str) -> Mapping[str, Any]:
