@@ -59,8 +59,8 @@ def stages(beta: float = BETA, temperature: float = 1.0) -> list[Stage]:
     return [prompts, candidates, judgments, preferences, tokenized, dpo]
 
 
-def make(root: str, *, until: str = "dpo", **settings: float) -> Run:
-    """Writes the run as its first driver; `until` is left unfinished if it is not `dpo`."""
+def make(root: str, *, until: str = "dpo", start: str = _HUB, **settings: float) -> Run:
+    """Writes the run as its first driver; `until` is left unfinished if it is not `dpo`, which begins with `start`."""
     run = Run(root)
     run.epoch = 1
     run.filesystem.create_dir(run.path, recursive=True)
@@ -68,7 +68,7 @@ def make(root: str, *, until: str = "dpo", **settings: float) -> Run:
     for stage, known in identities(stages(**settings), run).items():
         artifact = run.artifact(stage.name)
         artifact.begin(known.fingerprint, stage.config, known.inputs)
-        manifest = {
+        manifest: dict[str, Any] = {
             "stage": stage.name,
             "fingerprint": known.fingerprint,
             "inputs": known.inputs,
@@ -84,6 +84,7 @@ def make(root: str, *, until: str = "dpo", **settings: float) -> Run:
         if stage.name == until != "dpo":
             break
         if "checkpoint" in manifest:
+            manifest["model"] = {"path": start, "revision": _COMMIT if start == _HUB else None}
             write_to_checkpoint(artifact, manifest, "run: {}\n")
         artifact.finish(manifest)
     return run
@@ -172,7 +173,6 @@ def _dpo(artifact: Artifact) -> dict[str, Any]:
         "checkpoint": checkpoint,
         "weights": "e" * 32,
         "trained": {"rows": 2, "fewest_times": 2, "most_times": 2},
-        "model": {"path": _HUB, "revision": _COMMIT, "fingerprint": "f" * 32},
         "licences": {_HUB: "apache-2.0"},
         "commits": {_HUB: _COMMIT},
     }

@@ -16,7 +16,8 @@ from zephyr_ray.data.row_lineage.why import why_these
 from zephyr_ray.errors import UserError
 from zephyr_ray.pipeline.artifacts import Artifact, Run
 from zephyr_ray.pipeline.fingerprints import content_id
-from zephyr_ray.pipeline.lineage.facts import StageFacts, is_replaced, of_lineage
+from zephyr_ray.pipeline.lineage.chain import of_lineage
+from zephyr_ray.pipeline.lineage.facts import StageFacts, is_replaced
 
 _HEX = re.compile(r"[0-9a-f]{4,32}")
 _OF_A_FILE = re.compile(r"/data/(?P<file>[^/]+\.parquet):(?P<number>\d+)(/\d+)?$")
@@ -41,9 +42,10 @@ class Rows:
         return self.stage.rpartition("/")[2]
 
     def spots(self, matches: lookup.Matches) -> list[lookup.Spot]:
-        """The rows one of whose ids is meant."""
+        """The rows one of whose ids is meant, each once."""
         columns = [name for name in lookup.ID_COLUMNS if name in self.columns]
-        return [spot for name in columns for spot in lookup.find(self.artifact, self.files, name, matches)]
+        found = [spot for name in columns for spot in lookup.find(self.artifact, self.files, name, matches)]
+        return list({(spot.file, spot.row): spot for spot in reversed(found)}.values())[::-1]
 
     def row(self, spot: lookup.Spot) -> dict[str, Any]:
         return lookup.row_at(self.artifact, spot.file, spot.row)

@@ -8,9 +8,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from zephyr_ray.pipeline.artifacts import Artifact
-from zephyr_ray.pipeline.lineage.facts import FILE, Lineage, as_json, of_lineage
+from zephyr_ray.pipeline.lineage.chain import of_lineage
+from zephyr_ray.pipeline.lineage.facts import FILE, Lineage, as_json
 from zephyr_ray.pipeline.lineage.model_card import card
-from zephyr_ray.pipeline.lineage.reading import stages_of
+from zephyr_ray.pipeline.lineage.reading import stages_of, with_earlier_runs
 
 
 def write_to_checkpoint(artifact: Artifact, manifest: Mapping[str, Any], recipe: str) -> None:
@@ -26,7 +27,8 @@ def write_to_checkpoint(artifact: Artifact, manifest: Mapping[str, Any], recipe:
         UserError: Another driver has taken the run over, or a manifest of the run is damaged.
     """
     stages = stages_of(artifact.run, {artifact.stage: manifest})
-    lineage = of_lineage(stages, artifact.run.root, [artifact.stage], with_evaluations=False)
+    behind = of_lineage(stages, artifact.run.root, [artifact.stage], with_evaluations=False)
+    lineage = with_earlier_runs(behind)
     folder = manifest["checkpoint"]
     text = json.dumps({**as_json(lineage), "recipe": recipe}, indent=1, ensure_ascii=False) + "\n"
     artifact.write_text(posixpath.join(folder, FILE), text)

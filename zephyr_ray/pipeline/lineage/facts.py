@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -125,6 +125,8 @@ class Lineage:
     """Finished evaluations of the models among them."""
     others: Mapping[str, bool] = field(default_factory=dict)
     """Further stages of the run by name: whether each is finished."""
+    before: Mapping[str, Lineage] = field(default_factory=dict)
+    """Lineages of models from other runs that trainings began with, by their paths."""
 
     def stage(self, name: str) -> StageFacts | None:
         return next((each for each in self.stages if each.stage == name), None)
@@ -226,47 +228,6 @@ def used_models(record: Mapping[str, Any]) -> list[UsedModel]:
     return found
 
 
-def of_lineage(
-    stages: Mapping[str, StageFacts], root: str, targets: Iterable[str], *, with_evaluations: bool = True
-) -> Lineage:
-    """The lineage of some stages of a run: they and everything that they were made from, each after its inputs.
-
-    Args:
-        stages: All stages of the run, by name.
-        root: The run's.
-        targets: Names of stages.
-        with_evaluations: Add the finished evaluations of the models among them.
-    """
-    ordered: dict[str, StageFacts] = {}
-
-    def visit(name: str) -> None:
-        if name in ordered or name not in stages:
-            return
-        for each in stages[name].inputs:
-            if each.stage is not None and each.stage != name:
-                visit(each.stage)
-        ordered[name] = stages[name]
-
-    wanted = tuple(targets)
-    for target in wanted:
-        visit(target)
-    models = {each.stage for each in ordered.values() if each.is_model}
-    evaluations = [each for each in stages.values() if each.is_evaluation and each.finished and with_evaluations]
-    return Lineage(
-        root,
-        wanted,
-        tuple(ordered.values()),
-        tuple(each for each in evaluations if models & _made_from(each.stage, stages)),
-    )
-
-
-def final_models(stages: Mapping[str, StageFacts]) -> list[str]:
-    """The finished models of a run that no other finished model of it was made from."""
-    models = [each.stage for each in stages.values() if each.is_model and each.finished and not is_replaced(each.stage)]
-    before: set[str] = set().union(*(_made_from(name, stages) - {name} for name in models))
-    return [name for name in models if name not in before]
-
-
 def is_replaced(stage: str) -> bool:
     """Whether a folder holds an artifact that was made anew (`move_aside`)."""
     return ".replaced-" in stage
@@ -281,6 +242,7 @@ def as_json(lineage: Lineage) -> dict[str, Any]:
         "stages": [{**asdict(each), "served_as": each.served_as} for each in lineage.stages],
         "evaluations": [asdict(each) for each in lineage.evaluations],
         "others": dict(lineage.others),
+        "before": {path: as_json(each) for path, each in lineage.before.items()},
     }
 
 
@@ -296,6 +258,7 @@ def from_json(value: Mapping[str, Any]) -> Lineage:
         tuple(_stage(each) for each in value["stages"]),
         tuple(_stage(each) for each in value["evaluations"]),
         value["others"],
+        {path: from_json(each) for path, each in value["before"].items()},
     )
 
 
@@ -310,18 +273,6 @@ def _stage(value: Mapping[str, Any]) -> StageFacts:
             **{name: tuple(value[name]) for name in ("data", "alarms", "result")},
         }
     )
-
-
-def _made_from(name: str, stages: Mapping[str, StageFacts]) -> set[str]:
-    """A stage and all that it was made from, directly or not."""
-    found: set[str] = set()
-    waiting = [name]
-    while waiting:
-        here = waiting.pop()
-        if here not in found and here in stages:
-            found.add(here)
-            waiting += [each.stage for each in stages[here].inputs if each.stage]
-    return found
 
 
 def _trains(stage: str, config: Any) -> bool:

@@ -45,6 +45,10 @@ def base_model(lineage: Lineage, model: StageFacts) -> str:
     own = _own_start(lineage, model)
     if own is not None:
         return base_model(lineage, own)
+    earlier = lineage.before.get(start.model) if start else None
+    made_it = earlier.stage(earlier.of[0]) if earlier else None
+    if earlier and made_it:
+        return base_model(earlier, made_it)
     return start.model if start else next((each.model for each in model.models if each.role == "makes"), model.stage)
 
 
@@ -81,6 +85,8 @@ def _started_from(lineage: Lineage, model: StageFacts) -> str:
     licence = f" (licence: {model.licences[start.model]})" if start.model in model.licences else ""
     if start.adapter_of:
         return f"the adapter {name}, merged into its base model {start.adapter_of}{licence}"
+    if start.model in lineage.before:
+        return f"{name}, which another run of zephyr_ray made of {base_model(lineage, model)} (see `before` in {FILE})"
     return name + licence
 
 

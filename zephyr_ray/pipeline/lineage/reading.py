@@ -15,16 +15,8 @@ import pyarrow.fs as pafs
 from zephyr_ray.errors import UserError
 from zephyr_ray.pipeline import epochs
 from zephyr_ray.pipeline.artifacts import Artifact, Run
-from zephyr_ray.pipeline.lineage.facts import (
-    FILE,
-    Lineage,
-    StageFacts,
-    facts,
-    final_models,
-    from_json,
-    is_replaced,
-    of_lineage,
-)
+from zephyr_ray.pipeline.lineage.chain import final_models, of_lineage
+from zephyr_ray.pipeline.lineage.facts import FILE, Lineage, StageFacts, facts, from_json, is_replaced
 
 RECIPE = "recipe.yaml"
 _AT_ONCE = 16
@@ -95,12 +87,30 @@ def lineage_of(place: Place) -> Lineage:
     if place.stage is not None:
         if place.stage not in found:
             raise UserError(f"{place.run.root} has no stage {place.stage}; it has {', '.join(found)}")
-        return of_lineage(found, place.run.root, [place.stage])
+        return with_earlier_runs(of_lineage(found, place.run.root, [place.stage]))
     models = final_models(found)
     behind = of_lineage(found, place.run.root, models or [name for name in found if not is_replaced(name)])
     shown = {each.stage for each in (*behind.stages, *behind.evaluations)}
     others = {name: each.finished for name, each in found.items() if name not in shown}
-    return replace(behind, of=tuple(models), others=others)
+    return with_earlier_runs(replace(behind, of=tuple(models), others=others))
+
+
+def with_earlier_runs(lineage: Lineage) -> Lineage:
+    """The lineage with those of other runs' checkpoints that trainings of this one began with, where they have one."""
+    own = {each.stage for each in lineage.stages if each.is_model}
+    starts = [
+        model.model
+        for each in lineage.stages
+        for model in each.models
+        if model.role == "start" and not own & {one.stage for one in each.inputs}
+    ]
+    found = {}
+    for path in starts:
+        try:
+            found[path] = exported(path)
+        except UserError:  # a bucket that is gone or a foreign file: the rest is known all the same
+            continue
+    return replace(lineage, before={path: each for path, each in found.items() if each is not None})
 
 
 def exported(folder: str) -> Lineage | None:

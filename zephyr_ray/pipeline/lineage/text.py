@@ -26,6 +26,8 @@ def lines_of(lineage: Lineage) -> list[str]:
         shown += [*stage_lines(each), ""]
     for each in lineage.evaluations:
         shown += [f"{each.stage} {_short(each.fingerprint)} says", *(f"    {line}" for line in each.result), ""]
+    for path, earlier in lineage.before.items():
+        shown += [f"{path} was made by another run:", *(f"    {line}" for line in tree_lines(earlier)), ""]
     if lineage.others:
         others = [name if is_finished else f"{name} (unfinished)" for name, is_finished in lineage.others.items()]
         shown += [f"also in this run: {', '.join(others)}", ""]

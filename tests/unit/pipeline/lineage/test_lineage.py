@@ -131,6 +131,25 @@ def test_a_manifest_of_an_earlier_version_says_what_it_has() -> None:
     assert not old.names_all_inputs
 
 
+def test_a_model_that_began_with_another_runs_has_that_ones_lineage_too(root: str, tmp_path: Path) -> None:
+    """A later round is a run of its own. Its checkpoint keeps both, even where the first run is gone."""
+    small_run.make(root)
+    first = f"{root}/dpo/checkpoint"
+    second = str(tmp_path / "second")
+    small_run.make(second, start=first)
+    found = lineage(second)
+    assert found.before == {first: exported(first)}
+    assert f"{first} was made by another run:" in lines_of(found)
+    shutil.rmtree(root)
+    kept = exported(f"{second}/dpo/checkpoint")
+    assert kept is not None
+    assert names(kept.before[first]) == BEHIND
+    card = (tmp_path / "second" / "dpo" / "checkpoint" / "README.md").read_text()
+    assert 'base_model: "owner/base"' in card
+    assert f"from {first}, which another run of zephyr_ray made of owner/base" in card
+    assert lineage(second).before == {}
+
+
 def test_a_run_in_a_bucket(root: str, bucket: str) -> None:
     """What is read there is what is read on a disk, but for the place."""
     small_run.make(root)
