@@ -47,7 +47,7 @@ def lineage(
     card: Card = False,
     recipe: RecipeText = False,
 ) -> int:
-    """Says what made a checkpoint, what became of a row, or what has changed since.
+    """Says what a checkpoint, a row or a fingerprint came from.
 
         zephyr-ray lineage runs/tiny                       # every stage behind the run's model
         zephyr-ray lineage runs/tiny --row PAIR_ID         # one row, from its source to the models
