@@ -24,9 +24,9 @@ def write_to_checkpoint(artifact: Artifact, manifest: Mapping[str, Any], recipe:
         recipe: The resolved recipe.
 
     Raises:
-        UserError: Another driver has taken the run over, or a manifest of the run is damaged.
+        UserError: Another driver has taken the run over.
     """
-    stages = stages_of(artifact.run, {artifact.stage: manifest})
+    stages = stages_of(artifact.run, {artifact.stage: manifest}, skip_damaged=True)  # a training is not lost by others
     behind = of_lineage(stages, artifact.run.root, [artifact.stage], with_evaluations=False)
     lineage = with_earlier_runs(behind)
     folder = manifest["checkpoint"]

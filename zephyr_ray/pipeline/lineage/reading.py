@@ -51,12 +51,15 @@ def located(path: str) -> Place:
     return Place(Run(root), "/".join(parts[root.count("/") + 1 :]))
 
 
-def stages_of(run: Run, manifests: Mapping[str, Mapping[str, Any]] | None = None) -> dict[str, StageFacts]:
+def stages_of(
+    run: Run, manifests: Mapping[str, Mapping[str, Any]] | None = None, *, skip_damaged: bool = False
+) -> dict[str, StageFacts]:
     """The stages of a run by the names of their folders, also of those that are unfinished or were replaced.
 
     Args:
         run: The run.
         manifests: Those of stages that are about to be finished.
+        skip_damaged: Leave out a stage whose manifest is damaged, as if it were not there.
 
     Raises:
         UserError: There is none, or a manifest is damaged.
@@ -65,7 +68,7 @@ def stages_of(run: Run, manifests: Mapping[str, Mapping[str, Any]] | None = None
     if not names:
         raise UserError(f"{run.root} is no run: no stage has begun there; give the run.root of a recipe{_runs_in(run)}")
     with ThreadPoolExecutor(_AT_ONCE) as pool:
-        read = dict(zip(names, pool.map(lambda name: _read(run.artifact(name)), names), strict=True))
+        read = dict(zip(names, pool.map(lambda name: _read(run.artifact(name), skip_damaged), names), strict=True))
     known = {name: each for name, each in read.items() if each is not None}
     known |= {name: _Record(each, finished=True, changed_at=None) for name, each in (manifests or {}).items()}
     # of two with one fingerprint, the one that is in use
@@ -195,11 +198,13 @@ class _Record:
     changed_at: str | None
 
 
-def _read(artifact: Artifact) -> _Record | None:
+def _read(artifact: Artifact, skip_damaged: bool) -> _Record | None:
     states = artifact.states()
     try:
         record = artifact.record(states)
     except json.JSONDecodeError as error:
+        if skip_damaged:
+            return None
         raise UserError(
             f"{artifact.uri}: its manifest is damaged ({error}); put it back, or delete the stage"
         ) from None

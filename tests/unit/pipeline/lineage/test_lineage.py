@@ -178,6 +178,7 @@ def test_a_damaged_manifest_is_named(tmp_path: Path) -> None:
     (tmp_path / "run" / "prompts" / "manifest-000001.json").write_text("{")
     with pytest.raises(UserError, match=r"run/prompts: its manifest is damaged"):
         stages_of(run)
+    assert "prompts" not in stages_of(run, skip_damaged=True)
 
 
 @pytest.mark.parametrize("text", ["{", "[]", '{"stages": []}', '{"root": "", "of": [], "stages": [1]}'])
