@@ -11,6 +11,7 @@ resume: candidates of which every second file is there go on: `ids` reads the id
 count: rows of an artifact by its manifest, and by the files' footers (`footers`), as where a manifest does not say.
 dedup: a tenth of the rows are repeats (`repeats`), or none is (`distinct`).
 fingerprint: JSON lines on this disk, for the first time (`first`) and again (`again`).
+lineage: a pair (`pair`) and a prompt (`prompt`) are followed through a run of prompts, judgments, pairs and a model.
 ask: the stage `candidates` itself with a server that answers at once; it is killed when half of the requests are
     answered (`killed`), and goes on (`resumed`). The server and the client bound this one.
 
@@ -40,7 +41,7 @@ from feedback_server import ask_server, server
 from processes import QUIET
 from ray_cluster import start_ray
 
-PHASES = ("resume", "count", "dedup", "fingerprint", "ask")
+PHASES = ("resume", "count", "dedup", "fingerprint", "lineage", "ask")
 FAR = 1e8
 IN_FLIGHT = 64
 
@@ -173,6 +174,24 @@ def run_fingerprint(args: argparse.Namespace) -> None:
     tell(args.work, steps)
 
 
+def run_lineage(args: argparse.Namespace) -> None:
+    from scale_rows import write_trained_run
+
+    from zephyr_ray.data.row_lineage.trace import trace
+    from zephyr_ray.pipeline.artifacts import Run
+    from zephyr_ray.pipeline.lineage.reading import stages_of
+
+    run = Run(str(args.work / "run"))
+    asked = dict(zip(("pair", "prompt"), write_trained_run(run, int(args.rows)), strict=True))
+    steps: Steps = {}
+    for name, row_id in asked.items():
+        with step(steps, name):
+            found = trace(run, stages_of(run), row_id)
+        assert [each.stage for each in found.models] == ["dpo"]
+        assert {each.stage for each in found.kept} == {"prompts", "judgments", "preferences", "tokenized"}
+    tell(args.work, steps)
+
+
 def run_ask(args: argparse.Namespace) -> None:
     """One try of the stage; the parent kills the first."""
     from scale_rows import finish, write_prompts
@@ -207,6 +226,7 @@ CHILDREN: dict[str, Callable[[argparse.Namespace], None]] = {
     "count": run_count,
     "dedup": run_dedup,
     "fingerprint": run_fingerprint,
+    "lineage": run_lineage,
     "ask": run_ask,
 }
 

@@ -12,8 +12,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from zephyr_ray.pipeline.artifacts import Artifact
-from zephyr_ray.schemas import CANDIDATES, PROMPTS
+from zephyr_ray.pipeline.artifacts import Artifact, Run
+from zephyr_ray.schemas import CANDIDATES, JUDGMENTS, PREFERENCES, PROMPTS, TOKENIZED
 
 ROWS_PER_FILE = 4096
 _TEXT = " ".join(f"word{number}" for number in range(40))
@@ -65,10 +65,81 @@ def write_half_of_candidates(artifact: Artifact, rows: int) -> None:
     _write(artifact, rows, lambda first, count: _table(candidates(prompts(first, count)), CANDIDATES), step=2)
 
 
-def finish(artifact: Artifact, files: Mapping[str, int], *, with_rows: bool = True) -> None:
-    """Writes the manifest, which tells rows of files or only their names."""
+def finish(artifact: Artifact, files: Mapping[str, int], *, with_rows: bool = True, **more: Any) -> None:
+    """Writes the manifest, which tells rows of files or only their names, and what more is given."""
     entries = [{"name": name, "rows": count} if with_rows else name for name, count in sorted(files.items())]
-    artifact.finish({"fingerprint": "benchmark", "files": entries})
+    artifact.finish({"fingerprint": "benchmark", "files": entries, **more})
+
+
+def write_trained_run(run: Run, rows: int) -> tuple[str, str]:
+    """A run with so many prompts, judgments, pairs and tokenized pairs, and a model that was trained on them.
+
+    Returns:
+        The ids of a pair and of another prompt.
+    """
+    judged = run.artifact("judgments")
+    made: dict[str, Callable[[int, int], pa.Table]] = {
+        "prompts": prompts,
+        "judgments": judgments,
+        "preferences": lambda first, count: pairs(first, count, judged.uri),
+        "tokenized": tokenized,
+    }
+    before: dict[str, str] = {}
+    for stage, make in made.items():
+        artifact = run.artifact(stage)
+        artifact.begin(stage)
+        counts = {"in": rows, "out": rows, "dropped": {}}
+        finish(artifact, _write(artifact, rows, make), counts=counts, inputs=before, config={}, fingerprint=stage)
+        before = {stage: stage}
+    dpo = run.artifact("dpo")
+    dpo.begin("dpo")
+    config = {"dpo": {"global_batch": 32, "epochs": 1.0}, "model": {}, "seed": 0}
+    finish(dpo, {}, inputs=before, config=config, checkpoint="checkpoint", fingerprint="dpo")
+    return ids(_pair_numbers(rows // 2, 1))[0].as_py(), ids(np.array([rows // 3], np.uint64))[0].as_py()
+
+
+def judgments(first: int, rows: int) -> pa.Table:
+    """`schemas.JUDGMENTS` rows with one rated completion and one reply each."""
+    columns = candidates(prompts(first, rows))
+    reply = {"judge": pa.repeat("j", rows), "raw": pa.repeat(_TEXT, rows)}
+    kind = JUDGMENTS.field("replies").type.value_type
+    every = {field.name: reply.get(field.name, pa.nulls(rows, field.type)) for field in kind}
+    completions = columns["completions"].values
+    fields = JUDGMENTS.field("completions").type.value_type
+    there = {field.name for field in completions.type}
+    rated = {
+        each.name: completions.field(each.name) if each.name in there else pa.nulls(rows, each.type) for each in fields
+    }
+    rated["overall_score"] = pa.repeat(5.0, rows)
+    return _table(columns | {"completions": _lists(rated), "replies": _lists(every)}, JUDGMENTS)
+
+
+def pairs(first: int, rows: int, judged: str) -> pa.Table:
+    """`schemas.PREFERENCES` rows, of judged rows at this place."""
+    asked, pair_ids = prompts(first, rows), ids(_pair_numbers(first, rows))
+    role, answers = pa.repeat("assistant", rows), pc.binary_join_element_wise(pair_ids, pa.scalar(_TEXT), " ")
+    rejected = pc.binary_join_element_wise(answers, pa.scalar("worse"), " ")
+    file = f"{judged}/data/{first // ROWS_PER_FILE:06d}-000.parquet"
+    columns = {
+        "pair_id": pair_ids,
+        "prompt": asked["messages"],
+        "chosen": _lists({"role": role, "content": answers}),
+        "rejected": _lists({"role": role, "content": rejected}),
+        "source": pa.array([f"{file}:{number}" for number in range(1, rows + 1)]),
+    }
+    return _table(columns, PREFERENCES)
+
+
+def tokenized(first: int, rows: int) -> pa.Table:
+    """`schemas.TOKENIZED` rows of 150 tokens."""
+    tokens = pa.ListArray.from_arrays(np.arange(rows + 1, dtype=np.int32) * 50, pa.array(np.ones(50 * rows, np.int32)))
+    columns = dict.fromkeys(("prompt_ids", "chosen_ids", "rejected_ids"), tokens)
+    return _table({"pair_id": ids(_pair_numbers(first, rows)), **columns}, TOKENIZED)
+
+
+def _pair_numbers(first: int, rows: int) -> np.ndarray:
+    """Numbers of pairs, which no prompt has."""
+    return np.arange(first, first + rows, dtype=np.uint64) + np.uint64(1 << 62)
 
 
 def write_lines(path: Path, rows: int) -> None:

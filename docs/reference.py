@@ -36,6 +36,12 @@ FUNCTIONS = {
         "judging.aggregation.judged_row",
         "judging.function_judge.judge_by_program",
     ),
+    "Lineage": (
+        "pipeline.lineage.reading.located",
+        "pipeline.lineage.reading.lineage_of",
+        "pipeline.lineage.reading.stages_of",
+        "data.row_lineage.trace.trace",
+    ),
     "Evaluation": (
         "evaluation.implicit_reward.summarise",
         "evaluation.intervals.bootstrap",

@@ -17,6 +17,7 @@ from tests.integration.cluster import BIN, REPO, Head, free_port
 from tests.integration.jobs import forked_by
 from zephyr_ray.pipeline.artifacts import Run
 from zephyr_ray.pipeline.fingerprints import fingerprint_files
+from zephyr_ray.pipeline.lineage.export import write_to_checkpoint
 
 BUILDERS = "zephyr_ray.serving.applications"
 KEY = "a-key-of-the-tests-0001"
@@ -107,7 +108,9 @@ def make_run(root: Path, model: Path) -> Path:
     fingerprint = fingerprint_files([str(model)])
     artifact.begin(fingerprint)
     shutil.copytree(model, root / "dpo" / "checkpoint")
-    artifact.finish({"stage": "dpo", "fingerprint": fingerprint, "files": []})
+    manifest = {"stage": "dpo", "fingerprint": fingerprint, "files": [], "checkpoint": "checkpoint"}
+    write_to_checkpoint(artifact, manifest, "")
+    artifact.finish(manifest)
     return root
 
 

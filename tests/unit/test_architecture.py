@@ -39,7 +39,7 @@ IMPORTS = {
     "embedded": "chat_template config pipeline training",
     "zephyr": "base chat_template cluster config data evaluation pipeline training",
     "api": "base config data pipeline training zephyr",
-    "cli": "base cluster config evaluation pipeline serving training zephyr",
+    "cli": "base cluster config data evaluation pipeline serving training zephyr",
     "serve": "cli",
     "jobs": "cli",
     "docs": "config training",

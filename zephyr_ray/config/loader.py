@@ -35,17 +35,36 @@ def load(files: Sequence[str], overrides: Sequence[str] = (), kind: type[Recipe]
     Raises:
         UserError: A file that cannot be read, a wrong key or a wrong value, named with its file and the allowed ones.
     """
+    parts = [(name, _read_yaml(name)) for name in files]
+    parts += [(f"--set {text}", _parse_override(text)) for text in overrides]
+    return _merged(parts, kind, ", ".join(files) or "the default recipe")
+
+
+def parse(text: str, name: str, kind: type[Recipe] = Recipe) -> Recipe:
+    """The recipe of a YAML text, such as a run keeps.
+
+    Args:
+        text: The YAML.
+        name: Where it comes from, for errors.
+        kind: As in `load`.
+
+    Raises:
+        UserError: A wrong key or a wrong value.
+    """
+    return _merged([(name, _mapping(text, name))], kind, name)
+
+
+def _merged(parts: Sequence[tuple[str, dict[str, Any]]], kind: type[Recipe], default_source: str) -> Recipe:
+    """The recipe of mappings that are merged left to right, each with where it comes from."""
     merged: dict[str, Any] = {}
     origin: Origin = {}
     whole = Place((), kind, {})
-    for name in files:
-        _merge(merged, _read_yaml(name), origin, name, whole)
-    for text in overrides:
-        _merge(merged, _parse_override(text), origin, f"--set {text}", whole)
+    for name, part in parts:
+        _merge(merged, part, origin, name, whole)
     try:
         return kind.model_validate(merged)
     except ValidationError as error:
-        raise UserError(_explain(error, kind, origin, ", ".join(files) or "the default recipe")) from None
+        raise UserError(_explain(error, kind, origin, default_source)) from None
 
 
 def to_yaml(recipe: Recipe) -> str:
@@ -63,6 +82,10 @@ def _read_yaml(name: str) -> dict[str, Any]:
         ) from None
     except UnicodeDecodeError:
         raise UserError(f"recipe {name} is not UTF-8 text; give the path of a YAML file") from None
+    return _mapping(text, name)
+
+
+def _mapping(text: str, name: str) -> dict[str, Any]:
     try:
         content = yaml.safe_load(text)
     except yaml.YAMLError as error:

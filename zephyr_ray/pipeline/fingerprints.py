@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Any
 
 from zephyr_ray.pipeline.digest_cache import kept_digest
@@ -24,13 +24,17 @@ def fingerprint(stage: str, config: Any, inputs: dict[str, str]) -> str:
     return content_id(stage, config, inputs)
 
 
-def fingerprint_files(paths: Iterable[str]) -> str:
+def fingerprint_files(paths: Iterable[str], without: Collection[str] = ()) -> str:
     """A hash of the content of local files and folders; their location and age do not matter.
 
     Files that have not changed since an earlier command are not read again (`digest_cache`).
+
+    Args:
+        paths: The files and folders.
+        without: Names of files in such a folder that do not count, relative to it.
     """
     found = [(os.path.relpath(path, top), path) for top in sorted(paths) for path in sorted(_files_under(top))]
-    return kept_digest(found, _digest)
+    return kept_digest([each for each in found if each[0] not in without], _digest)
 
 
 def _digest(files: Iterable[tuple[str, str]]) -> str:

@@ -22,6 +22,7 @@ from zephyr_ray.errors import UserError
 from zephyr_ray.pipeline.artifacts import Artifact, Run
 from zephyr_ray.pipeline.file_versions import file_versions
 from zephyr_ray.pipeline.fingerprints import content_id, fingerprint_files
+from zephyr_ray.pipeline.lineage.facts import FILE as LINEAGE
 from zephyr_ray.storage import check_there, is_uri, local_copy, open_filesystem, refusal
 
 if TYPE_CHECKING:
@@ -197,7 +198,7 @@ def external_model(field: str, path: str, revision: str | None) -> ExternalModel
         return _remote_model(field, path)
     if os.path.isdir(path):
         _check_names(field, path, set(os.listdir(path)))
-        return ExternalModel(fingerprint_files([os.path.abspath(path)]))
+        return ExternalModel(fingerprint_files([os.path.abspath(path)], without=[LINEAGE]))
     if os.path.exists(path) or path.startswith(("/", "./", "../", "~")) or path.count("/") > 1:
         raise UserError(f"{field}={path} is not a folder; give a Hugging Face folder or a hub id (owner/name)")
     commit = _resolve_commit(field, path, revision)

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from zephyr_ray.cluster.preload import ENGINES
 from zephyr_ray.pipeline.code import code_of, libraries_of
+from zephyr_ray.pipeline.licences import licences
 
 if TYPE_CHECKING:
     from zephyr_ray.pipeline.stage import Stage
@@ -50,11 +51,14 @@ _DECIDE_NOTHING = {"ray"}
 
 def record(stage: Stage) -> dict[str, Any]:
     """The part of a stage's manifest that says what made it besides its inputs. Raises as `Stage.outside`."""
-    commits = stage.commits()
+    commits, uncommitted = stage.commits(), _has_uncommitted_changes()
+    stated = licences(stage.local_files, commits)
     return {
         "environment": environment(),
         "code": code_of(_modules(stage)),
         **({"commits": commits} if commits else {}),
+        **({"licences": stated} if stated else {}),
+        **({} if uncommitted is None else {"uncommitted": uncommitted}),
     }
 
 
@@ -73,8 +77,12 @@ def unknown_inputs(record: Mapping[str, Any], inputs: Iterable[str]) -> list[str
     make the stage anew. Today's records are manifests with the stage's code, and what `Artifact.begin` writes; an input
     that is missing in these was not there.
     """
-    is_complete = "code" in record or "adopted" in record
-    return [] if is_complete else sorted({*inputs} - {*(record.get("inputs") or {})})
+    return [] if names_all_inputs(record) else sorted({*inputs} - {*(record.get("inputs") or {})})
+
+
+def names_all_inputs(record: Mapping[str, Any]) -> bool:
+    """Whether a stage's record has all of its inputs, as those that this version writes (`unknown_inputs`)."""
+    return "code" in record or "adopted" in record
 
 
 def _changed_code(before: Mapping[str, str] | None, stage: Stage) -> list[str]:
@@ -121,12 +129,24 @@ def environment() -> dict[str, str]:
 
 @functools.cache
 def _commit() -> str | None:
+    return _git("rev-parse", "HEAD")
+
+
+@functools.cache
+def _has_uncommitted_changes() -> bool | None:
+    """Whether the checkout has changes of tracked files beside its commit; None if this is no checkout."""
+    changed = _git("status", "--porcelain", "--untracked-files=no")
+    return None if changed is None else bool(changed)
+
+
+def _git(*arguments: str) -> str | None:
+    """What git says of this checkout; None if this is none."""
     root = Path(__file__).resolve().parents[2]
     if not (root / ".git").exists():
         return None
     try:
         return subprocess.run(
-            ["git", "-C", str(root), "rev-parse", "HEAD"], capture_output=True, text=True, check=True, timeout=10
+            ["git", "-C", str(root), *arguments], capture_output=True, text=True, check=True, timeout=10
         ).stdout.strip()
     except (OSError, subprocess.SubprocessError):  # no git here, or not a repository of this user
         return None

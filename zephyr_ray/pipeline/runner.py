@@ -6,6 +6,7 @@ import time
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from typing import Protocol
 
 from zephyr_ray.cluster import connect, preflight
@@ -205,6 +206,7 @@ def _say_done(plan: Plan, stage: Stage, screen: Screen) -> None:
 
 def _make_stage(plan: Plan, stage: Stage, screen: Screen) -> None:
     from zephyr_ray.cluster import scheduling
+    from zephyr_ray.pipeline.lineage.export import write_to_checkpoint
     from zephyr_ray.pipeline.provenance import record
 
     artifact, known = plan.run.artifact(stage.name), plan.known[stage]
@@ -216,17 +218,20 @@ def _make_stage(plan: Plan, stage: Stage, screen: Screen) -> None:
     started = time.time()
     with screen.stage(stage.name, stage.unit) as progress:
         made = stage.make(StageContext(stage, plan.run, artifact, progress))
-    artifact.finish(
-        {
-            "stage": stage.name,
-            "fingerprint": known.fingerprint,
-            "inputs": known.inputs,
-            **({"watched": watched} if (watched := plan.watched(stage)) else {}),
-            "config": stage.config,
-            **made,
-            **record(stage),
-            "seconds": round(time.time() - started, 2),
-        }
-    )
+    manifest = {
+        "stage": stage.name,
+        "fingerprint": known.fingerprint,
+        "inputs": known.inputs,
+        **({"watched": watched} if (watched := plan.watched(stage)) else {}),
+        "config": stage.config,
+        **made,
+        **record(stage),
+        "begun": (artifact.unfinished() or {}).get("begun"),
+        "ended": datetime.now(UTC).isoformat(timespec="seconds"),
+        "seconds": round(time.time() - started, 2),
+    }
+    if "checkpoint" in manifest:
+        write_to_checkpoint(artifact, manifest, plan.recipe)
+    artifact.finish(manifest)
     for line in () if stage.is_evaluation else made.get("lines", ()):
         screen.say(f"  {line}")

@@ -41,28 +41,50 @@ def status_of(artifact: Artifact, fingerprint: str, config: Any, inputs: Mapping
     return Status("stale", tuple(changed))
 
 
+@dataclass(frozen=True)
+class Difference:
+    """A value that differs between what an artifact was made from and what it would be made from now."""
+
+    field: str
+    """Dotted name of a recipe's field, or `input NAME`."""
+    before: Any
+    after: Any
+    """None where there is no such value."""
+
+
 def changes(record: Mapping[str, Any], config: Any, inputs: Mapping[str, str]) -> list[str]:
+    """The names of what differs. Arguments as `differences`."""
+    return [each.field for each in differences(record, config, inputs)]
+
+
+def differences(record: Mapping[str, Any], config: Any, inputs: Mapping[str, str]) -> list[Difference]:
     """What differs between what an artifact was made from, by its manifest, and what it would be made from now.
 
     A field that the manifest does not have is newer than the artifact. It counts as unchanged at its default, which
     does what was done before there was the field. An input that an earlier version did not record counts as unchanged.
     """
-    fields = list(_changes(record.get("config"), config))
     before = record.get("inputs") or {}
     compared = sorted({*before, *inputs} - {*unknown_inputs(record, inputs)})
-    return [*fields, *(f"input {name}" for name in compared if before.get(name) != inputs.get(name))]
+    return [
+        *_differences(record.get("config"), config),
+        *(
+            Difference(f"input {name}", before.get(name), inputs.get(name))
+            for name in compared
+            if before.get(name) != inputs.get(name)
+        ),
+    ]
 
 
-def _changes(before: Any, after: Any, at: str = "") -> Iterator[str]:
-    """Dotted names of the values that differ between two JSON values."""
+def _differences(before: Any, after: Any, at: str = "") -> Iterator[Difference]:
+    """The values that differ between two JSON values."""
     if isinstance(before, dict) and isinstance(after, dict):
         defaults = after.defaults if isinstance(after, Values) else {}
         for key in dict.fromkeys([*before, *after]):
             if key not in before and key in defaults and after[key] == defaults[key]:
                 continue
-            yield from _changes(before.get(key), after.get(key), f"{at}.{key}" if at else str(key))
+            yield from _differences(before.get(key), after.get(key), f"{at}.{key}" if at else str(key))
     elif isinstance(before, list) and isinstance(after, list | tuple) and len(before) == len(after):
         for number, (one, other) in enumerate(zip(before, after, strict=True)):
-            yield from _changes(one, other, f"{at}.{number}")
+            yield from _differences(one, other, f"{at}.{number}")
     elif before != after:
-        yield at or "config"
+        yield Difference(at or "config", before, after)

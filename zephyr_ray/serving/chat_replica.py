@@ -6,6 +6,7 @@ at the replica's port (Ray Serve's direct ingress), so a token crosses one HTTP 
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING, Any
 
 from ray.serve.llm import LLMServer
@@ -13,6 +14,7 @@ from ray.serve.llm import LLMServer
 from zephyr_ray.serving import keys
 from zephyr_ray.serving.engine import Engine
 from zephyr_ray.serving.engine_watch import watch
+from zephyr_ray.serving.lineage import lineage_in
 from zephyr_ray.serving.open_length import set_open_lengths
 from zephyr_ray.serving.replica_middleware import Guard
 from zephyr_ray.serving.weights import fetch_weights
@@ -38,7 +40,7 @@ class ChatReplica(LLMServer):
         options = llm_config.engine_kwargs
         if options.get("lora_modules"):
             options["lora_modules"] = [LoRAModulePath(**module) for module in options["lora_modules"]]
-        await fetch_weights(llm_config)
+        self._folder = await fetch_weights(llm_config)
         await super().__init__(llm_config, engine_cls=Engine)
         engine: Any = self.engine
         set_open_lengths(engine._engine_client)
@@ -55,6 +57,12 @@ class ChatReplica(LLMServer):
             "adapters": [module.name for module in config.engine_kwargs.get("lora_modules") or ()],
             "max_model_len": engine._engine_client.model_config.max_model_len,
         }
+
+    async def lineage(self) -> dict[str, Any] | None:
+        """What made the model, as far as its folder says; None if it does not."""
+        config = await self.llm_config()
+        assert config is not None
+        return await asyncio.to_thread(lineage_in, self._folder, config.engine_kwargs["fingerprint_value"])
 
     async def __serve_build_asgi_app__(self) -> ASGIApp:
         return Guard(await self.engine.build_asgi_app(), self._keys, self._max_requests)  # type: ignore[union-attr]

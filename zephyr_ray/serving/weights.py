@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from ray.serve.llm import LLMConfig
 
 
-async def fetch_weights(config: LLMConfig) -> None:
-    """Makes the engine load a local copy if `model_source` is a URI.
+async def fetch_weights(config: LLMConfig) -> str:
+    """Makes the engine load a local copy if `model_source` is a URI, and returns the local folder, or the hub id.
 
     Ray Serve LLM's own support for URIs needs further packages, and keeps one folder per model name, whatever its
     checkpoint. Its download task on each node runs only for hub ids: for a local folder it would load vLLM and find
@@ -42,6 +42,7 @@ async def fetch_weights(config: LLMConfig) -> None:
         engine.hf_model_id, engine.mirror_config = folder, None
     callback: Any = config.get_or_create_callback()
     callback.ctx = dataclasses.replace(callback.ctx, run_init_node=not os.path.isdir(folder))
+    return folder
 
 
 def _other_nodes() -> set[str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import posixpath
 import shutil
@@ -13,7 +12,7 @@ from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 
 from zephyr_ray.answers import end_tokens
 from zephyr_ray.pipeline.weights import weights_id
-from zephyr_ray.training.model import adapter_base, is_adapter, merge_adapter, whole_weights
+from zephyr_ray.training.model import merge_adapter, whole_weights
 
 if TYPE_CHECKING:
     from zephyr_ray.training.task import TrainJob
@@ -42,8 +41,6 @@ def write_checkpoint(trainer: Any, job: TrainJob, scratch: str) -> str | None:
     tokenizer.save_pretrained(folder)
     _remove_trainer_files(folder)
     write_generation_config(folder, tokenizer)
-    with open(os.path.join(folder, "README.md"), "w", encoding="utf-8") as stream:
-        stream.write(model_card(trainer, job))
     job.output.check_current()
     target = posixpath.join(job.output.path, job.output.new_checkpoint())
     filesystem = job.output.run.filesystem
@@ -63,37 +60,6 @@ def write_generation_config(folder: str, tokenizer: Any) -> None:
         pad_token_id=tokenizer.pad_token_id,
         do_sample=True,
     ).save_pretrained(folder)
-
-
-def model_card(trainer: Any, job: TrainJob) -> str:
-    """The README.md of a checkpoint: where it comes from, how it was trained, its last metrics."""
-    section, lora, model = job.settings.section, job.settings.model.lora, job.model
-    last: dict[str, Any] = next((row for row in reversed(trainer.state.log_history) if "loss" in row), {})
-    start = f"{model.path}@{model.revision}" if model.revision else model.path
-    if is_adapter(model.local()):
-        start = f"the adapter {start}, merged into its base model {adapter_base(model.local())}"
-    lines = [
-        "---",
-        "library_name: transformers",
-        f"base_model: {json.dumps(model.path)}",
-        f"tags: [zephyr_ray, {job.stage}]",
-        "---",
-        "",
-        f"# {job.stage.upper()} checkpoint",
-        "",
-        f"Trained by zephyr_ray from {start}.",
-    ]
-    if lora is not None:
-        lines.append(
-            f"These are whole weights: a LoRA adapter (r={lora.r}, alpha={lora.alpha}) was trained on that model "
-            f"and merged into it; the adapter alone lies in `{ADAPTER_FOLDER}/`."
-        )
-    lines += ["", "| setting | value |", "| --- | --- |"]
-    plain = section.model_dump(mode="json", exclude={"training"})
-    lines += [f"| {name} | {value} |" for name, value in plain.items() if value is not None]
-    lines += ["", "| metric at the last step | value |", "| --- | --- |"]
-    lines += [f"| {name} | {value:.6g} |" for name, value in last.items() if isinstance(value, int | float)]
-    return "\n".join(lines) + "\n"
 
 
 def _merge(adapter: str, base: str, target: str) -> str:

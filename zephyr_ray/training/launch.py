@@ -36,6 +36,7 @@ def train(job: TrainJob) -> dict[str, Any]:
     if trained is None:  # Ray Train ends an aborted run (Ctrl-C) as if it were finished
         raise KeyboardInterrupt
     weights, held_out = trained.pop("weights", None), trained.pop("held_out", None)
+    adapter_of = trained.pop("adapter_of", None)
     evaluated = {}
     if held_out is not None:
         told = {"lines": held_out_loss.lines(job.stage, held_out), "alarms": held_out_loss.alarms(job.stage, held_out)}
@@ -47,7 +48,12 @@ def train(job: TrainJob) -> dict[str, Any]:
         "temporary": [] if job.training.keep_checkpoints else [state.FOLDER],
         "trained": trained,
         **evaluated,
-        "model": {"path": model.path, "revision": model.revision, "fingerprint": model.fingerprint},
+        "model": {
+            "path": model.path,
+            "revision": model.revision,
+            "fingerprint": model.fingerprint,
+            **({"adapter_of": adapter_of} if adapter_of else {}),
+        },
         "metrics": progress.read()["metrics"],
     }
 

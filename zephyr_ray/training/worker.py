@@ -15,7 +15,6 @@ from transformers import AutoConfig
 from zephyr_ray.chat_template import load_tokenizer
 from zephyr_ray.config.training import Training
 from zephyr_ray.errors import UserError
-from zephyr_ray.pipeline.artifacts import Artifact
 from zephyr_ray.pipeline.model_source import ModelSource
 from zephyr_ray.training import dataset as training_rows
 from zephyr_ray.training.arithmetic import arithmetic
@@ -35,8 +34,10 @@ from zephyr_ray.training.held_out_evaluation import EvaluateHeldOut
 from zephyr_ray.training.layers import RecomputeFirst, compile_layers
 from zephyr_ray.training.methods import Method, method_of
 from zephyr_ray.training.model import (
+    adapter_base,
     check_caps_are_kept,
     device_for,
+    is_adapter,
     load_model,
     lora_config,
     whole_weights,
@@ -77,7 +78,7 @@ def train(job: TrainJob) -> None:
         counts = _check_every_row_was_seen(trainer)
         weights = write_checkpoint(trainer, job, folder)
         if weights is not None:
-            _write_metrics(trainer, job.output, counts, weights)
+            _write_metrics(trainer, job, counts, weights)
         if ray.train.get_context().get_local_rank() == 0:
             training_rows.forget(job.tokenized, *([job.held_out] if job.held_out else []))
         wait_until_stored()
@@ -229,11 +230,14 @@ def _check_every_row_was_seen(trainer: PlannedMixin) -> np.ndarray:
     return expected
 
 
-def _write_metrics(trainer: Any, output: Artifact, counts: np.ndarray, weights: str) -> None:
+def _write_metrics(trainer: Any, job: TrainJob, counts: np.ndarray, weights: str) -> None:
     """metrics.jsonl, one line for each logged step; trained.json, how often the rows were trained on, the identity of
-    the weights, and the losses on rows that are held out."""
+    the weights, the base model of an adapter that training began with, and the losses on rows that are held out."""
+    output, start = job.output, job.model.local()
     times = {"fewest_times": int(counts.min()), "most_times": int(counts.max())}
     trained = {"rows": len(counts), **times, "weights": weights}
+    if is_adapter(start):
+        trained["adapter_of"] = adapter_base(start)
     if trainer.held_out is not None:
         trained["held_out"] = trainer.held_out.summary()
     output.write_text("metrics.jsonl", "".join(json.dumps(row) + "\n" for row in trainer.state.log_history))

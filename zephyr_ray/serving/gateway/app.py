@@ -29,7 +29,7 @@ from starlette.responses import FileResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from zephyr_ray.serving import keys
-from zephyr_ray.serving.gateway import feedback, openapi
+from zephyr_ray.serving.gateway import feedback, model_lineage, openapi
 from zephyr_ray.serving.gateway.errors import ApiError, error_body, error_event
 from zephyr_ray.serving.gateway.middleware import RequestGuard
 from zephyr_ray.serving.gateway.proxy import ReplicaProxy
@@ -105,16 +105,31 @@ class Gateway:
 
     async def _describe(self, app: str) -> None:
         """Asks a model that has a replica. One that is scaled to zero is not woken up for it."""
-        statuses = await asyncio.to_thread(serve.status)
-        deployed = statuses.applications.get(app)
-        if deployed is None or not any(
-            d.replica_states.get(ReplicaState.RUNNING) for d in deployed.deployments.values()
-        ):
+        if not await _has_replica(app):
             return
         try:
             self._described[app] = await asyncio.wait_for(self._proxy.describe(app), _DESCRIBE_S)
         except (TimeoutError, RayError, RayServeException, ApiError):  # busy or going: what it said last still stands
             return
+
+    async def lineage(self, name: str, fingerprint: str | None) -> dict[str, Any]:
+        """What made a model (`model_lineage.answer`)."""
+        app = self._app_of.get(name)
+        if app is None:
+            raise _no_model(name)
+        if app != name:
+            raise ApiError(404, f"{name} is an adapter; ask for the lineage of {app}", "model", code="no_lineage")
+        return await model_lineage.answer(name, self._ask_lineage, fingerprint)
+
+    async def _ask_lineage(self, app: str) -> dict[str, Any] | None:
+        """Asks a running replica.
+
+        Raises:
+            TimeoutError: There is none, or it does not answer.
+        """
+        if not await _has_replica(app):
+            raise TimeoutError
+        return await asyncio.wait_for(self._proxy.lineage(app), _DESCRIBE_S)
 
     async def complete(self, request: Request, body_model: type[Sampling], path: str) -> Response:
         """Answers a chat or completion request, and measures it whatever becomes of it."""
@@ -174,6 +189,19 @@ class Gateway:
 
     async def close(self) -> None:
         await self._proxy.close()
+
+
+async def _has_replica(app: str) -> bool:
+    """Whether a model has a replica that runs."""
+    statuses = await asyncio.to_thread(serve.status)
+    deployed = statuses.applications.get(app)
+    return deployed is not None and any(
+        each.replica_states.get(ReplicaState.RUNNING) for each in deployed.deployments.values()
+    )
+
+
+def _no_model(name: str) -> ApiError:
+    return ApiError(404, f"there is no model {name}", "model", code="model_not_found")
 
 
 def _check_loopback() -> None:
@@ -265,7 +293,12 @@ def build_app(gateway: Gateway) -> ASGIApp:
         for known in await gateway.models():
             if known["id"] == name:
                 return known
-        raise ApiError(404, f"there is no model {name}", "model", code="model_not_found")
+        raise _no_model(name)
+
+    @app.get("/v1/models/{name}/lineage", **openapi.lineage)
+    async def lineage(name: str, request: Request, fingerprint: str | None = None) -> dict[str, Any]:
+        gateway.who(request)
+        return await gateway.lineage(name, fingerprint)
 
     @app.post("/v1/chat/completions", **openapi.chat)
     async def chat(request: Request) -> Response:

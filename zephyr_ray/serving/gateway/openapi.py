@@ -24,7 +24,7 @@ ERROR = {
 _MEANING = {
     400: "The body is wrong; the message names the field",
     401: "No valid API key",
-    404: "No such model or route",
+    404: "No such model or route, or nothing to say of it",
     408: "The request took longer than it may",
     413: "The body is too large",
     415: "The body is not said to be JSON",
@@ -62,6 +62,7 @@ def _inline(schema: Any, definitions: dict[str, Any]) -> Any:
 health: dict[str, Any] = {"responses": _answers(200, "The gateway answers", "application/json")}
 models: dict[str, Any] = {"responses": _answers(200, "The models", "application/json", 401, 429)}
 model: dict[str, Any] = {"responses": _answers(200, "One model", "application/json", 401, 404, 429)}
+lineage: dict[str, Any] = {"responses": _answers(200, "What made the model", "application/json", 401, 404, 429, 503)}
 chat: dict[str, Any] = _post(ChatCompletionBody, 200, "The answer, or with stream its events", 404, 408, 503)
 completions: dict[str, Any] = _post(CompletionBody, 200, "The answer, or with stream its events", 404, 408, 503)
 feedback: dict[str, Any] = _post(FeedbackBody, 201, "The choice is stored", 404, 503)

@@ -113,6 +113,10 @@ class ReplicaProxy:
         """What a running replica says of its model."""
         return await self._handle(model).describe.remote()
 
+    async def lineage(self, model: str) -> dict[str, Any] | None:
+        """What a running replica knows of what made its model (`ChatReplica.lineage`)."""
+        return await self._handle(model).lineage.remote()
+
     async def close(self) -> None:
         if self._session is not None:
             await self._session.close()

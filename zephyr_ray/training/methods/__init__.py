@@ -87,6 +87,11 @@ def load_recipe(files: Sequence[str], overrides: Sequence[str] = ()) -> Recipe:
     return loader.load(files, overrides, recipe_type())
 
 
+def parse_recipe(text: str, name: str) -> Recipe:
+    """As `load_recipe`, of a YAML text. Arguments and errors as `config.loader.parse`."""
+    return loader.parse(text, name, recipe_type())
+
+
 def recipe_type() -> type[Recipe]:
     """The recipe with a section, which may be left out, for each method that `Recipe` does not name."""
     others = {name: method for name, method in methods().items() if name not in Recipe.model_fields}

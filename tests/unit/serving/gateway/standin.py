@@ -44,6 +44,9 @@ class StandInProxy:
     async def describe(self, model: str) -> dict[str, Any]:
         return {"id": model, "fingerprint": f"of-{model}", "max_model_len": 64}
 
+    async def lineage(self, model: str) -> dict[str, Any] | None:
+        return {"system_fingerprint": f"of-{model}", "of": ["dpo"]}
+
     async def close(self) -> None:
         pass
 

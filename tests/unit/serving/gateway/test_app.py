@@ -28,6 +28,7 @@ from zephyr_ray.serving.open_length import BOUND
 
 CHAT = "/v1/chat/completions"
 BODY = {"model": "tiny", "messages": QUESTION}
+LINEAGE = "/v1/models/tiny/lineage"
 DESCRIBE = Gateway._describe
 SECURITY = ("content-security-policy", "x-content-type-options", "x-frame-options", "referrer-policy")
 
@@ -171,7 +172,13 @@ def test_feedback_that_cannot_be_written_is_503_and_a_line_in_the_log(
 def test_every_data_route_asks_for_a_key(make: Any, tmp_path: Path) -> None:
     key = add(str(tmp_path / "keys"), "alice")
     client = make(keys=str(tmp_path / "keys"), feedback=str(tmp_path))
-    for method, path in (("GET", "/v1/models"), ("GET", "/v1/models/tiny"), ("POST", CHAT), ("POST", "/feedback")):
+    for method, path in (
+        ("GET", "/v1/models"),
+        ("GET", "/v1/models/tiny"),
+        ("GET", LINEAGE),
+        ("POST", CHAT),
+        ("POST", "/feedback"),
+    ):
         for headers in ({}, {"authorization": f"Bearer {key}x"}, {"authorization": f"Basic {key}"}):
             assert is_error(client(method, path, headers=headers), 401)
     assert client("GET", "/health").status_code == client("GET", "/").status_code == 200
@@ -409,3 +416,58 @@ def test_a_model_without_a_replica_is_listed_and_not_woken(monkeypatch: pytest.M
     monkeypatch.setattr(Gateway, "_describe", DESCRIBE)
     client.proxy.describe = lambda model: pytest.fail("it was asked")  # type: ignore[method-assign]
     assert client("GET", "/v1/models").json()["data"][0]["fingerprint"] is None
+
+
+# --- what made them
+
+
+@pytest.fixture
+def running(monkeypatch: pytest.MonkeyPatch) -> None:
+    states = SimpleNamespace(deployments={"d": SimpleNamespace(replica_states={ReplicaState.RUNNING: 1})})
+    monkeypatch.setattr(gateways.serve, "status", lambda: SimpleNamespace(applications={"tiny": states}))
+
+
+@pytest.mark.usefixtures("running")
+def test_a_models_lineage_is_what_its_replica_has(client: Client) -> None:
+    lineage = {"system_fingerprint": "of-tiny", "of": ["dpo"]}
+    assert client("GET", LINEAGE).json() == lineage
+    assert client("GET", LINEAGE, params={"fingerprint": "of-tiny"}).json() == lineage
+    another = client("GET", LINEAGE, params={"fingerprint": "of-another"})
+    assert is_error(another, 404, "fingerprint")
+    assert another.json()["error"]["code"] == "other_fingerprint"
+
+
+@pytest.mark.usefixtures("running")
+def test_a_model_without_a_lineage_an_adapter_and_no_model_are_not_found(client: Client) -> None:
+    async def none(_: str) -> None:
+        return None
+
+    client.proxy.lineage = none  # type: ignore[assignment, method-assign]
+    without = client("GET", LINEAGE)
+    assert is_error(without, 404, "model")
+    assert without.json()["error"]["code"] == "no_lineage"
+    adapter = client("GET", "/v1/models/tiny-lora/lineage")
+    assert is_error(adapter, 404, "model")
+    assert "ask for the lineage of tiny" in adapter.json()["error"]["message"]
+    assert is_error(client("GET", "/v1/models/other/lineage"), 404, "model")
+
+
+@pytest.mark.parametrize("error", [TimeoutError(), RayActorError(), RayServeException("x")])
+@pytest.mark.usefixtures("running")
+def test_a_replica_that_does_not_answer_is_unavailable(client: Client, error: Exception) -> None:
+    async def fail(_: str) -> dict[str, Any]:
+        raise error
+
+    client.proxy.lineage = fail  # type: ignore[assignment, method-assign]
+    answer = client("GET", LINEAGE)
+    assert is_error(answer, 503)
+    assert answer.headers["retry-after"] == "5"
+
+
+def test_a_model_without_a_replica_is_not_woken_for_its_lineage(
+    monkeypatch: pytest.MonkeyPatch, client: Client
+) -> None:
+    idle = SimpleNamespace(deployments={"d": SimpleNamespace(replica_states={})})
+    monkeypatch.setattr(gateways.serve, "status", lambda: SimpleNamespace(applications={"tiny": idle}))
+    client.proxy.lineage = lambda model: pytest.fail("it was asked")  # type: ignore[method-assign]
+    assert is_error(client("GET", LINEAGE), 503)

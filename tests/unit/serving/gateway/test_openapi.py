@@ -13,7 +13,7 @@ from zephyr_ray.serving.gateway.errors import error_body
 from zephyr_ray.serving.gateway.feedback import FeedbackBody
 from zephyr_ray.serving.gateway.request_models import ChatCompletionBody, CompletionBody
 
-ROUTES = {"health": openapi.health, "models": openapi.models, "model": openapi.model}
+ROUTES = {"health": openapi.health, "models": openapi.models, "model": openapi.model, "lineage": openapi.lineage}
 POSTS = {"chat": openapi.chat, "completions": openapi.completions, "feedback": openapi.feedback}
 
 
