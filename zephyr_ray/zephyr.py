@@ -221,12 +221,14 @@ def _evaluations(recipe: Recipe, models: dict[str, Stage], skip: bool) -> list[S
         UserError: An evaluation is of a stage that the recipe does not have.
     """
     found = []
-    for each in recipe.evaluations:
+    for each in recipe.evaluation.functions:
         missing = [name for name in each.models if name not in models]
         if not missing:
             found.append(function_stage.stage(each, recipe.run.seed, [models[name] for name in each.models]))
         elif not skip:
-            raise UserError(f"evaluations {each.name}: models={', '.join(missing)}: this recipe has no such stage")
+            raise UserError(
+                f"evaluation.functions {each.name}: models={', '.join(missing)}: this recipe has no such stage"
+            )
     return found
 
 
