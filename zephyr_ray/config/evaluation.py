@@ -32,7 +32,7 @@ class MTBench(Section):
     """File of reference answers in FastChat's layout of answers. The judge sees them beside answers to questions of
     math, reasoning and coding. null: it judges these without."""
     judge_prompts: str | None = None
-    """FastChat's `judge_prompts.jsonl`. None: prompts of ours, of the same scheme (`zephyr_ray/evaluation/prompts`)."""
+    """FastChat's `judge_prompts.jsonl`. None: our own prompts, of the same scheme."""
     mode: Literal["single", "pairwise", "both"] = "single"
     """single: each answer gets a score from 1 to 10; pairwise: each is compared with the baseline's, in both orders."""
     baseline: str | None = None
