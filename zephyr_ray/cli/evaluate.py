@@ -48,17 +48,14 @@ def run(
     It asks the models questions and the judge about the answers, and makes first what is missing of the models of this
     run. Results are in <run.root>/evaluation. What is finished is skipped, and replies are kept and paid once.
     """
-    from zephyr_ray.cli import pipeline
+    from zephyr_ray.cli import jobs, pipeline
     from zephyr_ray.cluster import connect
-    from zephyr_ray.training.methods import load_recipe
 
-    if not recipe:
-        raise UserError("--recipe is not given; name the recipe whose evaluation section says what is asked")
     connect.set_environment()
 
     from zephyr_ray import zephyr
 
-    loaded = load_recipe(recipe, set_ or [])
+    loaded = jobs.load(recipe, set_ or [])
     allowed = consent(overwrite, take_over, no_lease)
     return pipeline.run(loaded, zephyr.evaluations(loaded), "evaluate", only_show=dry_run, consent=allowed)
 
