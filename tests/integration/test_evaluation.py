@@ -1,7 +1,8 @@
-"""Models that are asked a benchmark's questions, and a judge of their answers, through servers that do harm and real ones.
+"""Models that are asked a benchmark's questions, and a judge of their answers: through a server that does harm, and a
+real one.
 
-README: every answer that there should be is a judgment, with a result or with the reason why there is none, and no reply
-is paid for twice.
+README: every answer that there should be is a judgment, with a result or with the reason why there is none, and no
+reply is paid for twice.
 """
 
 from __future__ import annotations

@@ -129,8 +129,11 @@ class EvaluationSection(Requests):
             if section is not None and not (self.models and self.judge):
                 raise ValueError(f"{name} asks models and a judge; name them in models and judge")
         compared = self.mt_bench and self.mt_bench.baseline
-        if compared and (compared not in self.names or len(self.names) < 2):
-            raise ValueError(f"mt_bench.baseline={compared}: name one of several models ({', '.join(self.names)})")
+        if compared and compared not in self.names:
+            raise ValueError(f"mt_bench.baseline={compared}: name one of the models ({', '.join(self.names)})")
+        for name, section in (("mt_bench", self.mt_bench), ("alpaca_eval", self.alpaca_eval)):
+            if section is not None and self.names == (section.baseline,):
+                raise ValueError(f"{name}.baseline is the only model; add others that are compared with it")
         if self.mt_bench and self.mt_bench.samples > 1 and not self.judge_temperature:
             raise ValueError("mt_bench.samples above 1 needs judge_temperature above 0, or all samples are the same")
         return self

@@ -11,7 +11,7 @@ import pyarrow as pa
 from zephyr_ray.config.evaluation import EvaluationSection, MTBench
 from zephyr_ray.config.feedback import Server
 from zephyr_ray.config.section import semantic
-from zephyr_ray.evaluation.questions import mt_bench_questions
+from zephyr_ray.evaluation.questions import judge_prompts, mt_bench_questions
 from zephyr_ray.evaluation.questions.asking import (
     Ask,
     Message,
@@ -110,5 +110,6 @@ async def answer_question(row: Row, ask: Ask, *, fields: Mapping[str, Any]) -> R
 
 
 def _check(section: MTBench) -> None:
-    """Raises UserError where a file is not what it should be, before any work."""
+    """Raises UserError where a file of the benchmark is not what it should be, before any work."""
     mt_bench_questions.read_references(section, mt_bench_questions.read(section))
+    judge_prompts.prompts(section.judge_prompts)

@@ -18,8 +18,9 @@ from zephyr_ray.evaluation import fastchat_files, mt_bench, mt_bench_pairs
 from zephyr_ray.evaluation.fastchat_files import QuestionId
 from zephyr_ray.evaluation.questions import mt_bench_questions
 from zephyr_ray.evaluation.questions.asking import Row
-from zephyr_ray.evaluation.questions.files import fingerprint, write_lines, write_result
-from zephyr_ray.evaluation.questions.mt_bench_judgments import Answers, judged_rows, read_answers
+from zephyr_ray.evaluation.questions.files import write_lines, write_result
+from zephyr_ray.evaluation.questions.judging import judged_rows
+from zephyr_ray.evaluation.questions.mt_bench_judgments import Answers, files_of, planned, read_answers
 from zephyr_ray.evaluation.recorded_files import ERROR, Recorded
 from zephyr_ray.pipeline.artifacts import Artifact
 from zephyr_ray.pipeline.stage import Manifest, Stage, StageContext
@@ -50,13 +51,16 @@ def stage(
     return Stage(
         "evaluation/mt_bench",
         "judgments",
-        {"judge": judge_name, "models": [*answers], "mode": section.mode, "baseline": section.baseline},
+        {
+            "judge": judge_name,
+            "models": [*answers],
+            "mode": section.mode,
+            "samples": section.samples,
+            "baseline": section.baseline,
+        },
         make,
         inputs=inputs | {f"judgments {name}": each for name, each in judgments.items()},
-        outside=lambda: (
-            fingerprint("questions", "evaluation.mt_bench.questions", section.questions)
-            | fingerprint("references", "evaluation.mt_bench.references", section.references)
-        ),
+        outside=lambda: files_of(section),
         is_evaluation=True,
     )
 
@@ -82,7 +86,7 @@ def make_result(
     for name in judged:
         compared = section.baseline if name != section.baseline else None
         whose = Answers(name, answers[name], compared, answers[compared] if compared else {})
-        rows = judged_rows(section, whose, context.input(f"judgments {name}"))
+        rows = judged_rows(planned(section, whose), context.input(f"judgments {name}"))
         singles += [single_row(row, name, judge) for row in rows if row["game"] == 0]
         pairs += pair_rows(rows, name, str(compared), judge)
     if singles:
@@ -93,7 +97,7 @@ def make_result(
 
 
 def single_row(row: Row, model: str, judge: str) -> Row:
-    """A row of `mt_bench_judgments.JUDGED` as FastChat's judgment of an answer; a score of -1 is none."""
+    """A row of `judging.JUDGED` as FastChat's judgment of an answer; a score of -1 is none."""
     return {
         **_common(row, judge),
         "model": model,

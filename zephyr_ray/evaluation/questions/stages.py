@@ -7,9 +7,16 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 
-from zephyr_ray.config.evaluation import EvaluationSection, MTBench
+from zephyr_ray.config.evaluation import AlpacaEval, EvaluationSection, MTBench
 from zephyr_ray.errors import UserError
-from zephyr_ray.evaluation.questions import mt_bench_answers, mt_bench_judgments, mt_bench_result
+from zephyr_ray.evaluation.questions import (
+    alpaca_eval_annotations,
+    alpaca_eval_outputs,
+    alpaca_eval_result,
+    mt_bench_answers,
+    mt_bench_judgments,
+    mt_bench_result,
+)
 from zephyr_ray.pipeline.stage import Stage
 
 
@@ -28,7 +35,10 @@ def stages(section: EvaluationSection, seed: int, models: Mapping[str, Stage], n
     for each in section.deployments:
         if each.model in names and each.model not in models:
             raise UserError(f"evaluation {each.name}: model={each.model}: this recipe has no such stage")
-    return [] if section.mt_bench is None else _mt_bench(section, section.mt_bench, seed, models)
+    found = [] if section.mt_bench is None else _mt_bench(section, section.mt_bench, seed, models)
+    if section.alpaca_eval is not None:
+        found += _alpaca_eval(section, section.alpaca_eval, seed, models)
+    return found
 
 
 def _mt_bench(section: EvaluationSection, bench: MTBench, seed: int, models: Mapping[str, Stage]) -> list[Stage]:
@@ -40,3 +50,15 @@ def _mt_bench(section: EvaluationSection, bench: MTBench, seed: int, models: Map
         if bench.mode != "pairwise" or own is not baseline
     }
     return [*answers.values(), *judgments.values(), mt_bench_result.stage(section, bench, answers, judgments)]
+
+
+def _alpaca_eval(section: EvaluationSection, bench: AlpacaEval, seed: int, models: Mapping[str, Stage]) -> list[Stage]:
+    outputs = {each.name: alpaca_eval_outputs.stage(section, bench, each, seed, models) for each in section.models}
+    baseline = outputs.get(bench.baseline)
+    annotations = {
+        name: alpaca_eval_annotations.stage(section, bench, seed, own, baseline, models)
+        for name, own in outputs.items()
+        if own is not baseline
+    }
+    result = alpaca_eval_result.stage(section, bench, seed, outputs, annotations)
+    return [*outputs.values(), *annotations.values(), result]
