@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from pathlib import Path
 
@@ -16,12 +17,11 @@ from zephyr_ray.evaluation.questions.judge_prompts import fields, fingerprint, p
 def test_every_text_is_in_our_prompts_once(key: tuple[judge_prompts.Kind, bool, int]) -> None:
     kind, has_reference, turn = key
     turns = [f"asked-{number} {{answer}} {{0}}" for number in range(turn)]
-    shown = [
-        [f"said-{who}-{number} {{" for number in range(turn)] for who in ("a", "b")[: 2 if kind == "verdict" else 1]
-    ]
+    whose = ("a", "b") if kind == "verdict" else ("a",)
+    shown = [[f"said-{who}-{number} {{" for number in range(turn)] for who in whose]
     references = [f"reference-{number}" for number in range(turn)] if has_reference else []
     text = prompts(None)[key].text(dict(fields(turns, shown, references)))
-    for each in (*sum(shown, []), *references):
+    for each in (*itertools.chain(*shown), *references):
         assert text.count(each) == 1
     assert all(1 <= text.count(each) <= 2 for each in turns)
     assert ("[[4]]" in text) == (kind == "rating")
@@ -80,7 +80,7 @@ def test_a_wrong_prompt(tmp_path: Path, template: str, output_format: str, messa
 def test_a_prompt_that_is_missing(tmp_path: Path) -> None:
     path = tmp_path / "judge_prompts.jsonl"
     path.write_text(row("single-v1", "{question} {answer}", "[[rating]]"))
-    with pytest.raises(UserError, match="has no prompt single-math-v1; give FastChat's judge_prompts.jsonl"):
+    with pytest.raises(UserError, match=r"has no prompt single-math-v1; give FastChat's judge_prompts.jsonl"):
         prompts(str(path))
 
 

@@ -135,7 +135,7 @@ def judged(row: dict[str, Any], *replies: Any, structured: bool = False) -> dict
 
 
 def test_fastchats_files(tmp_path: Path) -> None:
-    bench = section(tmp_path, QUESTIONS[:1], [], mode="both", baseline="base", references=None)
+    bench = section(tmp_path, QUESTIONS[:1], mode="both", baseline="base")
     rows = planned(bench, Answers("mine", {81: ["w1"]}, "base", OTHERS))
     replies = {(1, 0): "fine [[7]]", (1, 1): "[[A]]", (1, 2): "[[B]]"}  # the model's answer is better in both orders
     made = [judged(row, *[replies[row["turn"], row["game"]]] if row["is_answered"] else []) for row in rows]
