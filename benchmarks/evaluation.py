@@ -2,10 +2,10 @@
 
     python benchmarks/evaluation.py --json evaluation.json
 
-The server is a process of its own that answers after 200 ms; 16 requests are open at a time, and a second turn waits for
-the first answer. Contenders take turns, figures are medians: the stage as a job makes it, and a bare asyncio loop with
-the openai client, a semaphore and no Ray. asking: from the first request to the last reply, beside requests x latency /
-concurrency; whole: from the call of the stage until its rows are there. The start of Ray counts in neither.
+The server is a process of its own that answers after 200 ms; 16 requests are open at a time, and a second turn waits
+for the first answer. Contenders take turns, figures are medians: the stage as a job makes it, and a bare asyncio loop
+with the openai client, a semaphore and no Ray. asking: from the first request to the last reply, beside requests x
+latency / concurrency; whole: from the call of the stage until its rows are there. The start of Ray counts in neither.
 """
 
 from __future__ import annotations
@@ -137,10 +137,8 @@ def questions(args: argparse.Namespace) -> list[dict[str, Any]]:
 
 def show(result: dict[str, Any]) -> None:
     settings, ideal = result["settings"], result["ideal_s"]
-    print(
-        f"\n{settings['questions'] * TURNS} requests of {settings['latency'] * 1e3:.0f} ms, {settings['in_flight']} at a "
-        f"time; medians of {settings['repeats']}, seconds"
-    )
+    what = f"{settings['questions'] * TURNS} requests of {settings['latency'] * 1e3:.0f} ms"
+    print(f"\n{what}, {settings['in_flight']} at a time; medians of {settings['repeats']}, seconds")
     print(f"{'contender':42}{'asking':>8}{'/ ideal':>9}{'whole':>8}")
     print(f"{'requests x latency / concurrency':42}{ideal:8.2f}{1:9.2f}")
     for name, each in result["medians"].items():
