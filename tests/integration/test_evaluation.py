@@ -45,7 +45,7 @@ def written(path: Path, rows: Sequence[Mapping[str, Any]]) -> str:
 
 def mt_bench(folder: Path, questions: int = 9, **fields: Any) -> dict[str, Any]:
     """A section with made-up questions of one and two turns, and references."""
-    rows = []
+    rows: list[dict[str, Any]] = []
     for number in range(questions):
         turns = [f"What is {number} + 1?", f"And {number} + 2?"][: 1 if number == 1 else 2]
         rows.append({"question_id": number, "category": CATEGORIES[number % len(CATEGORIES)], "turns": turns})
@@ -103,7 +103,7 @@ def test_questions_and_judgments_of_which_some_fare_badly(tmp_path: Path, server
     for name, scores in summary["single"]["models"].items():
         assert scores["n"] + sum(scores["without_a_score"].values()) == scores["expected"] == 34, name
         assert scores["missing"] == 0
-    lost = sum(each.problem is not None for each in (*singles.judgments, *pairs.judgments))
+    lost = sum(bool(each.problem) for each in singles.judgments) + sum(bool(each.problem) for each in pairs.judgments)
     assert lost == sum(made["counts"]["dropped"].values())
     assert f"102 judgments = {102 - lost} results + {lost} without" in "\n".join(made["lines"])
 
