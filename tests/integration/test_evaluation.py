@@ -21,6 +21,7 @@ from zephyr_ray import zephyr
 from zephyr_ray.config import loader
 from zephyr_ray.config.recipe import Recipe
 from zephyr_ray.evaluation import fastchat_files, recorded_files
+from zephyr_ray.evaluation.questions import asking
 from zephyr_ray.pipeline.artifacts import Run
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")
@@ -108,7 +109,9 @@ def test_questions_and_judgments_of_which_some_fare_badly(tmp_path: Path, server
     assert f"102 judgments = {102 - lost} results + {lost} without" in "\n".join(made["lines"])
 
 
-def test_instructions_answered_and_compared_with_a_baseline(tmp_path: Path, server: FaultServer) -> None:
+def test_instructions_answered_and_compared_with_a_baseline(
+    tmp_path: Path, server: FaultServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
     server.faults = {"429": 0.1, "refuse": 0.1}
     instructions = [{"instruction": f"Name fish number {number % 19}."} for number in range(20)]  # one is there twice
     baseline = [{**row, "output": "a cod", "generator": "davinci"} for row in instructions]
@@ -117,7 +120,15 @@ def test_instructions_answered_and_compared_with_a_baseline(tmp_path: Path, serv
         "baseline": written(tmp_path / "davinci.jsonl", baseline),
         "orders": "both",
     }
-    made = make(recipe_of(tmp_path / "run", asked(server, ["one"], retries=8) | {"alpaca_eval": bench}))
+    recipe = recipe_of(tmp_path / "run", asked(server, ["one"], retries=8) | {"alpaca_eval": bench})
+
+    def stopped(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(asking, "settle", stopped)  # when all answers are written, and before the stage is finished
+        make(recipe)
+    made = make(recipe)
     counts = made["counts"]
     assert counts["in"] == 20 == counts["out"] + sum(counts["dropped"].values())
     assert set(server.billed.values()) == {1}
