@@ -125,9 +125,10 @@ def test_instructions_answered_and_compared_with_a_baseline(
     def stopped(*_: Any) -> None:
         raise KeyboardInterrupt
 
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+    with monkeypatch.context() as patch:
         patch.setattr(asking, "settle", stopped)  # when all answers are written, and before the stage is finished
-        make(recipe)
+        with pytest.raises(KeyboardInterrupt):
+            make(recipe)
     made = make(recipe)
     counts = made["counts"]
     assert counts["in"] == 20 == counts["out"] + sum(counts["dropped"].values())
