@@ -36,7 +36,12 @@ GROUPS = (
     ("integration/test_pipeline", "integration/test_s3", "integration/test_two_drivers"),
     ("integration/chat/",),
     ("integration/test_autoscaling",),
-    ("integration/test_feedback", "integration/test_sampling", "integration/test_generation"),
+    (
+        "integration/test_feedback",
+        "integration/test_sampling",
+        "integration/test_generation",
+        "integration/test_evaluation",
+    ),
     ("integration/test_submit",),
     ("integration/test_resume",),
     ("integration/test_elastic",),
