@@ -74,6 +74,12 @@ def local_cpus() -> int:
     return max(_LOCAL_CPUS, os.cpu_count() or 1)
 
 
+def busy_cpus() -> float:
+    """Logical CPUs that a task asks for which keeps a core busy. On this machine no more of them run at once than it has
+    cores, which would take memory and time, and one logical CPU is left to those that wait for I/O."""
+    return 1.0 if is_joined() else max(1.0, (local_cpus() - 1) / (os.cpu_count() or 1))
+
+
 def is_submitted() -> bool:
     """Whether this process is a job submitted to a cluster."""
     return _SUBMITTED in os.environ
@@ -148,7 +154,7 @@ def started(preload: Preload, *, runtime_env: Mapping[str, Any] | None = None, *
     with fork_server.started(preload.libraries, preload.on_ray) as path:
         import ray
 
-        with _light_setup_of_workers():
+        with _light_processes():
             context = ray.init(
                 address="local",
                 num_cpus=local_cpus(),
@@ -163,12 +169,13 @@ def started(preload: Preload, *, runtime_env: Mapping[str, Any] | None = None, *
 
 
 @contextlib.contextmanager
-def _light_setup_of_workers() -> Iterator[None]:
-    """Within the block, makes Ray nodes start their workers by a script that does not load Ray first."""
-    from ray._private import parameter
+def _light_processes() -> Iterator[None]:
+    """Within the block, makes Ray nodes start their workers by a script that does not load Ray first, and none of the
+    processes that a cluster on one machine has no use for: no autoscaler's monitor and no API server."""
+    from ray._private import node, parameter
 
-    light = functools.partial(parameter.RayParams, setup_worker_path=str(_SETUP_WORKER))
-    with mock.patch.object(parameter, "RayParams", light):
+    light = functools.partial(parameter.RayParams, setup_worker_path=str(_SETUP_WORKER), no_monitor=True)
+    with mock.patch.object(parameter, "RayParams", light), mock.patch.object(node.Node, "start_api_server"):
         yield
 
 
