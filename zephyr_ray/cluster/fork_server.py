@@ -46,6 +46,7 @@ _OF_ONE_WORKER = frozenset(
         *("COLUMNS", "LINES"),  # of its terminal: Python's readline sets them
         VARIABLE,
         *("OMP_NUM_THREADS", "PYTHONBREAKPOINT", "SPT_NOENV"),  # its resources, debugger and process title
+        "ARROW_DEFAULT_MEMORY_POOL",  # decides how much memory Arrow keeps, nothing else; as the server was started
         # Ray reads these when it starts an actor, vLLM when it starts an engine.
         "PYTORCH_ALLOC_CONF",  # torch reads it with its first GPU memory
         # Set by accelerate and by torch's compiler as they are used, and read when they are.

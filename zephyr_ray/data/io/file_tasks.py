@@ -39,9 +39,7 @@ def start(function: Callable[..., Any], calls: Sequence[tuple[Any, ...]], result
     """
     import ray
 
-    task = ray.remote(function).options(
-        num_cpus=connect.busy_cpus(), num_returns=results, scheduling_strategy="SPREAD"
-    )
+    task = ray.remote(function).options(num_cpus=connect.busy_cpus(), num_returns=results, scheduling_strategy="SPREAD")
     return [task.remote(*arguments) for arguments in calls]
 
 

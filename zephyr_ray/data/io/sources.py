@@ -19,7 +19,7 @@ import pyarrow as pa
 import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 
-from zephyr_ray.cluster import shared_storage
+from zephyr_ray.cluster import connect, shared_storage
 from zephyr_ray.config.data import Files, HubDataset, RowFunction, Source
 from zephyr_ray.data.io import readers
 from zephyr_ray.data.io.file_tasks import MOST_TASKS
@@ -143,7 +143,10 @@ def stream(items: Sequence[Mapping[str, Any]], read: Any) -> ray.data.Dataset:
     context.target_max_block_size = _BLOCK_BYTES
     limits = context.execution_options.resource_limits
     context.execution_options.resource_limits = limits.copy(object_store_memory=_IN_FLIGHT_BYTES)
-    return dataset.map_batches(read, batch_size=1, batch_format="pyarrow", num_cpus=_READER_CPUS)
+    readers_at_once = None if connect.is_joined() else connect.cores()
+    return dataset.map_batches(
+        read, batch_size=1, batch_format="pyarrow", num_cpus=_READER_CPUS, concurrency=readers_at_once
+    )
 
 
 def semantic_source(spec: Source | None, split: str = "train") -> tuple[Any, str]:
