@@ -84,9 +84,9 @@ def local_cpus() -> int:
 
 
 def busy_cpus() -> float:
-    """Logical CPUs that a task asks for which keeps a core busy. On this machine no more of them run at once than it has
-    cores, for each takes memory and none gets done sooner; where logical CPUs are left, those that read have half a one.
-    """
+    """Logical CPUs that a task asks for which keeps a core busy. On this machine no more of them run at once than it
+    has cores, for each takes memory and none would end sooner; where it has more logical CPUs than cores, half a one is
+    left for those that read."""
     return 1.0 if is_joined() else max(1.0, (local_cpus() - _FOR_READERS) / cores())
 
 
