@@ -140,6 +140,7 @@ def local_steps(cleaning: LocalCleaning) -> list[NamedStep]:
 
 def run_rows(work: Path) -> None:
     """The row functions in Ray Data, writing what they make."""
+    from zephyr_ray.cluster import connect
     from zephyr_ray.data.dialogues import to_dialogues
     from zephyr_ray.data.io import sources, writer
     from zephyr_ray.pipeline.artifacts import Run
@@ -147,13 +148,14 @@ def run_rows(work: Path) -> None:
 
     start_ray_on_two_cores()
     cleaning = LocalCleaning(recipe_section().steps, file=str(work / "lexicon"))
-    begun = time.time()
+    begun, cpus = time.time(), connect.busy_cpus()
     report = writer.write(
-        sources.read_rows(str(work / "messages")),
+        sources.read_rows(str(work / "messages"), num_cpus=cpus),
         Run(str(work / "out")).artifact("dialogues"),
         DIALOGUES,
         make=functools.partial(to_dialogues, cleaning=cleaning),
         dropped=DROPPED_DIALOGUES,
+        num_cpus=cpus,
     )
     steps = {name: asdict(count) for name, count in report.tally.steps.items()}
     tell(work, begun, report.rows_in, report.rows_out, steps=steps)
@@ -206,8 +208,8 @@ def start_ray_on_two_cores() -> None:
 
     from zephyr_ray.cluster.preload import CLEANING
 
-    with mock.patch.object(os, "cpu_count", return_value=PROCESSES):
-        start_ray(CLEANING)
+    mock.patch.object(os, "cpu_count", return_value=PROCESSES).start()  # tasks ask for what is left of so many
+    start_ray(CLEANING)
 
 
 def tell(

@@ -38,6 +38,9 @@ _LOCAL = {
     # Ray Train polls its workers this often, and they wait for it at every checkpoint; the default is 2.
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.25",
 }
+_ARROW_POOL = ("ARROW_DEFAULT_MEMORY_POOL", "system")
+"""Of a local cluster's workers: what one of them has freed in Arrow, its next NumPy array takes. Arrow's own pool keeps
+some 50 MiB of each."""
 ONE_MACHINE = "ZEPHYR_RAY_ONE_MACHINE"
 """Set in the environment of a cluster whose nodes are all on one machine, so that its workers are forked too."""
 FAST_PATH = {
@@ -49,6 +52,7 @@ FAST_PATH = {
 line of the access log is written when the request ends, not with a thousand others."""
 _SUBMITTED = "RAY_JOB_CONFIG_JSON_ENV_VAR"  # set by Ray for the command of a submitted job
 _SETUP_WORKER = Path(__file__).with_name("setup_worker.py")
+_FOR_READERS = 0.5  # of the logical CPUs: two of `data.io.sources`' readers
 _LOCAL_CPUS = 4  # logical: stages wait for I/O, and with fewer the operators of a Ray Data pipeline would starve
 
 
@@ -69,9 +73,21 @@ def this_node() -> NodeAffinitySchedulingStrategy:
     return NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
 
 
+def cores() -> int:
+    """Number of this machine's cores."""
+    return os.cpu_count() or 1
+
+
 def local_cpus() -> int:
     """Number of logical CPUs of a cluster on this machine."""
-    return max(_LOCAL_CPUS, os.cpu_count() or 1)
+    return max(_LOCAL_CPUS, cores())
+
+
+def busy_cpus() -> float:
+    """Logical CPUs that a task asks for which keeps a core busy. On this machine no more of them run at once than it
+    has cores, for each takes memory and none would end sooner; where it has more logical CPUs than cores, half a one is
+    left for those that read."""
+    return 1.0 if is_joined() else max(1.0, (local_cpus() - _FOR_READERS) / cores())
 
 
 def is_submitted() -> bool:
@@ -145,17 +161,22 @@ def started(preload: Preload, *, runtime_env: Mapping[str, Any] | None = None, *
         runtime_env: Further fields of the driver's runtime_env.
         options: Further arguments of `ray.init`.
     """
+    os.environ.setdefault(*_ARROW_POOL)
     with fork_server.started(preload.libraries, preload.on_ray) as path:
         import ray
 
-        with _light_setup_of_workers():
+        with _light_processes():
             context = ray.init(
                 address="local",
                 num_cpus=local_cpus(),
                 include_dashboard=False,
                 runtime_env={**(runtime_env or {}), "py_executable": fork_server.client(path)},
-                # Prestarted workers have no runtime_env, so no worker here could use them.
-                _system_config={"prestart_worker_first_driver": False},
+                _system_config={
+                    # Prestarted workers have no runtime_env, so no worker here could use them.
+                    "prestart_worker_first_driver": False,
+                    # Idle workers beyond those that tasks keep busy end after a second.
+                    "num_workers_soft_limit": cores(),
+                },
                 **options,
             )
         with context:
@@ -163,12 +184,13 @@ def started(preload: Preload, *, runtime_env: Mapping[str, Any] | None = None, *
 
 
 @contextlib.contextmanager
-def _light_setup_of_workers() -> Iterator[None]:
-    """Within the block, makes Ray nodes start their workers by a script that does not load Ray first."""
-    from ray._private import parameter
+def _light_processes() -> Iterator[None]:
+    """Within the block, makes Ray nodes start their workers by a script that does not load Ray first, and none of the
+    processes that a cluster on one machine has no use for: no autoscaler's monitor and no API server."""
+    from ray._private import node, parameter
 
-    light = functools.partial(parameter.RayParams, setup_worker_path=str(_SETUP_WORKER))
-    with mock.patch.object(parameter, "RayParams", light):
+    light = functools.partial(parameter.RayParams, setup_worker_path=str(_SETUP_WORKER), no_monitor=True)
+    with mock.patch.object(parameter, "RayParams", light), mock.patch.object(node.Node, "start_api_server"):
         yield
 
 

@@ -46,6 +46,7 @@ _OF_ONE_WORKER = frozenset(
         *("COLUMNS", "LINES"),  # of its terminal: Python's readline sets them
         VARIABLE,
         *("OMP_NUM_THREADS", "PYTHONBREAKPOINT", "SPT_NOENV"),  # its resources, debugger and process title
+        "ARROW_DEFAULT_MEMORY_POOL",  # decides how much memory Arrow keeps, nothing else; as the server was started
         # Ray reads these when it starts an actor, vLLM when it starts an engine.
         "PYTORCH_ALLOC_CONF",  # torch reads it with its first GPU memory
         # Set by accelerate and by torch's compiler as they are used, and read when they are.
@@ -91,7 +92,8 @@ class Worker:
 def started(libraries: Sequence[str], on_ray: Sequence[str]) -> Iterator[str]:
     """Starts a server; it ends with the block, or with this process.
 
-    Workers requested while it still loads have what is loaded by then.
+    Workers requested while it still loads the libraries have what is loaded by then. If the first is requested later,
+    it waits until all is loaded: what each would load by itself takes memory and time of its own.
 
     Args:
         libraries: Modules that do not import Ray, in the order of loading.
@@ -189,20 +191,31 @@ class Server:
             _import_quietly(module)
             if (worker := self.serve(wait=False)) or not self.is_wanted:
                 return worker
-        if self.loads_ray and not self.knows_ray and ((worker := self.serve(wait=True)) or not self.is_wanted):
-            return worker
-        for module in on_ray:
+        first = self._first_request() if self.loads_ray and not self.knows_ray else None
+        for module in on_ray if self.is_wanted else ():
             with _actor_class_ids_from_system():
                 _import_quietly(module)
             self.may_fork = self.may_fork and _children_draw_different_ids()
-            if (worker := self.serve(wait=False)) or not self.is_wanted:
+            if first is None and ((worker := self.serve(wait=False)) or not self.is_wanted):
                 return worker
         gc.collect()
         gc.freeze()  # otherwise every child's first collection would copy all of it
         worker = None
+        if first is not None:
+            with first[1]:
+                worker = self._fork(*first)
         while self.is_wanted and worker is None:
             worker = self.serve(wait=True)
         return worker
+
+    def _first_request(self) -> tuple[Worker, socket.socket] | None:
+        """Waits for a worker to be requested and takes over Ray's variables from it; None if the command ends."""
+        while (connection := self._accepted(wait=True)) is not None:
+            if (worker := _read_request(connection)) is not None:
+                self._adopt_ray_environment(worker.environment)
+                return worker, connection
+            connection.close()
+        return None
 
     def serve(self, wait: bool) -> Worker | None:
         """Forks a child for each requested worker until no request is left.
@@ -213,17 +226,19 @@ class Server:
         Returns:
             The worker in a child, None in the server.
         """
-        while True:
-            ready, _, _ = select.select([self.listener, self.lifeline], [], [], None if wait else 0)
+        while (connection := self._accepted(wait)) is not None:
             wait = False
-            self.is_wanted = self.lifeline not in ready
-            if not self.is_wanted or not ready:
-                return None
-            connection, _ = self.listener.accept()
             with connection:
                 worker = self._fork_for(connection)
             if worker is not None:
                 return worker
+        return None
+
+    def _accepted(self, wait: bool) -> socket.socket | None:
+        """A client's connection; None if there is none, or the command has ended."""
+        ready, _, _ = select.select([self.listener, self.lifeline], [], [], None if wait else 0)
+        self.is_wanted = self.lifeline not in ready
+        return self.listener.accept()[0] if self.is_wanted and ready else None
 
     def _fork_for(self, connection: socket.socket) -> Worker | None:
         worker = _read_request(connection)
@@ -231,6 +246,10 @@ class Server:
             return None
         if self.loads_ray and not self.knows_ray:
             self._adopt_ray_environment(worker.environment)
+        return self._fork(worker, connection)
+
+    def _fork(self, worker: Worker, connection: socket.socket) -> Worker | None:
+        """Forks a child for a worker and tells its client. Returns the worker in the child."""
         different = _differing_variables(worker.environment, self.environment)
         if not self.loads_ray:
             different = {name for name in different if not name.startswith(_OF_RAY)}

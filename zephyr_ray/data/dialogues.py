@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from zephyr_ray.cluster import connect
 from zephyr_ray.cluster.preload import CLEANING
 from zephyr_ray.config.cleaning import Casing
 from zephyr_ray.config.data import Dialogues
@@ -127,7 +128,8 @@ def make_dialogues(
     assert section.train is not None
     cleaning = _cleaning(section, split, seed)
     resume.adopt_first_written(artifact)
-    rows = resume.raw_rows_left(sources.read_rows(section.train, split, seed), artifact)
+    cpus = connect.busy_cpus()
+    rows = resume.raw_rows_left(sources.read_rows(section.train, split, seed, num_cpus=cpus), artifact, cpus)
     column = score_column(section)
     make_rows = functools.partial(to_dialogues, cleaning=cleaning, score_column=column)
     report = writer.write(
@@ -139,6 +141,7 @@ def make_dialogues(
         progress=progress,
         keep=True,
         dropped=DROPPED_DIALOGUES,
+        num_cpus=cpus,
     )
     report = _with_earlier_changes(report, artifact, cleaning)
     report.noted |= contaminated_by(artifact, report)
@@ -162,7 +165,8 @@ def _cleaning(section: Dialogues, split: str, seed: int) -> Cleaning:
     from zephyr_ray.data.cleaning import learned_case
 
     assert section.train is not None
-    lexicon = learned_case.learn(sources.read_rows(section.train, split, seed))
+    cpus = connect.busy_cpus()
+    lexicon = learned_case.learn(sources.read_rows(section.train, split, seed, num_cpus=cpus), cpus)
     return Cleaning(section.steps, benchmarks, ray.put(lexicon))
 
 

@@ -18,10 +18,11 @@ if TYPE_CHECKING:
     import ray.data
 
 
-def learn(raw: ray.data.Dataset) -> CaseLexicon:
-    """How the dialogues among raw rows (`sources.RAW_ROW`) case their words."""
+def learn(raw: ray.data.Dataset, num_cpus: float = 1) -> CaseLexicon:
+    """How the dialogues among raw rows (`sources.RAW_ROW`, read with as many `num_cpus`) case their words."""
     total = CaseCounts()
-    for row in raw.map_batches(_count, batch_format="pyarrow", batch_size=None).iter_rows():
+    counts = raw.map_batches(_count, batch_format="pyarrow", batch_size=None, num_cpus=num_cpus)
+    for row in counts.iter_rows():
         total.add(pickle.loads(row["counts"]))
     return make_lexicon(total)
 

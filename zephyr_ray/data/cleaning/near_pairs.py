@@ -27,7 +27,10 @@ _COMPARED = 8
 nine rows, and no more than eight for each row of a larger one, whose rows have a template in common. Two rows that are
 together in no smaller bucket, and each unlike the eight, are missed."""
 
-_SHINGLE_BYTES = 1 << 26  # that one task compares
+_SHINGLE_BYTES = 1 << 25  # that one task compares, for which it holds four times as much
+_BAND_SHARDS = 16
+"""Shards of bands that there may be for the sake of memory alone: as many tasks on files as there may be make each of
+them. Beyond, a shard has as many bands as `id_sets` has keys in one."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +55,7 @@ class Compared:
 def candidates(rows: NumberedRows, files: Sequence[Sequence[str]], threshold: float, words: int) -> tuple[Pairs, float]:
     """Pairs of rows that share a band of their signatures, and the mean number of a row's shingles."""
     bands = bands_for(threshold)
-    shards = id_sets.shards_for(len(rows) * bands.count)
+    shards = _band_shards(len(rows) * bands.count)
     calls = [(rows, paths, words, bands, shards) for paths in files]
     made = file_tasks.start(_bands_of_files, calls, results=shards + 1)
     found = file_tasks.start(_pairs_of_buckets, [tuple(each[shard] for each in made) for shard in range(shards)], 2)
@@ -82,6 +85,11 @@ def compare(
     compared = file_tasks.start(_compared, calls, results=2)
     counts = np.array(file_tasks.get([each for _, each in compared]))
     return Compared(tuple(each for each, _ in compared), *counts.sum(axis=0).tolist())
+
+
+def _band_shards(count: int) -> int:
+    """In how many shards so many bands are sorted: a power of two. A task holds five times the bytes of its shard."""
+    return max(id_sets.shards_for(count), min(_BAND_SHARDS, id_sets.shards_for(4 * count)))
 
 
 def _bands_of_files(rows: NumberedRows, paths: Sequence[str], words: int, bands: Bands, shards: int) -> list:
@@ -138,7 +146,6 @@ def _compared(
 ) -> tuple[tuple[np.ndarray, np.ndarray], tuple[int, int]]:
     """A part of `Compared`, and the two counts."""
     numbers, sets = np.concatenate([here for here, _ in parts]), joined(each for _, each in parts)
-    order = np.argsort(numbers)
-    similarity = row_pairs.jaccard(pairs, numbers[order], sets.take(order))
+    similarity = row_pairs.jaccard(pairs, numbers, sets)
     is_near = similarity >= threshold
     return (pairs[is_near], similarity[is_near]), (int(is_near.sum()), len(pairs))

@@ -6,6 +6,7 @@ import itertools
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from zephyr_ray.cluster import connect
 from zephyr_ray.errors import raised_by_user
 
 if TYPE_CHECKING:
@@ -38,7 +39,7 @@ def start(function: Callable[..., Any], calls: Sequence[tuple[Any, ...]], result
     """
     import ray
 
-    task = ray.remote(function).options(num_returns=results, scheduling_strategy="SPREAD")
+    task = ray.remote(function).options(num_cpus=connect.busy_cpus(), num_returns=results, scheduling_strategy="SPREAD")
     return [task.remote(*arguments) for arguments in calls]
 
 

@@ -45,13 +45,15 @@ def adopt_first_written(artifact: Artifact) -> None:
         artifact.delete(name)
 
 
-def raw_rows_left(raw: ray.data.Dataset, artifact: Artifact) -> ray.data.Dataset:
-    """Raw rows (`sources.RAW_ROW`) without those whose `source` is one of the rows that the artifact adopted."""
+def raw_rows_left(raw: ray.data.Dataset, artifact: Artifact, num_cpus: float = 1) -> ray.data.Dataset:
+    """Raw rows (`sources.RAW_ROW`, read with as many `num_cpus`) without those whose `source` is one of the rows that
+    the artifact adopted."""
     if not artifact.adopted:
         return raw
     paths = [posixpath.join(artifact.path, name) for name in artifact.adopted]
     done = id_sets.of_files(paths, artifact.run.filesystem, "source")
-    return raw.map_batches(functools.partial(_left, done=done), batch_format="pyarrow", batch_size=None)
+    left = functools.partial(_left, done=done)
+    return raw.map_batches(left, batch_format="pyarrow", batch_size=None, num_cpus=num_cpus)
 
 
 def _left(raw: pa.Table, *, done: IdSet) -> pa.Table:

@@ -19,7 +19,7 @@ import pyarrow as pa
 import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 
-from zephyr_ray.cluster import shared_storage
+from zephyr_ray.cluster import connect, shared_storage
 from zephyr_ray.config.data import Files, HubDataset, RowFunction, Source
 from zephyr_ray.data.io import readers
 from zephyr_ray.data.io.file_tasks import MOST_TASKS
@@ -68,13 +68,15 @@ class SourcePart(TypedDict):
     revision: str
 
 
-def read_rows(spec: Source, split: str = "train", seed: int = 0) -> ray.data.Dataset:
+def read_rows(spec: Source, split: str = "train", seed: int = 0, *, num_cpus: float = 1) -> ray.data.Dataset:
     """A stream of raw rows (`RAW_ROW`) of everything that a spec names.
 
     Args:
         spec: Files (.jsonl, .json, .gz of both, .parquet), folders of these, URIs, hub datasets, or a function.
         split: Split of a dataset that is given as text (`org/name`, `org/name@revision`).
         seed: What a function is called with.
+        num_cpus: Logical CPUs of the tasks that split what was read into rows; a map that asks for as many is part of
+            the same tasks.
 
     Raises:
         UserError: Something is missing, unreadable, empty or of an unknown kind. Raised here, before any Ray work.
@@ -82,10 +84,10 @@ def read_rows(spec: Source, split: str = "train", seed: int = 0) -> ray.data.Dat
     if isinstance(spec, RowFunction):
         plugin.load("source", spec.function)  # a wrong name fails here, before any work
         call = {"function": spec.function, "options": json.dumps(spec.options), "seed": seed}
-        rows = stream([call], readers.call_function)
-        return rows.map_batches(readers.split_lines, batch_format="pyarrow", batch_size=None)
-    chunks = stream(parts_of(spec, split), readers.read_part)
-    return chunks.map_batches(readers.split_lines, batch_format="pyarrow", batch_size=None)
+        chunks = stream([call], readers.call_function)
+    else:
+        chunks = stream(parts_of(spec, split), readers.read_part)
+    return chunks.map_batches(readers.split_lines, batch_format="pyarrow", batch_size=None, num_cpus=num_cpus)
 
 
 def read_artifact(artifact: Artifact) -> ray.data.Dataset:
@@ -141,7 +143,10 @@ def stream(items: Sequence[Mapping[str, Any]], read: Any) -> ray.data.Dataset:
     context.target_max_block_size = _BLOCK_BYTES
     limits = context.execution_options.resource_limits
     context.execution_options.resource_limits = limits.copy(object_store_memory=_IN_FLIGHT_BYTES)
-    return dataset.map_batches(read, batch_size=1, batch_format="pyarrow", num_cpus=_READER_CPUS)
+    readers_at_once = None if connect.is_joined() else connect.cores()
+    return dataset.map_batches(
+        read, batch_size=1, batch_format="pyarrow", num_cpus=_READER_CPUS, concurrency=readers_at_once
+    )
 
 
 def semantic_source(spec: Source | None, split: str = "train") -> tuple[Any, str]:

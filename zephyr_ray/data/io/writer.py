@@ -74,6 +74,7 @@ def write(
     keep: bool = False,
     rows_per_file: int | None = None,
     dropped: pa.Schema = DROPPED,
+    num_cpus: float = 1,
 ) -> Report:
     """Writes a dataset of `rows.mixed_schema(schema)` into an artifact.
 
@@ -89,6 +90,8 @@ def write(
             Otherwise none of what they wrote counts; their dropped rows never do.
         rows_per_file: Gather so many rows before a file is written, where blocks are small.
         dropped: Schema of the dropped rows.
+        num_cpus: Logical CPUs of the tasks that write; those that make the dataset are part of them if they ask for as
+            many.
 
     Raises:
         UserError: A source breaks off in the middle.
@@ -110,7 +113,7 @@ def write(
     for counted in file_tasks.results(count_files, calls):
         sink.earlier.add(counted)
     try:
-        dataset.write_datasink(sink)
+        dataset.write_datasink(sink, ray_remote_args={"num_cpus": num_cpus})
     except Exception as error:
         raise raised_by_user(error) or error from None
     assert sink.report is not None
