@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from zephyr_ray import __version__
-from zephyr_ray.cli import cluster, keys, recipes, run, serve, submit
+from zephyr_ray.cli import cluster, keys, recipes, report, run, serve, submit
 from zephyr_ray.cli.exit_status import exit_with
 from zephyr_ray.cli.help_text import as_written
 
@@ -31,7 +31,16 @@ def command() -> typer.Typer:
         context_settings={"help_option_names": ["-h", "--help"]},
     )
     app.callback(invoke_without_command=True)(_without_command)
-    for function in (run.run, run.dry_run, serve.serve, keys.keys, recipes.recipes, cluster.up, cluster.down):
+    for function in (
+        run.run,
+        run.dry_run,
+        report.report,
+        serve.serve,
+        keys.keys,
+        recipes.recipes,
+        cluster.up,
+        cluster.down,
+    ):
         app.command(help=as_written(str(function.__doc__)))(function)
     app.command(
         help=as_written(str(submit.submit.__doc__)),

@@ -57,15 +57,15 @@ def length_bias(chosen: float | None, rejected: float | None, stage: str = "pref
         rejected: The same of rejected ones.
         stage: Whose pairs they are.
     """
-    if not chosen or not rejected or chosen < CHOSEN_LONGER * rejected:
+    if not chosen or not rejected or chosen / rejected < CHOSEN_LONGER:
         return []
     said = (
-        f"chosen answers have {chosen:,.0f} characters on average and rejected ones {rejected:,.0f}: {chosen / rejected:.2f} "
-        f"times as many (limit {CHOSEN_LONGER:g})"
+        f"chosen answers have {chosen:,.0f} characters on average and rejected ones {rejected:,.0f}: "
+        f"{chosen / rejected:.2f} times as many (limit {CHOSEN_LONGER:g})"
     )
     do = (
-        "The model may learn to be long, not good. Read pairs whose chosen answer is the longer one; judge with a rubric "
-        "that ignores length, set a larger preferences.margin, or train with ld_alpha (dpo.training.trl.ld_alpha)."
+        "The model may learn to be long, not good. Read pairs whose chosen answer is the longer one; judge with a "
+        "rubric that ignores length, set a larger preferences.margin, or train with dpo.training.trl.ld_alpha."
     )
     return [Alarm(stage, said, do)]
 
@@ -159,10 +159,12 @@ def many_dropped(arrow: Arrow) -> list[Alarm]:
         return []
     reason, count = lost[0]
     said = (
-        f"{total:,} of {arrow.before:,} rows were dropped, {total / arrow.before:.1%} (limit {DROPPED_SHARE:.0%}); most, "
-        f"{count:,}, as {reason.replace('_', ' ')}"
+        f"{total:,} of {arrow.before:,} rows were dropped, {total / arrow.before:.1%} (limit {DROPPED_SHARE:.0%}); "
+        f"most, {count:,}, as {reason.replace('_', ' ')}"
     )
-    return [Alarm(arrow.stage, said, f"Look at some in {arrow.stage}/dropped, where each has its reason and its source.")]
+    return [
+        Alarm(arrow.stage, said, f"Look at some in {arrow.stage}/dropped, where each has its reason and its source.")
+    ]
 
 
 def lost_rows(arrow: Arrow) -> list[Alarm]:
@@ -170,7 +172,9 @@ def lost_rows(arrow: Arrow) -> list[Alarm]:
     if arrow.is_balanced:
         return []
     said = f"{arrow.before:,} rows in, {arrow.rows_out:,} out and {arrow.lost:,} dropped do not add up"
-    return [Alarm(arrow.stage, said, "The manifest is not what the stage wrote, or it is a defect: make the stage anew.")]
+    return [
+        Alarm(arrow.stage, said, "The manifest is not what the stage wrote, or it is a defect: make the stage anew.")
+    ]
 
 
 def judge_inconsistency(agreement: Mapping[str, Mapping[str, Mapping[str, Any]]], stage: str) -> list[Alarm]:
@@ -194,8 +198,8 @@ def judge_inconsistency(agreement: Mapping[str, Mapping[str, Mapping[str, Any]]]
                     f"{aspect.replace('_', ' ')} (limit {SAME_ORDER:.0%})"
                 )
                 do = (
-                    "Its preferences are partly chance. Ask it more often (judging.judge.repeats), in both orders, or take "
-                    "another judge; a larger preferences.margin keeps the pairs that it is sure of."
+                    "Its preferences are partly chance. Ask it more often (judging.judge.repeats), in both orders, or "
+                    "take another judge; a larger preferences.margin keeps the pairs that it is sure of."
                 )
                 found.append(Alarm(stage, said, do))
     return found
@@ -235,8 +239,8 @@ def overlapping(estimates: Sequence[Estimate]) -> list[Alarm]:
     if best.low > second.high:
         return []
     said = (
-        f"{best.model} {best.shown} ({best.shown_interval}) and {second.model} {second.shown} ({second.shown_interval}): "
-        "the 95 % intervals overlap, so the difference is not shown by them"
+        f"{best.model} {best.shown} ({best.shown_interval}) and {second.model} {second.shown} ({second.shown_interval})"
+        ": the 95 % intervals overlap, so the difference is not shown by them"
     )
     do = "Compare the two question by question (a paired interval is narrower), or ask more questions."
     return [Alarm(best.stage, said, do)]

@@ -22,8 +22,8 @@ Row = Mapping[str, Any]
 def of_judgments(rows: Sequence[Row]) -> dict[str, Any] | None:
     """The two models of a pool with the most answers in rows of `schemas.JUDGMENTS`; None where there are no two.
 
-    Every judge's overall rating is a rater of its own, the answers in the other order too; where only aspects are rated,
-    their mean is one.
+    Every judge's overall rating is a rater of its own, the answers in the other order too; where only aspects are
+    rated, their mean is one.
     """
     counts = Counter(model for row in rows for model in {each["model"] for each in row["completions"]})
     if len(counts) < 2:
@@ -44,7 +44,13 @@ def of_answers(answers: Answers) -> dict[str, Any] | None:
         return None
     at, other = (answers.models.index(name) for name in pair)
     examples = [
-        _example(prompt, a.text, b.text, [_rater(float(a.passed), float(b.passed), CLEARLY)], {"passed": [a.passed, b.passed]})
+        _example(
+            prompt,
+            a.text,
+            b.text,
+            [_rater(float(a.passed), float(b.passed), CLEARLY)],
+            {"passed": [a.passed, b.passed]},
+        )
         for prompt, by_model in answers.rows
         for a, b in zip(by_model[at], by_model[other], strict=False)
         if a.passed is not None and b.passed is not None
@@ -79,10 +85,10 @@ def _judged(row: Row, first: str, second: str) -> dict[str, Any] | None:
     a, b = by_model.get(first), by_model.get(second)
     if a is None or b is None:
         return None
-    raters = [_rater(*ratings, None, about) for about, ratings in _opinions(a, b)]
+    raters = [_rater(of_a, of_b, None, about) for about, (of_a, of_b) in _opinions(a, b)]
     ratings = [_rating_of(a), _rating_of(b)]
-    if not raters and None not in ratings:
-        raters = [_rater(*ratings, None)]
+    if not raters and ratings[0] is not None and ratings[1] is not None:
+        raters = [_rater(ratings[0], ratings[1], None)]
     if not raters:
         return None
     return _example(_prompt(row["messages"]), a["content"], b["content"], raters, {"rating": ratings})

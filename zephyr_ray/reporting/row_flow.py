@@ -82,9 +82,7 @@ def chains(stages: Sequence[MadeStage]) -> list[Chain]:
     return [Chain(flow, _training_on(flow[-1], stages)) for flow in flows]
 
 
-def _read_by(
-    arrow: Arrow, stage: MadeStage, stages: Sequence[MadeStage], arrows: dict[str, Arrow]
-) -> Arrow | None:
+def _read_by(arrow: Arrow, stage: MadeStage, stages: Sequence[MadeStage], arrows: dict[str, Arrow]) -> Arrow | None:
     read = [arrows[each.name] for each in sources_of(stage, stages) if each.name in arrows]
     return next((each for each in reversed(read) if each.rows_out == arrow.rows_in), None)
 

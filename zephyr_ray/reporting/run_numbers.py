@@ -25,9 +25,7 @@ def _run(run: RunView) -> dict[str, Any]:
         "label": run.label,
         "root": run.root,
         "alarms": [asdict(alarm) for alarm in run.alarms],
-        "stages": [
-            {name: value for name, value in asdict(stage).items() if name != "pages"} for stage in run.stages
-        ],
+        "stages": [{name: value for name, value in asdict(stage).items() if name != "pages"} for stage in run.stages],
         "missing": run.missing,
         "rows": [
             {

@@ -179,7 +179,8 @@ def find_alarms(
     """Every alarm of a round, notes last."""
     found = [alarm for stage in stages for alarm in _of_stage(stage)]
     if sampled.pairs:
-        found += alarms.form_rewarded(*sides, "chosen answers", "rejected ones", "preferences")
+        chosen, rejected = sides
+        found += alarms.form_rewarded(chosen, rejected, "chosen answers", "rejected ones", "preferences")
     for training in trained:
         found += alarms.falling_chosen(training.rows, training.beta, training.stage)
     for answers in sampled.answers:
@@ -227,8 +228,8 @@ def _of_stage(stage: MadeStage) -> list[Alarm]:
         found += alarms.contamination(name, dict(arrow.dropped), manifest.get("noted", {}))
     stats = manifest.get("stats", {})
     if name == "preferences":
-        means = [stats.get(f"{side}_characters", {}).get("mean") for side in ("chosen", "rejected")]
-        found += alarms.length_bias(*means, name)
+        chosen, rejected = (stats.get(f"{side}_characters", {}).get("mean") for side in ("chosen", "rejected"))
+        found += alarms.length_bias(chosen, rejected, name)
     return found + alarms.judge_inconsistency(manifest.get("agreement", {}), name)
 
 

@@ -80,8 +80,8 @@ def first_rows(path: str, filesystem: pafs.FileSystem, columns: Sequence[str] | 
 def answers(found: Round) -> list[Answers]:
     """Answers to the same prompts, of each evaluation of the round that keeps them.
 
-    Known are `data/NAME.parquet` of a function's evaluation, with a column `instruction` (or `prompt`) and one `answers`
-    (or `answer`), and FastChat's `model_answer/NAME.jsonl`.
+    Known are `data/NAME.parquet` of a function's evaluation, with a column `instruction` (or `prompt`) and one
+    `answers` (or `answer`), and FastChat's `model_answer/NAME.jsonl`.
     """
     made = [_of_function(stage) or _of_fastchat(stage) for stage in found.stages if _has_answers(stage)]
     return [each for each in made if each is not None and each.rows]
@@ -130,7 +130,9 @@ def _of_fastchat(stage: MadeStage) -> Answers | None:
             for turn, text in enumerate(_turns(row), 1):
                 asked = questions.get(row.get("question_id"))
                 prompt = asked[turn - 1] if isinstance(asked, list) and len(asked) >= turn else ""
-                rows[f"question {row.get('question_id')}, turn {turn}" + (f"\n{prompt}" if prompt else "")] = [Answer(text)]
+                rows[f"question {row.get('question_id')}, turn {turn}" + (f"\n{prompt}" if prompt else "")] = [
+                    Answer(text)
+                ]
         by_model.append(rows)
     return _joined(stage.name, [name.removesuffix(".jsonl") for name in names], by_model)
 

@@ -97,7 +97,9 @@ def _cost(stage: MadeStage, run: Run) -> Cost:
     tokens = asked.get("prompt_tokens", 0) + asked.get("tokens", 0) if asked else None
     files = [each if isinstance(each, str) else each.get("name", "") for each in manifest.get("files", ())]
     here = posixpath.relpath(stage.artifact.path, run.path)
-    pages = [(name, posixpath.join(here, name)) for name in files if "/" not in name and name.endswith((".html", ".md"))]
+    pages = [
+        (name, posixpath.join(here, name)) for name in files if "/" not in name and name.endswith((".html", ".md"))
+    ]
     return Cost(
         stage.name,
         stage.status,

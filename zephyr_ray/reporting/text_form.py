@@ -1,4 +1,4 @@
-"""The form of answers: lists, bold text, headings, openings and length, which a judge may reward and a policy overdo."""
+"""The form of answers: lists, bold text, headings, openings and length. Judges reward it, and policies overdo it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _OPENING_WORDS = 3
 _READ = 400  # characters in which the first words are looked for
 _MARKS = {
     "lists": (re.compile(r"^[ \t]*(?:[-*+\u2022]|\d{1,3}[.)])[ \t]+\S", re.MULTILINE), 2),
-    "bold": (re.compile(r"\*\*[^*\n]+\*\*|__[^_\n]+__"), 1),
+    "bold": (re.compile(r"\*\*(?=\S)[^*\n]+(?<=\S)\*\*|__(?=\S)[^_\n]+(?<=\S)__"), 1),
     "headings": (re.compile(r"^[ \t]*#{1,6}[ \t]+\S", re.MULTILINE), 1),
 }
 """Markdown, and how often it has to occur in a text to count: a list has two items or more."""

@@ -23,6 +23,7 @@ from zephyr_ray.training.callbacks import (
     CheckpointBeforeLoss,
     CheckpointByTime,
     KeepTensorBoard,
+    LogPace,
     ReportCheckpoint,
     ReportProgress,
     restore_seen,
@@ -102,6 +103,7 @@ def _build_trainer(job: TrainJob, device: str, folder: str) -> Any:
         _init_deepspeed_on_cpu()
     held_out = method.load_rows(settings.section, job.held_out, None) if job.held_out else None
     trainer = make_trainer(settings, job.model, table, folder, device, rank, context.get_world_size(), held_out)
+    trainer.callback_handler.callbacks.insert(0, LogPace())  # before the trackers
     if job.nodes_may_go:
         trainer.add_callback(CheckpointBeforeLoss())
     if training.checkpoint_minutes is not None:
