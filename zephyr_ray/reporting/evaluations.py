@@ -154,7 +154,9 @@ def _numbers(value: Mapping[str, Any]) -> tuple[float, float, float] | None:
     if _is_number(value.get("low")) and _is_number(value.get("high")):
         return number, float(value["low"]), float(value["high"])
     interval = value.get("interval")
-    return (number, float(interval[0]), float(interval[1])) if _is_interval(interval) else None
+    if isinstance(interval, list) and _is_interval(interval):
+        return number, float(interval[0]), float(interval[1])
+    return None
 
 
 def _estimate(stage: str, path: Sequence[str], value: float, low: float, high: float) -> Estimate:

@@ -18,6 +18,7 @@ import ray.train.collective
 import torch
 from transformers import TrainerCallback
 
+from zephyr_ray.training.trackers import FOLDERS
 from zephyr_ray.training.trl_trainers import PlannedMixin
 
 if TYPE_CHECKING:
@@ -128,20 +129,21 @@ def restore_seen(folder: str, rank: int, rows: int) -> np.ndarray:
 
 
 def tracker_folder(job: TrainJob, scratch: str) -> str:
-    """Where TensorBoard's files are written, a file at a time appended to: in the artifact where it lies on a disk."""
-    return os.path.join(job.output.path if job.output.run.is_local else scratch, "tensorboard")
+    """Below it trackers write, files that grow: the artifact where it lies on a disk."""
+    return job.output.path if job.output.run.is_local else scratch
 
 
-class KeepTensorBoard(TrainerCallback):
-    """Copies TensorBoard's files to an artifact in an object store, as far as they are at a checkpoint or the end."""
+class KeepTrackers(TrainerCallback):
+    """Copies what trackers wrote to an artifact in an object store, as far as it is at a checkpoint or the end."""
 
     def __init__(self, output: Artifact, folder: str):
         self.output, self.folder = output, folder
 
     def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        if os.path.isdir(self.folder):
-            target = posixpath.join(self.output.path, "tensorboard")
-            pafs.copy_files(self.folder, target, destination_filesystem=self.output.run.filesystem)
+        for name in FOLDERS:
+            if os.path.isdir(source := os.path.join(self.folder, name)):
+                target = posixpath.join(self.output.path, name)
+                pafs.copy_files(source, target, destination_filesystem=self.output.run.filesystem)
 
     on_train_end = on_save
 

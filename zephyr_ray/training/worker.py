@@ -18,11 +18,12 @@ from zephyr_ray.errors import UserError
 from zephyr_ray.pipeline.artifacts import Artifact
 from zephyr_ray.pipeline.model_source import ModelSource
 from zephyr_ray.training import dataset as training_rows
+from zephyr_ray.training import trackers
 from zephyr_ray.training.arithmetic import arithmetic
 from zephyr_ray.training.callbacks import (
     CheckpointBeforeLoss,
     CheckpointByTime,
-    KeepTensorBoard,
+    KeepTrackers,
     LogPace,
     ReportCheckpoint,
     ReportProgress,
@@ -61,7 +62,7 @@ def train(job: TrainJob) -> None:
     if device == "cpu":
         threads_for(training.cpus_per_worker)
     folder = own_folder(job)
-    os.environ["TENSORBOARD_LOGGING_DIR"] = tracker_folder(job, folder)
+    os.environ.update(trackers.environment(tracker_folder(job, folder)))
     try:
         trainer = _build_trainer(job, device, folder)
         checkpoint = ray.train.get_checkpoint() or _earlier_checkpoint(job)
@@ -110,7 +111,7 @@ def _build_trainer(job: TrainJob, device: str, folder: str) -> Any:
         trainer.add_callback(CheckpointByTime(training.checkpoint_minutes))
     trainer.add_callback(ReportCheckpoint(trainer))  # after those that ask for one
     if rank == 0 and not job.output.run.is_local:
-        trainer.add_callback(KeepTensorBoard(job.output, tracker_folder(job, folder)))
+        trainer.add_callback(KeepTrackers(job.output, tracker_folder(job, folder)))
     if rank == 0:
         trainer.add_callback(ReportProgress(job.progress, method.shown))
     return trainer

@@ -41,7 +41,8 @@ def test_mt_bench_as_it_is_written() -> None:
         Judgment(question, "zephyr", "gpt-4", 1, score, None)
         for question, score in ((1, 8.0), (2, 6.0), (3, 4.0), (4, 10.0))
     ]
-    questions = {number: {"category": name, "turns": [""]} for number, name in enumerate(("a", "b", "c", "a"), 1)}
+    questions: dict[int | str, dict[str, Any]] = {
+        number: {"category": name, "turns": [""]} for number, name in enumerate(("a", "b", "c", "a"), 1)}
     made = written(mt_bench.as_json(mt_bench.summarise(judgments, questions)))
     found = evaluated("evaluation/mt_bench", made)
     assert found.categories == {"zephyr": {"a": 9.0, "b": 6.0, "c": 4.0}}
