@@ -28,7 +28,7 @@ PACKAGES = {
 """Trackers by transformers' names: the module that has to be there, and what pip installs it by. The first four are
 tried here, without a network; the others are transformers' own."""
 
-FOLDERS = ("tensorboard", "wandb", "mlruns", "trackio")
+FOLDERS = ("tensorboard", "wandb", "mlflow", "trackio")
 """Where the first four write, below the stage's folder."""
 
 _SERVERS = {"wandb": ("WANDB_MODE", "WANDB_API_KEY", "WANDB_BASE_URL"), "mlflow": ("MLFLOW_TRACKING_URI",)}
@@ -52,6 +52,13 @@ def check_trackers(stage: str, names: Iterable[str]) -> None:
             )
 
 
+def prepare(folder: str, names: Iterable[str]) -> None:
+    """Makes the trackers of this process write below a folder (`environment`)."""
+    if "mlflow" in names:
+        os.makedirs(os.path.join(folder, "mlflow"), exist_ok=True)  # SQLite makes the file only
+    os.environ.update(environment(folder))
+
+
 def environment(folder: str, given: Mapping[str, str] = os.environ) -> dict[str, str]:
     """The variables by which trackers write below a folder, offline; what the user has set stays.
 
@@ -67,5 +74,5 @@ def environment(folder: str, given: Mapping[str, str] = os.environ) -> dict[str,
     if not any(name in given for name in _SERVERS["wandb"]):
         made["WANDB_MODE"] = "offline"
     if not any(name in given for name in _SERVERS["mlflow"]):
-        made["MLFLOW_TRACKING_URI"] = f"file:{posixpath.join(folder, 'mlruns')}"
+        made["MLFLOW_TRACKING_URI"] = f"sqlite:///{posixpath.join(folder, 'mlflow', 'mlflow.db')}"
     return made | {name: given[name] for name in made if name in given and name != "TENSORBOARD_LOGGING_DIR"}

@@ -62,7 +62,7 @@ def train(job: TrainJob) -> None:
     if device == "cpu":
         threads_for(training.cpus_per_worker)
     folder = own_folder(job)
-    os.environ.update(trackers.environment(tracker_folder(job, folder)))
+    trackers.prepare(tracker_folder(job, folder), training.report_to)
     try:
         trainer = _build_trainer(job, device, folder)
         checkpoint = ray.train.get_checkpoint() or _earlier_checkpoint(job)
