@@ -36,7 +36,7 @@ IMPORTS = {
     "generation": "base chat_template config inference pipeline serving",
     "data": "base chat_template cluster config generation inference judging pipeline serving training",
     "evaluation": "base cluster config data pipeline",
-    "reporting": "base data pipeline",
+    "reporting": "base data evaluation pipeline",
     "embedded": "chat_template config pipeline training",
     "zephyr": "base chat_template cluster config data evaluation pipeline reporting training",
     "api": "base config data pipeline training zephyr",

@@ -14,7 +14,8 @@ from typing import Any
 
 from zephyr_ray.reporting.run_stages import MadeStage
 
-_VALUES = ("value", "mean", "win_rate_adjusted", "win_rate", "average")
+_RATES = ("win_rate_adjusted", "win_rate")
+_VALUES = ("value", "mean", *_RATES, "average")
 _OF_THE_RUNNER = frozenset(
     {"files", "counts", "config", "environment", "code", "commits", "inputs", "watched", "lines", "stats", "seconds"}
 )
@@ -166,7 +167,7 @@ def _estimate(stage: str, path: Sequence[str], value: float, low: float, high: f
     is_share = not percent and any(word in what for word in ("accuracy", "rate", "minus"))
     if "minus" in what or "difference" in what:
         neutral = 0.0
-    elif "win rate" in what or " against " in what:
+    elif any(word in what for word in ("win rate", " against ", "length controlled")):
         neutral, is_share = (50.0, False) if percent else (0.5, True)
     return Estimate(stage, what, value, low, high, model, neutral, is_share)
 
@@ -176,18 +177,19 @@ def _model_and_measure(path: Sequence[str]) -> tuple[str, str]:
     names = [name for name in path if name not in ("measures", "estimates", "pairs")]
     if len(names) >= 2 and names[0] == "models":
         return names[1], " ".join(names[2:]).replace("_", " ") or "win rate"
-    if len(names) == 2:
+    if len(names) == 2 and names[0] != "categories":
         return names[1], names[0].replace("_", " ")
     return "", " ".join(names).replace("_", " ") or "win rate"
 
 
-def _duels(summary: Any) -> Iterator[Duel]:
-    pairs = summary.get("pairs") if isinstance(summary, dict) else None
-    for each in pairs if isinstance(pairs, list) else ():
-        names = _names(each)
-        rate = next((each[name] for name in ("win_rate_adjusted", "win_rate") if _is_number(each.get(name))), None)
-        if names and rate is not None:
-            yield Duel(*names, float(rate) / (100 if rate > 1 else 1))
+def _duels(value: Any) -> Iterator[Duel]:
+    """Every record of one model against another in a JSON value; rates over 1 are in percent."""
+    names = _names(value)
+    rate = next((value[name] for name in _RATES if names and _is_number(value.get(name))), None)
+    if names and rate is not None:
+        yield Duel(*names, float(rate) / (100 if rate > 1 else 1))
+    for each in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
+        yield from _duels(each)
 
 
 def _names(value: Any) -> tuple[str, str] | None:

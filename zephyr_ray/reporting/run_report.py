@@ -24,6 +24,9 @@ HTML, JSON, COMPARATOR = "report.html", "report.json", "llm_comparator.json"
 TOGETHER = "comparison"
 """The folder of a report on several runs, in the first one's root."""
 
+_UNREADABLE = (UserError, OSError, pa.ArrowInvalid, json.JSONDecodeError)
+"""Of files that were deleted, moved or cut."""
+
 
 def write(roots: Sequence[str], out: str | None = None, expected: Mapping[str, Sequence[str]] | None = None) -> str:
     """Writes the report, and returns where its page lies.
@@ -90,7 +93,7 @@ def _sampled(found: Round) -> run_picture.Sampled:
             return []
         try:
             return sampled_rows(stage.artifact)
-        except (UserError, OSError, pa.ArrowInvalid) as error:  # files that were deleted, moved or cut
+        except _UNREADABLE as error:
             problems.append(f"rows of {name} cannot be read: {str(error).splitlines()[0]}")
             return []
 
@@ -98,7 +101,7 @@ def _sampled(found: Round) -> run_picture.Sampled:
     kept: list[Answers] = []
     try:
         kept = answers(found)
-    except (UserError, OSError, pa.ArrowInvalid) as error:
+    except _UNREADABLE as error:
         problems.append(f"answers cannot be read: {str(error).splitlines()[0]}")
     return run_picture.Sampled(pairs, judged, kept, problems)
 

@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.fs as pafs
 
 from zephyr_ray.data.io.readers import open_parquet
+from zephyr_ray.evaluation.recorded_files import ERROR
 from zephyr_ray.pipeline.artifacts import Artifact
 from zephyr_ray.reporting.evaluations import is_evaluation
 from zephyr_ray.reporting.run_stages import MadeStage, Round
@@ -81,9 +82,10 @@ def answers(found: Round) -> list[Answers]:
     """Answers to the same prompts, of each evaluation of the round that keeps them.
 
     Known are `data/NAME.parquet` of a function's evaluation, with a column `instruction` (or `prompt`) and one
-    `answers` (or `answer`), and FastChat's `model_answer/NAME.jsonl`.
+    `answers` (or `answer`), FastChat's `model_answer/NAME.jsonl` and AlpacaEval's `model_outputs/NAME.json`.
     """
-    made = [_of_function(stage) or _of_fastchat(stage) for stage in found.stages if _has_answers(stage)]
+    readers = (_of_function, _of_fastchat, _of_alpaca_eval)
+    made = [read(stage) for stage in found.stages if _has_answers(stage) for read in readers]
     return [each for each in made if each is not None and each.rows]
 
 
@@ -137,11 +139,20 @@ def _of_fastchat(stage: MadeStage) -> Answers | None:
     return _joined(stage.name, [name.removesuffix(".jsonl") for name in names], by_model)
 
 
+def _of_alpaca_eval(stage: MadeStage) -> Answers | None:
+    names = sorted(name for name in stage.artifact.names("model_outputs") if name.endswith(".json"))
+    by_model = []
+    for name in names:
+        rows = stage.artifact.read_json(posixpath.join("model_outputs", name))
+        by_model.append(dict(_asked_and_answered([row for row in rows if isinstance(row, dict)])))
+    return _joined(stage.name, [name.removesuffix(".json") for name in names], by_model)
+
+
 def _turns(row: dict[str, Any]) -> list[str]:
     choices = row.get("choices")
     first = choices[0] if isinstance(choices, list) and choices and isinstance(choices[0], dict) else {}
     turns = first.get("turns", [])
-    return [turn for turn in turns if isinstance(turn, str)] if isinstance(turns, list) else []
+    return [turn for turn in turns if isinstance(turn, str) and turn != ERROR] if isinstance(turns, list) else []
 
 
 def _joined(stage: str, models: list[str], by_model: list[dict[str, list[Answer]]]) -> Answers | None:

@@ -70,6 +70,7 @@ def environment(folder: str, given: Mapping[str, str] = os.environ) -> dict[str,
         "TENSORBOARD_LOGGING_DIR": posixpath.join(folder, "tensorboard"),
         "WANDB_DIR": folder,  # it makes the folder `wandb` itself
         "TRACKIO_DIR": posixpath.join(folder, "trackio"),
+        "MLFLOW_DISABLE_TELEMETRY": "true",
     }
     if not any(name in given for name in _SERVERS["wandb"]):
         made["WANDB_MODE"] = "offline"

@@ -42,7 +42,8 @@ def test_mt_bench_as_it_is_written() -> None:
         for question, score in ((1, 8.0), (2, 6.0), (3, 4.0), (4, 10.0))
     ]
     questions: dict[int | str, dict[str, Any]] = {
-        number: {"category": name, "turns": [""]} for number, name in enumerate(("a", "b", "c", "a"), 1)}
+        number: {"category": name, "turns": [""]} for number, name in enumerate(("a", "b", "c", "a"), 1)
+    }
     made = written(mt_bench.as_json(mt_bench.summarise(judgments, questions)))
     found = evaluated("evaluation/mt_bench", made)
     assert found.categories == {"zephyr": {"a": 9.0, "b": 6.0, "c": 4.0}}
@@ -74,3 +75,23 @@ def test_what_holds_no_interval_is_no_estimate() -> None:
         == []
     )
     assert evaluated("x", None).estimates == evaluated("x", [3]).estimates == []
+
+
+def test_a_against_b_with_its_categories() -> None:
+    """The form in which two models' comparisons are written, rates as shares."""
+    wins = {"win_rate": 0.6, "interval": [0.5, 0.7], "n": 40}
+    parts = {
+        "length_controlled": {"win_rate": 0.55, "interval": [0.45, 0.65], "n": 40},
+        "score_difference": {"value": 0.2, "interval": [-0.1, 0.5], "n": 40},
+        "categories": {"math": {"value": 0.4, "interval": [0.2, 0.6], "n": 9}},
+    }
+    made = evaluated("evaluation/versus", {"a": "dpo", "b": "sft", **wins, **parts})
+    found = {each.what: each.neutral for each in made.estimates}
+    assert found == {
+        "dpo against sft": 0.5,
+        "length controlled": 0.5,
+        "score difference": 0.0,
+        "categories math": None,
+    }
+    assert made.duels == [Duel("dpo", "sft", 0.6)]
+    assert made.by_measure() == {}

@@ -14,6 +14,8 @@ from tests.unit.data.pages import Page
 from tests.unit.reporting.runs import counts, finish, pair, pairs_table, write_metrics
 from zephyr_ray.pipeline.artifacts import Run
 from zephyr_ray.reporting import run_report
+from zephyr_ray.reporting.run_stages import open_root, read_rounds
+from zephyr_ray.reporting.samples import Answer, answers
 
 EVIL = "<script>alert(1)</script>"
 
@@ -130,6 +132,27 @@ def test_a_million_rows_are_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyP
     ((_, sampled),) = seen[0]
     assert len(sampled.pairs) == 7 * 250
     assert len({row["pair_id"] for row in sampled.pairs}) == 7
+
+
+def test_answers_as_fastchat_and_alpaca_eval_keep_them(tmp_path: Path) -> None:
+    """Prompts that all models have answered; what a failed request left is no answer."""
+    bench = finish(tmp_path, "evaluation/mt_bench", "f1")
+    outputs = finish(tmp_path, "evaluation/alpaca_eval", "f2")
+    (bench / "model_answer").mkdir()
+    (outputs / "model_outputs").mkdir()
+    for model in ("dpo", "sft"):
+        turns = [f"{model} 1", "$ERROR$" if model == "sft" else "2"]
+        line = {"question_id": 81, "model_id": model, "choices": [{"index": 0, "turns": turns}]}
+        (bench / "model_answer" / f"{model}.jsonl").write_text(json.dumps(line) + "\n{cut")
+        rows = [{"instruction": "hi", "output": f"{model} says", "generator": model}]
+        (outputs / "model_outputs" / f"{model}.json").write_text(json.dumps(rows))
+    (found,) = read_rounds(open_root(str(tmp_path)))
+    first, second = answers(found)
+    assert {each.stage: each for each in (first, second)}["evaluation/mt_bench"].rows == [
+        ("question 81, turn 1", [[Answer("dpo 1")], [Answer("sft 1")]])
+    ]
+    assert {each.stage: each.texts("sft") for each in (first, second)}["evaluation/alpaca_eval"] == ["sft says"]
+    assert first.policy_and_start == ("dpo", "sft")
 
 
 def test_a_folder_that_cannot_be_written(tmp_path: Path) -> None:

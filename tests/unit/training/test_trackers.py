@@ -34,6 +34,7 @@ def test_trackers_write_below_the_folder_and_offline() -> None:
         "WANDB_DIR": "/run/dpo",
         "WANDB_MODE": "offline",
         "TRACKIO_DIR": "/run/dpo/trackio",
+        "MLFLOW_DISABLE_TELEMETRY": "true",
         "MLFLOW_TRACKING_URI": "sqlite:////run/dpo/mlflow/mlflow.db",
     }
 
