@@ -49,6 +49,11 @@ class Alarm:
     """note: worth knowing, and often as it should be."""
 
 
+def percent(share: float, digits: int = 1) -> str:
+    """A share as a person reads it."""
+    return f"{100 * share:.{digits}f} %"
+
+
 def length_bias(chosen: float | None, rejected: float | None, stage: str = "preferences") -> list[Alarm]:
     """Chosen answers that are longer than rejected ones.
 
@@ -126,7 +131,7 @@ def _is_wide(gap: Gap) -> bool:
 
 def _form_alarm(gap: Gap, first_name: str, second_name: str, about: str) -> Alarm:
     said = (
-        f"{gap.what}: in {gap.first:.1%} of {first_name} and {gap.second:.1%} of {second_name}, "
+        f"{gap.what}: in {percent(gap.first)} of {first_name} and {percent(gap.second)} of {second_name}, "
         f"{100 * gap.value:+.1f} points (95 % interval {100 * gap.low:+.1f} to {100 * gap.high:+.1f}; limit "
         f"{100 * FORM_GAP:g})"
     )
@@ -159,8 +164,8 @@ def many_dropped(arrow: Arrow) -> list[Alarm]:
         return []
     reason, count = lost[0]
     said = (
-        f"{total:,} of {arrow.before:,} rows were dropped, {total / arrow.before:.1%} (limit {DROPPED_SHARE:.0%}); "
-        f"most, {count:,}, as {reason.replace('_', ' ')}"
+        f"{total:,} of {arrow.before:,} rows were dropped, {percent(total / arrow.before)} (limit "
+        f"{percent(DROPPED_SHARE, 0)}); most, {count:,}, as {reason.replace('_', ' ')}"
     )
     return [
         Alarm(arrow.stage, said, f"Look at some in {arrow.stage}/dropped, where each has its reason and its source.")
@@ -194,8 +199,8 @@ def judge_inconsistency(agreement: Mapping[str, Mapping[str, Mapping[str, Any]]]
             same = each.get("same_order")
             if same is not None and same < SAME_ORDER:
                 said = (
-                    f"{how}, a judge puts {same:.1%} of {each['pairs']:,} pairs of answers in the same order by "
-                    f"{aspect.replace('_', ' ')} (limit {SAME_ORDER:.0%})"
+                    f"{how}, a judge puts {percent(same)} of {each['pairs']:,} pairs of answers in the same order by "
+                    f"{aspect.replace('_', ' ')} (limit {percent(SAME_ORDER, 0)})"
                 )
                 do = (
                     "Its preferences are partly chance. Ask it more often (judging.judge.repeats), in both orders, or "

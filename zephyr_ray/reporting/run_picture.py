@@ -311,7 +311,7 @@ def _cut(text: str) -> str:
 
 
 def _percent(share: float | None) -> str:
-    return "\u2013" if share is None else f"{100 * share:.1f} %"
+    return "\u2013" if share is None else alarms.percent(share)
 
 
 def _number(value: float | None) -> str:

@@ -47,7 +47,7 @@ def test_form_that_is_rewarded() -> None:
     bold, plain = "**yes** it is", "yes it is"
     first, second = form([bold] * 60 + [plain] * 40), form([bold] * 40 + [plain] * 60)
     (found,) = alarms.form_rewarded(first, second, "chosen answers", "rejected ones", "preferences")
-    assert found.said.startswith("bold: in 60.0% of chosen answers and 40.0% of rejected ones, +20.0 points")
+    assert found.said.startswith("bold: in 60.0 % of chosen answers and 40.0 % of rejected ones, +20.0 points")
     assert "(95 % interval +6.4 to +33.6; limit 10)" in found.said
     assert alarms.form_rewarded(second, first, "a", "b", "c") == []
     few = form([bold] * 3 + [plain] * 2), form([bold] * 2 + [plain] * 3)
@@ -57,7 +57,7 @@ def test_form_that_is_rewarded() -> None:
 def test_rows_that_are_dropped() -> None:
     arrow = Arrow("dialogues", 100, 0, 79, [("refusal", 15), ("empty", 6)])
     (found,) = alarms.many_dropped(arrow)
-    assert found.said == "21 of 100 rows were dropped, 21.0% (limit 20%); most, 15, as refusal"
+    assert found.said == "21 of 100 rows were dropped, 21.0 % (limit 20 %); most, 15, as refusal"
     assert alarms.many_dropped(Arrow("dialogues", 100, 0, 80, [("refusal", 20)])) == []
     assert alarms.many_dropped(Arrow("selected_dialogues", 100, 0, 10, [("not_selected", 90)])) == []
 
@@ -78,7 +78,7 @@ def test_contamination_is_a_note() -> None:
 def test_a_judge_that_contradicts_itself() -> None:
     figures = {"overall": {"same_order": 0.69, "pairs": 200, "alpha": 0.4}, "honesty": {"same_order": 0.7, "pairs": 9}}
     (found,) = alarms.judge_inconsistency({"orders": figures, "judges": figures}, "judgments")
-    assert found.said.startswith("shown in the other order, a judge puts 69.0% of 200 pairs of answers")
+    assert found.said.startswith("shown in the other order, a judge puts 69.0 % of 200 pairs of answers")
     assert alarms.judge_inconsistency({"repeats": {"overall": {"same_order": None, "pairs": 0}}}, "judgments") == []
     assert alarms.judge_inconsistency({"disagreement": {"answers": {}, "gross": {}}}, "judgments") == []
 

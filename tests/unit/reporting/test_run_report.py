@@ -58,7 +58,7 @@ def test_one_run(tmp_path: Path) -> None:
     about = [(alarm["about"], alarm["said"].partition(":")[0]) for alarm in numbers["alarms"]]
     assert ("preferences", "chosen answers have 300 characters on average and rejected ones 200") in about
     assert ("preferences", "bold") in about
-    assert ("preferences", "30 of 90 rows were dropped, 33.3% (limit 20%); most, 30, as tie") in about
+    assert ("preferences", "30 of 90 rows were dropped, 33.3 % (limit 20 %); most, 30, as tie") in about
     assert any(where == "dpo" and said.startswith("at the end the log-prob of chosen") for where, said in about)
     assert ("held_out", "dpo minus sft") in about
     said = Page(text).text
