@@ -21,7 +21,7 @@ REPO = Path(__file__).resolve().parents[1]
 
 FUNCTIONS = {
     "Recipes": ("config.loader.load", "config.loader.to_yaml", "config.section.semantic"),
-    "Pipelines": ("zephyr.stages", "zephyr.run_pipeline"),
+    "Pipelines": ("zephyr.stages", "zephyr.run_pipeline", "zephyr.write_report"),
     "Rows as they come, by their layout": (
         "data.formats.layouts.preferences",
         "data.formats.layouts.dialogue",

@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import partial
 
+import yaml
+from pydantic import ValidationError
+
 from zephyr_ray.chat_template import read_template
 from zephyr_ray.cluster import connect
 from zephyr_ray.config import loader
@@ -40,7 +43,7 @@ from zephyr_ray.pipeline.stage import Stage, up_to
 from zephyr_ray.training import base_model
 from zephyr_ray.training import stage as training
 from zephyr_ray.training.arithmetic import scoring
-from zephyr_ray.training.methods import method_of, methods
+from zephyr_ray.training.methods import method_of, methods, recipe_type
 from zephyr_ray.training.settings import TrainingSettings
 
 
@@ -378,4 +381,31 @@ def run_pipeline(
     connect.set_environment()
     planned = plan(recipe, [until] if until else final_stages(recipe), evaluate=until is None)
     runner.bring_up_to_date(planned, screen or Screen(), consent)
+    write_report([planned.run.root])
     return planned.run
+
+
+def write_report(roots: Sequence[str], out: str | None = None) -> str:
+    """Writes the report of a run, or of several side by side, and returns where its page lies.
+
+    Args:
+        roots: Where the runs lie.
+        out: The folder to write to. None: the root; of several, `comparison` in the first one.
+
+    Raises:
+        UserError: A root holds no run, or the folder cannot be written.
+    """
+    from zephyr_ray.reporting import run_report
+
+    return run_report.write(roots, out, {root: _stages_of_run(root) for root in roots})
+
+
+def _stages_of_run(root: str) -> list[str]:
+    """The stages that a whole pipeline of the run's recipe makes, by name; none where this version cannot tell."""
+    from zephyr_ray.reporting.settings import recipe_text
+
+    try:
+        recipe = recipe_type().model_validate(yaml.safe_load(recipe_text(Run(root))) or {})
+        return [stage.name for stage in select(recipe, final_stages(recipe), evaluate=True)]
+    except (ValidationError, yaml.YAMLError, UserError):  # of another version, or of stages that were made one by one
+        return []

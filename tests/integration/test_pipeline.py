@@ -107,7 +107,7 @@ def test_what_lies_in_the_bucket_and_nowhere_else(here: Machine) -> None:
     gathered = r"candidates/replies/(gathered-\d{6}\.json|\d{6}-\w{16}-\d{5}\.(jsonl\.zst|parquet))"
     assert [name for name in replies if not re.fullmatch(gathered, name)] == []
     assert [name for name in names() if re.fullmatch(r"dpo/checkpoint-\d+/model.safetensors", name)]
-    assert {"recipe.yaml", "preferences/report.html"} <= set(names())
+    assert {"recipe.yaml", "report.html", "report.json", "preferences/report.html"} <= set(names())
     steps = [json.loads(line) for line in read("run/dpo/metrics.jsonl").splitlines()]
     assert sum("loss" in row for row in steps) >= 1
     assert left_behind(here) == []

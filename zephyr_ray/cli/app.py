@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from zephyr_ray import __version__
-from zephyr_ray.cli import cluster, keys, lineage, recipes, run, serve, submit
+from zephyr_ray.cli import cluster, keys, lineage, recipes, report, run, serve, submit
 from zephyr_ray.cli.exit_status import exit_with
 from zephyr_ray.cli.help_text import as_written
 
@@ -34,6 +34,7 @@ def command() -> typer.Typer:
     commands = (
         run.run,
         run.dry_run,
+        report.report,
         serve.serve,
         lineage.lineage,
         keys.keys,

@@ -109,6 +109,7 @@ def _bring_up_to_date(plan: Plan, name: str, consent: Consent | None) -> int:
     except Exception as error:
         return _tell_failure(error, screen, log_path)
     _tell_result(plan, screen)
+    _write_report(plan, screen)
     screen.say(f"finished in {round(time.monotonic() - started)} s; log: {log_path}")
     return 0
 
@@ -139,6 +140,18 @@ def _tell_result(plan: Plan, screen: Screen) -> None:
             screen.say(f"  {line}")
     if any(stage.kind in trained for stage in plan.stages):
         screen.say(f"chat with it: zephyr-ray serve --run {plan.run.root} --open")
+
+
+def _write_report(plan: Plan, screen: Screen) -> None:
+    """The run is complete without its report, so that whatever prevents one is told and changes no exit status."""
+    from zephyr_ray import zephyr
+
+    try:
+        screen.say(f"report: {zephyr.write_report([plan.run.root])}")
+    except Exception as error:
+        if not isinstance(error, UserError):
+            traceback.print_exc()
+        screen.say(f"no report: {_first_line(error)}; try again: zephyr-ray report {plan.run.root}", style="red")
 
 
 def _log_path(run: Run, name: str) -> str:

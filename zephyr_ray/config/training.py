@@ -63,7 +63,8 @@ class Training(Section):
     logging_steps: int = compute(10, ge=1)
     """Optimizer steps between rows of metrics."""
     report_to: tuple[str, ...] = compute(("tensorboard",))
-    """Experiment trackers, by TRL's names: tensorboard, wandb, mlflow ..."""
+    """Experiment trackers: tensorboard, wandb, mlflow, trackio ... (docs/report.md). They write offline, below the
+    stage's folder, unless the environment names a server. [] is none."""
     trl: dict[str, Any] = Field(default_factory=dict)
     """Further options of TRL's SFTConfig or DPOConfig, by their own names (weight_decay, optim, ld_alpha ...). An
     option that has a field here, or that nothing would read, is refused."""

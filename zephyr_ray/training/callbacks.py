@@ -1,10 +1,11 @@
-"""What happens during training beside training: checkpoints to Ray Train, and progress."""
+"""What happens during training beside training: checkpoints to Ray Train, progress and pace."""
 
 from __future__ import annotations
 
 import logging
 import os
 import posixpath
+import resource
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -17,6 +18,7 @@ import ray.train.collective
 import torch
 from transformers import TrainerCallback
 
+from zephyr_ray.training.trackers import FOLDERS
 from zephyr_ray.training.trl_trainers import PlannedMixin
 
 if TYPE_CHECKING:
@@ -127,20 +129,21 @@ def restore_seen(folder: str, rank: int, rows: int) -> np.ndarray:
 
 
 def tracker_folder(job: TrainJob, scratch: str) -> str:
-    """Where TensorBoard's files are written, a file at a time appended to: in the artifact where it lies on a disk."""
-    return os.path.join(job.output.path if job.output.run.is_local else scratch, "tensorboard")
+    """Below it trackers write, files that grow: the artifact where it lies on a disk."""
+    return job.output.path if job.output.run.is_local else scratch
 
 
-class KeepTensorBoard(TrainerCallback):
-    """Copies TensorBoard's files to an artifact in an object store, as far as they are at a checkpoint or the end."""
+class KeepTrackers(TrainerCallback):
+    """Copies what trackers wrote to an artifact in an object store, as far as it is at a checkpoint or the end."""
 
     def __init__(self, output: Artifact, folder: str):
         self.output, self.folder = output, folder
 
     def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        if os.path.isdir(self.folder):
-            target = posixpath.join(self.output.path, "tensorboard")
-            pafs.copy_files(self.folder, target, destination_filesystem=self.output.run.filesystem)
+        for name in FOLDERS:
+            if os.path.isdir(source := os.path.join(self.folder, name)):
+                target = posixpath.join(self.output.path, name)
+                pafs.copy_files(source, target, destination_filesystem=self.output.run.filesystem)
 
     on_train_end = on_save
 
@@ -167,6 +170,35 @@ class ReportProgress(TrainerCallback):
         shown = {self.names[name]: value for name, value in (logs or {}).items() if name in self.names}
         if shown:
             self.progress.set(state.global_step, metrics=shown)
+
+
+class LogPace(TrainerCallback):
+    """Adds to each row of metrics how fast training is and what it needs: `tokens_per_second`, of all workers since the
+    row before, and `peak_memory_gib`, of this process so far (the GPU's memory, or on a CPU the process's).
+
+    Goes before the callbacks that hand the rows to trackers.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.perf_counter):
+        self.clock = clock
+        self.before: tuple[float, float] | None = None
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **kwargs: Any) -> None:
+        if not logs or "loss" not in logs:
+            return
+        found = {"peak_memory_gib": _peak_memory_gib()}
+        now = self.clock(), logs.get("num_tokens", 0.0)
+        if self.before is not None and now[1] > self.before[1]:
+            found["tokens_per_second"] = (now[1] - self.before[1]) / max(now[0] - self.before[0], 1e-9)
+        self.before = now
+        logs |= found  # which later callbacks get
+        state.log_history[-1] |= found
+
+
+def _peak_memory_gib() -> float:
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated() / 2**30
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20  # Linux counts KiB
 
 
 def threads_for(cpus: float) -> None:

@@ -8,10 +8,12 @@ from zephyr_ray import chat_template
 from zephyr_ray.cluster import connect, resources
 from zephyr_ray.cluster.preload import ROWS, TRAINING
 from zephyr_ray.config.section import semantic
+from zephyr_ray.config.training import Training
 from zephyr_ray.pipeline.model_source import ModelInput
 from zephyr_ray.pipeline.stage import Manifest, Stage, StageContext
-from zephyr_ray.training.methods import method_of
+from zephyr_ray.training.methods import Method, method_of
 from zephyr_ray.training.settings import TrainingSettings
+from zephyr_ray.training.trackers import check_trackers
 from zephyr_ray.training.trl_options import check_trl_options
 
 
@@ -67,6 +69,11 @@ def stage(
         local_files=start.local_files,
         resources=(resources.of_workers(f"{kind}.training", training, training.fewest_workers),),
         preload=ROWS + TRAINING,
-        check=partial(check_trl_options, method_of(kind), tuple(training.trl)),
+        check=partial(_check_options, method_of(kind), training),
         makes_model=True,
     )
+
+
+def _check_options(method: Method, training: Training) -> None:
+    check_trl_options(method, tuple(training.trl))
+    check_trackers(method.name, training.report_to)

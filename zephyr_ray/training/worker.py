@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from typing import Any
 
@@ -17,11 +16,13 @@ from zephyr_ray.config.training import Training
 from zephyr_ray.errors import UserError
 from zephyr_ray.pipeline.model_source import ModelSource
 from zephyr_ray.training import dataset as training_rows
+from zephyr_ray.training import trackers
 from zephyr_ray.training.arithmetic import arithmetic
 from zephyr_ray.training.callbacks import (
     CheckpointBeforeLoss,
     CheckpointByTime,
-    KeepTensorBoard,
+    KeepTrackers,
+    LogPace,
     ReportCheckpoint,
     ReportProgress,
     restore_seen,
@@ -61,7 +62,7 @@ def train(job: TrainJob) -> None:
     if device == "cpu":
         threads_for(training.cpus_per_worker)
     folder = own_folder(job)
-    os.environ["TENSORBOARD_LOGGING_DIR"] = tracker_folder(job, folder)
+    trackers.prepare(tracker_folder(job, folder), training.report_to)
     try:
         trainer = _build_trainer(job, device, folder)
         checkpoint = ray.train.get_checkpoint() or _earlier_checkpoint(job)
@@ -103,13 +104,14 @@ def _build_trainer(job: TrainJob, device: str, folder: str) -> Any:
         _init_deepspeed_on_cpu()
     held_out = method.load_rows(settings.section, job.held_out, None) if job.held_out else None
     trainer = make_trainer(settings, job.model, table, folder, device, rank, context.get_world_size(), held_out)
+    trainer.callback_handler.callbacks.insert(0, LogPace())  # before the trackers
     if job.nodes_may_go:
         trainer.add_callback(CheckpointBeforeLoss())
     if training.checkpoint_minutes is not None:
         trainer.add_callback(CheckpointByTime(training.checkpoint_minutes))
     trainer.add_callback(ReportCheckpoint(trainer))  # after those that ask for one
     if rank == 0 and not job.output.run.is_local:
-        trainer.add_callback(KeepTensorBoard(job.output, tracker_folder(job, folder)))
+        trainer.add_callback(KeepTrackers(job.output, tracker_folder(job, folder)))
     if rank == 0:
         trainer.add_callback(ReportProgress(job.progress, method.shown))
     return trainer

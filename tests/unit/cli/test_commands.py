@@ -18,7 +18,7 @@ from zephyr_ray.config import shipped
 from zephyr_ray.errors import UserError
 from zephyr_ray.pipeline.runner import Consent
 
-COMMANDS = ("run", "dry-run", "serve", "lineage", "keys", "recipes", "up", "down", "submit")
+COMMANDS = ("run", "dry-run", "report", "serve", "lineage", "keys", "recipes", "up", "down", "submit")
 
 
 def status_of(*arguments: str) -> int:

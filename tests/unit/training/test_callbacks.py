@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import numpy as np
 from transformers import TrainerState, TrainingArguments
 
-from zephyr_ray.training.callbacks import CheckpointByTime, ReportCheckpoint, restore_seen
+from zephyr_ray.training.callbacks import CheckpointByTime, LogPace, ReportCheckpoint, restore_seen
 
 
 def at(step: int) -> SimpleNamespace:
@@ -66,3 +66,24 @@ def test_a_training_that_goes_on_saves_and_logs_as_often_as_the_recipe_says_now(
     args = TrainingArguments(output_dir=str(tmp_path), save_steps=30, logging_steps=5, use_cpu=True)
     ReportCheckpoint(SimpleNamespace()).on_train_begin(args, state, None)
     assert (state.save_steps, state.logging_steps) == (30, 5)
+
+
+def test_rows_of_metrics_say_tokens_a_second_and_peak_memory() -> None:
+    """40 tokens in 2 s are 20 a second. The first row has nothing before it, and one of an evaluation is none."""
+    times = iter([10.0, 12.0, 13.0])
+    pace = LogPace(clock=lambda: next(times))
+    state = SimpleNamespace(log_history=[])
+    seen = []
+    for row in (
+        {"loss": 1.0, "num_tokens": 10.0},
+        {"loss": 1.0, "num_tokens": 50.0},
+        {"eval_loss": 1.0},
+        {"loss": 1.0},
+    ):
+        state.log_history.append({**row, "step": 1})
+        logs = dict(row)
+        pace.on_log(None, state, None, logs=logs)
+        assert {**logs, "step": 1} == state.log_history[-1]  # what trackers get is what metrics.jsonl has
+        seen.append(logs.pop("tokens_per_second", None))
+    assert seen == [None, 20.0, None, None]
+    assert [0 < row.get("peak_memory_gib", 0) < 1000 for row in state.log_history] == [True, True, False, True]
