@@ -146,16 +146,19 @@ class KeepTensorBoard(TrainerCallback):
 
 
 class ReportProgress(TrainerCallback):
-    """Tells the terminal how far training is, and its metrics.
+    """Tells how far training is, its last metrics, and the tokens a second between the last two logs.
 
     Args:
         progress: Hears of them.
         shown: A method's own metrics, by their names in the log, and their names there.
+        clock: Seconds.
     """
 
-    def __init__(self, progress: Any, shown: Mapping[str, str]):
-        self.progress = progress
+    def __init__(self, progress: Any, shown: Mapping[str, str], clock: Callable[[], float] = time.monotonic):
+        self.progress, self.clock = progress, clock
         self.names = {"loss": "loss", **shown, "learning_rate": "lr"}
+        self.metrics: dict[str, float] = {}
+        self.counted: tuple[float, float] | None = None  # the last log's time, and the tokens until then
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self.progress.set(state.global_step, total=state.max_steps)
@@ -164,9 +167,20 @@ class ReportProgress(TrainerCallback):
         self.progress.set(state.global_step, total=state.max_steps)
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **kwargs: Any) -> None:
-        shown = {self.names[name]: value for name, value in (logs or {}).items() if name in self.names}
+        logs = logs or {}
+        shown = {self.names[name]: value for name, value in logs.items() if name in self.names}
+        if "num_tokens" in logs:
+            shown |= self._pace(logs["num_tokens"])
         if shown:
-            self.progress.set(state.global_step, metrics=shown)
+            self.metrics |= shown
+            self.progress.set(state.global_step, metrics=self.metrics)
+
+    def _pace(self, tokens: float) -> dict[str, float]:
+        """Tokens a second since the last log; none at the first one, which may go on from a checkpoint's count."""
+        before, self.counted = self.counted, (self.clock(), tokens)
+        if before is None or self.counted[0] <= before[0]:
+            return {}
+        return {"tokens_per_s": (tokens - before[1]) / (self.counted[0] - before[0])}
 
 
 def threads_for(cpus: float) -> None:

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import numpy as np
 from transformers import TrainerState, TrainingArguments
 
-from zephyr_ray.training.callbacks import CheckpointByTime, ReportCheckpoint, restore_seen
+from zephyr_ray.training.callbacks import CheckpointByTime, ReportCheckpoint, ReportProgress, restore_seen
 
 
 def at(step: int) -> SimpleNamespace:
@@ -66,3 +66,24 @@ def test_a_training_that_goes_on_saves_and_logs_as_often_as_the_recipe_says_now(
     args = TrainingArguments(output_dir=str(tmp_path), save_steps=30, logging_steps=5, use_cpu=True)
     ReportCheckpoint(SimpleNamespace()).on_train_begin(args, state, None)
     assert (state.save_steps, state.logging_steps) == (30, 5)
+
+
+def test_the_terminal_hears_of_the_last_metrics_and_of_tokens_a_second_between_two_logs() -> None:
+    heard: list[dict[str, float]] = []
+    now = 0.0
+    progress = SimpleNamespace(set=lambda step, total=None, metrics=None: heard.append(dict(metrics or {})))
+    report = ReportProgress(progress, {"eval_loss": "held-out loss"}, clock=lambda: now)
+    for now, logs in (  # noqa: B007  # the clock reads it
+        (10.0, {"loss": 2.0, "learning_rate": 0.1, "num_tokens": 5000.0, "grad_norm": 1.0}),
+        (14.0, {"loss": 1.0, "learning_rate": 0.2, "num_tokens": 5800.0}),
+        (15.0, {"eval_loss": 1.5, "eval_runtime": 1.0}),
+        (18.0, {"loss": 0.5, "learning_rate": 0.1, "num_tokens": 6000.0}),
+        (19.0, {"train_runtime": 19.0}),
+    ):
+        report.on_log(None, at(1), None, logs=logs)
+    assert heard == [
+        {"loss": 2.0, "lr": 0.1},  # the first count may be a checkpoint's
+        {"loss": 1.0, "lr": 0.2, "tokens_per_s": 200.0},
+        {"loss": 1.0, "lr": 0.2, "tokens_per_s": 200.0, "held-out loss": 1.5},
+        {"loss": 0.5, "lr": 0.1, "tokens_per_s": 50.0, "held-out loss": 1.5},
+    ]
