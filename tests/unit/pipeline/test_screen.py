@@ -86,7 +86,7 @@ def test_a_stage_that_fails_is_not_asked_again(view: Kept) -> None:
 
     def fail() -> None:
         with screen.watched("dpo", "steps"):
-            Board.last.read = lambda: pytest.fail("the cluster may be gone")  # type: ignore[method-assign,assignment]
+            Board.last.read = lambda: pytest.fail("the cluster may be gone")  # type: ignore[method-assign]
             raise KeyboardInterrupt
 
     view.interval_s = 1e6

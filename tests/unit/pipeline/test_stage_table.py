@@ -94,7 +94,8 @@ def test_no_line_is_wider_than_the_terminal(width: int) -> None:
 
 def test_on_a_low_terminal_the_stage_that_runs_stays_and_the_others_are_counted() -> None:
     names = [f"stage_{number}" for number in range(12)]
-    begun = plan(**dict.fromkeys(names, "to do"))
+    statuses: dict[str, StageStatus] = dict.fromkeys(names, "to do")
+    begun = plan(**statuses)
     ended = [(0.0, finished(name)) for name in names[:7]]
     rows = after((0.0, begun), *ended, (0.0, StageStarted(stage="stage_7", unit="rows")))
     lines = shown(rows, height=6)
