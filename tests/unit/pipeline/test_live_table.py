@@ -130,7 +130,7 @@ def test_after_the_last_stage_the_table_stays_and_the_result_stands_below(termin
     ]
 
 
-@pytest.mark.parametrize("rows", [24, 5])
+@pytest.mark.parametrize("rows", [24, 4])
 def test_after_an_interruption_the_whole_table_stays_and_one_line_says_so(rows: int) -> None:
     with Terminal(80, rows) as terminal:
         table = begun(terminal)
