@@ -376,11 +376,11 @@ def run_pipeline(
         UserError: What a person can mend.
         KeyboardInterrupt: It was stopped; another call goes on from there.
     """
-    from zephyr_ray.pipeline.screen import Screen
+    from zephyr_ray.pipeline import screen as screens
 
     connect.set_environment()
     planned = plan(recipe, [until] if until else final_stages(recipe), evaluate=until is None)
-    runner.bring_up_to_date(planned, screen or Screen(), consent)
+    runner.bring_up_to_date(planned, screen or screens.on_stdout(), consent)
     write_report([planned.run.root])
     return planned.run
 

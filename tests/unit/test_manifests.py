@@ -234,7 +234,7 @@ def test_the_job_goes_to_the_cluster_and_its_command_line_is_read() -> None:
     assert Path(script) == REPO / "jobs" / "pipeline.py"
     with mock.patch("zephyr_ray.cli.pipeline.run") as run:
         jobs.app_of(jobs.pipeline, "")(args=arguments, standalone_mode=False)
-    recipe = run.call_args.args[0]
+    recipe = run.call_args.args[0]()
     assert recipe.run.root.startswith("s3://")
 
 

@@ -12,10 +12,11 @@ import typer
 
 from zephyr_ray.cli.exit_status import exit_with
 from zephyr_ray.cli.help_text import as_written
-from zephyr_ray.cli.recipe_options import DryRun, NoLease, Overrides, Overwrite, RecipeFiles, TakeOver, consent
+from zephyr_ray.cli.recipe_options import DryRun, Json, NoLease, Overrides, Overwrite, RecipeFiles, TakeOver, consent
 from zephyr_ray.errors import UserError
 
 if TYPE_CHECKING:
+    from zephyr_ray.config.recipe import Recipe
     from zephyr_ray.evaluation.fastchat_files import Judgments, QuestionId
     from zephyr_ray.evaluation.recorded_files import Row
 
@@ -39,6 +40,7 @@ def run(
     overwrite: Overwrite = None,
     take_over: TakeOver = False,
     no_lease: NoLease = False,
+    json_: Json = False,
 ) -> int:
     """Evaluates the models that a recipe's evaluation section names.
 
@@ -49,15 +51,21 @@ def run(
     run. Results are in <run.root>/evaluation. What is finished is skipped, and replies are kept and paid once.
     """
     from zephyr_ray.cli import jobs, pipeline
-    from zephyr_ray.cluster import connect
 
-    connect.set_environment()
+    return pipeline.run(
+        lambda: jobs.load(recipe, set_ or []),
+        _evaluations,
+        "evaluate",
+        only_show=dry_run,
+        consent=consent(overwrite, take_over, no_lease),
+        as_json=json_,
+    )
 
+
+def _evaluations(recipe: Recipe) -> Sequence[str]:
     from zephyr_ray import zephyr
 
-    loaded = jobs.load(recipe, set_ or [])
-    allowed = consent(overwrite, take_over, no_lease)
-    return pipeline.run(loaded, zephyr.evaluations(loaded), "evaluate", only_show=dry_run, consent=allowed)
+    return zephyr.evaluations(recipe)
 
 
 def mt_bench(judgments: Judgments_, questions: Questions = None, json_: Out = None) -> int:

@@ -9,6 +9,7 @@ from typing import NoReturn
 import typer
 
 from zephyr_ray.errors import UserError
+from zephyr_ray.pipeline.printable import printable
 
 
 def exit_with(app: typer.Typer, arguments: Sequence[str], name: str) -> NoReturn:
@@ -25,5 +26,5 @@ def exit_with(app: typer.Typer, arguments: Sequence[str], name: str) -> NoReturn
 
 
 def _refuse(message: str) -> int:
-    print(f"error: {message}", file=sys.stderr)
+    print(f"error: {printable(message)}", file=sys.stderr)
     return 2

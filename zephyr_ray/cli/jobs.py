@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import typer
 
@@ -14,6 +14,7 @@ from zephyr_ray.cli.help_text import as_written
 from zephyr_ray.cli.recipe_options import (
     Begin,
     DryRun,
+    Json,
     NoLease,
     Overrides,
     Overwrite,
@@ -26,7 +27,6 @@ from zephyr_ray.errors import UserError
 
 if TYPE_CHECKING:
     from zephyr_ray.config.recipe import Recipe
-    from zephyr_ray.pipeline.runner import Consent
 
 
 def job(doc: str, *stages: str, evaluate: bool = False) -> None:
@@ -46,9 +46,18 @@ def job(doc: str, *stages: str, evaluate: bool = False) -> None:
         overwrite: Overwrite = None,
         take_over: TakeOver = False,
         no_lease: NoLease = False,
+        json_: Json = False,
     ) -> int:
-        allowed = consent(overwrite, take_over, no_lease)
-        return _run(recipe, set_ or [], stages[:1], allowed, also=stages[1:], evaluate=evaluate, dry_run=dry_run)
+        return _run(
+            recipe,
+            set_ or [],
+            stages[:1],
+            also=stages[1:],
+            evaluate=evaluate,
+            only_show=dry_run,
+            consent=consent(overwrite, take_over, no_lease),
+            as_json=json_,
+        )
 
     _exit_with(doc, command)
 
@@ -67,9 +76,18 @@ def pipeline(
     overwrite: Overwrite = None,
     take_over: TakeOver = False,
     no_lease: NoLease = False,
+    json_: Json = False,
 ) -> int:
-    allowed = consent(overwrite, take_over, no_lease)
-    return _run(recipe, set_ or [], [until] if until else [], allowed, begin=begin, evaluate=not until, dry_run=dry_run)
+    return _run(
+        recipe,
+        set_ or [],
+        [until] if until else [],
+        begin=begin,
+        evaluate=not until,
+        only_show=dry_run,
+        consent=consent(overwrite, take_over, no_lease),
+        as_json=json_,
+    )
 
 
 def app_of(command: Callable[..., int], doc: str) -> typer.Typer:
@@ -83,24 +101,11 @@ def _exit_with(doc: str, command: Callable[..., int]) -> NoReturn:
     exit_with(app_of(command, doc), sys.argv[1:], Path(sys.argv[0]).name)
 
 
-def _run(
-    files: Sequence[str] | None,
-    overrides: Sequence[str],
-    stages: Sequence[str],
-    allowed: Consent,
-    *,
-    also: Sequence[str] = (),
-    begin: str | None = None,
-    evaluate: bool,
-    dry_run: bool,
-) -> int:
+def _run(files: Sequence[str] | None, overrides: Sequence[str], stages: Sequence[str], **options: Any) -> int:
+    """Hands a job's command line on to `pipeline.run`, with its options."""
     from zephyr_ray.cli import pipeline as pipelines
 
-    recipe = load(files, overrides)
-    name = Path(sys.argv[0]).stem
-    return pipelines.run(
-        recipe, stages, name, also=also, begin=begin, evaluate=evaluate, only_show=dry_run, consent=allowed
-    )
+    return pipelines.run(lambda: load(files, overrides), stages, Path(sys.argv[0]).stem, **options)
 
 
 def load(files: Sequence[str] | None, overrides: Sequence[str]) -> Recipe:

@@ -51,6 +51,13 @@ DryRun = Annotated[
         help="print the resolved recipe and how each stage stands (done, stale and why, to do), and stop",
     ),
 ]
+Json = Annotated[
+    bool,
+    typer.Option(
+        "--json",
+        help="write events to stdout, a JSON object a line (docs/watching.md), and nothing else; people read stderr",
+    ),
+]
 Overwrite = Annotated[
     list[str] | None,
     typer.Option(

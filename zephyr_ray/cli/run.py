@@ -5,6 +5,7 @@ from __future__ import annotations
 from zephyr_ray.cli.recipe_options import (
     Begin,
     DryRun,
+    Json,
     NoLease,
     Overrides,
     Overwrite,
@@ -24,6 +25,7 @@ def run(
     overwrite: Overwrite = None,
     take_over: TakeOver = False,
     no_lease: NoLease = False,
+    json_: Json = False,
 ) -> int:
     """Makes all that a recipe describes, top to bottom.
 
@@ -37,12 +39,19 @@ def run(
     from zephyr_ray.cli import pipeline
     from zephyr_ray.training.methods import load_recipe
 
-    experiment, targets = load_recipe(recipe, set_ or ()), [until] if until else []
-    allowed = consent(overwrite, take_over, no_lease)
-    return pipeline.run(experiment, targets, "run", begin=begin, evaluate=not until, only_show=dry_run, consent=allowed)
+    return pipeline.run(
+        lambda: load_recipe(recipe, set_ or ()),
+        [until] if until else [],
+        "run",
+        begin=begin,
+        evaluate=not until,
+        only_show=dry_run,
+        consent=consent(overwrite, take_over, no_lease),
+        as_json=json_,
+    )
 
 
-def dry_run(recipe: Recipes, set_: Overrides = None, until: Until = None) -> int:
+def dry_run(recipe: Recipes, set_: Overrides = None, until: Until = None, json_: Json = False) -> int:
     """Shows a recipe and how each of its stages stands.
 
         zephyr-ray dry-run tiny
@@ -50,4 +59,4 @@ def dry_run(recipe: Recipes, set_: Overrides = None, until: Until = None) -> int
 
     A stage is done, stale (and why), or to do.
     """
-    return run(recipe, set_, until=until, dry_run=True)
+    return run(recipe, set_, until=until, dry_run=True, json_=json_)

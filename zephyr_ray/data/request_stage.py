@@ -162,7 +162,7 @@ def _shown(ledger: Any, progress: Any) -> Iterator[None]:
             totals = ray.get(ledger.totals.remote())
             shown = {"replies": totals["requests"], "tokens": totals["tokens"]}
             if totals["usd"]:
-                shown["US$"] = totals["usd"]
+                shown["usd"] = totals["usd"]
             progress.show(shown)
 
     watcher = threading.Thread(target=show, daemon=True)

@@ -7,12 +7,24 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from typing import Protocol
+from typing import Any, Protocol
 
 from zephyr_ray.cluster import connect, preflight
 from zephyr_ray.cluster.preload import ROWS
 from zephyr_ray.errors import UserError
 from zephyr_ray.pipeline.artifacts import Run
+from zephyr_ray.pipeline.events import (
+    Alarm,
+    Cost,
+    Event,
+    Planned,
+    PlannedStage,
+    Said,
+    StageFinished,
+    StageSkipped,
+    StageStarted,
+    StageStatus,
+)
 from zephyr_ray.pipeline.progress import Progress
 from zephyr_ray.pipeline.replacement import Replacement, check_overwrite, replacements
 from zephyr_ray.pipeline.stage import Identity, Stage, StageContext, identities
@@ -20,15 +32,15 @@ from zephyr_ray.pipeline.status import Status, status_of
 
 
 class Screen(Protocol):
-    """Shows a person the progress of a pipeline."""
+    """Shows how a pipeline gets on."""
 
-    def say(self, text: str = "", style: str | None = None) -> None:
-        """Prints a line."""
+    def say(self, text: str) -> None:
+        """Shows a line."""
 
-    def plan(self, stages: Sequence[str]) -> None:
-        """Announces all stages to be brought up to date, in order."""
+    def tell(self, event: Event) -> None:
+        """Shows what happened."""
 
-    def stage(self, name: str, unit: str) -> AbstractContextManager[Progress]:
+    def watched(self, name: str, unit: str) -> AbstractContextManager[Progress]:
         """Shows a stage's progress while the block runs."""
 
 
@@ -83,6 +95,19 @@ class Plan:
         watched, now = manifest.get("watched", {}), self.watched(stage)
         unwatched = [f"made without this {name}" for name in sorted(now) if watched.get(name) != now[name]]
         return [*manifest.get("alarms", ()), *unwatched, *provenance.notes(manifest, stage)]
+
+    def noted(self, stage: Stage) -> list[Said | Alarm]:
+        """Its notes as they are told of, alarms as such."""
+        manifest = self.run.artifact(stage.name).manifest() or {}
+        return _words(stage.name, self.notes(stage), manifest.get("alarms", ()))
+
+    def event(self) -> Planned:
+        """The stages, and how they stand."""
+        found = []
+        for stage in self.stages:
+            status = self.status(stage)
+            found.append(planned(stage, status.kind, status.changed))
+        return Planned(stages=tuple(found))
 
     def watched(self, stage: Stage) -> dict[str, str]:
         """The fingerprints of what a stage watches, by name."""
@@ -143,6 +168,7 @@ def bring_up_to_date(plan: Plan, screen: Screen, consent: Consent | None = None)
     consent = consent or Consent()
     plan.check(consent)
     if not plan.todo:
+        screen.tell(plan.event())
         for stage in plan.stages:
             plan.run.artifact(stage.name).tidy()
             _say_done(plan, stage, screen)
@@ -150,6 +176,7 @@ def bring_up_to_date(plan: Plan, screen: Screen, consent: Consent | None = None)
     with _held(plan, screen, consent):
         plan.check(consent)  # again: another command may have been at work until now
         plan.run.write_text("recipe.yaml", plan.recipe)
+        screen.tell(plan.event())
         _make_all(plan, screen, consent)
 
 
@@ -175,7 +202,6 @@ def _make_all(plan: Plan, screen: Screen, consent: Consent) -> None:
                 plan.run.root, dict.fromkeys(file for stage in todo for file in stage.local_files)
             )
         _move_replaced_aside(plan, screen)
-        screen.plan([stage.name for stage in plan.stages])
         for stage in plan.stages:
             if not plan.is_done(stage):
                 _make_stage(plan, stage, screen)
@@ -199,9 +225,9 @@ def _move_replaced_aside(plan: Plan, screen: Screen) -> None:
 
 
 def _say_done(plan: Plan, stage: Stage, screen: Screen) -> None:
-    screen.say(f"{stage.name:<22} already done")
-    for note in plan.notes(stage):
-        screen.say(f"  {note}")
+    screen.tell(StageSkipped(stage=stage.name))
+    for note in plan.noted(stage):
+        screen.tell(note)
 
 
 def _make_stage(plan: Plan, stage: Stage, screen: Screen) -> None:
@@ -210,14 +236,16 @@ def _make_stage(plan: Plan, stage: Stage, screen: Screen) -> None:
     from zephyr_ray.pipeline.provenance import record
 
     artifact, known = plan.run.artifact(stage.name), plan.known[stage]
+    screen.tell(StageStarted(stage=stage.name, unit=stage.unit))
     for upstream in stage.reads.values():
         plan.run.artifact(upstream.name).check_files()
     scheduling.wait_for_room(stage.name, stage.demands, screen.say)
     if artifact.begin(known.fingerprint, stage.config, known.inputs):
         screen.say(f"{stage.name:<22} resuming")
     started = time.time()
-    with screen.stage(stage.name, stage.unit) as progress:
+    with screen.watched(stage.name, stage.unit) as progress:
         made = stage.make(StageContext(stage, plan.run, artifact, progress))
+    seconds = round(time.time() - started, 2)
     manifest = {
         "stage": stage.name,
         "fingerprint": known.fingerprint,
@@ -228,10 +256,30 @@ def _make_stage(plan: Plan, stage: Stage, screen: Screen) -> None:
         **record(stage),
         "begun": (artifact.unfinished() or {}).get("begun"),
         "ended": datetime.now(UTC).isoformat(timespec="seconds"),
-        "seconds": round(time.time() - started, 2),
+        "seconds": seconds,
     }
     if "checkpoint" in manifest:
         write_to_checkpoint(artifact, manifest, plan.recipe)
     artifact.finish(manifest)
-    for line in () if stage.is_evaluation else made.get("lines", ()):
-        screen.say(f"  {line}")
+    screen.tell(_finished(stage, made, seconds))
+    for line in () if stage.is_evaluation else _words(stage.name, made.get("lines", ()), made.get("alarms", ())):
+        screen.tell(line)
+
+
+def planned(stage: Stage, status: StageStatus, changed: Sequence[str] = ()) -> PlannedStage:
+    """A stage as it is told of in a plan."""
+    reads = tuple(each.name for each in stage.reads.values())
+    return PlannedStage(name=stage.name, unit=stage.unit, reads=reads, status=status, changed=tuple(changed))
+
+
+def _finished(stage: Stage, made: dict[str, Any], seconds: float) -> StageFinished:
+    """What a stage's part of its manifest says of its rows and of what it asked models."""
+    counts = made.get("counts", {})
+    rows = {name: counts[name] for name in ("in", "out", "added") if name in counts}
+    cost = Cost(**made["asked"]) if made.get("asked") else None
+    return StageFinished(stage=stage.name, counts=rows, dropped=counts.get("dropped", {}), seconds=seconds, cost=cost)
+
+
+def _words(stage: str, lines: Sequence[str], alarms: Sequence[str]) -> list[Said | Alarm]:
+    """A stage's lines for a person, told apart from its alarms."""
+    return [(Alarm if line in alarms else Said)(stage=stage, text=f"  {line}") for line in lines]

@@ -1,138 +1,121 @@
-"""Terminal display of running stages: progress with rate and time left, metrics, and messages."""
+"""Tells how a run gets on: what happens, and how far the stage that runs is, to views for people and programs."""
 
 from __future__ import annotations
 
 import contextlib
-import os
-import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 from rich.console import Console
-from rich.live import Live
-from rich.progress_bar import ProgressBar
-from rich.table import Table
-from rich.text import Text
 
+from zephyr_ray.pipeline import live_table, streams
+from zephyr_ray.pipeline.event_lines import EventLines
+from zephyr_ray.pipeline.events import Event, Said, StageFinished, StageProgress, StageSkipped, StageStarted
+from zephyr_ray.pipeline.live_table import LiveTable
 from zephyr_ray.pipeline.pace import Pace
+from zephyr_ray.pipeline.plain_lines import PlainLines
 from zephyr_ray.pipeline.progress import Progress, start_board
 
-_PLAIN_INTERVAL_S = 10.0  # between two lines if the output is not a terminal
+
+class View(Protocol):
+    """Shows events somewhere."""
+
+    @property
+    def interval_s(self) -> float:
+        """How often it wants to hear of progress."""
+
+    def show(self, event: Event) -> None:
+        """Shows an event, at once."""
+
+    def close(self) -> None:
+        """Ends; what is said later is shown in plain lines."""
 
 
-def on_terminal(log_path: str) -> Screen:
-    """A screen on this process's stdout. From now on stdout and stderr go to the log file, together with everything
-    that Ray forwards from its workers."""
-    os.makedirs(os.path.dirname(log_path), exist_ok=True)
-    sys.stdout.flush()
-    sys.stderr.flush()
-    stdout = os.fdopen(os.dup(1), "w", buffering=1, encoding="utf-8", errors="replace")
-    log = os.open(log_path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
-    os.dup2(log, 1)
-    os.dup2(log, 2)
-    os.close(log)
-    return Screen(Console(file=stdout, highlight=False, soft_wrap=True))
+def on_stdout() -> Screen:
+    """Plain lines on stdout."""
+    return Screen([PlainLines(_console())])
+
+
+def of_command(log_path: str, events: EventLines | None = None) -> Screen:
+    """The screen of a command. From now on its stdout and stderr go to the log file, together with everything that Ray
+    forwards from its workers.
+
+    Args:
+        log_path: The log file.
+        events: Where the events go besides; people then read plain lines on stderr, and else on stdout the live table
+            or, where that is no terminal, plain lines.
+    """
+    stdout, stderr = streams.to_log(log_path)
+    if events is not None:
+        return Screen([events, PlainLines(_console(stderr))])
+    console = _console(stdout)
+    return Screen([LiveTable(console) if live_table.suits(console) else PlainLines(console)])
+
+
+def _console(file: Any = None) -> Console:
+    return Console(file=file, highlight=False, soft_wrap=True)
 
 
 class Screen:
-    """Shows which stage runs and its progress: redrawn in place on a terminal, otherwise a line now and then."""
+    """Passes what happens on to views, and watches the stage that runs."""
 
-    def __init__(self, console: Console | None = None):
-        self.console = console or Console(highlight=False, soft_wrap=True)
-        self._planned: list[str] = []
+    def __init__(self, views: Sequence[View]):
+        self.views = views
+        self._stage: str | None = None
         self._board: Any = None  # shared by all stages, because each board costs a worker
+        self._lock = threading.Lock()
 
-    def plan(self, stages: Sequence[str]) -> None:
-        """Sets the stages that this command brings up to date, in order."""
-        self._planned = list(stages)
+    def tell(self, event: Event) -> None:
+        """Shows an event; one that names no stage is about the one that runs."""
+        with self._lock:
+            if isinstance(event, StageStarted):
+                self._stage = event.stage
+            stamped = event.model_copy(update={"stage": event.stage or self._stage})
+            if isinstance(event, StageFinished | StageSkipped):
+                self._stage = None
+            for view in self.views:
+                view.show(stamped)
 
-    def say(self, text: str = "", style: str | None = None) -> None:
-        self.console.print(text, style=style, markup=False)
+    def say(self, text: str) -> None:
+        """Shows a line."""
+        self.tell(Said(text=text))
+
+    def close(self) -> None:
+        for view in self.views:
+            view.close()
 
     @contextlib.contextmanager
-    def stage(self, name: str, unit: str) -> Iterator[Progress]:
-        """Shows a stage's progress while its body runs."""
+    def watched(self, name: str, unit: str) -> Iterator[Progress]:
+        """Shows a stage's progress while its body runs, a few times a second at most whatever it reports."""
         self._board = self._board or start_board()
-        progress = Progress(self._board, name)
-        stop = threading.Event()
-        show = self._draw if self.console.is_terminal else self._print_lines
-        started = time.monotonic()
-        watcher = threading.Thread(target=show, args=(name, unit, progress, stop), daemon=True)
+        progress, pace, stop = Progress(self._board, name), Pace(), threading.Event()
+        interval = min(view.interval_s for view in self.views)
+
+        def watch() -> None:
+            from ray.exceptions import RayError
+
+            with contextlib.suppress(RayError):  # the cluster is shutting down; the stage itself reports why
+                while not stop.wait(interval):
+                    self.tell(_event(name, unit, progress.read(), pace))
+
+        watcher = threading.Thread(target=watch, daemon=True)
         watcher.start()
         try:
             yield progress
         finally:
             stop.set()
             watcher.join()
-        self.say(f"{name:<22} done in {_clock(time.monotonic() - started)}")
-
-    def _draw(self, name: str, unit: str, progress: Progress, stop: threading.Event) -> None:
-        """Redraws the running stage and those after it until it is done."""
-        started = time.monotonic()
-        # Without these options Live would show printed text above the table; it belongs in the log.
-        live = Live(
-            console=self.console, transient=True, auto_refresh=False, redirect_stdout=False, redirect_stderr=False
-        )
-        with live:
-            live.update(self._table(name, "starting", None, 0.0), refresh=True)
-            for line, state in self._states(unit, progress, stop, interval=0.5):
-                live.update(self._table(name, line, state, time.monotonic() - started), refresh=True)
-
-    def _table(self, name: str, line: str, state: dict[str, Any] | None, elapsed: float) -> Table:
-        """A row for the running stage, with a bar if its total is known, and one for each later stage."""
-        table = Table.grid(padding=(0, 2))
-        known = state is not None and bool(state["total"])
-        bar = ProgressBar(total=state["total"], completed=state["done"], width=24) if state and known else Text("")
-        table.add_row(f"{name:<22}", bar, Text(line), _clock(elapsed))
-        later = self._planned[self._planned.index(name) + 1 :] if name in self._planned else []
-        for other in later:
-            table.add_row(Text(other, style="dim"), Text(""), Text("to do", style="dim"), "")
-        return table
-
-    def _print_lines(self, name: str, unit: str, progress: Progress, stop: threading.Event) -> None:
-        """Prints a line where there is something new."""
-        last = None
-        for line, state in self._states(unit, progress, stop, interval=_PLAIN_INTERVAL_S):
-            if state != last:
-                self.say(f"{name:<22} {line}")
-                last = state
-
-    def _states(
-        self, unit: str, progress: Progress, stop: threading.Event, interval: float
-    ) -> Iterator[tuple[str, dict[str, Any]]]:
-        from ray.exceptions import RayError
-
-        pace = Pace()
-        while not stop.wait(interval):
-            try:
-                state = progress.read()
-            except RayError:  # the cluster is shutting down; the stage itself reports why
-                return
-            now = time.monotonic()
-            pace.see(state["done"], now)
-            yield _progress_line(state, unit, pace, now), state
+        self.tell(_event(name, unit, progress.read(), pace))
 
 
-def _progress_line(state: dict[str, Any], unit: str, pace: Pace, now: float) -> str:
-    done, total = state["done"], state["total"]
-    if not done:
-        return "starting"
-    parts = [f"{done:,}/{total:,} {unit}" if total else f"{done:,} {unit}"]
-    if pace.rate is not None:
-        parts.append(f"{pace.rate:,.1f}/s")
+def _event(name: str, unit: str, state: dict[str, Any], pace: Pace) -> StageProgress:
+    """What a board holds of a stage, with its pace."""
+    done, total, now = state["done"], state["total"], time.monotonic()
+    pace.see(done, now)
     left = pace.left_s(total, now) if total else None
-    if left is not None:
-        parts.append(f"{_clock(left)} left")
-    parts += [f"{key} {_number(value)}" for key, value in state["metrics"].items()]
-    return "  ".join(parts)
-
-
-def _number(value: float) -> str:
-    return f"{value:,}" if isinstance(value, int) else f"{value:.4g}"
-
-
-def _clock(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes}:{rest:02d}"
+    metrics = state["metrics"]
+    return StageProgress(
+        stage=name, rows=done, total=total, unit=unit, rate=pace.rate, seconds_left=left, metrics=metrics
+    )

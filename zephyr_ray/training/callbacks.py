@@ -149,7 +149,7 @@ class KeepTrackers(TrainerCallback):
 
 
 class ReportProgress(TrainerCallback):
-    """Tells the terminal how far training is, and its metrics.
+    """Tells how far training is, and its last metrics.
 
     Args:
         progress: Hears of them.
@@ -158,7 +158,8 @@ class ReportProgress(TrainerCallback):
 
     def __init__(self, progress: Any, shown: Mapping[str, str]):
         self.progress = progress
-        self.names = {"loss": "loss", **shown, "learning_rate": "lr"}
+        self.names = {"loss": "loss", **shown, "learning_rate": "lr", "tokens_per_second": "tokens_per_second"}
+        self.metrics: dict[str, float] = {}
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self.progress.set(state.global_step, total=state.max_steps)
@@ -169,7 +170,8 @@ class ReportProgress(TrainerCallback):
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **kwargs: Any) -> None:
         shown = {self.names[name]: value for name, value in (logs or {}).items() if name in self.names}
         if shown:
-            self.progress.set(state.global_step, metrics=shown)
+            self.metrics |= shown
+            self.progress.set(state.global_step, metrics=self.metrics)
 
 
 class LogPace(TrainerCallback):

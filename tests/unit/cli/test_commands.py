@@ -71,6 +71,7 @@ def test_without_a_command_it_shows_its_help(capsys: pytest.CaptureFixture[str])
             ("run", "tiny", "--set", "dpo.betta=1"),
             "error: --set dpo.betta=1: unknown key dpo.betta; did you mean",
         ),
+        (("run", "tiny", "--set", "dpo.\x1b[2J=1"), r"error: --set dpo.\x1b[2J=1: unknown key dpo.\x1b[2J"),
         (("run", "nothing"), "error: recipe nothing: No such file or directory; give the path of a YAML file, or"),
         (
             ("recipes", "nothing"),
@@ -104,35 +105,31 @@ def test_another_error_is_no_users_and_comes_through() -> None:
 @pytest.mark.parametrize(
     ("arguments", "targets", "options"),
     [
-        (("run", "tiny"), [], {"begin": None, "evaluate": True, "only_show": False, "consent": Consent()}),
-        (
-            ("run", "tiny", "--from", "prompts", "--until", "judgments"),
-            ["judgments"],
-            {"begin": "prompts", "evaluate": False, "only_show": False, "consent": Consent()},
-        ),
-        (("run", "tiny", "--dry-run"), [], {"begin": None, "evaluate": True, "only_show": True, "consent": Consent()}),
+        (("run", "tiny"), [], {}),
+        (("run", "tiny", "--from", "prompts", "--until", "judgments"), ["judgments"], {"begin": "prompts"}),
+        (("run", "tiny", "--dry-run"), [], {"only_show": True}),
         (
             ("run", "tiny", "--overwrite", "sft", "--overwrite", "dpo", "--take-over", "--no-lease"),
             [],
-            {"begin": None, "evaluate": True, "only_show": False, "consent": Consent(("sft", "dpo"), True, False)},
+            {"consent": Consent(("sft", "dpo"), True, False)},
         ),
-        (
-            ("dry-run", "tiny", "--until", "sft"),
-            ["sft"],
-            {"begin": None, "evaluate": False, "only_show": True, "consent": Consent()},
-        ),
+        (("run", "tiny", "--json"), [], {"as_json": True}),
+        (("dry-run", "tiny", "--until", "sft"), ["sft"], {"only_show": True}),
+        (("dry-run", "tiny", "--json"), [], {"only_show": True, "as_json": True}),
     ],
 )
 def test_what_run_hands_on(arguments: tuple[str, ...], targets: list[str], options: dict[str, Any]) -> None:
-    recipe, *given = handed_to("zephyr_ray.cli.pipeline.run", *arguments, "--set", "dpo.beta=0.3").args
-    assert recipe.dpo.beta == 0.3
+    load, *given = handed_to("zephyr_ray.cli.pipeline.run", *arguments, "--set", "dpo.beta=0.3").args
+    assert load().dpo.beta == 0.3
     assert given == [targets, "run"]
-    assert handed_to("zephyr_ray.cli.pipeline.run", *arguments).kwargs == options
+    usual = {"begin": None, "evaluate": not targets, "only_show": False, "consent": Consent(), "as_json": False}
+    assert handed_to("zephyr_ray.cli.pipeline.run", *arguments).kwargs == usual | options
 
 
 def test_several_recipes_are_merged() -> None:
     names = ("zephyr-7b-beta/paper", "zephyr-7b-beta/feedback")
-    (recipe, *_) = handed_to("zephyr_ray.cli.pipeline.run", "run", *names).args
+    (load, *_) = handed_to("zephyr_ray.cli.pipeline.run", "run", *names).args
+    recipe = load()
     assert recipe.sampling is not None
     assert recipe.dpo.beta == 0.1
 

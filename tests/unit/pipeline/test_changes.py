@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import http.server
 import json
@@ -10,13 +9,14 @@ import shutil
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from tests.unit.pipeline.quiet import Quiet, without_a_cluster
 from zephyr_ray import chat_template, zephyr
 from zephyr_ray.config import loader
 from zephyr_ray.config.feedback import Deployment, OfflineModel
@@ -413,27 +413,9 @@ def test_weights_that_were_trained_anew(folder: Path) -> None:
     assert set(standing(pipeline).values()) == {"done"}
 
 
-class Quiet:
-    """A screen, which keeps what it is told."""
-
-    def __init__(self) -> None:
-        self.said: list[str] = []
-
-    def say(self, text: str = "", style: str | None = None) -> None:
-        self.said.append(text)
-
-    def plan(self, stages: Sequence[str]) -> None:
-        pass
-
-    def stage(self, name: str, unit: str) -> Any:
-        return contextlib.nullcontext()
-
-
 def test_a_stage_of_weights_that_are_made_anew_in_the_same_command(monkeypatch: pytest.MonkeyPatch) -> None:
     """It is refused where other weights come out, and done where the same do. What is made is recorded with them."""
-    monkeypatch.setattr(runner.connect, "connected", lambda preload: contextlib.nullcontext())
-    monkeypatch.setattr("zephyr_ray.cluster.scheduling.check_job", lambda demands: None)
-    monkeypatch.setattr("zephyr_ray.cluster.scheduling.wait_for_room", lambda *given: None)
+    without_a_cluster(monkeypatch)
     made: list[str] = []
 
     def pipeline(weights: str) -> list[Stage]:

@@ -1,125 +1,155 @@
-"""The progress line a person sees."""
+"""What happens in a run is passed to views, and nothing else gets to a command's output."""
 
-import io
+from __future__ import annotations
+
+import json
 import os
-import pty
 import subprocess
 import sys
 import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
-from rich.console import Console
 
-from zephyr_ray.pipeline import screen
-from zephyr_ray.pipeline.pace import Pace
-from zephyr_ray.pipeline.screen import Screen, _clock, _progress_line
-
-
-def state(done: int, total: int | None, **metrics: float) -> dict:
-    return {"done": done, "total": total, "metrics": metrics}
+from tests.unit.pipeline.terminal import Terminal
+from tests.unit.pipeline.test_stage_table import finished
+from zephyr_ray.pipeline import screen as screens
+from zephyr_ray.pipeline.events import Event, Said, StageProgress, StageStarted
+from zephyr_ray.pipeline.screen import Screen
 
 
-def paced(*counts: tuple[float, int]) -> Pace:
-    pace = Pace()
-    for now, done in counts:
-        pace.see(done, now)
-    return pace
+class Kept:
+    """A view that keeps what it is shown."""
+
+    interval_s = 0.01
+
+    def __init__(self) -> None:
+        self.shown: list[Event] = []
+        self.polled = threading.Event()
+
+    def show(self, event: Event) -> None:
+        self.shown.append(event)
+        if isinstance(event, StageProgress) and event.rows:
+            self.polled.set()
+
+    def close(self) -> None:
+        pass
 
 
-def test_before_the_first_report() -> None:
-    assert _progress_line(state(0, None), "rows", Pace(), 5.0) == "starting"
-    assert _progress_line(state(3, 9), "rows", paced((0, 0), (5, 3)), 6.0) == "3/9 rows"
+class Board:
+    """What workers have reported so far."""
+
+    state: dict[str, Any]
+
+    def __init__(self, board: Any, stage: str):
+        self.state = {"done": 0, "total": 8, "metrics": {}, "failure": None}
+        Board.last = self
+
+    last: Board
+
+    def read(self) -> dict[str, Any]:
+        return self.state
 
 
-def test_rate_and_time_left() -> None:
-    line = _progress_line(state(120, 1220, loss=0.6931), "steps", paced((0, 20), (10, 120)), 10.0)
-    assert line == "120/1,220 steps  10.0/s  1:50 left  loss 0.6931"
+@pytest.fixture
+def view(monkeypatch: pytest.MonkeyPatch) -> Kept:
+    monkeypatch.setattr(screens, "start_board", object)
+    monkeypatch.setattr(screens, "Progress", Board)
+    return Kept()
 
 
-def test_without_a_total_there_is_no_time_left() -> None:
-    assert _progress_line(state(1500, None), "rows", paced((0, 500), (10, 1500)), 10.0) == "1,500 rows  100.0/s"
+def test_what_is_said_while_a_stage_runs_is_about_it(view: Kept) -> None:
+    screen = Screen([view])
+    screen.say("first")
+    screen.tell(StageStarted(stage="dpo", unit="steps"))
+    screen.say("a line")
+    screen.tell(finished("dpo"))
+    screen.say("a report")
+    screen.tell(Said(stage="sft", text="another's"))
+    assert [event.stage for event in view.shown] == [None, "dpo", "dpo", "dpo", None, "sft"]
 
 
-def test_the_time_left_does_not_grow_while_nothing_moves() -> None:
-    pace = paced((0, 1), (60, 2), (120, 3))
-    left = [pace.left_s(5, 120 + seconds) for seconds in (0, 30, 60, 90, 600)]
-    assert left == [120, 90, 60, 60, 60]  # a step that takes longer leaves the other one
-    for seconds in range(0, 600, 10):
-        pace.see(3, 120 + seconds)
-    assert pace.rate == 1 / 60
+def test_progress_is_read_while_a_stage_runs_and_at_its_end(view: Kept) -> None:
+    screen = Screen([view])
+    with screen.watched("dpo", "steps"):
+        Board.last.state = {"done": 3, "total": 8, "metrics": {"loss": 0.5}, "failure": None}
+        assert view.polled.wait(20)
+        Board.last.state = {"done": 8, "total": 8, "metrics": {"loss": 0.25}, "failure": None}
+    seen = [event for event in view.shown if isinstance(event, StageProgress)]
+    assert (3, 8, "steps", {"loss": 0.5}) in [(each.rows, each.total, each.unit, each.metrics) for each in seen]
+    assert (seen[-1].rows, seen[-1].metrics, seen[-1].seconds_left) == (8, {"loss": 0.25}, 0.0)
 
 
-def test_a_count_that_falls_begins_anew() -> None:
-    pace = paced((0, 1), (10, 11), (20, 5))
-    assert pace.rate is None
-    pace.see(7, 21)
-    assert pace.rate == 2
+def test_a_stage_that_fails_is_not_asked_again(view: Kept) -> None:
+    screen = Screen([view])
+
+    def fail() -> None:
+        with screen.watched("dpo", "steps"):
+            Board.last.read = lambda: pytest.fail("the cluster may be gone")  # type: ignore[method-assign]
+            raise KeyboardInterrupt
+
+    view.interval_s = 1e6
+    with pytest.raises(KeyboardInterrupt):
+        fail()
 
 
-def test_a_line_that_says_nothing_new_is_not_repeated(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(screen, "_PLAIN_INTERVAL_S", 0.01)
-    seen = iter([state(0, 4), state(0, 4), state(1, 4), state(1, 4), state(2, 4), state(2, 4, loss=0.5)])
-    stop, out = threading.Event(), io.StringIO()
+COMMAND = """
+import os, subprocess, sys
+from zephyr_ray.pipeline import screen as screens
+from zephyr_ray.pipeline.event_lines import EventLines
+from zephyr_ray.pipeline.events import Finished, Planned, PlannedStage, StageStarted
+from zephyr_ray.pipeline.streams import claim_stdout
 
-    class Reports:
-        def read(self) -> dict:
-            found = next(seen, None)
-            if found is None:
-                stop.set()
-            return found or state(2, 4, loss=0.5)
-
-    Screen(Console(file=out))._print_lines("sft", "steps", Reports(), stop)  # type: ignore[arg-type]
-    lines = [line.split()[1] for line in out.getvalue().splitlines()]
-    assert lines == ["starting", "1/4", "2/4", "2/4"]
-
-
-def test_clock() -> None:
-    assert [_clock(seconds) for seconds in (0.4, 59.6, 600)] == ["0:00", "1:00", "10:00"]
-
-
-STAGE = """
-import sys, threading, time
-from zephyr_ray.pipeline.screen import on_terminal
-
-class Progress:
-    def read(self):
-        return {"done": 3, "total": 8, "metrics": {"loss": 0.5}, "failure": None}
-
-terminal, stop = on_terminal(sys.argv[1]), threading.Event()
-terminal.plan(["sft", "dpo"])
-drawing = threading.Thread(target=terminal._draw, args=("sft", "steps", Progress(), stop))
-drawing.start()
-time.sleep(0.7)
-print("chatter of a worker")
-time.sleep(0.7)
-stop.set()
-drawing.join()
-terminal.say("the end")
+events = EventLines(claim_stdout()) if "--json" in sys.argv else None
+print("early chatter", flush=True)
+screen = screens.of_command(sys.argv[1], events)
+chatter = "os.write(1, b'chatter of a child\\\\n'); os.write(2, b'its errors\\\\n')"
+to_do = {"unit": "steps", "reads": (), "status": "to do", "changed": ()}
+screen.tell(Planned(stages=[PlannedStage(name=name, **to_do) for name in ("sft", "dpo")]))
+screen.tell(StageStarted(stage="sft", unit="steps"))
+print("chatter of a library", flush=True)
+os.write(1, b"chatter of C\\n")
+subprocess.run([sys.executable, "-c", f"import os; {chatter}"], check=True)
+screen.say("a line for a person")
+screen.tell(Finished(seconds=1.0))
+screen.close()
+print("late chatter", flush=True)
 """
+CHATTER = ["chatter of C", "chatter of a library", "chatter of a child", "its errors", "late chatter"]
 
 
-def test_a_live_screen_shows_the_way_and_nothing_that_is_printed(tmp_path: Path) -> None:
-    master, terminal = pty.openpty()
-    environment = {**os.environ, "TERM": "xterm", "COLUMNS": "100"}
-    log = tmp_path / "log"
-    subprocess.run(
-        [sys.executable, "-c", STAGE, str(log)],
-        stdout=terminal,
-        stderr=terminal,
-        env=environment,
-        timeout=60,
-        check=True,
+def test_stdout_is_the_events_alone_whatever_else_prints(tmp_path: Path) -> None:
+    log = tmp_path / "logs" / "log"
+    done = subprocess.run(
+        [sys.executable, "-c", COMMAND, str(log), "--json"], capture_output=True, text=True, timeout=60, check=True
     )
-    os.close(terminal)
-    seen = b""
-    try:
-        while part := os.read(master, 65536):
-            seen += part
-    except OSError:  # the other side is closed and all is read
-        os.close(master)
-    assert b"3/8 steps" in seen
-    assert b"to do" in seen
-    assert b"the end" in seen
-    assert b"chatter" not in seen
-    assert "chatter of a worker" in log.read_text()
+    events = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [event["event"] for event in events] == ["plan", "stage_started", "log", "finished"]
+    assert done.stderr.splitlines() == ["early chatter", "a line for a person", "finished in 1 s"]
+    assert [line for line in CHATTER if line not in log.read_text()] == []
+
+
+def test_a_terminal_shows_the_run_and_nothing_that_is_printed(tmp_path: Path) -> None:
+    log = tmp_path / "logs" / "log"
+    with Terminal(60, 20) as terminal:
+        environment = {name: value for name, value in os.environ.items() if name not in ("CI", "COLUMNS", "LINES")}
+        subprocess.run(
+            [sys.executable, "-c", COMMAND, str(log)],
+            stdout=terminal.stream,
+            stderr=terminal.stream,
+            env={**environment, "TERM": "xterm"},
+            timeout=60,
+            check=True,
+        )
+        seen = terminal.screen()
+        assert not terminal.cursor_is_hidden
+    assert seen == [
+        "early chatter",
+        "a line for a person",
+        "sft  running       0:00  starting",
+        "dpo  waiting",
+        "finished in 1 s",
+        "",
+    ]
+    assert [line for line in CHATTER if line not in log.read_text()] == []

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import numpy as np
 from transformers import TrainerState, TrainingArguments
 
-from zephyr_ray.training.callbacks import CheckpointByTime, LogPace, ReportCheckpoint, restore_seen
+from zephyr_ray.training.callbacks import CheckpointByTime, LogPace, ReportCheckpoint, ReportProgress, restore_seen
 
 
 def at(step: int) -> SimpleNamespace:
@@ -87,3 +87,21 @@ def test_rows_of_metrics_say_tokens_a_second_and_peak_memory() -> None:
         seen.append(logs.pop("tokens_per_second", None))
     assert seen == [None, 20.0, None, None]
     assert [0 < row.get("peak_memory_gib", 0) < 1000 for row in state.log_history] == [True, True, False, True]
+
+
+def test_the_terminal_hears_of_the_last_metrics() -> None:
+    heard: list[dict[str, float]] = []
+    progress = SimpleNamespace(set=lambda step, total=None, metrics=None: heard.append(dict(metrics or {})))
+    report = ReportProgress(progress, {"eval_loss": "held-out loss"})
+    for logs in (
+        {"loss": 2.0, "learning_rate": 0.1, "num_tokens": 5000.0, "grad_norm": 1.0},
+        {"loss": 1.0, "learning_rate": 0.2, "tokens_per_second": 200.0},
+        {"eval_loss": 1.5, "eval_runtime": 1.0},
+        {"train_runtime": 19.0},
+    ):
+        report.on_log(None, at(1), None, logs=logs)
+    assert heard == [
+        {"loss": 2.0, "lr": 0.1},
+        {"loss": 1.0, "lr": 0.2, "tokens_per_second": 200.0},
+        {"loss": 1.0, "lr": 0.2, "tokens_per_second": 200.0, "held-out loss": 1.5},
+    ]
