@@ -1,8 +1,11 @@
-"""Evaluates models by recorded judgments.
+"""Evaluates models: by recorded judgments, and through lm-evaluation-harness and AlpacaEval's own package.
 
     python jobs/evaluate.py mt-bench --judgments gpt-4_single.jsonl --questions question.jsonl --json scores.json
     python jobs/evaluate.py alpaca-eval --annotations annotations.json --json win_rate.json
     python jobs/evaluate.py agreement --judged verdicts.jsonl --json agreement.json
+    python jobs/evaluate.py lm-eval --base-url URL --model NAME --tokenizer DIR --mmlu DIR --json mmlu.json
+    python jobs/evaluate.py alpaca-eval --outputs model_outputs.json --baseline FILE --annotators-config NAME \
+        --alpaca-eval-python PY --json win_rate.json
 
 Each prints a table, with 95 % intervals and with how many of how many count (docs/evaluation.md).
 """

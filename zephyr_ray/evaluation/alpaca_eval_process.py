@@ -104,7 +104,7 @@ def _outcome(python: str, job: dict[str, Any], judge: Judge | None, log: Path) -
             f"the others (log: {log})"
         )
     return Outcome(
-        annotations=told.get("annotations", job.get("annotations")),
+        annotations=told["annotations"] if judge else job["annotations"],
         failures=told.get("failures", {}),
         versions=told["versions"],
         win_rate=told.get("win_rate"),

@@ -78,7 +78,7 @@ def as_json(results: Sequence[TaskResult]) -> dict[str, Any]:
 
 def table_lines(results: Sequence[TaskResult]) -> list[str]:
     """The results for a person."""
-    rows = [("task", "metric", "value", "standard error", "95 % interval", "few-shot", "n")]
+    rows: list[tuple[str, ...]] = [("task", "metric", "value", "standard error", "95 % interval", "few-shot", "n")]
     rows += [row for result in results for row in _rows(result)]
     means, reason = average(results)
     n = f"{sum(result.n for result in results)} of {sum(result.questions for result in results)}"

@@ -131,8 +131,11 @@ def length_controlled(rows: Sequence[Json], positions: Sequence[int], gamed: str
     }
     if lacking:
         return {"reason": f"{gamed} lacks the columns {', '.join(sorted(lacking))}; it has to be df_gamed.csv"}
-    size = known["index"].nunique()
-    if len(rows) != size or sorted(positions) != sorted(known["index"].unique()):
+    firsts = known.drop_duplicates("index")["index"]
+    if list(firsts.index) != list(firsts):  # the package looks the difficulty of an instruction up by the row's number
+        return {"reason": f"{gamed} does not begin with each instruction once, in order"}
+    size = len(firsts)
+    if len(rows) != size or sorted(positions) != list(firsts):
         return {"reason": f"{gamed} is of {size} instructions in their order, and these are {len(rows)}"}
     missing = sum(row["preference"] is None for row in rows)
     if missing:
