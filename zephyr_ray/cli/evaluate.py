@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
+from zephyr_ray.cli.alpaca_eval import alpaca_eval
 from zephyr_ray.cli.exit_status import exit_with
 from zephyr_ray.cli.help_text import as_written
+from zephyr_ray.cli.lm_eval import lm_eval
 from zephyr_ray.cli.recipe_options import DryRun, Json, NoLease, Overrides, Overwrite, RecipeFiles, TakeOver, consent
+from zephyr_ray.cli.result import Out, show
 from zephyr_ray.errors import UserError
 
 if TYPE_CHECKING:
@@ -26,11 +27,9 @@ Judgments_ = Annotated[
 Questions = Annotated[
     str | None, typer.Option("--questions", metavar="FILE", help="question.jsonl: categories, and what is missing")
 ]
-Annotations = Annotated[str, typer.Option("--annotations", metavar="FILE", help="AlpacaEval's annotations.json")]
 JudgedFile_ = Annotated[
     str, typer.Option("--judged", metavar="FILE", help="JSON lines with label and verdicts, or Arena-Hard's")
 ]
-Out = Annotated[str | None, typer.Option("--json", metavar="OUT", help="write the numbers here")]
 
 
 def run(
@@ -84,32 +83,12 @@ def mt_bench(judgments: Judgments_, questions: Questions = None, json_: Out = No
         pairs = fastchat_files.pair_judgments(recorded)
         _check_some(judgments, pairs, "question_id, model_1, model_2, g1_winner, g2_winner")
         lines, numbers = mt_bench_pairs.table_lines(pairs.judgments), mt_bench_pairs.as_json(pairs.judgments)
-        return _show([*lines, *_file_notes(pairs)], numbers | _file_counts(pairs), json_)
+        return show([*lines, *_file_notes(pairs)], numbers | _file_counts(pairs), json_)
     singles = fastchat_files.single_judgments(recorded)
     _check_some(judgments, singles, "question_id, model, turn, score")
     scores = mt_bench.summarise(singles.judgments, asked)
     numbers = mt_bench.as_json(scores) | _file_counts(singles)
-    return _show([*mt_bench.table_lines(scores), *_single_notes(singles, asked)], numbers, json_)
-
-
-def alpaca_eval(annotations: Annotations, json_: Out = None) -> int:
-    """AlpacaEval's win rate from its annotations.
-
-        python jobs/evaluate.py alpaca-eval --annotations annotations.json --json win_rate.json
-
-    Win rate and standard error are in percent, as on the leaderboard.
-    """
-    from zephyr_ray.evaluation import alpaca_eval, recorded_files
-
-    recorded = recorded_files.read(annotations)
-    try:
-        rate = alpaca_eval.summarise(recorded.rows)
-    except UserError as error:
-        raise UserError(f"{annotations}: {error}") from None
-    notes = recorded_files.left_out_note(recorded.lines, {"no JSON object": recorded.broken})
-    return _show(
-        [*alpaca_eval.table_lines(rate), *notes], alpaca_eval.as_json(rate) | {"broken": recorded.broken}, json_
-    )
+    return show([*mt_bench.table_lines(scores), *_single_notes(singles, asked)], numbers, json_)
 
 
 def agreement(judged: JudgedFile_, json_: Out = None) -> int:
@@ -126,14 +105,14 @@ def agreement(judged: JudgedFile_, json_: Out = None) -> int:
     result = agreement.agreement(read.judged)
     counts = {"rows": len(read.judged), "lines": read.lines, "broken": read.broken, "repeated": read.repeated}
     numbers = agreement.as_json(result) | counts | {"left_out": read.left_out, "same_answers": read.same_answers}
-    return _show([*agreement.table_lines(result), *judged_files.notes(read)], numbers, json_)
+    return show([*agreement.table_lines(result), *judged_files.notes(read)], numbers, json_)
 
 
 def command(doc: str) -> typer.Typer:
     """The job's command line, with a docstring for its help."""
     app = typer.Typer(help=as_written(doc), rich_markup_mode=None, pretty_exceptions_enable=False, add_completion=False)
     app.callback(invoke_without_command=True)(_without_command)
-    for function in (run, mt_bench, alpaca_eval, agreement):
+    for function in (run, mt_bench, alpaca_eval, agreement, lm_eval):
         app.command(help=as_written(str(function.__doc__)))(function)
     return app
 
@@ -147,16 +126,6 @@ def _without_command(context: typer.Context) -> None:
     if context.invoked_subcommand is None:
         print(context.get_help())
         raise typer.Exit(2)
-
-
-def _show(lines: Sequence[str], numbers: dict[str, Any], out: str | None) -> int:
-    print("\n".join(lines).strip())
-    if out:
-        try:
-            Path(out).write_text(json.dumps(numbers, indent=2, allow_nan=False) + "\n", encoding="utf-8")
-        except OSError as error:
-            raise UserError(f"--json {out} cannot be written: {error.strerror}") from None
-    return 0
 
 
 def _check_some(path: str, read: Judgments[Any], fields: str) -> None:

@@ -20,7 +20,7 @@ from zephyr_ray.evaluation.recorded_files import ERROR, Row, number
 
 NO_LENGTH_CONTROL = (
     "length control takes a regression on the difficulty of AlpacaEval's instructions and on its gamed baselines, "
-    "which are not among the annotations"
+    "which are not among the annotations; --length-control names the file"
 )
 
 
@@ -49,6 +49,7 @@ class WinRate:
     length_controlled_win_rate: float | None
     length_controlled_reason: str | None
     """Why there is no length-controlled win rate."""
+    length_controlled_standard_error: float | None = None
 
     @property
     def discrete_win_rate(self) -> float:
@@ -100,6 +101,7 @@ def as_json(rate: WinRate) -> dict[str, Any]:
         "n": rate.n,
         "length_controlled_win_rate": rate.length_controlled_win_rate,
         "length_controlled_reason": rate.length_controlled_reason,
+        "length_controlled_standard_error": rate.length_controlled_standard_error,
         "interval": rate.interval,
         "discrete_win_rate": rate.discrete_win_rate,
         "wins": rate.wins,

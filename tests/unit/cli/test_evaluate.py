@@ -16,6 +16,9 @@ from zephyr_ray.cli.exit_status import exit_with
 REPO = Path(__file__).parents[3]
 
 
+ENDPOINT = ("--base-url", "http://127.0.0.1:9/v1", "--model", "zephyr")
+
+
 def status_of(*arguments: str) -> int:
     with pytest.raises(SystemExit) as raised:
         exit_with(command("What it does."), arguments, "evaluate.py")
@@ -113,6 +116,35 @@ def test_agreement(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         (("alpaca-eval", "--annotations", "{file}"), "error: {file}: none of 1 annotations has a preference"),
         (("agreement", "--judged", "{file}"), "error: {file}: no row has a verdict"),
         (("bench",), "error: No such command 'bench'"),
+        (("alpaca-eval",), "error: give either --annotations, which are counted, or --outputs, which are judged"),
+        (("alpaca-eval", "--outputs", "{file}"), "error: --alpaca-eval-python PY is missing; make an environment"),
+        (
+            ("alpaca-eval", "--outputs", "{file}", "--alpaca-eval-python", sys.executable),
+            "error: --outputs takes --baseline, --annotators-config and --json",
+        ),
+        (
+            ("alpaca-eval", "--annotations", "{file}", "--length-control", "no.csv", "--alpaca-eval-python", "python"),
+            "error: --length-control no.csv is not there",
+        ),
+        (("lm-eval", *ENDPOINT), "error: nothing to evaluate: give --tasks or --mmlu"),
+        (("lm-eval", *ENDPOINT, "--tasks", "arc_easy"), "error: --tokenizer DIR is missing: prompts are sent as token"),
+        (
+            ("lm-eval", *ENDPOINT, "--tasks", "arc_easy", "--tokenizer", "nowhere"),
+            "error: --tokenizer nowhere is no folder with a tokenizer.json",
+        ),
+        (("lm-eval", *ENDPOINT, "--chat", "--mmlu", "mmlu"), "error: --mmlu compares log-likelihoods, which chat"),
+        (
+            ("lm-eval", *ENDPOINT, "--chat", "--tasks", "gsm8k", "--include-path", "nowhere"),
+            "error: --include-path nowhere is no folder",
+        ),
+        (
+            ("lm-eval", *ENDPOINT, "--chat", "--tasks", "gsm8k", "--json", "nowhere/out.json"),
+            "error: --json nowhere/out.json cannot be written: there is no folder nowhere",
+        ),
+        (
+            ("lm-eval", *ENDPOINT, "--chat", "--tasks", "gsm8k", "--lm-eval-python", "nowhere"),
+            "error: --lm-eval-python nowhere cannot be run: No such file",
+        ),
     ],
 )
 def test_wrong_input_is_one_line_and_status_2(
