@@ -3,6 +3,7 @@
     python jobs/evaluate.py mt-bench --judgments gpt-4_single.jsonl --questions question.jsonl --json scores.json
     python jobs/evaluate.py alpaca-eval --annotations annotations.json --json win_rate.json
     python jobs/evaluate.py agreement --judged verdicts.jsonl --json agreement.json
+    python jobs/evaluate.py versus --judged comparisons.jsonl --json versus.json
 
 Each prints a table, with 95 % intervals and with how many of how many count (docs/evaluation.md).
 """
