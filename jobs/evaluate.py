@@ -1,5 +1,6 @@
-"""Evaluates models by recorded judgments.
+"""Evaluates models by questions and a judge, and counts recorded judgments.
 
+    python jobs/evaluate.py run --recipe RECIPE
     python jobs/evaluate.py mt-bench --judgments gpt-4_single.jsonl --questions question.jsonl --json scores.json
     python jobs/evaluate.py alpaca-eval --annotations annotations.json --json win_rate.json
     python jobs/evaluate.py agreement --judged verdicts.jsonl --json agreement.json

@@ -32,6 +32,7 @@ from zephyr_ray.data.diversity import stage as diversity
 from zephyr_ray.data.io.sources import GENERATED
 from zephyr_ray.errors import UserError
 from zephyr_ray.evaluation import function_stage, preferences_stage
+from zephyr_ray.evaluation.questions import stages as questions
 from zephyr_ray.pipeline import runner
 from zephyr_ray.pipeline.artifacts import Run
 from zephyr_ray.pipeline.model_source import ModelInput
@@ -57,9 +58,9 @@ def stages(recipe: Recipe) -> list[Stage]:
     made_with = [] if taught else _generation(recipe, models)
     feedback = _feedback(recipe, models)
     found = [*made, *supervised, *made_with, *feedback]
-    if not _starts_somewhere(recipe):  # a recipe may be for rows alone
-        return found
-    return [*found, *_preference_optimisation(recipe, models, {each.kind: each for each in feedback})]
+    if _starts_somewhere(recipe):  # a recipe may be for rows alone, or for endpoints that it evaluates
+        found += _preference_optimisation(recipe, models, {each.kind: each for each in feedback})
+    return [*found, *_questions(recipe, found)]
 
 
 def _starts_somewhere(recipe: Recipe) -> bool:
@@ -221,12 +222,32 @@ def _evaluations(recipe: Recipe, models: dict[str, Stage], skip: bool) -> list[S
         UserError: An evaluation is of a stage that the recipe does not have.
     """
     found = []
-    for each in recipe.evaluations:
+    for each in recipe.evaluation.functions:
         missing = [name for name in each.models if name not in models]
         if not missing:
             found.append(function_stage.stage(each, recipe.run.seed, [models[name] for name in each.models]))
         elif not skip:
-            raise UserError(f"evaluations {each.name}: models={', '.join(missing)}: this recipe has no such stage")
+            raise UserError(
+                f"evaluation.functions {each.name}: models={', '.join(missing)}: this recipe has no such stage"
+            )
+    return found
+
+
+def _questions(recipe: Recipe, made: Sequence[Stage]) -> list[Stage]:
+    """The evaluations that ask models questions, and a judge about their answers."""
+    models = {stage.kind: stage for stage in made if stage.makes_model}
+    return questions.stages(recipe.evaluation, recipe.run.seed, models, {"base", *methods()})
+
+
+def evaluations(recipe: Recipe) -> list[str]:
+    """The recipe's evaluations, by the names of the stages that hold their results.
+
+    Raises:
+        UserError: It has none.
+    """
+    found = [stage.name for stage in stages(recipe) if stage.is_evaluation]
+    if not found:
+        raise UserError("this recipe evaluates nothing; name models, a judge and mt_bench in its evaluation section")
     return found
 
 

@@ -162,11 +162,16 @@ def request_name(body: Mapping[str, Any]) -> str:
 
 def _ratings(body: dict[str, Any]) -> str:
     """A reply that follows the schema; the ratings are a hash of the request, so that they differ."""
-    schema = body["response_format"]["json_schema"]["schema"]
     number = int(hashlib.blake2b(request_name(body).encode(), digest_size=8).hexdigest(), 16)
-    reply = {}
-    for place, (key, verdict) in enumerate(schema["properties"].items()):
-        scale = verdict["properties"]["rating"]["enum"]
-        reason = next(name for name in verdict["properties"] if name != "rating")
-        reply[key] = {reason: "as it is", "rating": scale[(number >> (4 * place)) % len(scale)]}
-    return json.dumps(reply)
+    return json.dumps(_filled(body["response_format"]["json_schema"]["schema"], number))
+
+
+def _filled(schema: dict[str, Any], number: int) -> Any:
+    """A value that follows a schema of objects, texts and enumerations."""
+    if "enum" in schema:
+        return schema["enum"][number % len(schema["enum"])]
+    if schema["type"] == "string":
+        return "as it is"
+    return {
+        name: _filled(each, number >> (4 * place)) for place, (name, each) in enumerate(schema["properties"].items())
+    }

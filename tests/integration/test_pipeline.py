@@ -55,7 +55,7 @@ SMALL = (
     "dpo.training.zero_stage=0",
     "dpo.training.micro_batch=8",
     "dpo.training.checkpoint_steps=2",
-    f"evaluations={embedded_world.held_out(prompts=8, samples=1, max_new_tokens=4)}",
+    f"evaluation.functions={embedded_world.held_out(prompts=8, samples=1, max_new_tokens=4)}",
 )
 
 

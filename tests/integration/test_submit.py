@@ -90,7 +90,7 @@ def test_the_demos_recipe_as_a_job(cluster: Cluster, tmp_path: Path) -> None:
         "preferences.train": embedded_world.rows("preferences", 120),
         "sft.max_steps": 2,
         "dpo.max_steps": 2,
-        "evaluations": embedded_world.held_out(prompts=8, samples=1, max_new_tokens=4),
+        "evaluation.functions": embedded_world.held_out(prompts=8, samples=1, max_new_tokens=4),
     }
     job = ["python", "jobs/dpo.py", "--recipe", "recipes/tiny.yaml"]
     for name, value in small.items():

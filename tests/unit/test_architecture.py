@@ -35,7 +35,7 @@ IMPORTS = {
     "judging": "base chat_template config inference pipeline serving training",
     "generation": "base chat_template config inference pipeline serving",
     "data": "base chat_template cluster config generation inference judging pipeline serving training",
-    "evaluation": "base cluster config data pipeline",
+    "evaluation": "base cluster config data inference pipeline serving",
     "embedded": "chat_template config pipeline training",
     "zephyr": "base chat_template cluster config data evaluation pipeline training",
     "api": "base config data pipeline training zephyr",

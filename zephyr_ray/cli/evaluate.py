@@ -12,6 +12,7 @@ import typer
 
 from zephyr_ray.cli.exit_status import exit_with
 from zephyr_ray.cli.help_text import as_written
+from zephyr_ray.cli.recipe_options import DryRun, NoLease, Overrides, Overwrite, RecipeFiles, TakeOver, consent
 from zephyr_ray.errors import UserError
 
 if TYPE_CHECKING:
@@ -39,6 +40,34 @@ NameB = Annotated[str | None, typer.Option("--b", metavar="NAME", help="the mode
 Block = Annotated[int, typer.Option(min=1, help="prompts between two looks of the sequential rule")]
 Seed = Annotated[int, typer.Option(min=0, help="of the resamples, and of the order of the prompts for that rule")]
 Out = Annotated[str | None, typer.Option("--json", metavar="OUT", help="write the numbers here")]
+
+
+def run(
+    recipe: RecipeFiles = None,
+    set_: Overrides = None,
+    dry_run: DryRun = False,
+    overwrite: Overwrite = None,
+    take_over: TakeOver = False,
+    no_lease: NoLease = False,
+) -> int:
+    """Evaluates the models that a recipe's evaluation section names.
+
+        python jobs/evaluate.py run --recipe RECIPE
+        python jobs/evaluate.py run --recipe RECIPE --set run.root=DIR --dry-run
+
+    It asks the models questions and the judge about the answers, and makes first what is missing of the models of this
+    run. Results are in <run.root>/evaluation. What is finished is skipped, and replies are kept and paid once.
+    """
+    from zephyr_ray.cli import jobs, pipeline
+    from zephyr_ray.cluster import connect
+
+    connect.set_environment()
+
+    from zephyr_ray import zephyr
+
+    loaded = jobs.load(recipe, set_ or [])
+    allowed = consent(overwrite, take_over, no_lease)
+    return pipeline.run(loaded, zephyr.evaluations(loaded), "evaluate", only_show=dry_run, consent=allowed)
 
 
 def mt_bench(judgments: Judgments_, questions: Questions = None, json_: Out = None) -> int:
@@ -146,7 +175,7 @@ def command(doc: str) -> typer.Typer:
     """The job's command line, with a docstring for its help."""
     app = typer.Typer(help=as_written(doc), rich_markup_mode=None, pretty_exceptions_enable=False, add_completion=False)
     app.callback(invoke_without_command=True)(_without_command)
-    for function in (mt_bench, alpaca_eval, agreement, versus):
+    for function in (run, mt_bench, alpaca_eval, agreement, versus):
         app.command(help=as_written(str(function.__doc__)))(function)
     return app
 

@@ -95,13 +95,23 @@ def _run(
     dry_run: bool,
 ) -> int:
     from zephyr_ray.cli import pipeline as pipelines
-    from zephyr_ray.training.methods import load_recipe
 
-    recipe = load_recipe(files, overrides) if files else _embedded_world(overrides)
+    recipe = load(files, overrides)
     name = Path(sys.argv[0]).stem
     return pipelines.run(
         recipe, stages, name, also=also, begin=begin, evaluate=evaluate, only_show=dry_run, consent=allowed
     )
+
+
+def load(files: Sequence[str] | None, overrides: Sequence[str]) -> Recipe:
+    """The recipe that a job runs; without one, that of the embedded world.
+
+    Raises:
+        UserError: It cannot be read.
+    """
+    from zephyr_ray.training.methods import load_recipe
+
+    return load_recipe(files, overrides) if files else _embedded_world(overrides)
 
 
 def _embedded_world(overrides: Sequence[str]) -> Recipe:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from pydantic import Field, model_validator
 
 from zephyr_ray.config.data import Dialogues, Preferences, Tokenized
-from zephyr_ray.config.evaluation import Evaluation
+from zephyr_ray.config.evaluation import EvaluationSection
 from zephyr_ray.config.feedback import Judging, Prompts, Sampling
 from zephyr_ray.config.generation import Generation
 from zephyr_ray.config.model import Chat, ModelSection
@@ -45,7 +45,7 @@ class Recipe(Section):
     judging: Judging | None = None
     generation: Generation | None = None
     embeddings: Embeddings | None = None
-    evaluations: tuple[Evaluation, ...] = ()
+    evaluation: EvaluationSection = EvaluationSection()
 
     @model_validator(mode="after")
     def _quantized_layers_are_not_compiled(self) -> Recipe:

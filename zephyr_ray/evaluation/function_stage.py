@@ -20,7 +20,7 @@ def stage(section: Evaluation, seed: int, models: Sequence[Stage]) -> Stage:
     `model_source.ModelSource` by the names of their stages. It writes into the artifact and returns its part of the
     manifest, with `files` and, for a person, `lines`.
     """
-    field = f"evaluations {section.name}"
+    field = f"evaluation.functions {section.name}"
 
     def make(context: StageContext) -> Manifest:
         checkpoints = {each.kind: stage_source(context.input(each.kind)) for each in models}

@@ -260,7 +260,7 @@ def test_engine_options_that_change_answers() -> None:
         ("prompts.train={type: function, function: 'plugin.rows:rows'}", "prompts", "stale (input prompts imports)"),
         ("sft.base={function: 'plugin.rows:rows'}", "base", "stale (input function imports)"),
         (
-            "evaluations=[{name: mine, function: 'plugin.judge:judge', models: [sft]}]",
+            "evaluation.functions=[{name: mine, function: 'plugin.judge:judge', models: [sft]}]",
             "mine",
             "stale (input function imports)",
         ),

@@ -19,7 +19,7 @@ SOURCES = (
     f"preferences.train={embedded_world.rows('preferences', 1_600)}",
 )
 HELD_OUT_PAIRS = f"preferences.held_out={embedded_world.rows('held_out_preferences', 300)}"
-EVALUATION = f"evaluations={embedded_world.held_out(samples=1)}"
+EVALUATION = f"evaluation.functions={embedded_world.held_out(samples=1)}"
 FEEDBACK = (
     "preferences.train=judgments",
     "sampling.pool=[{type: deployment, name: sft, model: sft}]",
