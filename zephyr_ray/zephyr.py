@@ -35,6 +35,7 @@ from zephyr_ray.data.diversity import stage as diversity
 from zephyr_ray.data.io.sources import GENERATED
 from zephyr_ray.errors import UserError
 from zephyr_ray.evaluation import function_stage, preferences_stage
+from zephyr_ray.evaluation.judge_agreement import stages as judge_agreement
 from zephyr_ray.evaluation.questions import stages as questions
 from zephyr_ray.pipeline import runner
 from zephyr_ray.pipeline.artifacts import Run
@@ -239,7 +240,11 @@ def _evaluations(recipe: Recipe, models: dict[str, Stage], skip: bool) -> list[S
 def _questions(recipe: Recipe, made: Sequence[Stage]) -> list[Stage]:
     """The evaluations that ask models questions, and a judge about their answers."""
     models = {stage.kind: stage for stage in made if stage.makes_model}
-    return questions.stages(recipe.evaluation, recipe.run.seed, models, {"base", *methods()})
+    found = questions.stages(recipe.evaluation, recipe.run.seed, models, {"base", *methods()})
+    if recipe.evaluation.judge_agreement is not None:
+        labelled = recipe.evaluation.judge_agreement
+        found += judge_agreement.stages(labelled, recipe.judging, recipe.chat, recipe.run.seed, models)
+    return found
 
 
 def evaluations(recipe: Recipe) -> list[str]:

@@ -30,6 +30,16 @@ Questions = Annotated[
 JudgedFile_ = Annotated[
     str, typer.Option("--judged", metavar="FILE", help="JSON lines with label and verdicts, or Arena-Hard's")
 ]
+Compared_ = Annotated[
+    str | None, typer.Option("--judged", metavar="FILE", help="JSON lines of comparisons, or another program's")
+]
+JudgmentsRoot = Annotated[
+    str | None, typer.Option("--judgments", metavar="ROOT/judgments", help="judgments of a run, of two of its models")
+]
+NameA = Annotated[str | None, typer.Option("--a", metavar="NAME", help="the model whose wins are counted")]
+NameB = Annotated[str | None, typer.Option("--b", metavar="NAME", help="the model that it is compared with")]
+Block = Annotated[int, typer.Option(min=1, help="prompts between two looks of the sequential rule")]
+Seed = Annotated[int, typer.Option(min=0, help="of the resamples, and of the order of the prompts for that rule")]
 
 
 def run(
@@ -108,11 +118,51 @@ def agreement(judged: JudgedFile_, json_: Out = None) -> int:
     return show([*agreement.table_lines(result), *judged_files.notes(read)], numbers, json_)
 
 
+def versus(
+    judged: Compared_ = None,
+    judgments: JudgmentsRoot = None,
+    a: NameA = None,
+    b: NameB = None,
+    block: Block = 20,
+    seed: Seed = 0,
+    json_: Out = None,
+) -> int:
+    """A against B: win rate, sign test, win rate at equal lengths, and after how many prompts it was decided.
+
+        python jobs/evaluate.py versus --judged comparisons.jsonl --json versus.json
+        python jobs/evaluate.py versus --judgments runs/mine/judgments --a strong --b small
+
+    A line is {"id", "a_score", "b_score"} or {"id", "verdict", "swapped_verdict"} with a, b, tie or null, and perhaps
+    group, category, a_tokens and b_tokens, or a_text and b_text. FastChat's judgments, AlpacaEval's annotations,
+    Arena-Hard's and rated completions are read too.
+    """
+    from zephyr_ray.evaluation import comparison_files
+    from zephyr_ray.evaluation.versus import as_json, compare, table_lines
+
+    if (judged is None) == (judgments is None):
+        raise UserError("versus reads --judged FILE or --judgments ROOT/judgments; give one of them")
+    if judged is not None:
+        read = comparison_files.read_comparisons(judged, a, b)
+    else:
+        from zephyr_ray.evaluation.compared_artifact import read_judgments
+
+        read = read_judgments(str(judgments), a, b)
+    if all(each.outcome is None for each in read.comparisons):
+        reasons = comparison_files.listed_problems(read)
+        raise UserError(f"{judged or judgments}: none of {len(read.comparisons)} comparisons has a result{reasons}")
+    result = compare(read.a, read.b, read.comparisons, block=block, seed=seed)
+    return show(
+        [*table_lines(result), *comparison_files.notes(read)],
+        as_json(result) | comparison_files.counts(read),
+        json_,
+    )
+
+
 def command(doc: str) -> typer.Typer:
     """The job's command line, with a docstring for its help."""
     app = typer.Typer(help=as_written(doc), rich_markup_mode=None, pretty_exceptions_enable=False, add_completion=False)
     app.callback(invoke_without_command=True)(_without_command)
-    for function in (run, mt_bench, alpaca_eval, agreement, lm_eval):
+    for function in (run, mt_bench, alpaca_eval, agreement, versus, lm_eval):
         app.command(help=as_written(str(function.__doc__)))(function)
     return app
 

@@ -68,6 +68,14 @@ class AlpacaEval(Section):
     """Maximum tokens of an answer."""
 
 
+class JudgeAgreement(Section):
+    """How well the recipe's judge (`judging.judge`) agrees with people, and with itself."""
+
+    pairs: str = Field(min_length=1)
+    """File of pairs with people's labels, in a layout that docs/evaluation.md lists. A language model judges each in
+    both orders and at least twice."""
+
+
 class EvaluationSection(Requests):
     """How models are evaluated. The bounds of the requests hold for each stage that asks a model or the judge."""
 
@@ -91,6 +99,7 @@ class EvaluationSection(Requests):
     """The same of requests to the judge."""
     mt_bench: MTBench | None = None
     alpaca_eval: AlpacaEval | None = None
+    judge_agreement: JudgeAgreement | None = None
 
     @property
     def deployments(self) -> tuple[Deployment, ...]:

@@ -104,7 +104,7 @@ def score_completions(completions: Sequence[Row], rule: Rule) -> Scored:
     if not any(isinstance(_completion_text(item), str) for item in completions):
         raise Dropped(Reason.NOT_TEXT, "no completion has a response")
     rated = [ratings(item) for item in completions]
-    kind, scores = _scores_in_use(completions, rated, rule)
+    kind, scores = scores_in_use(completions, rated, rule)
     known = [
         each for each in zip(completions, scores, rated, strict=True) if each[1] is not None and _has_text(each[0])
     ]
@@ -238,7 +238,7 @@ _SCORES: dict[str, dict[str, Callable[[Row, Ratings], float | None]]] = {
 }
 
 
-def _scores_in_use(completions: Sequence[Row], rated: Sequence[Ratings], rule: Rule) -> tuple[str, list[float | None]]:
+def scores_in_use(completions: Sequence[Row], rated: Sequence[Ratings], rule: Rule) -> tuple[str, list[float | None]]:
     """The first kind of score that any completion of the row has, with the scores; kinds are never mixed."""
     for kind, score in _SCORES[rule.score].items():
         scores = [score(item, aspects) for item, aspects in zip(completions, rated, strict=True)]

@@ -105,7 +105,7 @@ def cohens_kappa(pairs: Mapping[tuple[Any, Any], int]) -> float | None:
     matrix = np.array([[pairs.get((first, second), 0) for second in values] for first in values], dtype=np.float64)
     if not matrix.sum():
         return None
-    kappa = float(_kappas(matrix[None])[0])
+    kappa = float(kappas_of(matrix[None])[0])
     return None if np.isnan(kappa) else kappa
 
 
@@ -121,7 +121,7 @@ def kappa_interval(pairs: Mapping[tuple[Any, Any], int], *, seed: int = 0) -> tu
     values = sorted({value for pair in pairs for value in pair})
     counts = np.array([pairs.get((first, second), 0) for first in values for second in values])
     drawn = np.random.default_rng(seed).multinomial(n, counts / n, size=RESAMPLES)
-    kappas = _kappas(drawn.reshape(RESAMPLES, len(values), len(values)).astype(np.float64))
+    kappas = kappas_of(drawn.reshape(RESAMPLES, len(values), len(values)).astype(np.float64))
     kappas = kappas[~np.isnan(kappas)]
     if not len(kappas):
         return None
@@ -130,7 +130,7 @@ def kappa_interval(pairs: Mapping[tuple[Any, Any], int], *, seed: int = 0) -> tu
     return float(low), float(high)
 
 
-def _kappas(matrices: np.ndarray) -> np.ndarray:
+def kappas_of(matrices: np.ndarray) -> np.ndarray:
     """Kappa of each matrix of counts, [matrices, values, values] -> [matrices]; NaN where it is not defined."""
     n = matrices.sum(axis=(1, 2))
     observed = np.trace(matrices, axis1=1, axis2=2) * n

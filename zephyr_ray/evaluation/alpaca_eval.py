@@ -64,7 +64,7 @@ def summarise(rows: Sequence[Row]) -> WinRate:
         UserError: They are of several models, or none has a preference.
     """
     model, baseline = _only(rows, "generator_2"), _only(rows, "generator_1")
-    readings = [_preference(row) for row in rows]
+    readings = [preference(row) for row in rows]
     kept = [(share, row) for share, row in zip(readings, rows, strict=True) if isinstance(share, float)]
     if not kept:
         raise UserError(f"none of {len(rows)} annotations has a preference from 1 to 2, or 0; is it annotations.json?")
@@ -139,18 +139,18 @@ def table_lines(rate: WinRate) -> list[str]:
     return lines
 
 
-def _preference(row: Row) -> float | str:
+def preference(row: Row) -> float | str:
     """The model's share of a preference, 0 to 1, or why there is none."""
     if any(
         isinstance(answer, str) and answer.strip() == ERROR for answer in (row.get("output_1"), row.get("output_2"))
     ):
         return "answer_error"
-    preference = number(row.get("preference"))
-    if preference is None:
+    given = number(row.get("preference"))
+    if given is None:
         return "null" if row.get("preference") is None else "no_preference"
-    if preference == 0:
+    if given == 0:
         return 0.5
-    return preference - 1 if 1 <= preference <= 2 else "no_preference"
+    return given - 1 if 1 <= given <= 2 else "no_preference"
 
 
 def _only(rows: Sequence[Row], key: str) -> str:

@@ -24,8 +24,13 @@ class ReadRow(NamedTuple):
     judged: Judged
     left_out: str | None
     """Why it does not count."""
-    is_same_answer: bool
-    """Whether an answer is compared with itself."""
+    answers: tuple[str, str] | None
+    """The texts of `a` and `b`, where the row has them."""
+
+    @property
+    def is_same_answer(self) -> bool:
+        """Whether an answer is compared with itself."""
+        return self.answers is not None and self.answers[0] == self.answers[1]
 
 
 @dataclass(frozen=True)
@@ -54,7 +59,7 @@ def read_judged(path: str) -> JudgedFile:
     is_arena = any("games" in row for row in recorded.rows)
     if not is_arena and not any("verdict" in row for row in recorded.rows):
         raise UserError(f"{path}: no row has a verdict; a row is {{id, label, verdict}}, or Arena-Hard's with games")
-    read_row: Callable[[str, Row], ReadRow] = _arena_row if is_arena else _own_row
+    read_row: Callable[[str, Row], ReadRow] = arena_row if is_arena else _own_row
     rows = [read_row(f"{path}: row {number}", row) for number, row in enumerate(recorded.rows, 1)]
     last: dict[Hashable, ReadRow] = {row.judged.id: row for row in rows}
     counted = [row for row in last.values() if not row.left_out]
@@ -69,12 +74,17 @@ def read_judged(path: str) -> JudgedFile:
 
 
 def _own_row(where: str, row: Row) -> ReadRow:
-    replies = {name: _verdict(row[name], f"{where}: {name}") for name in REPLIES if name in row}
-    judged = Judged(_hashable(row.get("id", where)), _verdict(row.get("label"), f"{where}: label"), replies)
-    return ReadRow(judged, None, False)
+    replies = {name: verdict_of(row[name], f"{where}: {name}") for name in REPLIES if name in row}
+    judged = Judged(hashable(row.get("id", where)), verdict_of(row.get("label"), f"{where}: label"), replies)
+    return ReadRow(judged, None, None)
 
 
-def _verdict(value: object, where: str) -> Verdict | None:
+def verdict_of(value: object, where: str) -> Verdict | None:
+    """`a`, `b`, `tie` or None.
+
+    Raises:
+        UserError: It is something else, with where it stands.
+    """
     for verdict in VERDICTS:
         if value == verdict:
             return verdict
@@ -83,20 +93,25 @@ def _verdict(value: object, where: str) -> Verdict | None:
     raise UserError(f"{where} {value!r} is none of {', '.join(VERDICTS)} and null")
 
 
-def _hashable(value: object) -> Hashable:
+def hashable(value: object) -> Hashable:
+    """A row's id as a key of a dictionary."""
     return value if isinstance(value, Hashable) else json.dumps(value, sort_keys=True)
 
 
-def _arena_row(where: str, row: Row) -> ReadRow:
-    """One question with its two games; in the second one, the answers change places."""
+def arena_row(where: str, row: Row) -> ReadRow:
+    """One question with its two games; in the second one, the answers change places.
+
+    Raises:
+        UserError: There are no two games.
+    """
     games = row.get("games")
     if not (isinstance(games, list) and len(games) == 2 and all(isinstance(game, dict) for game in games)):
         raise UserError(f"{where}: Arena-Hard's games are two, one for each order of the answers")
-    replies = {"verdict": _arena_verdict(games[0]), "swapped_verdict": _other(_arena_verdict(games[1]))}
+    replies = {"verdict": _arena_verdict(games[0]), "swapped_verdict": other(_arena_verdict(games[1]))}
     identity = tuple(str(row.get(key)) for key in ("question_id", "model", "judge", "source"))
     answers = [answer.strip() for _, answer in _ARENA_ANSWER.findall(str(games[0].get("user_prompt")))]
     left_out = "answer_error" if ERROR in answers else None
-    return ReadRow(Judged(identity, None, replies), left_out, len(answers) == 2 and answers[0] == answers[1])
+    return ReadRow(Judged(identity, None, replies), left_out, (answers[0], answers[1]) if len(answers) == 2 else None)
 
 
 def _arena_verdict(game: dict[str, Any]) -> Verdict | None:
@@ -109,7 +124,8 @@ def _arena_verdict(game: dict[str, Any]) -> Verdict | None:
     return "a" if found[1] else "b" if found[2] else "tie"
 
 
-def _other(verdict: Verdict | None) -> Verdict | None:
+def other(verdict: Verdict | None) -> Verdict | None:
+    """The verdict when the answers change places."""
     swapped: dict[Verdict, Verdict] = {"a": "b", "b": "a", "tie": "tie"}
     return swapped[verdict] if verdict else None
 

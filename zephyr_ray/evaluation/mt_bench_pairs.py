@@ -16,7 +16,8 @@ from typing import Any
 from zephyr_ray.evaluation.fastchat_files import PairJudgment, QuestionId
 from zephyr_ray.evaluation.intervals import mean_interval
 
-_POINTS = {"win": 1.0, "tie": 0.5, "loss": 0.0}
+POINTS = {"win": 1.0, "tie": 0.5, "loss": 0.0}
+"""What a result is worth for a win rate."""
 
 
 @dataclass(frozen=True)
@@ -137,7 +138,7 @@ def table_lines(judgments: Sequence[PairJudgment]) -> list[str]:
 def _record(model: str, outcomes: Sequence[tuple[QuestionId, str | None]]) -> Record:
     counted = [(question, each) for question, each in outcomes if each is not None]
     counts = Counter(each for _, each in counted)
-    interval = mean_interval([_POINTS[each] for _, each in counted], [question for question, _ in counted])
+    interval = mean_interval([POINTS[each] for _, each in counted], [question for question, _ in counted])
     return Record(model, counts["win"], counts["loss"], counts["tie"], interval, len(outcomes))
 
 

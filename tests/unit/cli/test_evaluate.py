@@ -107,9 +107,45 @@ def test_agreement(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "2 of 3" in capsys.readouterr().out
 
 
+def test_versus(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = [{"id": 1, "a_score": 2, "b_score": 1}, {"id": 2, "verdict": "b"}, {"id": 3, "verdict": None}]
+    out = tmp_path / "out.json"
+    assert status_of("versus", "--judged", written(tmp_path, "c.jsonl", *rows), "--json", str(out)) == 0
+    told = numbers(out)
+    assert (told["win_rate"], told["n"], told["comparisons"], told["lines"]) == (0.5, 2, 3, 3)
+    assert told["left_out"] == {"no_verdict": 1}
+    assert "2 of 3 comparisons count" in capsys.readouterr().out
+
+
+def test_versus_of_a_runs_judgments(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    from zephyr_ray.schemas import JUDGMENTS
+
+    def row(prompt: str, m: float, n: float) -> dict[str, Any]:
+        completions = [
+            {"model": name, "content": name, "overall_score": score} for name, score in zip("mn", (m, n), strict=True)
+        ]
+        return {"prompt_id": prompt, "messages": [], "completions": completions}
+
+    folder = tmp_path / "run" / "judgments"
+    (folder / "data").mkdir(parents=True)
+    table = pa.Table.from_pylist([row("1", 5, 3), row("2", 4, 4)], schema=JUDGMENTS)
+    pq.write_table(table, folder / "data" / "a.parquet")
+    (folder / "manifest.json").write_text(json.dumps({"files": [{"name": "data/a.parquet", "rows": 2}]}))
+    assert status_of("versus", "--judgments", str(folder)) == 0
+    assert "A = m, B = n: 2 of 2 comparisons count" in capsys.readouterr().out
+    assert status_of("versus", "--judgments", str(tmp_path / "nowhere")) == 2
+    assert capsys.readouterr().err.count("\n") == 1
+
+
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
+        (("versus",), "error: versus reads --judged FILE or --judgments ROOT/judgments; give one of them"),
+        (("versus", "--judged", "{file}"), "error: {file}: no row is a comparison"),
+        (("versus", "--judged", "{nulls}"), "error: {nulls}: none of 1 comparisons has a result (1 no_verdict)"),
         (("mt-bench",), "error: Missing option '--judgments'; see --help"),
         (("mt-bench", "--judgments", "nowhere.jsonl"), "error: nowhere.jsonl cannot be read: No such file"),
         (("mt-bench", "--judgments", "{file}"), "error: {file}: none of 1 lines is a judgment with question_id"),
@@ -150,10 +186,13 @@ def test_agreement(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
 def test_wrong_input_is_one_line_and_status_2(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: tuple[str, ...], says: str
 ) -> None:
-    file = written(tmp_path, "other.jsonl", {"something": "else"})
-    assert status_of(*(each.format(file=file) for each in arguments)) == 2
+    files = {
+        "file": written(tmp_path, "other.jsonl", {"something": "else"}),
+        "nulls": written(tmp_path, "nulls.jsonl", {"id": 1, "verdict": None}),
+    }
+    assert status_of(*(each.format(**files) for each in arguments)) == 2
     seen = capsys.readouterr()
-    assert seen.err.startswith(says.format(file=file))
+    assert seen.err.startswith(says.format(**files))
     assert seen.err.count("\n") == 1
 
 
