@@ -17,6 +17,8 @@ from zephyr_ray.cli.result import Out, show
 from zephyr_ray.errors import UserError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from zephyr_ray.config.recipe import Recipe
     from zephyr_ray.evaluation.fastchat_files import Judgments, QuestionId
     from zephyr_ray.evaluation.recorded_files import Row
