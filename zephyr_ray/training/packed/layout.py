@@ -145,12 +145,12 @@ def scoring_prompts(row: PackedRow) -> PackedRow:
     """
     starts = [(segment.start, segment.prompt - 1) for segment in row.segments if segment.branches]
     predictors = torch.cat([torch.arange(start, start + tokens) for start, tokens in starts])
-    of_prompts = {
+    of_prompts: dict[str, torch.Tensor] = {
         "predictors": predictors,
         "branch": torch.full_like(predictors, -1),
         "offset": torch.cat([torch.arange(tokens) for _, tokens in starts]),
     }
-    found = {name: torch.cat([getattr(row, name), values]) for name, values in of_prompts.items()}
+    found: dict[str, Any] = {name: torch.cat([getattr(row, name), values]) for name, values in of_prompts.items()}
     return replace(row, targets=torch.cat([row.targets, row.tokens[:, predictors + 1]], dim=1), **found)
 
 
