@@ -28,11 +28,8 @@ def test_a_trained_model_knows_its_stages_wherever_it_lies(undisturbed: Path, ba
     for name, each in by_name.items():
         made = manifest(undisturbed, name)
         assert each["fingerprint"] == made["fingerprint"]
-        assert (each["begun"], each["ended"], each["uncommitted"]) == (
-            made["begun"],
-            made["ended"],
-            made["uncommitted"],
-        )
+        assert (each["begun"], each["ended"]) == (made["begun"], made["ended"])
+        assert each["uncommitted"] == made.get("uncommitted")  # a copy without .git does not know
         assert each["finished"]
         assert each["versions"]["trl"]
     assert {each["stage"] for each in by_name["dpo"]["inputs"]} == {"tokenized", "reference_logps", None}

@@ -339,6 +339,18 @@ def test_our_code_and_libraries_are_a_note(monkeypatch: pytest.MonkeyPatch) -> N
     assert standing(pipeline)["tokenized"] == "done"
 
 
+@pytest.mark.parametrize(("status", "recorded"), [(" M zephyr_ray/schemas.py", True), ("", False), (None, None)])
+def test_whether_our_code_had_uncommitted_changes_is_recorded(
+    monkeypatch: pytest.MonkeyPatch, status: str | None, recorded: bool | None
+) -> None:
+    """An installed package has no commit, and does not say."""
+    monkeypatch.setattr(provenance, "_git", lambda *asked: status if asked[0] == "status" else "1")
+    provenance._has_uncommitted_changes.cache_clear()
+    (stage,) = [each for each in stages() if each.name == "preferences"]
+    assert provenance.record(stage).get("uncommitted") == recorded
+    provenance._has_uncommitted_changes.cache_clear()
+
+
 def test_a_finished_training_that_ended_with_an_alarm_or_did_not_watch_these_rows_says_so() -> None:
     pipeline = stages("dialogues.held_out=rows.jsonl")
     finish(pipeline, alarms=["ALARM: it rose"])
@@ -433,7 +445,9 @@ def test_a_stage_of_weights_that_are_made_anew_in_the_same_command(monkeypatch: 
         return list(made)
 
     assert run("1") == ["sft", "dpo"]
-    assert (Run("run").artifact("dpo").manifest() or {})["inputs"]["sft weights"] == "1"
+    recorded = Run("run").artifact("dpo").manifest() or {}
+    assert recorded["inputs"]["sft weights"] == "1"
+    assert recorded["begun"] <= recorded["ended"]
     assert run("1") == []
     shutil.rmtree("run/sft")
     assert run("1") == ["sft"]

@@ -59,8 +59,12 @@ def _pair_lines(pair: PairFacts) -> list[str]:
 
 
 def _answer(answer: Answer) -> str:
-    number = "" if answer.completion is None else f"completion {answer.completion}, "
-    return f"{number}{answer.model}, score {answer.score}: {_short(answer.content)}"
+    told = [
+        None if answer.completion is None else f"completion {answer.completion}",
+        answer.model,
+        None if answer.score is None else f"score {answer.score}",
+    ]
+    return f"{', '.join(filter(None, told)) or 'without a score'}: {_short(answer.content)}"
 
 
 def _model_lines(row: RowLineage) -> list[str]:

@@ -135,10 +135,12 @@ def _meant(holders: Mapping[str, Rows], asked: str) -> Found | None:
 
 
 def _by_source(holders: Mapping[str, Rows], source: str) -> Found:
-    """The rows that came from this place outside of the run."""
+    """The rows that came from this place; and the row that lies there, if it is one of the run."""
     pattern = lookup.fits(f"^{re.escape(source)}(/[0-9]+)?$")
     having = [each for each in holders.values() if "source" in each.columns]
-    return [(each, spot) for each in having for spot in lookup.find(each.artifact, each.files, "source", pattern)]
+    found = [(each, spot) for each in having for spot in lookup.find(each.artifact, each.files, "source", pattern)]
+    there = read_from(holders, source)
+    return [there, *found] if there else found
 
 
 class Related:

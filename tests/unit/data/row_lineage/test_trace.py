@@ -69,6 +69,8 @@ def test_a_dropped_row_says_where_and_why(run: Run) -> None:
     (dropped,) = tied.dropped
     assert (dropped.stage, dropped.reason) == ("preferences", "tie")
     assert "no model of this run was trained on it" in lines_of(tied)
+    assert tied.dropped[0].source == f"{run.root}/judgments/{FILE}:2"
+    assert row(run, str(tied.dropped[0].source)).data | {"asked": ""} == tied.data | {"asked": ""}
     unread = row(run, "questions.jsonl:5")
     assert unread.kept == ()
     assert unread.dropped == (Left("prompts", "undecodable_line", "{", "questions.jsonl:5"),)

@@ -16,7 +16,7 @@ from zephyr_ray.pipeline.fingerprints import content_id
 from zephyr_ray.pipeline.lineage.facts import Counts, Input, Lineage, UsedModel, as_json, facts, from_json
 from zephyr_ray.pipeline.lineage.reading import exported, exported_recipe, lineage_of, located, stages_of
 from zephyr_ray.pipeline.lineage.text import lines_of, tree_lines
-from zephyr_ray.pipeline.model_source import stage_source
+from zephyr_ray.pipeline.model_source import external_model, stage_source
 from zephyr_ray.pipeline.move_aside import move_aside
 
 BEHIND = ["prompts", "candidates", "judgments", "preferences", "tokenized", "dpo"]
@@ -160,6 +160,17 @@ def test_a_run_in_a_bucket(root: str, bucket: str) -> None:
     assert [each.inputs for each in there.stages] == [each.inputs for each in lineage(root).stages]
     assert located(f"{bucket}/dpo").run.root == bucket
     assert exported(f"{bucket}/dpo/checkpoint-000001") == exported(f"{root}/dpo/checkpoint")
+
+
+def test_the_file_counts_for_no_models_fingerprint(tmp_path: Path) -> None:
+    """It has times in it: a model that is trained again to the same weights stays the same to other runs."""
+    for name in ("config.json", "tokenizer.json", "model.safetensors"):
+        (tmp_path / name).write_text(name)
+    before = external_model("model.path", str(tmp_path), None)
+    (tmp_path / "lineage.json").write_text("{}")
+    assert external_model("model.path", str(tmp_path), None) == before
+    (tmp_path / "config.json").write_text("{}")
+    assert external_model("model.path", str(tmp_path), None) != before
 
 
 def test_what_is_no_run_is_refused(tmp_path: Path) -> None:
