@@ -158,20 +158,23 @@ def _shown(ledger: Any, progress: Any) -> Iterator[None]:
     stop = threading.Event()
 
     def show() -> None:
-        while not stop.wait(_SHOW_S):
-            totals = ray.get(ledger.totals.remote())
-            shown = {"replies": totals["requests"], "tokens": totals["tokens"]}
-            if totals["usd"]:
-                shown["usd"] = totals["usd"]
-            progress.show(shown)
+        totals = ray.get(ledger.totals.remote())
+        if totals["requests"]:
+            usd = {"usd": totals["usd"]} if totals["usd"] else {}
+            progress.show({"replies": totals["requests"], "tokens": totals["tokens"], **usd})
 
-    watcher = threading.Thread(target=show, daemon=True)
+    def keep_showing() -> None:
+        while not stop.wait(_SHOW_S):
+            show()
+
+    watcher = threading.Thread(target=keep_showing, daemon=True)
     watcher.start()
     try:
         yield
     finally:
         stop.set()
         watcher.join()
+    show()
 
 
 def _first_detail(artifact: Artifact, report: Report, reason: Reason) -> str:
