@@ -173,7 +173,7 @@ def _collect(events: Iterable[dict[str, Any]], answers: Path) -> Found:
                 results = lm_eval_results.task_results(task)
                 print(*(_progress(result) for result in results), sep="\n", file=sys.stderr)
                 found.results += results
-                found.groups |= task.get("groups", {})
+                found.groups |= lm_eval_results.group_numbers(task)
                 found.cut += task.get("cut", 0)
                 for name, rows in task.get("samples", {}).items():
                     file.writelines(json.dumps({"task": name} | row, ensure_ascii=False) + "\n" for row in rows)
@@ -196,7 +196,9 @@ def _report(found: Found, identity: dict[str, Any], out: str | None, answers: Pa
     if failed:
         lines.append(f"the log is {answers / 'log'}; with --json, the same command asks for what is missing only")
     else:  # the same name may be another model tomorrow
-        shutil.rmtree(answers.parent if out else answers)
+        shutil.rmtree(answers)
+        if out and not any(answers.parent.iterdir()):
+            answers.parent.rmdir()
     versions = {"versions": found.versions, "cut": found.cut, "groups": found.groups}
     show(lines, lm_eval_results.as_json(found.results) | versions | {"asked": identity}, out)
     return 1 if failed else 0

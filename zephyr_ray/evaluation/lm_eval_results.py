@@ -47,6 +47,12 @@ def task_results(event: Mapping[str, Any]) -> list[TaskResult]:
     return [_task_result(name, event) for name in event["samples"]]
 
 
+def group_numbers(event: Mapping[str, Any]) -> dict[str, dict[str, float | None]]:
+    """lm-eval's own aggregates of groups of tasks; null where there is no finite number."""
+    groups: Mapping[str, Mapping[str, Any]] = event.get("groups", {})
+    return {name: {key: number(value) for key, value in found.items() if "," in key} for name, found in groups.items()}
+
+
 def average(results: Sequence[TaskResult]) -> tuple[dict[str, Metric], str | None]:
     """The metrics that all tasks have, as means over all questions; and why there is none.
 

@@ -76,6 +76,13 @@ def test_a_log_likelihood_that_is_no_number_is_an_error(value: float) -> None:
     assert result.error == "2 questions have a log-likelihood that is no finite number"
 
 
+def test_a_group_has_lm_evals_own_numbers() -> None:
+    group = {"alias": "all", "acc,none": 0.5, "acc_stderr,none": "N/A", "ppl,none": math.nan}
+    told = lm_eval_results.group_numbers({"groups": {"all": group}})
+    assert told == {"all": {"acc,none": 0.5, "acc_stderr,none": None, "ppl,none": None}}
+    assert lm_eval_results.group_numbers(FAILED) == {}
+
+
 def test_the_table_says_how_many_of_how_many() -> None:
     lines = lm_eval_results.table_lines(results(event("a", [1.0, 0.0]), event("b", [1.0, 1.0, 0.0])))
     assert lines[1].split() == ["a", "acc", "0.5000", "0.5000", "0.0000", "to", "1.0000", "5", "2", "of", "100"]

@@ -36,6 +36,7 @@ def test_fewer_are_refused(found: tuple[list[float | None], ...], says: str) -> 
 
 def test_an_empty_text_is_an_answer_and_none_is_not() -> None:
     check_texts({"choices": [{"text": ""}]}, lambda choice: choice.get("text"))
-    for out in ({"choices": [{"text": None}]}, {"choices": []}, {"error": "busy"}):
+    replies: list[dict[str, Any]] = [{"choices": [{"text": None}]}, {"choices": []}, {"error": "busy"}]
+    for out in replies:
         with pytest.raises(UnansweredError, match="a reply without a text"):
             check_texts(out, lambda choice: choice.get("text"))
