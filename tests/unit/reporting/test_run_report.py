@@ -149,10 +149,11 @@ def test_answers_as_fastchat_and_alpaca_eval_keep_them(tmp_path: Path) -> None:
     (found,) = read_rounds(open_root(str(tmp_path)))
     first, second = answers(found)
     assert {each.stage: each for each in (first, second)}["evaluation/mt_bench"].rows == [
-        ("question 81, turn 1", [[Answer("dpo 1")], [Answer("sft 1")]])
+        ("question 81, turn 1", [[Answer("sft 1")], [Answer("dpo 1")]])
     ]
     assert {each.stage: each.texts("sft") for each in (first, second)}["evaluation/alpaca_eval"] == ["sft says"]
     assert first.policy_and_start == ("dpo", "sft")
+    assert first.models == ["sft", "dpo"]
 
 
 def test_a_folder_that_cannot_be_written(tmp_path: Path) -> None:
