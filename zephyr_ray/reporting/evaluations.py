@@ -16,6 +16,8 @@ from zephyr_ray.reporting.run_stages import MadeStage
 
 _RATES = ("win_rate_adjusted", "win_rate")
 _VALUES = ("value", "mean", *_RATES, "average")
+_IN_PERCENT = "alpaca_eval"
+"""In the name of a stage: its win rates are in percent, as on AlpacaEval's leaderboard."""
 _OF_THE_RUNNER = frozenset(
     {"files", "counts", "config", "environment", "code", "commits", "inputs", "watched", "lines", "stats", "seconds"}
 )
@@ -127,7 +129,7 @@ def evaluated(stage: str, summary: Any, text: str = "") -> Evaluated:
         for model, each in (models.items() if isinstance(models, dict) else ())
         if isinstance(each, dict) and each.get("categories")
     }
-    return Evaluated(stage, found, categories, list(_duels(summary)), text)
+    return Evaluated(stage, found, categories, list(_duels(summary, 100 if _IN_PERCENT in stage else 1)), text)
 
 
 def _walk(value: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], tuple[float, float, float]]]:
@@ -162,7 +164,7 @@ def _numbers(value: Mapping[str, Any]) -> tuple[float, float, float] | None:
 
 def _estimate(stage: str, path: Sequence[str], value: float, low: float, high: float) -> Estimate:
     model, what = _model_and_measure(path)
-    percent = value > 1.5 or high > 1.5 or low < -1.5
+    percent = _IN_PERCENT in stage or value > 1.5 or high > 1.5 or low < -1.5
     neutral = _MEASURES.get(what.replace(" ", "_"))
     is_share = not percent and any(word in what for word in ("accuracy", "rate", "minus"))
     if "minus" in what or "difference" in what:
@@ -182,14 +184,14 @@ def _model_and_measure(path: Sequence[str]) -> tuple[str, str]:
     return "", " ".join(names).replace("_", " ") or "win rate"
 
 
-def _duels(value: Any) -> Iterator[Duel]:
-    """Every record of one model against another in a JSON value; rates over 1 are in percent."""
+def _duels(value: Any, whole: float) -> Iterator[Duel]:
+    """Every record of one model against another in a JSON value; `whole` is the rate of who wins always."""
     names = _names(value)
     rate = next((value[name] for name in _RATES if names and _is_number(value.get(name))), None)
     if names and rate is not None:
-        yield Duel(*names, float(rate) / (100 if rate > 1 else 1))
+        yield Duel(*names, float(rate) / whole)
     for each in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
-        yield from _duels(each)
+        yield from _duels(each, whole)
 
 
 def _names(value: Any) -> tuple[str, str] | None:

@@ -164,7 +164,7 @@ def view(found: Round, sampled: Sampled, missing: Sequence[str] = ()) -> RunView
         sides=[(each.stage, _sides(each)) for each in sampled.answers],
         versions=settings.versions(stages),
         commits=settings.commits(stages),
-        recipe=settings.recipe_text(found.run),
+        recipe=settings.recipe_text(found.run, found.folder),
         sampled=sampled,
     )
 

@@ -16,7 +16,7 @@ from zephyr_ray.pipeline import epochs
 from zephyr_ray.pipeline.artifacts import Artifact, Run
 
 _DEPTH = 3  # round_2/evaluation/NAME
-_ROUND = re.compile(r"round_(\d+)")
+_ROUND = re.compile(r"round_\d+")
 _NO_STAGES = frozenset({"logs", "lease", "feedback"})
 
 
@@ -60,6 +60,8 @@ class Round:
     run: Run
     stages: list[MadeStage]
     """Each after the stages that it read."""
+    folder: str = ""
+    """Of a later round, and of a run whose rounds are all in folders of their own, below the root."""
 
     def stage(self, name: str) -> MadeStage | None:
         """The finished stage of that name."""
@@ -87,16 +89,15 @@ def open_root(root: str) -> Run:
 def read_rounds(run: Run, label: str | None = None) -> list[Round]:
     """The rounds of a run, the first one first; most runs have one."""
     name = label or posixpath.basename(run.root.rstrip("/")) or run.root
-    by_round: dict[int, list[MadeStage]] = {}
+    by_folder: dict[str, list[MadeStage]] = {}
     for folder in _stage_folders(run):
         first, _, rest = folder.partition("/")
-        match = _ROUND.fullmatch(first)
-        number, kind = (int(match[1]), rest) if match and rest else (1, folder)
-        by_round.setdefault(number, []).append(_read(run, folder, kind))
-    several = len(by_round) > 1
+        place, kind = (first, rest) if _ROUND.fullmatch(first) and rest else ("", folder)
+        by_folder.setdefault(place, []).append(_read(run, folder, kind))
+    several = len(by_folder) > 1
     return [
-        Round(f"{name} round_{number}" if several else name, run, in_order(stages))
-        for number, stages in sorted(by_round.items())
+        Round(f"{name} {place or 'round_1'}" if several else name, run, in_order(by_folder[place]), place)
+        for place in sorted(by_folder, key=lambda place: (len(place), place))
     ]
 
 

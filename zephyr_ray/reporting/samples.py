@@ -24,6 +24,7 @@ MOST_FILES = 8
 ROWS_PER_FILE = 250
 MOST_BYTES = 16 << 20
 """Of a file of answers as JSON lines; what lies beyond is not read."""
+_FIRST = ("base", "sft")
 _PROMPTS, _ANSWERS = ("instruction", "prompt", "question"), ("answers", "answer", "output")
 
 
@@ -50,8 +51,8 @@ class Answers:
     @property
     def policy_and_start(self) -> tuple[str, str] | None:
         """The model that was trained last, and the one that it started from; None where there is only one."""
-        start = next((name for name in ("sft", "base") if name in self.models), None)
-        later = [name for name in self.models if name not in ("base", "sft")] or ["sft"]
+        start = next((name for name in reversed(_FIRST) if name in self.models), None)
+        later = [name for name in self.models if name not in _FIRST] or ["sft"]
         return (later[-1], start) if start and later[-1] in self.models and later[-1] != start else None
 
     def texts(self, model: str) -> list[str]:
@@ -119,7 +120,7 @@ def _asked_and_answered(rows: Sequence[dict[str, Any]]) -> Iterator[tuple[str, l
 
 def _of_fastchat(stage: MadeStage) -> Answers | None:
     folder = posixpath.join(stage.artifact.path, "model_answer")
-    names = sorted(name for name in stage.artifact.names("model_answer") if name.endswith(".jsonl"))
+    names = _in_order(stage.artifact.names("model_answer"), ".jsonl")
     filesystem = stage.artifact.run.filesystem
     questions = {
         row.get("question_id"): row.get("turns")
@@ -128,7 +129,7 @@ def _of_fastchat(stage: MadeStage) -> Answers | None:
     by_model = []
     for name in names:
         rows: dict[str, list[Answer]] = {}
-        for row in _json_lines(posixpath.join(folder, name), filesystem):
+        for row in _json_lines(posixpath.join(folder, f"{name}.jsonl"), filesystem):
             for turn, text in enumerate(_turns(row), 1):
                 asked = questions.get(row.get("question_id"))
                 prompt = asked[turn - 1] if isinstance(asked, list) and len(asked) >= turn else ""
@@ -136,16 +137,22 @@ def _of_fastchat(stage: MadeStage) -> Answers | None:
                     Answer(text)
                 ]
         by_model.append(rows)
-    return _joined(stage.name, [name.removesuffix(".jsonl") for name in names], by_model)
+    return _joined(stage.name, names, by_model)
 
 
 def _of_alpaca_eval(stage: MadeStage) -> Answers | None:
-    names = sorted(name for name in stage.artifact.names("model_outputs") if name.endswith(".json"))
+    names = _in_order(stage.artifact.names("model_outputs"), ".json")
     by_model = []
     for name in names:
-        rows = stage.artifact.read_json(posixpath.join("model_outputs", name))
+        rows = stage.artifact.read_json(posixpath.join("model_outputs", f"{name}.json"))
         by_model.append(dict(_asked_and_answered([row for row in rows if isinstance(row, dict)])))
-    return _joined(stage.name, [name.removesuffix(".json") for name in names], by_model)
+    return _joined(stage.name, names, by_model)
+
+
+def _in_order(files: Sequence[str], ending: str) -> list[str]:
+    """The models of files, as they are trained: base, sft, and what came of them."""
+    names = [file.removesuffix(ending) for file in files if file.endswith(ending)]
+    return sorted(names, key=lambda name: (_FIRST.index(name) if name in _FIRST else len(_FIRST), name))
 
 
 def _turns(row: dict[str, Any]) -> list[str]:

@@ -43,13 +43,20 @@ class Difference:
     """One of each run."""
 
 
-def recipe_text(run: Run) -> str:
-    """The resolved recipe of a run; empty where it has none."""
-    try:
-        with run.filesystem.open_input_stream(posixpath.join(run.path, _RECIPE)) as stream:
-            return bytes(stream.read()).decode("utf-8", "replace")
-    except FileNotFoundError:
-        return ""
+def recipe_text(run: Run, folder: str = "") -> str:
+    """The resolved recipe of a run, or of a round that has its own; empty where there is none.
+
+    Args:
+        run: The run.
+        folder: Of the round, below the root.
+    """
+    for place in dict.fromkeys((folder, "")):
+        try:
+            with run.filesystem.open_input_stream(posixpath.join(run.path, place, _RECIPE)) as stream:
+                return bytes(stream.read()).decode("utf-8", "replace")
+        except FileNotFoundError:
+            continue
+    return ""
 
 
 def recipe_fields(text: str) -> dict[str, Any]:

@@ -67,6 +67,9 @@ def test_alpaca_evals_rate_is_in_percent() -> None:
     ]
     made = evaluated("evaluation/alpaca_eval", written(alpaca_eval.as_json(alpaca_eval.summarise(rows))))
     assert [(each.what, each.neutral, each.is_share) for each in made.estimates] == [("mine against base", 50.0, False)]
+    low = {"model": "m", "baseline": "b", "win_rate": 0.9, "interval": [0.4, 1.4]}
+    made = evaluated("evaluation/alpaca_eval", {"models": {"m": low}})
+    assert (made.estimates[0].shown, made.duels[0].rate) == ("0.9", pytest.approx(0.009))
 
 
 def test_what_holds_no_interval_is_no_estimate() -> None:

@@ -94,6 +94,16 @@ def test_several_runs_side_by_side(tmp_path: Path) -> None:
     assert Path(run_report.write(roots, str(tmp_path / "there"))) == tmp_path / "there" / "report.html"
 
 
+def test_rounds_are_side_by_side_each_with_its_own_recipe(tmp_path: Path) -> None:
+    for number, beta in ((1, 0.1), (2, 0.5)):
+        make_run(tmp_path / f"round_{number}", beta)
+    page = Path(run_report.write([str(tmp_path)]))
+    assert page == tmp_path / "report.html"
+    compared = json.loads((tmp_path / "report.json").read_text())["comparison"]
+    assert [label.split()[-1] for label in compared["labels"]] == ["round_1", "round_2"]
+    assert compared["recipe"] == [{"field": "dpo.beta", "values": ["0.1", "0.5"]}]
+
+
 def test_a_run_that_is_not_finished_and_one_of_a_single_stage(tmp_path: Path) -> None:
     finish(tmp_path, "dialogues", "f1", counts=counts(3, 3), alarms=["ALARM: the loss rose; lower the rate"])
     Run(str(tmp_path)).artifact("sft").begin("f2")
@@ -149,10 +159,11 @@ def test_answers_as_fastchat_and_alpaca_eval_keep_them(tmp_path: Path) -> None:
     (found,) = read_rounds(open_root(str(tmp_path)))
     first, second = answers(found)
     assert {each.stage: each for each in (first, second)}["evaluation/mt_bench"].rows == [
-        ("question 81, turn 1", [[Answer("dpo 1")], [Answer("sft 1")]])
+        ("question 81, turn 1", [[Answer("sft 1")], [Answer("dpo 1")]])
     ]
     assert {each.stage: each.texts("sft") for each in (first, second)}["evaluation/alpaca_eval"] == ["sft says"]
     assert first.policy_and_start == ("dpo", "sft")
+    assert first.models == ["sft", "dpo"]
 
 
 def test_a_folder_that_cannot_be_written(tmp_path: Path) -> None:
