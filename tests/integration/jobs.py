@@ -77,6 +77,7 @@ def kill_and_finish(
     victim: str | None = None,
     sent: signal.Signals = signal.SIGKILL,
     with_children: bool = False,
+    options: tuple[str, ...] = (),
 ) -> tuple[int, str]:
     """Runs a job, sends a signal once `when` holds, and waits for its end.
 
@@ -85,13 +86,18 @@ def kill_and_finish(
         sent: The signal.
         with_children: The job's own process does not get it alone, but all that came of it too, which else go on for
             seconds.
+        options: What comes before the recipe on the command line.
 
     Returns:
         The job's exit status and what a person saw.
     """
     begun = time.time()
     process = subprocess.Popen(
-        command(job, root, *overrides), cwd=REPO, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        command(job, root, *overrides, options=options),
+        cwd=REPO,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
     )
     deadline = time.monotonic() + _TIMEOUT_S
     try:

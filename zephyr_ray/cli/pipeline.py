@@ -82,9 +82,9 @@ def _standing(recipe: Recipe, targets: Sequence[str], evaluate: bool) -> str:
     except UserError as error:  # data or a model that is not to be had from this machine
         plan, note = None, f"how stages stand is not known here: {error}\n"
     rows = [(stage.name, _reads(stage), str(plan.status(stage)) if plan else "not known") for stage in stages]
-    width = max(42, *(len(reads) for _, reads, _ in rows))
-    lines = [f"in {run.root}:", f"{'stage':<22} {'reads':<{width}} status"]
-    lines += [f"{name:<22} {reads:<{width}} {status}" for name, reads, status in rows]
+    width, column = max(42, *(len(reads) for _, reads, _ in rows)), max(22, *(len(name) for name, _, _ in rows))
+    lines = [f"in {run.root}:", f"{'stage':<{column}} {'reads':<{width}} status"]
+    lines += [f"{name:<{column}} {reads:<{width}} {status}" for name, reads, status in rows]
     lines += [f"{stage.name}: {note}" for stage in stages for note in plan.notes(stage)] if plan else []
     lines += [f"would replace {each}; refused without --overwrite" for each in plan.replacements()] if plan else []
     return "\n".join(lines) + "\n" + note

@@ -81,7 +81,8 @@ class Deployment(ServedOnVllm):
     type: Literal["deployment"]
     """A model that the stage deploys itself."""
     model: str = Field(min_length=1)
-    """What is deployed: a stage of this run (`base`, `sft`), a folder that every node sees, a URI or a hub id."""
+    """What is deployed: a stage of this run (`base`, `sft`; for an evaluation any that makes a model), a folder that
+    every node sees, a URI or a hub id."""
     max_in_flight: int = compute(64, ge=1)
     """Maximum open requests of all workers together; it is lowered while the server reports overload."""
     timeout_s: float = compute(300.0, gt=0)

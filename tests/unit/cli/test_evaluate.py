@@ -182,3 +182,50 @@ def test_the_job_loads_nothing_heavy(tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=REPO)
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[-1] == "[]"
+
+
+RECIPE = """
+run: {root: ROOT}
+evaluation:
+  models: [{type: endpoint, name: one, model: m, base_url: "http://127.0.0.1:9/v1"}]
+  judge: {type: endpoint, name: gpt, model: gpt, base_url: "http://127.0.0.1:9/v1"}
+  mt_bench: {questions: QUESTIONS, references: null}
+"""
+
+
+def recipe(folder: Path) -> str:
+    questions = written(folder, "question.jsonl", {"question_id": 81, "category": "writing", "turns": ["x", "y"]})
+    text = RECIPE.replace("ROOT", str(folder / "run")).replace("QUESTIONS", questions)
+    (folder / "recipe.yaml").write_text(text)
+    return str(folder / "recipe.yaml")
+
+
+def test_what_a_run_would_do(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert status_of("run", "--recipe", recipe(tmp_path), "--dry-run") == 0
+    told = capsys.readouterr().out.split("status\n")[1].splitlines()
+    rows = [line.split() for line in told]
+    answers, judgments = "evaluation/mt_bench_answers/one", "evaluation/mt_bench_judgments/one"
+    assert [(row[0], row[-2:]) for row in rows] == [
+        (name, ["to", "do"]) for name in (answers, judgments, "evaluation/mt_bench")
+    ]
+    assert rows[2][1:3] == [f"{answers},", judgments]
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_run_of_a_recipe_that_evaluates_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "recipe.yaml").write_text(f"run: {{root: {tmp_path / 'run'}}}\n")
+    assert status_of("run", "--recipe", str(tmp_path / "recipe.yaml")) == 2
+    assert "error: this recipe evaluates nothing; name models, a judge" in capsys.readouterr().err
+
+
+def test_a_dry_run_loads_nothing_heavy(tmp_path: Path) -> None:
+    script = (
+        "import runpy, sys; "
+        f"sys.argv = ['evaluate.py', 'run', '--recipe', {recipe(tmp_path)!r}, '--dry-run']\n"
+        "try:\n"
+        f"    runpy.run_path({str(REPO / 'jobs' / 'evaluate.py')!r}, run_name='__main__')\n"
+        "finally:\n"
+        "    print('loaded', sorted({'ray', 'torch', 'trl', 'openai', 'vllm'} & sys.modules.keys()))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], cwd=REPO, capture_output=True, text=True, timeout=120)
+    assert done.stdout.splitlines()[-1] == "loaded []", done.stdout + done.stderr

@@ -33,15 +33,15 @@ def stage(
     baseline: Stage | None,
     models: Mapping[str, Stage],
 ) -> Stage:
-    """The stage `evaluation/alpaca_eval_annotations/NAME`, for the arguments see `judging.stage`.
+    """The stage `evaluation/alpaca_eval_annotations/NAME`.
 
     Args:
-        evaluation: ...
+        evaluation: The judge, and bounds on the requests.
         section: What is judged, and how.
-        seed: ...
+        seed: The run's.
         outputs: The model's.
         baseline: The baseline's; None: a file holds them.
-        models: ...
+        models: The stages of this run that make models, by the names that deployments use for them.
     """
     name = outputs.kind.rpartition("/")[2]
 

@@ -133,10 +133,10 @@ def planned_row(
         prompt: What it is asked.
         fields: What the prompt is filled with.
         names: Of the model, and of the baseline.
-        question: As in `JUDGED`, like what follows.
-        turn: ...
-        game: ...
-        sample: ...
+        question: As in `JUDGED`.
+        turn: Of the answer, from 1.
+        game: As in `JUDGED`.
+        sample: How many times the judge was asked the same before.
         is_answered: Whether every answer is there; if one is not, the judge is not asked.
     """
     user = prompt.text(fields)

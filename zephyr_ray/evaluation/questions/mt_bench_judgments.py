@@ -37,15 +37,15 @@ def stage(
     baseline: Stage | None,
     models: Mapping[str, Stage],
 ) -> Stage:
-    """The stage `evaluation/mt_bench_judgments/NAME`, for the arguments see `judging.stage`.
+    """The stage `evaluation/mt_bench_judgments/NAME`.
 
     Args:
-        evaluation: ...
+        evaluation: The judge, and bounds on the requests.
         section: What is judged, and how.
-        seed: ...
+        seed: The run's.
         answers: The model's.
         baseline: Those that they are compared with; None: they are not.
-        models: ...
+        models: The stages of this run that make models, by the names that deployments use for them.
     """
     name = answers.kind.rpartition("/")[2]
 

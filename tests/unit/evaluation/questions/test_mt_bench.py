@@ -13,7 +13,7 @@ import pytest
 from tests.unit.evaluation.questions.asked import REFUSED, Model
 from zephyr_ray.config.evaluation import MTBench
 from zephyr_ray.errors import UserError
-from zephyr_ray.evaluation.fastchat_files import pair_judgments, single_judgments
+from zephyr_ray.evaluation.fastchat_files import QuestionId, pair_judgments, single_judgments
 from zephyr_ray.evaluation.questions import mt_bench_questions
 from zephyr_ray.evaluation.questions.judging import judge_answer
 from zephyr_ray.evaluation.questions.mt_bench_answers import answer_question
@@ -101,8 +101,8 @@ def test_after_a_refusal_nothing_is_asked() -> None:
     assert answered(Model("first", REFUSED), ["one", "two"])["answers"] == ["first"]
 
 
-OWN = {81: ["w1", "w2"], 111: ["m1"], "x": ["s1"]}
-OTHERS = {81: ["W1", "W2"], 111: ["M1", "M2"]}
+OWN: dict[QuestionId, list[str]] = {81: ["w1", "w2"], 111: ["m1"], "x": ["s1"]}
+OTHERS: dict[QuestionId, list[str]] = {81: ["W1", "W2"], 111: ["M1", "M2"]}
 
 
 def test_what_is_planned(tmp_path: Path) -> None:

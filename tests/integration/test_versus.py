@@ -1,0 +1,134 @@
+"""Two models compared by a judge until it is decided, and a judge held against people's labels, through a server.
+
+README: judging stops when it is decided, a killed command asks only for what is missing, and no reply is paid for twice;
+a recipe's judge is asked about labelled pairs in both orders and twice.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.integration.fault_server import FaultServer
+from tests.integration.test_evaluation import endpoint, make, written
+from zephyr_ray.config import loader
+from zephyr_ray.config.recipe import Recipe
+from zephyr_ray.errors import UserError
+from zephyr_ray.evaluation.comparison_files import read_comparisons
+
+pytestmark = pytest.mark.usefixtures("ray_cluster")
+
+PRICE = {"input": 0.0, "output": 100.0}  # a reply of 10 tokens costs 0.001
+
+
+class Taste(FaultServer):
+    """Models answer with their names, and the judge prefers `good`, wherever it is shown."""
+
+    def _reply(self, body: dict[str, Any]) -> dict[str, Any]:
+        reply = super()._reply(body)
+        asked = body["messages"][-1]["content"]
+        said = f"{body['model']} says {asked}"
+        if body["model"] == "judge":
+            first, second = (asked.find(f"{name} says") for name in ("good", "bad"))
+            said = "The better one: [[A]]" if first < second else "The better one: [[B]]"
+        if not body.get("response_format"):
+            reply["choices"][0]["message"]["content"] = said
+        return reply
+
+
+@pytest.fixture
+def server() -> Iterator[Taste]:
+    with Taste() as running:
+        yield running
+
+
+def recipe_of(root: Path, evaluation: Mapping[str, Any], *more: str) -> Recipe:
+    return loader.load([], [f"run.root={root}", f"evaluation={json.dumps(evaluation)}", *more])
+
+
+def compared(folder: Path, url: str, **fields: Any) -> dict[str, Any]:
+    prompts = written(folder / "prompts.jsonl", [{"prompt": f"What is {number} + 1?"} for number in range(60)])
+    return {
+        "models": [endpoint(name, url, retries=0) for name in ("good", "bad")],
+        "judge": endpoint("judge", url, retries=0, price=PRICE),
+        "versus": {"prompts": prompts, "a": "bad", "b": "good", "block": 10},
+        **fields,
+    }
+
+
+def judged(server: FaultServer) -> int:
+    return sum(count for name, count in server.billed.items() if name.startswith("judge "))
+
+
+def test_judging_stops_when_it_is_decided(tmp_path: Path, server: Taste) -> None:
+    recipe = recipe_of(tmp_path / "run", compared(tmp_path, server.url))
+    make(recipe, "evaluation/versus_answers/bad", "evaluation/versus_answers/good")
+    server.faults = {"500": 0.2}
+    with pytest.raises(UserError, match=r"rows failed, more than evaluation.max_failed"):
+        make(recipe)
+    server.faults = {}
+    manifest = make(recipe)
+    folder = tmp_path / "run" / "evaluation" / "versus"
+    told = json.loads((folder / "summary.json").read_text())
+    needed = told["prompts_judged"]
+    assert 10 <= needed < 60
+    assert (judged(server), set(server.billed.values())) == (2 * needed, {1})
+    assert (told["win_rate"], told["interval"], told["sequential"]["decision"]["winner"]) == (0.0, None, "b")
+    assert told["sequential"]["interval"][1] < 0.5
+    assert f"{needed} of 60 prompts were judged; {60 - needed} were not needed" in manifest["lines"]
+    again = read_comparisons(str(folder / "comparisons.jsonl"))
+    assert [each.outcome for each in again.comparisons] == [0.0] * needed
+
+
+def test_the_budget_is_that_of_all_blocks(tmp_path: Path, server: Taste) -> None:
+    """A reply costs 0.001 US dollars, and a block of four prompts asks eight times."""
+    evaluation = compared(tmp_path, server.url, budget_usd=0.0125, judge_max_tokens=10)
+    evaluation["versus"]["block"] = 4
+    recipe = recipe_of(tmp_path / "run", evaluation)
+    make(recipe, "evaluation/versus_answers/bad", "evaluation/versus_answers/good")
+    with pytest.raises(UserError, match="the budget is spent"):
+        make(recipe)
+    assert 8 <= judged(server) <= 12
+    more = recipe_of(tmp_path / "run", {**evaluation, "budget_usd": 1.0})
+    make(more)
+    told = json.loads((tmp_path / "run" / "evaluation" / "versus" / "summary.json").read_text())
+    assert (judged(server), set(server.billed.values())) == (2 * told["prompts_judged"], {1})
+
+
+def test_a_judge_is_held_against_people(tmp_path: Path, server: Taste) -> None:
+    """Of a language model both orders and a second time; of a function what it says."""
+    pairs = [
+        {
+            "prompt": f"p{number}",
+            "answer_a": f"x{number}" * (number % 4 + 1),
+            "answer_b": f"y{number}",
+            "labels": labels,
+        }
+        for number, labels in enumerate([["a", "a"], ["b", "b"], ["a", "b"], ["tie", "tie"]] * 3)
+    ]
+    file = written(tmp_path / "pairs.jsonl", [*pairs, {"prompt": "no answer"}])
+    evaluation = {"judge_agreement": {"pairs": file}}
+    judge = {"type": "language_models", "models": [endpoint("judge", server.url)], "aspects": ["overall"]}
+    recipe = recipe_of(tmp_path / "model", evaluation, f"judging.judge={json.dumps(judge)}")
+    manifest = make(recipe)
+    told = json.loads((tmp_path / "model" / "evaluation" / "judge_agreement" / "summary.json").read_text())
+    assert judged(server) == 12 * 2 * 2
+    assert {name: told["counts"][name] for name in ("in", "out")} == {"in": 12, "out": 12}
+    assert told["parse_rate"] == 1.0
+    assert {
+        name: told[name] is not None for name in ("accuracy", "kappa", "swap_consistency", "retest")
+    } == dict.fromkeys(("accuracy", "kappa", "swap_consistency", "retest"), True)
+    assert told["people"]["accuracy"]["value"] == pytest.approx(0.75)
+    assert told["no_majority"] == 3
+    assert any(re.match(r"a person with another one +0\.750", line) for line in manifest["lines"])
+
+    function = {"type": "function", "function": "tests.integration.judges:length"}
+    recipe = recipe_of(tmp_path / "function", evaluation, f"judging.judge={json.dumps(function)}")
+    make(recipe)
+    told = json.loads((tmp_path / "function" / "evaluation" / "judge_agreement" / "summary.json").read_text())
+    assert (told["parse_rate"], told["swap_consistency"], told["retest"]) == (1.0, None, None)
