@@ -1,7 +1,7 @@
 """Two models compared by a judge until it is decided, and a judge held against people's labels, through a server.
 
-README: judging stops when it is decided, a killed command asks only for what is missing, and no reply is paid for twice;
-a recipe's judge is asked about labelled pairs in both orders and twice.
+README: judging stops when it is decided, a killed command asks only for what is missing, and the budget is that of all
+blocks; a recipe's judge is asked about labelled pairs in both orders and twice.
 """
 
 from __future__ import annotations
@@ -102,14 +102,10 @@ def test_the_budget_is_that_of_all_blocks(tmp_path: Path, server: Taste) -> None
 
 def test_a_judge_is_held_against_people(tmp_path: Path, server: Taste) -> None:
     """Of a language model both orders and a second time; of a function what it says."""
+    said = enumerate([["a", "a"], ["b", "b"], ["a", "b"], ["tie", "tie"]] * 3)
     pairs = [
-        {
-            "prompt": f"p{number}",
-            "answer_a": f"x{number}" * (number % 4 + 1),
-            "answer_b": f"y{number}",
-            "labels": labels,
-        }
-        for number, labels in enumerate([["a", "a"], ["b", "b"], ["a", "b"], ["tie", "tie"]] * 3)
+        {"prompt": f"p{number}", "answer_a": "x" * (number + 1), "answer_b": "y", "labels": labels}
+        for number, labels in said
     ]
     file = written(tmp_path / "pairs.jsonl", [*pairs, {"prompt": "no answer"}])
     evaluation = {"judge_agreement": {"pairs": file}}
@@ -118,11 +114,10 @@ def test_a_judge_is_held_against_people(tmp_path: Path, server: Taste) -> None:
     manifest = make(recipe)
     told = json.loads((tmp_path / "model" / "evaluation" / "judge_agreement" / "summary.json").read_text())
     assert judged(server) == 12 * 2 * 2
-    assert {name: told["counts"][name] for name in ("in", "out")} == {"in": 12, "out": 12}
-    assert told["parse_rate"] == 1.0
-    assert {
-        name: told[name] is not None for name in ("accuracy", "kappa", "swap_consistency", "retest")
-    } == dict.fromkeys(("accuracy", "kappa", "swap_consistency", "retest"), True)
+    assert manifest["counts"] == {"in": 12, "out": 12, "dropped": {}}
+    assert told["judge"]["parse_rate"] == 1.0
+    asked = {name: share["n"] for name, share in told["judge"]["counts"].items()}
+    assert asked == {"accuracy": 9, "kappa": 9, "swap_consistency": 12, "retest": 12, "parse_rate": 12}
     assert told["people"]["accuracy"]["value"] == pytest.approx(0.75)
     assert told["no_majority"] == 3
     assert any(re.match(r"a person with another one +0\.750", line) for line in manifest["lines"])
@@ -131,4 +126,5 @@ def test_a_judge_is_held_against_people(tmp_path: Path, server: Taste) -> None:
     recipe = recipe_of(tmp_path / "function", evaluation, f"judging.judge={json.dumps(function)}")
     make(recipe)
     told = json.loads((tmp_path / "function" / "evaluation" / "judge_agreement" / "summary.json").read_text())
-    assert (told["parse_rate"], told["swap_consistency"], told["retest"]) == (1.0, None, None)
+    found = told["judge"]
+    assert (found["parse_rate"], found["swap_consistency"], found["retest"]) == (1.0, None, None)

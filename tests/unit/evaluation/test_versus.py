@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+import numpy as np
 import pytest
 
 from zephyr_ray.evaluation.agreement import Verdict
@@ -13,7 +14,8 @@ from zephyr_ray.evaluation.comparison import (
     outcome_of_scores,
     outcome_of_verdicts,
 )
-from zephyr_ray.evaluation.versus import as_json, compare, sign_test, table_lines
+from zephyr_ray.evaluation.sequential import interval_at_any_time
+from zephyr_ray.evaluation.versus import STOPPED, as_json, compare, compare_until_decided, sign_test, table_lines
 
 
 def outcomes(*values: float) -> list[Comparison]:
@@ -109,3 +111,16 @@ def test_json_and_table_say_the_same() -> None:
     assert lines[0] == "A = m, B = n: 4 of 4 comparisons count, over 4 prompts"
     assert "62.5 %" in lines[2]
     assert "A wins 2, B wins 1, ties 1; sign test over 3 prompts without a tie: p = 1" in lines
+
+
+def test_judging_that_stopped_has_no_interval_for_one_look() -> None:
+    rows = [Comparison(place, 1.0 if place % 8 else 0.0, characters=(place * 7 % 11, 5)) for place in range(40)]
+    told = as_json(compare_until_decided("m", "n", rows, block=20))
+    assert (told["win_rate"], told["interval"], told["reason"]) == (35 / 40, None, STOPPED)
+    assert (told["sign_test"]["p_value"], told["sign_test"]["wins"]) == (None, 35)
+    assert told["length_controlled"]["win_rate"] is not None
+    assert told["length_controlled"]["interval"] is None
+    assert told["sequential"]["decision"]["winner"] == "a"
+    assert told["sequential"]["decision"]["after"] == 40
+    outcomes_of = np.array([1.0 if place % 8 else 0.0 for place in range(40)])
+    assert told["sequential"]["interval"] == interval_at_any_time(outcomes_of)

@@ -104,8 +104,9 @@ def test_what_is_written() -> None:
     rows = {"1": {"completions": [a, b]}, "2": {"completions": [b, a]}}
     found = compare_with_people(labels, rows)
     told = json.loads(json.dumps(as_json(found), allow_nan=False))
-    assert (told["accuracy"], told["swap_consistency"], told["retest"]) == (1.0, 1.0, 1.0)
-    assert told["parse_rate"] == pytest.approx(2 / 3)  # the third was given up
+    judge = told["judge"]
+    assert (judge["accuracy"], judge["swap_consistency"], judge["retest"]) == (1.0, 1.0, 1.0)
+    assert judge["parse_rate"] == pytest.approx(2 / 3)  # the third was given up
     assert told["people"]["accuracy"]["n"] == 2
     assert told["no_majority"] == 1
     assert verdict_rows(labels, rows)[1] == {
