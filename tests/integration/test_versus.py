@@ -15,11 +15,14 @@ from typing import Any
 import pytest
 
 from tests.integration.fault_server import FaultServer
-from tests.integration.test_evaluation import endpoint, make, written
+from tests.integration.test_evaluation import endpoint, written
+from tests.making import context_of, stage_of
+from zephyr_ray import zephyr
 from zephyr_ray.config import loader
 from zephyr_ray.config.recipe import Recipe
 from zephyr_ray.errors import UserError
 from zephyr_ray.evaluation.comparison_files import read_comparisons
+from zephyr_ray.pipeline.artifacts import Run
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")
 
@@ -43,12 +46,28 @@ class Taste(FaultServer):
 
 @pytest.fixture
 def server() -> Iterator[Taste]:
-    with Taste() as running:
+    running = Taste()
+    with running:
         yield running
 
 
 def recipe_of(root: Path, evaluation: Mapping[str, Any], *more: str) -> Recipe:
     return loader.load([], [f"run.root={root}", f"evaluation={json.dumps(evaluation)}", *more])
+
+
+def make(recipe: Recipe, *names: str) -> dict[str, Any]:
+    """Makes what is not there of the stages of these names, or of the whole evaluation; returns the last manifest."""
+    run = Run(recipe.run.root)
+    stages = [stage.name for stage in zephyr.stages(recipe) if stage.name.startswith("evaluation/")]
+    manifest: dict[str, Any] = {}
+    for name in names or stages:
+        artifact = run.artifact(name)
+        if not artifact.is_finished("fingerprint"):
+            artifact.begin("fingerprint")
+            made = stage_of(recipe, name).make(context_of(recipe, artifact))
+            artifact.finish({"fingerprint": "fingerprint", **made})
+        manifest = artifact.manifest() or {}
+    return manifest
 
 
 def compared(folder: Path, url: str, **fields: Any) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from zephyr_ray.evaluation.agreement import Verdict
 from zephyr_ray.evaluation.judge_agreement.people import among_people, majority, with_one_person
 from zephyr_ray.evaluation.judge_agreement.result import as_json, compare_with_people, table_lines, verdict_rows
 from zephyr_ray.evaluation.judge_agreement.verdicts import replies_of
@@ -86,7 +87,9 @@ def test_the_judge_with_one_person_by_hand() -> None:
 
 
 def test_a_judge_that_is_one_of_the_people_agrees_as_they_do() -> None:
-    labels = {str(number): ("a", "b", "a") if number % 3 else ("tie", "tie", "b") for number in range(9)}
+    labels: dict[str, tuple[Verdict, ...]] = {
+        str(number): ("a", "b", "a") if number % 3 else ("tie", "tie", "b") for number in range(9)
+    }
     first = {
         name: {"completions": [completion(score={"a": 2, "b": 0, "tie": 1}[given[0]]), completion(score=1)]}
         for name, given in labels.items()
