@@ -41,6 +41,7 @@ GROUPS = (
         "integration/test_sampling",
         "integration/test_generation",
         "integration/test_evaluation",
+        "integration/test_versus",
     ),
     ("integration/test_submit",),
     ("integration/test_resume",),

@@ -46,12 +46,18 @@ def test_every_stage_has_a_row() -> None:
     given = ["preferences.held_out=FILE", "dialogues.held_out=FILE", "generation.seeds=FILE", "embeddings.model=DIR"]
     given.append("generation.methods=[{type: simulated_user, dialogues: 1}]")
     model = "{type: endpoint, name: NAME, model: m, base_url: 'http://h/v1'}"
-    given += [f"evaluation.models=[{model}]", f"evaluation.judge={model}"]
+    other = model.replace("NAME", "OTHER")
+    given += [f"evaluation.models=[{model}, {other}]", f"evaluation.judge={model}"]
     given.append("evaluation.mt_bench={questions: FILE, references: null}")
     given.append("evaluation.alpaca_eval={instructions: FILE, baseline: FILE}")
+    given += ["evaluation.versus={prompts: FILE, a: NAME, b: OTHER}", "evaluation.judge_agreement={pairs: FILE}"]
     ways = [f"dialogues.select={{n: 1, by: {by}}}" for by in ("quality", "diversity")]
     given += [f"{method}={{}}" for method in methods() if method not in Recipe.model_fields]
-    stages = {stage.name for way in ways for stage in zephyr.stages(load_recipe(files, [*given, way]))}
+    stages = {
+        stage.name.replace("/OTHER", "/NAME")
+        for way in ways
+        for stage in zephyr.stages(load_recipe(files, [*given, way]))
+    }
     assert sorted(named) == sorted(stages)
 
 

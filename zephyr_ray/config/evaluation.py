@@ -76,6 +76,29 @@ class JudgeAgreement(Section):
     both orders and at least twice."""
 
 
+class Versus(Section):
+    """Two models' answers to the same prompts, compared by the judge until it is decided which is better."""
+
+    prompts: str = Field(min_length=1)
+    """File of prompts in any known layout (docs/data.md); of a dialogue, what precedes its last answer."""
+    a: str
+    """The model of `evaluation.models` whose wins are counted, by name."""
+    b: str
+    """The one that it is compared with."""
+    block: int = Field(20, ge=1)
+    """Prompts that are judged before the next look at the interval."""
+    temperature: float = Field(0.7, ge=0)
+    """Sampling temperature of the answers."""
+    max_tokens: int = Field(1024, ge=1)
+    """Maximum tokens of an answer."""
+
+    @model_validator(mode="after")
+    def _of_two(self) -> Versus:
+        if self.a == self.b:
+            raise ValueError(f"a and b are both {self.a}; name two models")
+        return self
+
+
 class EvaluationSection(Requests):
     """How models are evaluated. The bounds of the requests hold for each stage that asks a model or the judge."""
 
@@ -100,6 +123,7 @@ class EvaluationSection(Requests):
     mt_bench: MTBench | None = None
     alpaca_eval: AlpacaEval | None = None
     judge_agreement: JudgeAgreement | None = None
+    versus: Versus | None = None
 
     @property
     def deployments(self) -> tuple[Deployment, ...]:
@@ -134,9 +158,13 @@ class EvaluationSection(Requests):
 
     @model_validator(mode="after")
     def _benchmarks_have_what_they_ask(self) -> EvaluationSection:
-        for name, section in (("mt_bench", self.mt_bench), ("alpaca_eval", self.alpaca_eval)):
+        asking = (("mt_bench", self.mt_bench), ("alpaca_eval", self.alpaca_eval), ("versus", self.versus))
+        for name, section in asking:
             if section is not None and not (self.models and self.judge):
                 raise ValueError(f"{name} asks models and a judge; name them in models and judge")
+        for side in (self.versus.a, self.versus.b) if self.versus else ():
+            if side not in self.names:
+                raise ValueError(f"versus compares {side}; name two of the models ({', '.join(self.names)})")
         compared = self.mt_bench and self.mt_bench.baseline
         if compared and compared not in self.names:
             raise ValueError(f"mt_bench.baseline={compared}: name one of the models ({', '.join(self.names)})")

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from typing import Any, NamedTuple
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
@@ -58,8 +58,8 @@ class Sequential(NamedTuple):
     """Of the win rate over prompts after the last one: it holds at all looks together."""
     decision: Decision
     block: int
-    seed: int
-    """Of the order in which the prompts come."""
+    seed: int | None
+    """Of the order in which the prompts come; None: as they were judged."""
 
 
 @dataclass(frozen=True)
@@ -90,6 +90,9 @@ class Versus:
     orders: Orders
     categories: dict[str, Mean]
     """Win rates."""
+
+
+STOPPED = "judging ends as soon as it is decided, so that only the interval that holds at all looks is one"
 
 
 def compare(a: str, b: str, comparisons: Sequence[Comparison], *, block: int = BLOCK, seed: int = 0) -> Versus:
@@ -127,6 +130,32 @@ def compare(a: str, b: str, comparisons: Sequence[Comparison], *, block: int = B
         sequential=_sequential(counted, block, seed) if counted else None,
         orders=_orders(counted),
         categories={name: _win_rate(rows, seed) for name, rows in sorted(by_category.items())},
+    )
+
+
+def compare_until_decided(a: str, b: str, comparisons: Sequence[Comparison], *, block: int) -> Versus:
+    """The same of judging that stopped as soon as it was decided: what holds for one look is null.
+
+    Args:
+        a: ...
+        b: ...
+        comparisons: In the order in which they were judged, which has nothing to do with their outcomes.
+        block: Prompts between two looks.
+    """
+    result = compare(a, b, comparisons, block=block)
+    counted = [each for each in comparisons if each.outcome is not None]
+    means = _prompt_means(counted)
+    low, high = interval_at_any_time(means)
+    winner: Literal["a", "b"] | None = "a" if low > 0.5 else "b" if high < 0.5 else None
+    sequential = Sequential((low, high), Decision(winner, len(means), (low, high)), block, None)
+    return replace(
+        result,
+        win_rate=result.win_rate._replace(interval=None, reason=result.win_rate.reason or STOPPED),
+        score_difference=result.score_difference._replace(interval=None),
+        sign_test=result.sign_test._replace(p_value=None, reason=STOPPED),
+        length_controlled=result.length_controlled._replace(interval=None),
+        sequential=sequential if counted else None,
+        categories={name: mean._replace(interval=None) for name, mean in result.categories.items()},
     )
 
 
@@ -252,7 +281,7 @@ def _sequential_lines(found: Sequential) -> list[str]:
         else f"nothing is decided after {decision.after} prompts"
     )
     return [
-        f"looking after every {found.block} prompts, in an order by seed, {said}; interval after the last, which holds "
+        f"looking after every {found.block} prompts, in a random order, {said}; interval after the last, which holds "
         f"at all looks together: {100 * low:.1f} to {100 * high:.1f} %"
     ]
 

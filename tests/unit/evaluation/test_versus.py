@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from zephyr_ray.evaluation.agreement import Verdict
@@ -13,7 +15,8 @@ from zephyr_ray.evaluation.comparison import (
     outcome_of_scores,
     outcome_of_verdicts,
 )
-from zephyr_ray.evaluation.versus import as_json, compare, sign_test, table_lines
+from zephyr_ray.evaluation.sequential import interval_at_any_time
+from zephyr_ray.evaluation.versus import STOPPED, as_json, compare, compare_until_decided, sign_test, table_lines
 
 
 def outcomes(*values: float) -> list[Comparison]:
@@ -34,10 +37,10 @@ def test_the_higher_rating_wins() -> None:
 
 def test_exchanged_twice_is_the_same() -> None:
     one = Comparison(1, 0.7, scores=(3, 2), orders=("a", "tie"), tokens=(10, 20), characters=(40, 90))
-    assert exchanged(one) == Comparison(
-        1, pytest.approx(0.3), scores=(2, 3), orders=("tie", "b"), tokens=(20, 10), characters=(90, 40)
-    )
-    assert exchanged(exchanged(one)) == Comparison(**{**vars(one), "outcome": pytest.approx(0.7)})
+    other = exchanged(one)
+    assert other.outcome == pytest.approx(0.3)
+    assert (other.scores, other.orders, other.tokens, other.characters) == ((2, 3), ("tie", "b"), (20, 10), (90, 40))
+    assert replace(exchanged(other), outcome=0.7) == one
 
 
 def test_win_rate_and_sign_test_by_hand() -> None:
@@ -109,3 +112,16 @@ def test_json_and_table_say_the_same() -> None:
     assert lines[0] == "A = m, B = n: 4 of 4 comparisons count, over 4 prompts"
     assert "62.5 %" in lines[2]
     assert "A wins 2, B wins 1, ties 1; sign test over 3 prompts without a tie: p = 1" in lines
+
+
+def test_judging_that_stopped_has_no_interval_for_one_look() -> None:
+    rows = [Comparison(place, 1.0 if place % 8 else 0.0, characters=(place * 7 % 11, 5)) for place in range(40)]
+    told = as_json(compare_until_decided("m", "n", rows, block=20))
+    assert (told["win_rate"], told["interval"], told["reason"]) == (35 / 40, None, STOPPED)
+    assert (told["sign_test"]["p_value"], told["sign_test"]["wins"]) == (None, 35)
+    assert told["length_controlled"]["win_rate"] is not None
+    assert told["length_controlled"]["interval"] is None
+    assert told["sequential"]["decision"]["winner"] == "a"
+    assert told["sequential"]["decision"]["after"] == 40
+    outcomes_of = np.array([1.0 if place % 8 else 0.0 for place in range(40)])
+    assert told["sequential"]["interval"] == interval_at_any_time(outcomes_of)

@@ -64,9 +64,9 @@ def verdict_rows(labels: Labels, rows: Rows) -> list[dict[str, Any]]:
 
 
 def as_json(found: JudgeAndPeople) -> dict[str, Any]:
-    """The numbers as `summary.json` has them: those of `jobs/evaluate.py agreement`, and people's."""
+    """The numbers as `summary.json` has them; of the judge those of `jobs/evaluate.py agreement`."""
     return {
-        **agreement.as_json(found.judge),
+        "judge": agreement.as_json(found.judge),
         "with_one_person": _paired_json(found.with_one_person),
         "people": _paired_json(found.people),
         "no_majority": found.no_majority,

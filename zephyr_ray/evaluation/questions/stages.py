@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 
-from zephyr_ray.config.evaluation import AlpacaEval, EvaluationSection, MTBench
+from zephyr_ray.config.evaluation import AlpacaEval, EvaluationSection, MTBench, Versus
 from zephyr_ray.errors import UserError
 from zephyr_ray.evaluation.questions import (
     alpaca_eval_annotations,
@@ -16,6 +16,8 @@ from zephyr_ray.evaluation.questions import (
     mt_bench_answers,
     mt_bench_judgments,
     mt_bench_result,
+    versus_answers,
+    versus_result,
 )
 from zephyr_ray.pipeline.stage import Stage
 
@@ -38,6 +40,8 @@ def stages(section: EvaluationSection, seed: int, models: Mapping[str, Stage], n
     found = [] if section.mt_bench is None else _mt_bench(section, section.mt_bench, seed, models)
     if section.alpaca_eval is not None:
         found += _alpaca_eval(section, section.alpaca_eval, seed, models)
+    if section.versus is not None:
+        found += _versus(section, section.versus, seed, models)
     return found
 
 
@@ -62,3 +66,8 @@ def _alpaca_eval(section: EvaluationSection, bench: AlpacaEval, seed: int, model
     }
     result = alpaca_eval_result.stage(section, bench, seed, outputs, annotations)
     return [*outputs.values(), *annotations.values(), result]
+
+
+def _versus(section: EvaluationSection, bench: Versus, seed: int, models: Mapping[str, Stage]) -> list[Stage]:
+    a, b = (versus_answers.stage(section, bench, section.model(name), seed, models) for name in (bench.a, bench.b))
+    return [a, b, versus_result.stage(section, bench, seed, a, b, models)]

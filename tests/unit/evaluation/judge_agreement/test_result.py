@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from zephyr_ray.evaluation.agreement import Verdict
 from zephyr_ray.evaluation.judge_agreement.people import among_people, majority, with_one_person
 from zephyr_ray.evaluation.judge_agreement.result import as_json, compare_with_people, table_lines, verdict_rows
 from zephyr_ray.evaluation.judge_agreement.verdicts import replies_of
@@ -86,7 +87,9 @@ def test_the_judge_with_one_person_by_hand() -> None:
 
 
 def test_a_judge_that_is_one_of_the_people_agrees_as_they_do() -> None:
-    labels = {str(number): ("a", "b", "a") if number % 3 else ("tie", "tie", "b") for number in range(9)}
+    labels: dict[str, tuple[Verdict, ...]] = {
+        str(number): ("a", "b", "a") if number % 3 else ("tie", "tie", "b") for number in range(9)
+    }
     first = {
         name: {"completions": [completion(score={"a": 2, "b": 0, "tie": 1}[given[0]]), completion(score=1)]}
         for name, given in labels.items()
@@ -104,8 +107,9 @@ def test_what_is_written() -> None:
     rows = {"1": {"completions": [a, b]}, "2": {"completions": [b, a]}}
     found = compare_with_people(labels, rows)
     told = json.loads(json.dumps(as_json(found), allow_nan=False))
-    assert (told["accuracy"], told["swap_consistency"], told["retest"]) == (1.0, 1.0, 1.0)
-    assert told["parse_rate"] == pytest.approx(2 / 3)  # the third was given up
+    judge = told["judge"]
+    assert (judge["accuracy"], judge["swap_consistency"], judge["retest"]) == (1.0, 1.0, 1.0)
+    assert judge["parse_rate"] == pytest.approx(2 / 3)  # the third was given up
     assert told["people"]["accuracy"]["n"] == 2
     assert told["no_majority"] == 1
     assert verdict_rows(labels, rows)[1] == {
