@@ -41,16 +41,14 @@ def test_a_trained_model_knows_its_stages_wherever_it_lies(undisturbed: Path, ba
     assert in_its_folder["fingerprint"] == told["fingerprint"]
 
 
-def test_a_pair_that_was_trained_on_and_one_that_was_dropped(undisturbed: Path) -> None:
+def test_a_pair_by_its_id_or_its_source_leads_to_the_model_and_how_often_that_saw_it(undisturbed: Path) -> None:
     pair = pq.read_table(undisturbed / "preferences" / "data").slice(0, 1).to_pylist()[0]
     told = lineage(str(undisturbed), "--row", pair["pair_id"])
     assert told["sources"] == [pair["source"]]
     assert [each["stage"] for each in told["kept"]] == ["preferences", "tokenized", "reference_logps"]
     assert [(each["stage"], each["times"]) for each in told["models"]] == [("dpo", 2)]  # dpo.epochs=2
-    dropped = pq.read_table(undisturbed / "preferences" / "dropped").slice(0, 1).to_pylist()[0]
-    told = lineage(str(undisturbed), "--row", dropped["source"])
-    assert [(each["stage"], each["reason"]) for each in told["dropped"]] == [("preferences", dropped["reason"])]
-    assert told["models"] == []
+    by_source = lineage(str(undisturbed), "--row", pair["source"])
+    assert by_source | {"asked": pair["pair_id"]} == told
 
 
 def test_the_fingerprint_of_an_answer_leads_to_the_model_and_to_what_has_changed(undisturbed: Path) -> None:

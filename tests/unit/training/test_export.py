@@ -5,12 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from transformers import GenerationConfig
 
 from zephyr_ray.chat_template import load_tokenizer
 from zephyr_ray.config.model import Chat
+from zephyr_ray.pipeline.artifacts import Run
+from zephyr_ray.pipeline.model_source import ModelSource
+from zephyr_ray.training import launch, worker
 from zephyr_ray.training.export import write_checkpoint, write_generation_config
 
 
@@ -38,3 +42,29 @@ def test_generation_stops_at_the_token_that_ends_a_turn(
     tokenizer.chat_template = "{% for m in messages %}{{ m.role + ': ' + m.content + '" + end + "\n' }}{% endfor %}"
     write_generation_config(str(tmp_path), tokenizer)
     assert GenerationConfig.from_pretrained(tmp_path).eos_token_id == stops_at
+
+
+def test_a_manifest_names_the_base_model_of_an_adapter_that_training_began_with(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A worker sees it in the adapter's folder; the driver, where the folder may not be, gets it from there."""
+    adapter = tmp_path / "adapter"
+    adapter.mkdir()
+    (adapter / "adapter_config.json").write_text('{"base_model_name_or_path": "owner/base"}')
+    output = Run(str(tmp_path / "run")).artifact("dpo")
+    output.begin("fingerprint")
+    trainer = SimpleNamespace(held_out=None, state=SimpleNamespace(log_history=[{"loss": 0.5}]))
+    progress = SimpleNamespace(read=lambda: {"failure": None, "metrics": {}})
+    job = SimpleNamespace(
+        output=output,
+        model=ModelSource(str(adapter)),
+        progress=progress,
+        training=SimpleNamespace(keep_checkpoints=True),
+        stage="dpo",
+    )
+    worker._write_metrics(trainer, job, np.array([2, 2]), "weights")
+    monkeypatch.setattr(launch, "fit", lambda job: None)
+    made = launch.train(job)
+    assert made["model"]["adapter_of"] == "owner/base"
+    assert made["trained"] == {"rows": 2, "fewest_times": 2, "most_times": 2}
+    assert made["weights"] == "weights"
