@@ -35,8 +35,10 @@ def main(job: Json, tell: Callable[[Json], None]) -> None:
             limit, num_fewshot, max_length, concurrency.
         tell: Is called with each event.
     """
+    from lm_eval import evaluator
     from lm_eval.tasks import TaskManager
 
+    evaluator.add_env_info = lambda _: None  # with each result it would ask pip and drivers what is on this machine
     tell({"versions": {name: importlib.metadata.version(name) for name in ("lm_eval", "transformers", "datasets")}})
     own = Path(job["folder"]) / "tasks"
     write_mmlu_tasks(job["mmlu"], own)
