@@ -112,7 +112,7 @@ def test_questions_and_judgments_of_which_some_fare_badly(tmp_path: Path, server
 def test_instructions_answered_and_compared_with_a_baseline(
     tmp_path: Path, server: FaultServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    server.faults = {"429": 0.1, "refuse": 0.1}
+    server.faults = {"429": 0.1, "refuse": 0.2}
     instructions = [{"instruction": f"Name fish number {number % 19}."} for number in range(20)]  # one is there twice
     baseline = [{**row, "output": "a cod", "generator": "davinci"} for row in instructions]
     bench = {
@@ -136,7 +136,7 @@ def test_instructions_answered_and_compared_with_a_baseline(
     folder = tmp_path / "run" / "evaluation" / "alpaca_eval"
     annotations = json.loads((folder / "annotations" / "one.json").read_text())
     preferences = [row["preference"] for row in annotations]
-    assert {1.0, 1.5, 2.0, None} == {*preferences}
+    assert {1.5, None} <= {*preferences} <= {1.0, 1.5, 2.0, None}
     assert all((row["preference"] is None) == (row["reason"] is not None) for row in annotations)
     told = json.loads((folder / "summary.json").read_text())["models"]["one"]
     kept = [each for each in preferences if each is not None]
@@ -169,7 +169,7 @@ def test_a_killed_job_goes_on_and_a_model_more_asks_for_its_own_answers(tmp_path
     seen = run_job("evaluate", root, *overrides("one", "two"), recipes=recipes, options=options)
     assert len(server.billed) == 2 * 79 * 2
     again = [name for name, count in server.billed.items() if count > 1]
-    assert len(again) <= 4  # what was under way at that moment
+    assert len(again) <= 8  # what was under way at that moment: asked, or answered and not yet written
     manifests = {
         name: manifest(root, f"evaluation/mt_bench_{name}")
         for name in ("answers/one", "answers/two", "judgments/one", "judgments/two")
