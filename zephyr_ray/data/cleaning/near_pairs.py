@@ -27,7 +27,9 @@ _COMPARED = 8
 nine rows, and no more than eight for each row of a larger one, whose rows have a template in common. Two rows that are
 together in no smaller bucket, and each unlike the eight, are missed."""
 
-_SHINGLE_BYTES = 1 << 25  # that one task compares, for which it holds four times as much
+_SHINGLE_BYTES = 1 << 23  # that one task compares, for which it holds four times as much
+_PIECE_BYTES = 160_000
+"""That it gets of each task on files, where these are many: Ray keeps in the driver what has less than 100 kB."""
 _BAND_SHARDS = 16
 """Shards of bands that there may be for the sake of memory alone: as many tasks on files as there may be make each of
 them. Beyond, a shard has as many bands as `id_sets` has keys in one."""
@@ -76,11 +78,11 @@ def compare(
     if not pairs.count:
         return Compared()
     size = min(len(rows), 2 * pairs.count) * mean_shingles * np.dtype(np.uint64).itemsize
-    parts = int(size // _SHINGLE_BYTES) + 1
+    parts = int(size // max(_SHINGLE_BYTES, _PIECE_BYTES * len(files))) + 1
     calls = [(part, parts, len(rows), *pairs.parts) for part in range(parts)]
     divided = file_tasks.start(_part_of_pairs, calls, results=2)
-    wanted = [numbers for _, numbers in divided]
-    sets = file_tasks.start(_shingles_of_files, [(rows, paths, words, *wanted) for paths in files], results=parts + 1)
+    [wanted] = file_tasks.start(_together, [tuple(numbers for _, numbers in divided)])
+    sets = file_tasks.start(_shingles_of_files, [(rows, paths, words, wanted) for paths in files], results=parts + 1)
     calls = [(threshold, mine, *(each[part] for each in sets)) for part, (mine, _) in enumerate(divided)]
     compared = file_tasks.start(_compared, calls, results=2)
     counts = np.array(file_tasks.get([each for _, each in compared]))
@@ -127,7 +129,12 @@ def _part_of_pairs(part: int, parts: int, rows: int, *pairs: np.ndarray) -> tupl
     return mine, distinct(np.concatenate(row_pairs.numbers_of(mine)))
 
 
-def _shingles_of_files(rows: NumberedRows, paths: Sequence[str], words: int, *wanted: np.ndarray) -> list:
+def _together(*arrays: np.ndarray) -> list[np.ndarray]:
+    """Arrays as one object: small ones would be copied into the description of every task that gets them."""
+    return list(arrays)
+
+
+def _shingles_of_files(rows: NumberedRows, paths: Sequence[str], words: int, wanted: Sequence[np.ndarray]) -> list:
     """For each part the numbers of its rows in some files and their shingles, and how many rows have some."""
     everything = distinct(np.concatenate(wanted))
     numbers, sets = [np.empty(0, np.int64)], []

@@ -165,6 +165,7 @@ def test_the_first_of_each_cluster_stays_in_any_partition(
     if files > 1:  # as with a million times as many rows
         monkeypatch.setattr(id_sets, "_SHARD_KEYS", 4000)
         monkeypatch.setattr(near_pairs, "_SHINGLE_BYTES", 60_000)
+        monkeypatch.setattr(near_pairs, "_PIECE_BYTES", 0)
     clusters = clusters_of([pair for pair, each in similarities(400).items() if each >= 0.7])
     rows = some_rows(400)
     rows = [rows[place] for place in np.random.default_rng(files).permutation(len(rows))]
