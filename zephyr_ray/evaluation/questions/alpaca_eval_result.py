@@ -16,7 +16,7 @@ from zephyr_ray.evaluation import alpaca_eval
 from zephyr_ray.evaluation.questions.alpaca_eval_annotations import Compared, compared, files_of, planned
 from zephyr_ray.evaluation.questions.alpaca_eval_outputs import read_instructions, read_outputs
 from zephyr_ray.evaluation.questions.asking import Row
-from zephyr_ray.evaluation.questions.files import write_array, write_result
+from zephyr_ray.evaluation.questions.files import cut_lines, write_array, write_result
 from zephyr_ray.evaluation.questions.judging import judged_rows
 from zephyr_ray.evaluation.recorded_files import ERROR
 from zephyr_ray.pipeline.stage import Manifest, Stage, StageContext
@@ -76,11 +76,13 @@ def make_result(
     """
     artifact, instructions = context.artifact, read_instructions(section)
     files: list[str] = []
+    ends: dict[str, list[str | None]] = {}
     numbers: dict[str, Any] = {}
     lines: list[str] = []
     problems: Counter[str] = Counter()
     for name in models:
-        outputs = read_outputs(context.input(f"outputs {name}"), len(instructions))
+        made = context.input(f"outputs {name}")
+        outputs, ends[name] = read_outputs(made, len(instructions)), made.table()["finish_reason"].to_pylist()
         files.append(write_array(artifact, f"model_outputs/{name}.json", model_outputs(name, instructions, outputs)))
     for name in judged:
         answers = compared(section, name, context, f"outputs {name}", f"outputs {section.baseline}")
@@ -95,7 +97,9 @@ def make_result(
     reasons = ", ".join(f"{count} {reason}" for reason, count in sorted(problems.items()))
     lines += ["", f"{wanted} annotations = {wanted - lost} results + {lost} without" + f" ({reasons})" * bool(lost)]
     counts = {"in": wanted, "out": wanted - lost, "dropped": dict(sorted(problems.items()))}
-    return write_result(artifact, files, {"models": numbers}, lines, counts)
+    lines = [*cut_lines(ends, section.max_tokens), *lines]
+    cut = {name: each.count("length") for name, each in ends.items()}
+    return write_result(artifact, files, {"models": numbers, "cut_answers": cut}, lines, counts)
 
 
 def model_outputs(model: str, instructions: Sequence[Row], outputs: Sequence[str | None]) -> list[dict[str, Any]]:

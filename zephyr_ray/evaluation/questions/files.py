@@ -37,6 +37,21 @@ def write_array(artifact: Artifact, name: str, rows: Iterable[Mapping[str, Any]]
     return _write(artifact, name, json.dumps([*rows], ensure_ascii=False, indent=2) + "\n")
 
 
+def cut_lines(finish_reasons: Mapping[str, Sequence[str | None]], max_tokens: int) -> list[str]:
+    """A line for each model of which answers end at the limit: they are judged as they are.
+
+    Args:
+        finish_reasons: Of each model's answers.
+        max_tokens: The limit.
+    """
+    cut = {name: (reasons.count("length"), len(reasons)) for name, reasons in finish_reasons.items()}
+    return [
+        f"{name}: {count} of {total} answers were cut at max_tokens={max_tokens}"
+        for name, (count, total) in cut.items()
+        if count
+    ]
+
+
 def write_result(
     artifact: Artifact, files: Sequence[str], numbers: Mapping[str, Any], lines: Sequence[str], counts: Any
 ) -> Manifest:

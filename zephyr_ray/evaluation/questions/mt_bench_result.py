@@ -18,7 +18,7 @@ from zephyr_ray.evaluation import fastchat_files, mt_bench, mt_bench_pairs
 from zephyr_ray.evaluation.fastchat_files import QuestionId
 from zephyr_ray.evaluation.questions import mt_bench_questions
 from zephyr_ray.evaluation.questions.asking import Row
-from zephyr_ray.evaluation.questions.files import write_lines, write_result
+from zephyr_ray.evaluation.questions.files import cut_lines, write_lines, write_result
 from zephyr_ray.evaluation.questions.judging import judged_rows
 from zephyr_ray.evaluation.questions.mt_bench_judgments import Answers, files_of, planned, read_answers
 from zephyr_ray.evaluation.recorded_files import ERROR, Recorded
@@ -93,7 +93,15 @@ def make_result(
         files.append(write_lines(artifact, f"model_judgment/{judge}_single.jsonl", singles))
     if pairs:
         files.append(write_lines(artifact, f"model_judgment/{judge}_pair.jsonl", pairs))
-    return write_result(artifact, files, *_counted(singles, pairs, questions))
+    numbers, lines, counts = _counted(singles, pairs, questions)
+    reasons = {name: _finish_reasons(context.input(f"answers {name}")) for name in models}
+    numbers["cut_answers"] = {name: each.count("length") for name, each in reasons.items()}
+    return write_result(artifact, files, numbers, [*cut_lines(reasons, section.max_tokens), *lines], counts)
+
+
+def _finish_reasons(answers: Artifact) -> list[str | None]:
+    """Of all answers of an artifact of `mt_bench_answers.ANSWERS`."""
+    return [reason for row in answers.table().to_pylist() for reason in row["finish_reasons"]]
 
 
 def single_row(row: Row, model: str, judge: str) -> Row:
