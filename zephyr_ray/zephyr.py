@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 
 import yaml
@@ -178,7 +178,7 @@ def _preference_optimisation(recipe: Recipe, models: dict[str, Stage], feedback:
     policies = _policies(recipe, start, rows, logps)
     made = [rows, logps, *policies.values()]
     if section.held_out is not None:
-        made = _with_held_out_pairs(recipe, made, policies["dpo"], pairs, start)
+        made = _with_held_out_pairs(recipe, made, policies, pairs, start)
     trained = policies if own is None else models | policies
     return [*made, *_evaluations(recipe, trained, skip=own is None)]
 
@@ -260,7 +260,7 @@ def evaluations(recipe: Recipe) -> list[str]:
 
 
 def _with_held_out_pairs(
-    recipe: Recipe, training: list[Stage], policy: Stage, pairs: Stage, start: ModelInput
+    recipe: Recipe, training: list[Stage], policies: Mapping[str, Stage], pairs: Stage, start: ModelInput
 ) -> list[Stage]:
     """The stages of training, and beside them those of held-out pairs: read before anything is trained."""
     rows, logps, *trained = training
@@ -276,10 +276,36 @@ def _with_held_out_pairs(
         tokenized=encoded,
     )
     reference = score("held_out_reference", model=start, whose="ref")
-    aligned = ModelInput("model", "model.path", stage=policy)
-    scored = score("held_out_policy", model=aligned, whose="policy")
-    result = preferences_stage.stage(recipe.dpo.beta, seed, others, encoded, reference, scored)
-    return [others, rows, encoded, logps, reference, *trained, scored, result]
+    made = [others, rows, encoded, logps, reference, *trained]
+    for name, (aligned, beta) in _held_out_policies(recipe, policies).items():
+        of = None if name == "dpo" else name
+        scored = score(
+            f"held_out_policies/{of}" if of else "held_out_policy",
+            model=aligned,
+            whose="policy",
+            tokenized_by=None if aligned.stage else start,
+        )
+        made += [scored, preferences_stage.stage(beta, seed, others, encoded, reference, scored, of)]
+    return made
+
+
+def _held_out_policies(recipe: Recipe, policies: Mapping[str, Stage]) -> dict[str, tuple[ModelInput, float]]:
+    """The models whose implicit reward is evaluated, by name, each with the beta of the reward: its method's own, where
+    that meets a reference, else DPO's.
+
+    Raises:
+        UserError: A model from outside has the name of a method.
+    """
+    found = {}
+    for name, policy in policies.items():
+        own = getattr(recipe, name).beta if method_of(name).meets_a_reference else recipe.dpo.beta
+        found[name] = (ModelInput("model", "model.path", stage=policy), float(own))
+    for each in recipe.evaluation.held_out_models:
+        if each.name in found:
+            raise UserError(f"evaluation.held_out_models {each.name}: this run trains a model of that name; rename it")
+        field = f"evaluation.held_out_models {each.name}"
+        found[each.name] = (ModelInput("model", field, each.model, each.revision), recipe.dpo.beta)
+    return found
 
 
 def select(recipe: Recipe, targets: Sequence[str], evaluate: bool = False) -> list[Stage]:
@@ -333,7 +359,7 @@ def _lack(recipe: Recipe, name: str) -> str | None:
         return "no sampling section; add one with the models that answer the prompts"
     if name in ("held_out_dialogues", "held_out_tokenized_dialogues"):
         return "no dialogues.held_out; set it to dialogues that are not trained on"
-    if name == "evaluation/preferences" or name.startswith("held_out_"):
+    if name.startswith(("evaluation/preferences", "held_out_")):
         return "no preferences.held_out; set it to pairs that are not trained on"
     return None
 

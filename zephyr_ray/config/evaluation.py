@@ -23,6 +23,17 @@ class Evaluation(Function):
     """Actors that the function may use, one CPU each."""
 
 
+class HeldOutModel(Section):
+    """A model from outside of the run."""
+
+    name: str = Field(pattern=r"^[a-z][a-z0-9_]*$")
+    """Name of its stages."""
+    model: str = Field(min_length=1)
+    """A folder, URI or hub id, with the tokenizer of the model that DPO starts from."""
+    revision: str | None = Field(None, min_length=1)
+    """Branch, tag or commit, if `model` is a hub id."""
+
+
 class MTBench(Section):
     """MT-Bench (arXiv 2306.05685): questions of two turns, whose answers a judge scores or compares."""
 
@@ -104,6 +115,9 @@ class EvaluationSection(Requests):
 
     functions: tuple[Evaluation, ...] = ()
     """Python functions of one's own that evaluate checkpoints of this run."""
+    held_out_models: tuple[HeldOutModel, ...] = ()
+    """Models beside those that this run trains on pairs, whose implicit reward is evaluated on `preferences.held_out`
+    too, against the model that DPO starts from."""
     models: tuple[Annotated[Server, Field(discriminator="type")], ...] = ()
     """The models that answer questions: endpoints, and deployments that run one at a time. A deployment's model may be
     any stage of this run that makes one (`base`, `sft`, `dpo` ...)."""
@@ -142,6 +156,13 @@ class EvaluationSection(Requests):
     def model(self, name: str) -> Server:
         """The model of this name."""
         return next(each for each in self.models if each.name == name)
+
+    @model_validator(mode="after")
+    def _each_held_out_model_once(self) -> EvaluationSection:
+        names = [each.name for each in self.held_out_models]
+        if again := next((name for name in names if names.count(name) > 1), None):
+            raise ValueError(f"held_out_models: {again} is there twice; rename one")
+        return self
 
     @model_validator(mode="after")
     def _models_fit(self) -> EvaluationSection:

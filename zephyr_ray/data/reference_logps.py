@@ -7,6 +7,7 @@ in the same way, by the reference and by the policy.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, Literal
 
 import pyarrow as pa
@@ -19,6 +20,7 @@ from zephyr_ray.data.io import drop_report, resume, writer
 from zephyr_ray.data.io.rows import mixed_schema
 from zephyr_ray.data.io.sources import count_rows
 from zephyr_ray.data.io.writer import Report
+from zephyr_ray.errors import UserError
 from zephyr_ray.pipeline.artifacts import Artifact
 from zephyr_ray.pipeline.model_source import ModelInput, ModelSource
 from zephyr_ray.pipeline.stage import Manifest, Stage, StageContext
@@ -60,10 +62,50 @@ def held_out_stage(
     tokenized: Stage,
     model: ModelInput,
     whose: Whose,
+    tokenized_by: ModelInput | None = None,
 ) -> Stage:
-    """A stage that scores held-out pairs as `Scoring.of_exported` says: by the reference or by the policy."""
+    """A stage that scores held-out pairs as `Scoring.of_exported` says: by the reference or by a policy.
+
+    Args:
+        kind: The stage's.
+        section: The actors.
+        scoring: How DPO's own log-probs are computed.
+        chat: The template of the model's tokenizer.
+        tokenized: The pairs.
+        model: Who scores them.
+        whose: What the model is.
+        tokenized_by: Of a model from outside: the one whose tokenizer made the pairs' ids, which must be its own too.
+    """
     config = {"arithmetic": scoring.identity(_device(section))}
-    return _stage(kind, section, scoring.of_exported(), chat, config, tokenized, model, whose)
+    made = _stage(kind, section, scoring.of_exported(), chat, config, tokenized, model, whose)
+    if tokenized_by is None:
+        return made
+
+    def make(context: StageContext) -> Manifest:
+        check_tokenizer(model.field, model.source(context.run), tokenized_by.source(context.run))
+        return made.make(context)
+
+    return replace(made, make=make)
+
+
+def check_tokenizer(field: str, model: ModelSource, other: ModelSource) -> None:
+    """Holds a model's tokenizer against that of the model by whose token ids it is to be scored.
+
+    Raises:
+        UserError: A token of the other one is not the same here, so that the ids mean something else.
+    """
+    from transformers import AutoTokenizer
+
+    own, wanted = (
+        AutoTokenizer.from_pretrained(each.without_weights(), revision=each.revision).get_vocab()
+        for each in (model, other)
+    )
+    different = sum(own.get(token) != number for token, number in wanted.items())
+    if different:
+        raise UserError(
+            f"{field}: {different:,} of {len(wanted):,} tokens of the model that DPO starts from are others in the "
+            f"tokenizer of {model.path}; the two cannot be compared by token ids"
+        )
 
 
 def _device(section: ReferenceLogps) -> Literal["cpu", "cuda"]:

@@ -26,11 +26,23 @@ from zephyr_ray.schemas import IMPLICIT_REWARDS
 _LOGPS = ("policy_chosen", "policy_rejected", "ref_chosen", "ref_rejected")
 
 
-def stage(beta: float, seed: int, pairs: Stage, tokenized: Stage, reference: Stage, policy: Stage) -> Stage:
-    """The stage `evaluation/preferences`; for the arguments see `make_preference_evaluation`."""
+def stage(
+    beta: float, seed: int, pairs: Stage, tokenized: Stage, reference: Stage, policy: Stage, of: str | None = None
+) -> Stage:
+    """The stage `evaluation/preferences`, or `evaluation/preferences_of/NAME` of another model than DPO's.
+
+    Args:
+        beta: ...
+        seed: For this and the others see `make_preference_evaluation`.
+        pairs: ...
+        tokenized: ...
+        reference: ...
+        policy: ...
+        of: The other model's name.
+    """
 
     def make(context: StageContext) -> Manifest:
-        return make_preference_evaluation(
+        made = make_preference_evaluation(
             beta,
             seed,
             pairs=context.input(pairs.kind),
@@ -39,9 +51,10 @@ def stage(beta: float, seed: int, pairs: Stage, tokenized: Stage, reference: Sta
             policy=context.input(policy.kind),
             artifact=context.artifact,
         )
+        return made if of is None else made | {"lines": [f"{of}:", *made["lines"]]}
 
     return Stage(
-        "evaluation/preferences",
+        "evaluation/preferences" if of is None else f"evaluation/preferences_of/{of}",
         "pairs",
         {"beta": beta, "seed": seed},
         make,

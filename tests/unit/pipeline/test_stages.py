@@ -199,3 +199,29 @@ def test_a_hub_id_that_cannot_be_had_is_named(monkeypatch) -> None:
         UserError, match=r"model\.path=nobody/nothing is not a folder here, and the hub cannot be reached"
     ):
         external_model("model.path", "nobody/nothing", None)
+
+
+def test_held_out_pairs_of_models_from_outside(tmp_path) -> None:
+    """They have stages of their own beside DPO's, which stay as they are, and are scored like these."""
+    for name in ("config.json", "tokenizer.json", "model.safetensors"):
+        (tmp_path / name).write_bytes(b"{}")
+    given = f"evaluation.held_out_models=[{{name: other, model: {tmp_path}}}]"
+    theirs = {"held_out_policies/other", "evaluation/preferences_of/other"}
+    targets = ("evaluation/preferences", "dpo")
+    before, after = plan(HELD_OUT_PAIRS, targets=targets), plan(HELD_OUT_PAIRS, given, targets=(*targets, *theirs))
+    assert after.keys() - before.keys() == theirs
+    assert {name: after[name] for name in before} == before
+    recipe = loader.load([], [*SOURCES, HELD_OUT_PAIRS, given])
+    assert set(stage_of(recipe, "evaluation/preferences_of/other").inputs) == {
+        "held_out_pairs",
+        "held_out_tokenized",
+        "held_out_reference",
+        "held_out_policies/other",
+    }
+    (tmp_path / "model.safetensors").write_bytes(b"2")
+    other = plan(HELD_OUT_PAIRS, given, targets=(*targets, *theirs))
+    assert {name for name in after if after[name] != other[name]} == theirs
+    with pytest.raises(UserError, match="held_out_models dpo: this run trains a model of that name"):
+        plan(HELD_OUT_PAIRS, given.replace("other", "dpo"))
+    with pytest.raises(UserError, match="held_out_models: other is there twice"):
+        plan(HELD_OUT_PAIRS, given.replace("[", "[{name: other, model: x}, "))

@@ -131,6 +131,18 @@ def test_its_stage_is_the_pipelines(recipe_file: str) -> None:
         zephyr.select(without, ["simpo"])
 
 
+def test_its_model_is_evaluated_on_held_out_pairs_too(recipe_file: str, tmp_path: Path) -> None:
+    """Beside DPO's, whose stages are as without it, and with DPO's beta, because it meets no reference."""
+    (tmp_path / "held_out.jsonl").write_text("{}")
+    given = f"preferences.held_out={tmp_path / 'held_out.jsonl'}"
+    recipe = loader.load([recipe_file], [given], methods.recipe_type())
+    stages = {stage.name: stage for stage in zephyr.stages(recipe)}
+    own = stages["evaluation/preferences_of/simpo"]
+    assert own.config == stages["evaluation/preferences"].config
+    assert {*own.inputs} - {*stages["evaluation/preferences"].inputs} == {"held_out_policies/simpo"}
+    assert stages["held_out_policies/simpo"].inputs["simpo"] is stages["simpo"]
+
+
 @pytest.mark.parametrize(
     ("override", "says"),
     [

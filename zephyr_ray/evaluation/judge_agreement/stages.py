@@ -111,7 +111,7 @@ def make_pairs(section: JudgeAgreement, artifact: Artifact) -> Manifest:
     reasons = ", ".join(f"{count} {reason}" for reason, count in sorted(dropped.items()))
     line = f"{recorded.lines} rows in = {len(pairs)} kept + {sum(dropped.values())} dropped"
     return {
-        "files": [{"name": _ROWS_FILE, "rows": len(pairs)}, {"name": labels}],
+        "files": [{"name": _ROWS_FILE, "rows": len(pairs)}, labels],
         "counts": counts,
         "lines": [line + (f" ({reasons}; labels of repeated pairs are kept)" if reasons else "")],
     }
