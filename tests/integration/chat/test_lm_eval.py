@@ -7,6 +7,7 @@ import importlib.util
 import json
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +59,14 @@ def tasks(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture
+def float32(chat_service: Service) -> Iterator[Service]:
+    """The endpoint with engines in float32; vLLM's `auto` computes with weights of float32 in bfloat16."""
+    chat_service.deploy(dtype="float32")
+    yield chat_service
+    chat_service.deploy(dtype="auto")
+
+
 def evaluate(service: Service, monkeypatch: pytest.MonkeyPatch, *options: str) -> subprocess.CompletedProcess[str]:
     monkeypatch.setenv("TEST_KEY", service.key)
     command = [sys.executable, "jobs/evaluate.py", "lm-eval", "--base-url", f"{service.url}/v1", "--model", "tiny"]
@@ -75,11 +84,11 @@ def log_likelihood(model: Any, tokenizer: Any, context: str, answer: str) -> flo
 
 
 def test_log_likelihoods_are_the_models_own(
-    chat_service: Service, base_model: Path, tasks: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    float32: Service, base_model: Path, tasks: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out, samples = tmp_path / "out.json", tmp_path / "samples.jsonl"
     options = ("--tokenizer", str(base_model), "--mmlu", str(tasks), "--num-fewshot", "1")
-    done = evaluate(chat_service, monkeypatch, *options, "--json", str(out), "--samples", str(samples))
+    done = evaluate(float32, monkeypatch, *options, "--json", str(out), "--samples", str(samples))
     assert done.returncode == 0, done.stderr
     told = json.loads(out.read_text())
     assert (told["tasks"]["mmlu_anatomy"]["n"], told["failed"], told["cut"]) == (3, 0, 0)
@@ -102,7 +111,7 @@ def test_log_likelihoods_are_the_models_own(
 
 
 def test_what_fails_is_no_result_and_is_asked_again(
-    chat_service: Service, base_model: Path, tasks: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    chat_service: Service, tasks: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A prompt longer than the model's context fails its task; the other task keeps its result."""
     out = tmp_path / "out.json"
