@@ -80,7 +80,7 @@ class ServedOnVllm(Section):
     revision: str | None = None
     """Branch, tag or commit, if the model is a hub id."""
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
-    """Data type of the weights. auto: as they were saved."""
+    """Data type that the model computes in. auto: vLLM's choice, which is bfloat16 for weights saved in float32."""
     max_model_len: int | None = Field(None, ge=16)
     """Maximum tokens of prompt plus completion. None: what the model's config allows."""
     engine: dict[str, Any] = compute({})
