@@ -261,15 +261,16 @@ def _check_names(field: str, path: str, names: set[str]) -> None:
 
 def _resolve_commit(field: str, hub_id: str, revision: str | None) -> str:
     """The commit that a hub id refers to now, from the local cache if the hub cannot be reached."""
+    from httpx2 import HTTPError  # of which huggingface_hub's own errors are some
     from huggingface_hub import HfApi, constants, snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError
+    from huggingface_hub.errors import LocalEntryNotFoundError, RepositoryNotFoundError
 
     if not constants.HF_HUB_OFFLINE:
         try:
             return str(HfApi().model_info(hub_id, revision=revision, timeout=20).sha)
         except RepositoryNotFoundError:
             raise UserError(f"{field}={hub_id}: there is no such folder here and no such model on the hub") from None
-        except (HfHubHTTPError, OSError) as error:
+        except (HTTPError, OSError) as error:
             logging.getLogger(__name__).warning("the hub does not answer (%s); looking in the local cache", error)
     try:
         folder = snapshot_download(hub_id, revision=revision, local_files_only=True, allow_patterns=["config.json"])

@@ -193,8 +193,11 @@ def test_a_model_folder_is_its_content(tmp_path) -> None:
         external_model("model.path", str(tmp_path / "nowhere"), None)
 
 
-def test_a_hub_id_that_cannot_be_had_is_named(monkeypatch) -> None:
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+@pytest.mark.parametrize(("name", "value"), [("HF_HUB_OFFLINE", True), ("ENDPOINT", "http://127.0.0.1:9")])
+def test_a_hub_id_that_cannot_be_had_is_named(monkeypatch, name: str, value: object) -> None:
+    """With the hub switched off, and where nothing answers."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(f"huggingface_hub.constants.{name}", value)
     with pytest.raises(
         UserError, match=r"model\.path=nobody/nothing is not a folder here, and the hub cannot be reached"
     ):
