@@ -23,6 +23,7 @@ OPERATIONS = [
     ("GET", "/health"),
     ("GET", "/v1/models"),
     ("GET", "/v1/models/{name}"),
+    ("GET", "/v1/models/{name}/lineage"),
     ("POST", "/v1/chat/completions"),
     ("POST", "/v1/completions"),
     ("POST", "/feedback"),
@@ -160,7 +161,8 @@ def test_other_kinds_of_bodies(client: httpx.Client, document: Any, path: str, k
 @pytest.mark.parametrize("path", [path.replace("{name}", "x") for _, path in OPERATIONS] + ["/", "/nowhere", "/static"])
 @pytest.mark.parametrize("method", ["HEAD", "OPTIONS", "PUT", "PATCH", "DELETE", "TRACE", "PROPFIND", "GET", "POST"])
 def test_other_methods(client: httpx.Client, path: str, method: str) -> None:
-    if (method, path) in [*OPERATIONS, ("GET", "/v1/models/x"), ("GET", "/"), ("HEAD", "/")]:
+    meant = [("GET", "/v1/models/x"), ("GET", "/v1/models/x/lineage"), ("GET", "/"), ("HEAD", "/")]
+    if (method, path) in [*OPERATIONS, *meant]:
         pytest.skip("this one is meant")
     check(client.request(method, path), {404, 405})
 
