@@ -47,6 +47,9 @@ from zephyr_ray.training.arithmetic import scoring
 from zephyr_ray.training.methods import method_of, methods, recipe_type
 from zephyr_ray.training.settings import TrainingSettings
 
+_WITHOUT_A_SUFFIX = "dpo"
+"""The method whose held-out stages do not have its name: the pipeline's own."""
+
 
 def stages(recipe: Recipe) -> list[Stage]:
     """Every stage that a recipe has, in order: dSFT, AI feedback, dDPO, and what it was good for.
@@ -278,7 +281,7 @@ def _with_held_out_pairs(
     reference = score("held_out_reference", model=start, whose="ref")
     made = [others, rows, encoded, logps, reference, *trained]
     for name, (aligned, beta) in _held_out_policies(recipe, policies).items():
-        of = None if name == "dpo" else name
+        of = None if name == _WITHOUT_A_SUFFIX else name
         scored = score(
             f"held_out_policies/{of}" if of else "held_out_policy",
             model=aligned,

@@ -19,8 +19,8 @@ from zephyr_ray import __version__, zephyr
 from zephyr_ray.cli import jobs
 from zephyr_ray.cluster import drain, resources
 from zephyr_ray.cluster.connect import FAST_PATH
-from zephyr_ray.config import loader
 from zephyr_ray.serving.model_spec import ServedModel
+from zephyr_ray.training.methods import load_recipe
 
 REPO = Path(__file__).resolve().parents[2]
 CLUSTER = read_documents("cluster.yaml")
@@ -288,7 +288,7 @@ def test_the_groups_can_hold_every_stage_of_every_recipe(file: str) -> None:
     files = [file]
     if file.endswith("feedback.yaml"):  # merged over a recipe that trains
         files = ["recipes/zephyr-7b-beta/paper.yaml", file]
-    recipe = loader.load([str(REPO / each) for each in files], [])
+    recipe = load_recipe([str(REPO / each) for each in files], [])
     groups = node_groups(RAY_CLUSTER)
     for stage in zephyr.stages(recipe):
         assert resources.first_that_does_not_fit(stage.demands, groups) is None, stage.name

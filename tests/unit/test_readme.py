@@ -55,7 +55,7 @@ def test_every_stage_has_a_row() -> None:
     ways = [f"dialogues.select={{n: 1, by: {by}}}" for by in ("quality", "diversity")]
     given += [f"{method}={{}}" for method in methods() if method not in Recipe.model_fields]
     stages = {
-        stage.name.replace("/OTHER", "/NAME").replace("/mine", "/NAME")
+        stage.name.replace("/OTHER", "/NAME").replace("/orpo", "/NAME").replace("/mine", "/NAME")
         for way in ways
         for stage in zephyr.stages(load_recipe(files, [*given, way]))
     }
