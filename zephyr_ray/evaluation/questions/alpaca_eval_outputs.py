@@ -14,20 +14,13 @@ from zephyr_ray.config.feedback import Server
 from zephyr_ray.config.section import semantic
 from zephyr_ray.errors import UserError
 from zephyr_ray.evaluation import recorded_files
-from zephyr_ray.evaluation.questions.asking import (
-    Ask,
-    Row,
-    ask_about,
-    asked_alone,
-    at_commit,
-    demands,
-    preload_of,
-)
+from zephyr_ray.evaluation.questions import asking_stage
+from zephyr_ray.evaluation.questions.asking import Ask, Row, ask_about, request_fields
+from zephyr_ray.evaluation.questions.asking_stage import AskedModel
 from zephyr_ray.evaluation.questions.files import fingerprint
 from zephyr_ray.inference.request_plan import Failure
 from zephyr_ray.pipeline.artifacts import Artifact
 from zephyr_ray.pipeline.fingerprints import content_id
-from zephyr_ray.pipeline.model_source import pool_models
 from zephyr_ray.pipeline.stage import Manifest, Stage, StageContext
 
 OUTPUTS = pa.schema(
@@ -55,39 +48,30 @@ def stage(
         seed: The run's.
         models: The stages of this run that make models, by the names that deployments use for them.
     """
-    alone = asked_alone(evaluation, server)
-    pool = pool_models("evaluation.models", alone.models, models)
-    fields = {
-        "temperature": section.temperature,
-        "max_tokens": section.max_tokens,
-        "extra_body": evaluation.extra or None,
-    }
+    fields = request_fields(section.temperature, section.max_tokens, evaluation.extra)
 
-    def make(context: StageContext) -> Manifest:
+    def make(asked: AskedModel, context: StageContext) -> Manifest:
         rows = planned(read_instructions(section), server.name)
         answer = functools.partial(answer_instruction, fields=fields)
-        return ask_about(at_commit(alone, pool), seed, rows, answer, OUTPUTS, context)
+        return ask_about(asked.section, seed, rows, answer, OUTPUTS, context)
 
-    def outside() -> dict[str, str]:
-        return pool.outside() | fingerprint("instructions", "evaluation.alpaca_eval.instructions", section.instructions)
-
-    return Stage(
+    return asking_stage.stage(
         f"evaluation/alpaca_eval_outputs/{server.name}",
         "instructions",
-        {
+        evaluation,
+        server,
+        models,
+        field="evaluation.models",
+        config={
             "model": semantic(server),
             "temperature": section.temperature,
             "max_tokens": section.max_tokens,
             "extra": evaluation.extra,
             "seed": seed,
         },
-        make,
-        inputs=pool.inputs,
-        outside=outside,
-        commits=pool.commits,
-        local_files=pool.local_files,
-        resources=demands(alone),
-        preload=preload_of(alone),
+        make=make,
+        inputs={},
+        outside=lambda: fingerprint("instructions", "evaluation.alpaca_eval.instructions", section.instructions),
         check=lambda: _check(evaluation, section),
     )
 

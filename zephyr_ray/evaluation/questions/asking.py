@@ -14,8 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import pyarrow as pa
 
-from zephyr_ray.cluster import connect, resources
-from zephyr_ray.cluster.preload import ENGINES, ROWS, Preload
+from zephyr_ray.cluster import connect
 from zephyr_ray.config.evaluation import EvaluationSection
 from zephyr_ray.config.feedback import Server
 from zephyr_ray.data.io import drop_report, writer
@@ -25,7 +24,6 @@ from zephyr_ray.data.request_stage import REASONS, Asking, asking, settle, total
 from zephyr_ray.inference.pool import CALLS, Pool, in_flight_share, rows_per_batch
 from zephyr_ray.inference.request_plan import Completion, Failure, worst
 from zephyr_ray.inference.seeds import request_seed
-from zephyr_ray.pipeline.model_source import PoolModels
 from zephyr_ray.pipeline.stage import Manifest, StageContext
 from zephyr_ray.serving.stage_deployments import Application
 
@@ -63,22 +61,9 @@ def asked_alone(section: EvaluationSection, server: Server) -> EvaluationSection
     return section.model_copy(update={"models": (server,), "judge": None})
 
 
-def demands(section: EvaluationSection) -> tuple[resources.Demand, ...]:
-    """What a stage needs that asks a section's models."""
-    return (
-        *resources.of_engines("evaluation", section.deployments),
-        resources.of_workers("evaluation", section, section.workers),
-    )
-
-
-def preload_of(section: EvaluationSection) -> Preload:
-    """What the workers import of a stage that asks a section's models."""
-    return ROWS + ENGINES if section.deployments else ROWS
-
-
-def at_commit(section: EvaluationSection, pool: PoolModels) -> EvaluationSection:
-    """The section of one model, which names the commit that was found where it is a hub id."""
-    return section.model_copy(update={"models": pool.at_commits(section.models)})
+def request_fields(temperature: float, max_tokens: int, extra: Mapping[str, Any]) -> Row:
+    """The fields of each request, with further ones under their own names."""
+    return {"temperature": temperature, "max_tokens": max_tokens, "extra_body": extra or None}
 
 
 def ask_about(

@@ -13,24 +13,17 @@ from typing import Any
 import pyarrow as pa
 
 from zephyr_ray.config.evaluation import EvaluationSection
+from zephyr_ray.config.feedback import Server
 from zephyr_ray.config.section import semantic
 from zephyr_ray.evaluation.fastchat_files import Problem
-from zephyr_ray.evaluation.questions import judge_replies
-from zephyr_ray.evaluation.questions.asking import (
-    Ask,
-    Row,
-    ask_about,
-    asked_alone,
-    at_commit,
-    demands,
-    preload_of,
-)
+from zephyr_ray.evaluation.questions import asking_stage, judge_replies
+from zephyr_ray.evaluation.questions.asking import Ask, MakeRow, Row, ask_about, request_fields
+from zephyr_ray.evaluation.questions.asking_stage import AskedModel
 from zephyr_ray.evaluation.questions.judge_prompts import JudgePrompt
 from zephyr_ray.evaluation.recorded_files import ERROR
 from zephyr_ray.inference.request_plan import Failure
 from zephyr_ray.pipeline.artifacts import Artifact
 from zephyr_ray.pipeline.fingerprints import content_id
-from zephyr_ray.pipeline.model_source import pool_models
 from zephyr_ray.pipeline.stage import Manifest, Stage, StageContext
 
 JUDGED = pa.schema(
@@ -82,38 +75,40 @@ def stage(
     """
     judge = evaluation.judge
     assert judge is not None
-    alone = asked_alone(evaluation, judge)
-    pool = pool_models("evaluation.judge", alone.models, models)
-    fields = {
-        "temperature": evaluation.judge_temperature,
-        "max_tokens": evaluation.judge_max_tokens,
-        "extra_body": evaluation.judge_extra or None,
-    }
-    make_row = functools.partial(judge_answer, fields=fields, structured=evaluation.structured)
 
-    def make(context: StageContext) -> Manifest:
-        return ask_about(at_commit(alone, pool), seed, plan(context), make_row, JUDGED, context)
+    def make(asked: AskedModel, context: StageContext) -> Manifest:
+        return ask_about(asked.section, seed, plan(context), row_maker(evaluation), JUDGED, context)
 
-    return Stage(
+    return asking_stage.stage(
         kind,
         "judgments",
-        {
-            "judge": semantic(judge),
-            "structured": evaluation.structured,
-            "temperature": evaluation.judge_temperature,
-            "max_tokens": evaluation.judge_max_tokens,
-            "extra": evaluation.judge_extra,
-            "seed": seed,
-            **config,
-        },
-        make,
-        inputs={**inputs, **pool.inputs},
-        outside=lambda: pool.outside() | outside(),
-        commits=pool.commits,
-        local_files=pool.local_files,
-        resources=demands(alone),
-        preload=preload_of(alone),
+        evaluation,
+        judge,
+        models,
+        field="evaluation.judge",
+        config={**judge_config(evaluation, judge, seed), **config},
+        make=make,
+        inputs=inputs,
+        outside=outside,
     )
+
+
+def judge_config(evaluation: EvaluationSection, judge: Server, seed: int) -> Row:
+    """The semantic values of a judge."""
+    return {
+        "judge": semantic(judge),
+        "structured": evaluation.structured,
+        "temperature": evaluation.judge_temperature,
+        "max_tokens": evaluation.judge_max_tokens,
+        "extra": evaluation.judge_extra,
+        "seed": seed,
+    }
+
+
+def row_maker(evaluation: EvaluationSection) -> MakeRow:
+    """`judge_answer`, as the section says."""
+    fields = request_fields(evaluation.judge_temperature, evaluation.judge_max_tokens, evaluation.judge_extra)
+    return functools.partial(judge_answer, fields=fields, structured=evaluation.structured)
 
 
 def planned_row(

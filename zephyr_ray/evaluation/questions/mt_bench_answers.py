@@ -11,20 +11,11 @@ import pyarrow as pa
 from zephyr_ray.config.evaluation import EvaluationSection, MTBench
 from zephyr_ray.config.feedback import Server
 from zephyr_ray.config.section import semantic
-from zephyr_ray.evaluation.questions import judge_prompts, mt_bench_questions
-from zephyr_ray.evaluation.questions.asking import (
-    Ask,
-    Message,
-    Row,
-    ask_about,
-    asked_alone,
-    at_commit,
-    demands,
-    preload_of,
-)
+from zephyr_ray.evaluation.questions import asking_stage, judge_prompts, mt_bench_questions
+from zephyr_ray.evaluation.questions.asking import Ask, Message, Row, ask_about
+from zephyr_ray.evaluation.questions.asking_stage import AskedModel
 from zephyr_ray.evaluation.questions.files import fingerprint
 from zephyr_ray.inference.request_plan import Failure
-from zephyr_ray.pipeline.model_source import pool_models
 from zephyr_ray.pipeline.stage import Manifest, Stage, StageContext
 
 ANSWERS = pa.schema(
@@ -54,32 +45,30 @@ def stage(
         seed: The run's.
         models: The stages of this run that make models, by the names that deployments use for them.
     """
-    alone = asked_alone(evaluation, server)
-    pool = pool_models("evaluation.models", alone.models, models)
+    fields = {"max_tokens": section.max_tokens, "extra_body": evaluation.extra or None}
 
-    def make(context: StageContext) -> Manifest:
+    def make(asked: AskedModel, context: StageContext) -> Manifest:
         rows = mt_bench_questions.planned_answers(mt_bench_questions.read(section), server.name)
         answer = functools.partial(answer_question, fields=fields)
-        return ask_about(at_commit(alone, pool), seed, rows, answer, ANSWERS, context)
+        return ask_about(asked.section, seed, rows, answer, ANSWERS, context)
 
-    fields = {"max_tokens": section.max_tokens, "extra_body": evaluation.extra or None}
-    return Stage(
+    return asking_stage.stage(
         f"evaluation/mt_bench_answers/{server.name}",
         "questions",
-        {
+        evaluation,
+        server,
+        models,
+        field="evaluation.models",
+        config={
             "model": semantic(server),
             "max_tokens": section.max_tokens,
             "extra": evaluation.extra,
             "temperatures": mt_bench_questions.TEMPERATURES,
             "seed": seed,
         },
-        make,
-        inputs=pool.inputs,
-        outside=lambda: pool.outside() | fingerprint("questions", "evaluation.mt_bench.questions", section.questions),
-        commits=pool.commits,
-        local_files=pool.local_files,
-        resources=demands(alone),
-        preload=preload_of(alone),
+        make=make,
+        inputs={},
+        outside=lambda: fingerprint("questions", "evaluation.mt_bench.questions", section.questions),
         check=lambda: _check(section),
     )
 

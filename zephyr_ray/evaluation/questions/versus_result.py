@@ -9,7 +9,6 @@ It writes `comparisons.jsonl`, which `jobs/evaluate.py versus --judged` reads, `
 
 from __future__ import annotations
 
-import functools
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -18,12 +17,12 @@ from typing import Any
 import numpy as np
 
 from zephyr_ray.config.evaluation import EvaluationSection, Versus
-from zephyr_ray.config.section import semantic
 from zephyr_ray.errors import UserError
 from zephyr_ray.evaluation.agreement import Verdict
 from zephyr_ray.evaluation.own_comparisons import own_comparison
-from zephyr_ray.evaluation.questions import judge_prompts, judging
-from zephyr_ray.evaluation.questions.asking import Row, ask_about, asked_alone, at_commit, demands, preload_of
+from zephyr_ray.evaluation.questions import asking_stage, judge_prompts, judging
+from zephyr_ray.evaluation.questions.asking import Row, ask_about
+from zephyr_ray.evaluation.questions.asking_stage import AskedModel
 from zephyr_ray.evaluation.questions.files import fingerprint, write_lines, write_result
 from zephyr_ray.evaluation.questions.versus_answers import read_answers, read_prompts
 from zephyr_ray.evaluation.recorded_files import ERROR
@@ -31,7 +30,6 @@ from zephyr_ray.evaluation.sequential import interval_at_any_time
 from zephyr_ray.evaluation.versus import as_json, compare_until_decided, table_lines
 from zephyr_ray.pipeline.artifacts import Artifact
 from zephyr_ray.pipeline.fingerprints import content_id
-from zephyr_ray.pipeline.model_source import pool_models
 from zephyr_ray.pipeline.stage import Manifest, Stage, StageContext
 
 BLOCKS = "evaluation/versus_blocks"
@@ -57,36 +55,26 @@ def stage(
     """
     judge = evaluation.judge
     assert judge is not None
-    alone = asked_alone(evaluation, judge)
-    pool = pool_models("evaluation.judge", alone.models, models)
-    config = {
-        "judge": semantic(judge),
-        "structured": evaluation.structured,
-        "temperature": evaluation.judge_temperature,
-        "max_tokens": evaluation.judge_max_tokens,
-        "extra": evaluation.judge_extra,
-        "seed": seed,
-    }
+    config = judging.judge_config(evaluation, judge, seed)
 
-    def make(context: StageContext) -> Manifest:
-        known = content_id(config, judge_prompts.fingerprint(None), pool.outside())
-        return make_result(evaluation, at_commit(alone, pool), section, seed, known, context)
+    def make(asked: AskedModel, context: StageContext) -> Manifest:
+        known = content_id(config, judge_prompts.fingerprint(None), asked.pool.outside())
+        return make_result(evaluation, asked.section, section, seed, known, context)
 
-    return Stage(
+    return asking_stage.stage(
         "evaluation/versus",
         "comparisons",
-        {**config, "a": section.a, "b": section.b, "block": section.block},
-        make,
-        inputs={"a": a, "b": b, **pool.inputs},
-        outside=lambda: (
-            pool.outside()
-            | fingerprint("prompts", "evaluation.versus.prompts", section.prompts)
-            | {"judge prompts": judge_prompts.fingerprint(None)}
-        ),
-        commits=pool.commits,
-        local_files=pool.local_files,
-        resources=demands(alone),
-        preload=preload_of(alone),
+        evaluation,
+        judge,
+        models,
+        field="evaluation.judge",
+        config={**config, "a": section.a, "b": section.b, "block": section.block},
+        make=make,
+        inputs={"a": a, "b": b},
+        outside=lambda: {
+            **fingerprint("prompts", "evaluation.versus.prompts", section.prompts),
+            "judge prompts": judge_prompts.fingerprint(None),
+        },
         is_evaluation=True,
     )
 
@@ -207,18 +195,11 @@ def _judged(
                 "not decided; raise evaluation.budget_usd; what is judged is kept"
             )
         left = None if alone.budget_usd is None else alone.budget_usd - spent
-        make_row = functools.partial(
-            judging.judge_answer,
-            fields={
-                "temperature": evaluation.judge_temperature,
-                "max_tokens": evaluation.judge_max_tokens,
-                "extra_body": evaluation.judge_extra or None,
-            },
-            structured=evaluation.structured,
-        )
         block.begin(known)
         asked = alone.model_copy(update={"budget_usd": left})
-        made = ask_about(asked, seed, planned, make_row, judging.JUDGED, replace(context, artifact=block))
+        made = ask_about(
+            asked, seed, planned, judging.row_maker(evaluation), judging.JUDGED, replace(context, artifact=block)
+        )
         block.finish({"fingerprint": known, **made})
     manifest: dict[str, Any] = block.manifest() or {}
     return block, float((manifest.get("asked") or {}).get("usd", 0.0))
