@@ -21,7 +21,7 @@ from typing import Any, Literal, NamedTuple, cast
 
 import numpy as np
 
-from zephyr_ray.evaluation.intervals import LEVEL, RESAMPLES, mean_interval
+from zephyr_ray.evaluation.intervals import RESAMPLES, mean_interval, percentile_interval
 
 Verdict = Literal["a", "b", "tie"]
 VERDICTS: tuple[Verdict, ...] = ("a", "b", "tie")
@@ -121,13 +121,7 @@ def kappa_interval(pairs: Mapping[tuple[Any, Any], int], *, seed: int = 0) -> tu
     values = sorted({value for pair in pairs for value in pair})
     counts = np.array([pairs.get((first, second), 0) for first in values for second in values])
     drawn = np.random.default_rng(seed).multinomial(n, counts / n, size=RESAMPLES)
-    kappas = kappas_of(drawn.reshape(RESAMPLES, len(values), len(values)).astype(np.float64))
-    kappas = kappas[~np.isnan(kappas)]
-    if not len(kappas):
-        return None
-    tail = 100 * (1 - LEVEL) / 2
-    low, high = np.percentile(kappas, [tail, 100 - tail])
-    return float(low), float(high)
+    return percentile_interval(kappas_of(drawn.reshape(RESAMPLES, len(values), len(values)).astype(np.float64)))
 
 
 def kappas_of(matrices: np.ndarray) -> np.ndarray:

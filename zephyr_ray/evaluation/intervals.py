@@ -8,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 LEVEL = 0.95
+_TAILS = (100 * (1 - LEVEL) / 2, 100 - 100 * (1 - LEVEL) / 2)
 RESAMPLES = 10_000
 _DRAWN_AT_ONCE = 1 << 20  # groups, which keeps memory at some tens of megabytes
 
@@ -54,9 +55,18 @@ def bootstrap(values: np.ndarray, groups: np.ndarray, *, resamples: int, seed: i
         times = np.bincount(drawn.ravel(), minlength=rows * count).reshape(rows, count)
         totals = times @ sums
         means[start : start + rows] = totals[:, :-1] / totals[:, -1:]
-    tail = 100 * (1 - LEVEL) / 2
-    low, high = np.percentile(means, [tail, 100 - tail], axis=0)
+    low, high = np.percentile(means, _TAILS, axis=0)
     return [Estimate(*map(float, each)) for each in zip(values.mean(axis=0, dtype=np.float64), low, high, strict=True)]
+
+
+def percentile_interval(resampled: np.ndarray) -> tuple[float, float] | None:
+    """The interval of a number from what it is in resamples, [resamples]; those in which it is not defined (NaN) are
+    left out. None if it is defined in none."""
+    known = resampled[~np.isnan(resampled)]
+    if not len(known):
+        return None
+    low, high = np.percentile(known, _TAILS)
+    return float(low), float(high)
 
 
 def mean_interval(values: Sequence[float], groups: Sequence[Hashable], *, seed: int = 0) -> tuple[float, float] | None:

@@ -16,7 +16,7 @@ from typing import NamedTuple
 import numpy as np
 
 from zephyr_ray.evaluation.agreement import VERDICTS, Share, Verdict, kappas_of
-from zephyr_ray.evaluation.intervals import LEVEL
+from zephyr_ray.evaluation.intervals import percentile_interval
 
 _RESAMPLES = 2_000
 _VALUES = len(VERDICTS)
@@ -63,8 +63,13 @@ def _paired(pairs: Sequence[Sequence[tuple[Verdict, Verdict]]]) -> Paired:
     resampled = (drawn @ matrices.reshape(n, -1)).reshape(_RESAMPLES, _VALUES, _VALUES)
     kappa = float(kappas_of(total[None])[0])
     return Paired(
-        Share(_accuracy(total), n, len(pairs), _interval(_accuracies(resampled)) if n > 1 else None),
-        Share(None if np.isnan(kappa) else kappa, n, len(pairs), _interval(kappas_of(resampled)) if n > 1 else None),
+        Share(_accuracy(total), n, len(pairs), percentile_interval(_accuracies(resampled)) if n > 1 else None),
+        Share(
+            None if np.isnan(kappa) else kappa,
+            n,
+            len(pairs),
+            percentile_interval(kappas_of(resampled)) if n > 1 else None,
+        ),
     )
 
 
@@ -81,12 +86,3 @@ def _accuracy(matrix: np.ndarray) -> float:
 
 def _accuracies(matrices: np.ndarray) -> np.ndarray:
     return np.trace(matrices, axis1=1, axis2=2) / matrices.sum(axis=(1, 2))
-
-
-def _interval(values: np.ndarray) -> tuple[float, float] | None:
-    known = values[~np.isnan(values)]
-    if not len(known):
-        return None
-    tail = 100 * (1 - LEVEL) / 2
-    low, high = np.percentile(known, [tail, 100 - tail])
-    return float(low), float(high)
