@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator
 
 
-def preferences(seed: int, count: int = 40) -> Iterator[dict[str, str]]:
+def preferences(seed: int, count: int) -> Iterator[dict[str, str]]:
     for number in range(count):
         print(f"chatter of row {number}", flush=True)
         os.write(1, b"chatter of C\n")

@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -149,13 +149,14 @@ def _started_since(begun: float) -> list[psutil.Process]:
     return [process for process in family if process.is_running() and process.create_time() >= begun - 0.02]
 
 
-def _find(processes: list[psutil.Process], part: str) -> int:
-    found = []
+def command_lines(processes: Iterable[psutil.Process]) -> Iterator[tuple[psutil.Process, str]]:
+    """The processes that still run, each with its command line."""
     for process in processes:
-        try:
-            if part in " ".join(process.cmdline()):
-                found.append(process.pid)
-        except psutil.Error:  # it has just ended
-            continue
+        with contextlib.suppress(psutil.Error):  # it has just ended
+            yield process, " ".join(process.cmdline())
+
+
+def _find(processes: list[psutil.Process], part: str) -> int:
+    found = [process.pid for process, line in command_lines(processes) if part in line]
     assert found, f"no process with {part} in its command line"
     return found[-1]

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
 import re
 import shutil
-import signal
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,6 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from tests.integration.fault_server import STRANGE, FaultServer
+from tests.integration.jobs import command_lines
 from tests.making import alone
 from zephyr_ray.chat_template import template_text
 from zephyr_ray.config import loader
@@ -265,12 +263,11 @@ def test_a_worker_that_is_killed_loses_no_row_and_no_reply(tmp_path: Path, serve
     def kill_one() -> None:
         while sum(server.billed.values()) < 100:
             time.sleep(0.02)
-        for process in psutil.Process(os.getpid()).children(recursive=True):
-            with contextlib.suppress(psutil.Error):  # it has just ended
-                if {"MapWorker", "CandidatePool"} <= set(re.findall(r"\w+", " ".join(process.cmdline()))):
-                    os.kill(process.pid, signal.SIGKILL)
-                    killed.append(process.pid)
-                    return
+        for process, line in command_lines(psutil.Process().children(recursive=True)):
+            if {"MapWorker", "CandidatePool"} <= set(re.findall(r"\w+", line)):
+                process.kill()
+                killed.append(process.pid)
+                return
 
     killer = threading.Thread(target=kill_one)
     killer.start()

@@ -5,11 +5,8 @@ README: every planned dialogue is accounted for, and no reply is paid for twice.
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
 import re
-import signal
 import threading
 import time
 from collections import Counter
@@ -21,6 +18,7 @@ import psutil
 import pytest
 
 from tests.integration.fault_server import FaultServer
+from tests.integration.jobs import command_lines
 from tests.making import context_of, stage_of
 from tests.unit.data.pages import Page
 from zephyr_ray.config import loader
@@ -174,12 +172,11 @@ def test_magpie_on_an_engine_of_the_stage_with_a_killed_worker(tmp_path: Path, b
     def kill_one() -> None:
         while sum(path.read_bytes().count(b"\n") for path in written.glob("*.jsonl")) < 40:
             time.sleep(0.05)
-        for process in psutil.Process(os.getpid()).children(recursive=True):
-            with contextlib.suppress(psutil.Error):  # it has just ended
-                if {"MapWorker", "DialoguePool"} <= set(re.findall(r"\w+", " ".join(process.cmdline()))):
-                    os.kill(process.pid, signal.SIGKILL)
-                    killed.append(process.pid)
-                    return
+        for process, line in command_lines(psutil.Process().children(recursive=True)):
+            if {"MapWorker", "DialoguePool"} <= set(re.findall(r"\w+", line)):
+                process.kill()
+                killed.append(process.pid)
+                return
 
     killer = threading.Thread(target=kill_one)
     killer.start()

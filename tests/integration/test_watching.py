@@ -14,7 +14,7 @@ from zephyr_ray.pipeline import events
 from zephyr_ray.pipeline.events import Event, Failed, Finished, Planned, Said, StageFinished, StageProgress
 
 Kind = TypeVar("Kind")
-SOURCE = json.dumps({"type": "function", "function": "tests.integration.chatter:preferences"})
+SOURCE = json.dumps({"type": "function", "function": "tests.integration.chatter:preferences", "options": {"count": 40}})
 
 
 def told(root: Path, *overrides: str, expect: int = 0, options: tuple[str, ...] = ()) -> tuple[list[Event], str]:

@@ -10,8 +10,10 @@ from zephyr_ray.errors import UserError
 
 if TYPE_CHECKING:
     from zephyr_ray.config.recipe import Recipe
+    from zephyr_ray.pipeline.artifacts import Run
     from zephyr_ray.pipeline.event_lines import EventLines
     from zephyr_ray.pipeline.events import Alarm, Planned, Said
+    from zephyr_ray.pipeline.stage import Stage
 
 
 def show(recipe: Recipe, targets: Sequence[str], evaluate: bool, events: EventLines | None) -> int:
@@ -20,28 +22,27 @@ def show(recipe: Recipe, targets: Sequence[str], evaluate: bool, events: EventLi
     Returns:
         The exit status.
     """
+    from zephyr_ray import zephyr
     from zephyr_ray.config import loader
 
-    plan, notes = _plan_and_notes(recipe, targets, evaluate)
+    run = zephyr.open_run(recipe)
+    plan, notes = _plan_and_notes(run, zephyr.select(recipe, targets, evaluate))
     if events is not None:
         for event in (plan, *notes):
             events.show(event)
         return 0
     said = [f"{note.stage}: {note.text.strip()}" if note.stage else note.text for note in notes]
-    lines = [loader.to_yaml(recipe), f"in {recipe.run.root}:", *_table(plan), *said]
+    lines = [loader.to_yaml(recipe), f"in {run.root}:", *_table(plan), *said]
     sys.stdout.write("\n".join(lines) + "\n")
     return 0
 
 
-def _plan_and_notes(recipe: Recipe, targets: Sequence[str], evaluate: bool) -> tuple[Planned, list[Said | Alarm]]:
+def _plan_and_notes(run: Run, stages: Sequence[Stage]) -> tuple[Planned, list[Said | Alarm]]:
     """How the stages stand as far as that can be known from here, and what there is to know of them."""
-    from zephyr_ray import zephyr
     from zephyr_ray.pipeline.events import Planned, Said
     from zephyr_ray.pipeline.runner import Plan, planned
     from zephyr_ray.pipeline.stage import identities
 
-    stages = zephyr.select(recipe, targets, evaluate)
-    run = zephyr.open_run(recipe)
     try:
         plan = Plan(run, tuple(stages), identities(stages, run))
     except UserError as error:  # data or a model that is not to be had from this machine

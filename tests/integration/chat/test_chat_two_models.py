@@ -10,6 +10,8 @@ import openai
 import psutil
 import pytest
 
+from tests.integration.jobs import command_lines
+
 pytestmark = pytest.mark.timeout(300)
 
 USER = [{"role": "user", "content": "Sort these words: pear, apple, fig"}]
@@ -44,9 +46,5 @@ def test_a_model_tells_what_made_it_by_the_fingerprint_of_its_answers(served_by_
 
 
 def test_an_engine_on_a_cpu_is_one_process(served_by_command: tuple[str, Path]) -> None:
-    processes = [
-        name.split()[0]
-        for child in psutil.Process().children(recursive=True)
-        if (name := " ".join(child.cmdline())).startswith("VLLM::")
-    ]
-    assert processes == ["VLLM::EngineCore"] * 2
+    lines = [line for _, line in command_lines(psutil.Process().children(recursive=True))]
+    assert [line.split()[0] for line in lines if line.startswith("VLLM::")] == ["VLLM::EngineCore"] * 2
