@@ -71,7 +71,9 @@ def test_what_is_told_of_a_job(root: Path, overrides: tuple[str, ...]) -> None:
     assert (stage.name, stage.status, stage.changed) == ("preferences", "stale", ("preferences.max_dropped",))
     assert (progress.stage, progress.rows, progress.unit) == ("preferences", 41, "rows")
     assert (made.counts, made.dropped) == ({"in": 41, "out": 40}, {"identical_pair": 1})
-    assert [event.text for event in found if isinstance(event, Said)][-1].startswith("preferences ")
+    *_, summary, report = (event.text for event in found if isinstance(event, Said))
+    assert summary.startswith("preferences ")
+    assert report == f"report: {root / 'report.html'}"
     assert end.log is not None
     assert "chatter of C" in Path(end.log).read_text()
     assert "chatter" not in seen
