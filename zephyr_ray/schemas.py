@@ -238,6 +238,11 @@ REFERENCE_LOGPS = pa.schema(
 )
 """Sums of the frozen reference model's log-probabilities over the completion's tokens, in nats."""
 
+HELD_OUT_REWARDS = pa.schema(
+    [("pair_id", pa.string()), ("reward_chosen", pa.float64()), ("reward_rejected", pa.float64())]
+)
+"""A held-out pair under a reward model; null where a conversation is longer than the model's positions."""
+
 IMPLICIT_REWARDS = pa.schema(
     [
         ("pair_id", pa.string()),

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from zephyr_ray.chat_template import read_template
 from zephyr_ray.cluster import connect
 from zephyr_ray.config import loader
-from zephyr_ray.config.feedback import OWN_MODELS
+from zephyr_ray.config.feedback import OWN_MODELS, RewardModelJudge
 from zephyr_ray.config.recipe import Recipe
 from zephyr_ray.config.section import Function
 from zephyr_ray.config.training import SFT
@@ -23,6 +23,7 @@ from zephyr_ray.data import (
     generated_dialogues,
     held_out_dialogues,
     held_out_pairs,
+    held_out_rewards,
     judgments,
     preferences,
     prompts,
@@ -32,9 +33,9 @@ from zephyr_ray.data import (
     tokenized_dialogues,
 )
 from zephyr_ray.data.diversity import stage as diversity
-from zephyr_ray.data.io.sources import GENERATED
+from zephyr_ray.data.io.sources import GENERATED, OF_THE_RUN
 from zephyr_ray.errors import UserError
-from zephyr_ray.evaluation import function_stage, preferences_stage
+from zephyr_ray.evaluation import function_stage, preferences_stage, reward_stage
 from zephyr_ray.evaluation.judge_agreement import stages as judge_agreement
 from zephyr_ray.evaluation.questions import stages as questions
 from zephyr_ray.pipeline import runner
@@ -67,6 +68,8 @@ def stages(recipe: Recipe) -> list[Stage]:
     found = [*made, *supervised, *made_with, *feedback]
     if _starts_somewhere(recipe):  # a recipe may be for rows alone, or for endpoints that it evaluates
         found += _preference_optimisation(recipe, models, {each.kind: each for each in feedback})
+    if judged_by := _judged_by_own_reward_model(recipe, found):
+        found.append(judged_by)
     return [*found, *_questions(recipe, found)]
 
 
@@ -163,10 +166,44 @@ def _feedback(recipe: Recipe, models: dict[str, Stage]) -> list[Stage]:
     made = [prompts.stage(recipe.prompts, seed)]
     if recipe.sampling is not None:
         made.append(candidates.stage(recipe.sampling, recipe.chat, seed, made[-1], models))
-        if recipe.judging is not None:
+        if recipe.judging is not None and not _names_own_reward_model(recipe):
             judged = judgments.stage(recipe.judging, recipe.chat, seed, made[-1], models)
             made.append(judged)
     return [*made, preferences.stage(recipe.preferences, seed, judged)]
+
+
+def _names_own_reward_model(recipe: Recipe) -> bool:
+    """Whether the judge is a reward model that the run trains: its ratings come after the pairs that it learns from.
+
+    Raises:
+        UserError: It would learn from its own ratings.
+    """
+    judge = recipe.judging.judge if recipe.judging else None
+    if not (isinstance(judge, RewardModelJudge) and judge.model in _reward_methods()):
+        return False
+    if recipe.preferences.train == OF_THE_RUN:
+        raise UserError(
+            f"judging.judge.model={judge.model} of this run learns from the judgments that it would make; name another "
+            "judge, or pairs in preferences.train"
+        )
+    return True
+
+
+def _judged_by_own_reward_model(recipe: Recipe, made: Sequence[Stage]) -> Stage | None:
+    """The stage `judgments` where the judge is a reward model that this run trains, which comes after all of them.
+
+    Raises:
+        UserError: The recipe has no such stage.
+    """
+    if recipe.judging is None or recipe.sampling is None or not _names_own_reward_model(recipe):
+        return None
+    by_name = {stage.kind: stage for stage in made}
+    return judgments.stage(recipe.judging, recipe.chat, recipe.run.seed, by_name["candidates"], by_name)
+
+
+def _reward_methods() -> list[str]:
+    """The methods that train a reward model, by name."""
+    return [name for name, method in methods().items() if method.makes_reward_model]
 
 
 def _preference_optimisation(recipe: Recipe, models: dict[str, Stage], feedback: dict[str, Stage]) -> list[Stage]:
@@ -179,15 +216,39 @@ def _preference_optimisation(recipe: Recipe, models: dict[str, Stage], feedback:
     as_policy = scoring(given, recipe.dpo.training)
     logps = reference_logps.stage(recipe.reference_logps, as_policy, recipe.chat, rows, start)
     policies = _policies(recipe, start, rows, logps)
-    made = [rows, logps, *policies.values()]
+    rewards = _reward_models(recipe, start, rows, pairs)
+    made = [rows, logps, *policies.values(), *rewards]
     if section.held_out is not None:
         made = _with_held_out_pairs(recipe, made, policies, pairs, start)
-    trained = policies if own is None else models | policies
+        made += _held_out_rewards(recipe, rewards, next(each for each in made if each.kind == "held_out_pairs"))
+    trained = policies | {stage.kind: stage for stage in rewards}
+    trained = trained if own is None else models | trained
     return [*made, *_evaluations(recipe, trained, skip=own is None)]
 
 
+def _reward_models(recipe: Recipe, start: ModelInput, rows: Stage, pairs: Stage) -> list[Stage]:
+    """The stages that train a reward model on the pairs, from the model that the policies start from."""
+    found = []
+    for settings in _trainings(recipe, "pairs"):
+        method = method_of(settings.method)
+        if method.makes_reward_model:
+            scored = pairs if method.reads_scores(settings.section) else None
+            found.append(training.stage(settings, start, rows, preferences=scored))
+    return found
+
+
+def _held_out_rewards(recipe: Recipe, models: Sequence[Stage], pairs: Stage) -> list[Stage]:
+    """How reward models do on the held-out pairs."""
+    found = []
+    for model in models:
+        trained = ModelInput("model", "model.path", stage=model)
+        rewards = held_out_rewards.stage(model.kind, recipe.reference_logps, pairs, trained)
+        found += [rewards, reward_stage.stage(model.kind, recipe.run.seed, pairs, rewards)]
+    return found
+
+
 def _policies(recipe: Recipe, start: ModelInput, rows: Stage, logps: Stage) -> dict[str, Stage]:
-    """The stages that train on pairs, by name: all start from the same model, and those with a reference meet it.
+    """The stages that align a model on pairs, by name: all start from the same one, and those with a reference meet it.
 
     Raises:
         UserError: One of them computes otherwise than DPO, as which the reference is scored.
@@ -195,6 +256,8 @@ def _policies(recipe: Recipe, start: ModelInput, rows: Stage, logps: Stage) -> d
     found = {}
     for settings in _trainings(recipe, "pairs"):
         name, meets = settings.method, method_of(settings.method).meets_a_reference
+        if method_of(name).makes_reward_model:
+            continue
         found[name] = training.stage(settings, start, rows, logps if meets else None)
         scored = reference_logps.settings(recipe.reference_logps, scoring(recipe.model, settings.section.training))
         if meets and scored != logps.config:
@@ -243,6 +306,9 @@ def _evaluations(recipe: Recipe, models: dict[str, Stage], skip: bool) -> list[S
 def _questions(recipe: Recipe, made: Sequence[Stage]) -> list[Stage]:
     """The evaluations that ask models questions, and a judge about their answers."""
     models = {stage.kind: stage for stage in made if stage.makes_model}
+    for each in recipe.evaluation.deployments:
+        if each.model in _reward_methods():
+            raise UserError(f"evaluation {each.name}: model={each.model} is a reward model, which answers nobody")
     found = questions.stages(recipe.evaluation, recipe.run.seed, models, {"base", *methods()})
     if recipe.evaluation.judge_agreement is not None:
         labelled = recipe.evaluation.judge_agreement

@@ -88,13 +88,13 @@ class Stages:
         from zephyr_ray.pipeline.model_source import external_source
 
         context = alone(self.artifact("judgments"))
-        section, chat, seed = self.recipe.judging, self.recipe.chat, self.recipe.run.seed
+        section, seed = self.recipe.judging, self.recipe.run.seed
         assert section is not None
         judge = section.judge
         source = None
         if isinstance(judge, RewardModelJudge):
             source = external_source("judging.judge.model", judge.model, judge.revision)
-        made = make_judgments(section, chat, seed, self.run.artifact("candidates"), source, context)
+        made = make_judgments(section, seed, self.run.artifact("candidates"), source, context)
         self.run.artifact("judgments").finish({"fingerprint": self.fingerprint, "files": made[0].files})
         return made
 

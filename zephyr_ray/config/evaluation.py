@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from zephyr_ray.config.feedback import Deployment, Requests, Server, check_budget, check_shares, deployments_of
+from zephyr_ray.config.feedback import Deployment, Judge, Requests, Server, check_budget, check_shares, deployments_of
 from zephyr_ray.config.member_seeds import find_clash
 from zephyr_ray.config.section import Function, Section, compute
 
@@ -85,6 +85,9 @@ class JudgeAgreement(Section):
     pairs: str = Field(min_length=1)
     """File of pairs with people's labels, in a layout that docs/evaluation.md lists. A language model judges each in
     both orders and at least twice."""
+    judge: Judge | None = None
+    """Who is held against people, in the layout of `judging.judge`: `{type: reward_model, model: reward_model}` is the
+    one that this run trains. None: the recipe's own judge."""
 
 
 class Versus(Section):

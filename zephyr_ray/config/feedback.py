@@ -255,7 +255,8 @@ class RewardModelJudge(Section):
     type: Literal["reward_model"]
     """A reward model that scores."""
     model: str = Field(min_length=1)
-    """Folder, URI or hub id of a sequence classifier with one output, with weights as safetensors."""
+    """`reward_model`, which this run trains on pairs that it does not judge; or a folder, URI or hub id of a sequence
+    classifier with one output, with weights as safetensors."""
     revision: str | None = None
     """Branch, tag or commit, if `model` is a hub id."""
     gpus_per_worker: float = compute(0, ge=0)
@@ -264,8 +265,11 @@ class RewardModelJudge(Section):
     """Answers per forward pass."""
 
 
+Judge = Annotated[LanguageModelJudges | FunctionJudge | RewardModelJudge, Field(discriminator="type")]
+
+
 class Judging(Requests):
-    judge: Annotated[LanguageModelJudges | FunctionJudge | RewardModelJudge, Field(discriminator="type")]
+    judge: Judge
     """Who rates the completions."""
     workers: int = compute(1, ge=1)
     """Ray actors that send requests to language models, or that hold the reward model. A function runs in Ray Data's

@@ -30,6 +30,7 @@ from zephyr_ray.pipeline.artifacts import Artifact
 from zephyr_ray.pipeline.model_source import ModelInput, ModelSource, PoolModels, pool_models
 from zephyr_ray.pipeline.stage import Manifest, Stage, StageContext
 from zephyr_ray.schemas import ASPECTS, JUDGMENTS
+from zephyr_ray.training.methods import methods
 
 if TYPE_CHECKING:
     import ray.data
@@ -52,16 +53,15 @@ def stage(
         chat: The template of models that the stage runs itself.
         seed: The run's.
         candidates: What is judged.
-        models: The stages of this run whose checkpoints may be deployed, by name.
+        models: The stages of this run whose checkpoints may be deployed or, of reward models, may judge, by name.
         kind: The stage's.
+
+    Raises:
+        UserError: A model is that of a stage that this run does not have.
     """
     judge = section.judge
     judges = pool_models("judging.judge.models", section.servers, models)
-    reward_model = (
-        ModelInput("reward_model", "judging.judge.model", judge.model, judge.revision)
-        if isinstance(judge, RewardModelJudge)
-        else None
-    )
+    reward_model = _reward_model(judge, models) if isinstance(judge, RewardModelJudge) else None
 
     def outside() -> dict[str, str]:
         found = judges.outside()
@@ -76,7 +76,7 @@ def stage(
     def make(context: StageContext) -> Manifest:
         source = reward_model.source(context.run) if reward_model else None
         found, candidates = _at_commits(section, judges), context.input("candidates")
-        report, agreement, lines = make_judgments(found, chat, seed, candidates, source, context)
+        report, agreement, lines = make_judgments(found, seed, candidates, source, context)
         made = drop_report.examined(report, 1.0, context.artifact)
         return made | {"agreement": agreement, "lines": [*made["lines"], *lines]}
 
@@ -90,7 +90,7 @@ def stage(
             "seed": seed,
         },
         make,
-        inputs={"candidates": candidates, **judges.inputs},
+        inputs={"candidates": candidates, **judges.inputs, **(reward_model.inputs if reward_model else {})},
         outside=outside,
         commits=lambda: judges.commits() | (reward_model.commits() if reward_model else {}),
         local_files=judges.local_files + (reward_model.local_files if reward_model else ()),
@@ -100,6 +100,23 @@ def stage(
         ),
         preload=ROWS + ENGINES if section.deployments else ROWS,
     )
+
+
+def _reward_model(judge: RewardModelJudge, models: Mapping[str, Stage]) -> ModelInput:
+    """The judge: a reward model that this run trains, or one from outside.
+
+    Raises:
+        UserError: This run does not train it, or trains no reward model by that name.
+    """
+    field = "judging.judge.model"
+    known = methods()
+    if judge.model not in known:
+        return ModelInput("reward_model", field, judge.model, judge.revision, is_reward_model=True)
+    if not known[judge.model].makes_reward_model:
+        raise UserError(f"{field}={judge.model} is no reward model; name one, a folder, a URI or a hub id")
+    if judge.model not in models:
+        raise UserError(f"{field}={judge.model}: this recipe has no such stage; add a section {judge.model}")
+    return ModelInput("reward_model", field, stage=models[judge.model])
 
 
 def _at_commits(section: Judging, judges: PoolModels) -> Judging:
@@ -113,7 +130,6 @@ def _at_commits(section: Judging, judges: PoolModels) -> Judging:
 
 def make_judgments(
     section: Judging,
-    chat: Chat,
     seed: int,
     candidates: Artifact,
     reward_model: ModelSource | None,
@@ -131,7 +147,7 @@ def make_judgments(
     wanted = sources.count_rows(candidates)
     with asking(section, wanted, context) as asked:
         split = functools.partial(to_rows, progress=context.progress)
-        rows = _judged(section, chat, seed, asked, candidates, reward_model)
+        rows = _judged(section, seed, asked, candidates, reward_model)
         rows = rows.map_batches(split, batch_format="pyarrow", batch_size=None)
         report = writer.write(
             rows,
@@ -168,7 +184,7 @@ def to_rows(judged: pa.Table, progress: RowProgress | None = None) -> pa.Table:
 
 
 def _judged(
-    section: Judging, chat: Chat, seed: int, asked: Asking, candidates: Artifact, reward_model: ModelSource | None
+    section: Judging, seed: int, asked: Asking, candidates: Artifact, reward_model: ModelSource | None
 ) -> ray.data.Dataset:
     """Rows of `judging.pool.JUDGED`."""
     from ray.data import ActorPoolStrategy
@@ -184,7 +200,7 @@ def _judged(
         return _by_language_models(section, judge, seed, asked, left)
     return left.map_batches(
         _RewardModelWorker,
-        fn_constructor_args=(judge, chat, reward_model),
+        fn_constructor_args=(judge, reward_model),
         batch_format="pyarrow",
         batch_size=_ROWS_PER_BATCH,
         compute=ActorPoolStrategy(size=section.workers),
@@ -223,15 +239,11 @@ def _by_language_models(
 class _RewardModelWorker:
     """Holds the reward model in one actor."""
 
-    def __init__(self, section: RewardModelJudge, chat: Chat, model: ModelSource):
+    def __init__(self, section: RewardModelJudge, model: ModelSource):
         from zephyr_ray.judging.reward_judge import RewardModel
 
         device = "cuda" if section.gpus_per_worker else "cpu"
-        # The template that came with it: under another one its scores mean nothing.
-        own = chat.model_copy(update={"template": "model"})
-        self._model = RewardModel(
-            model.local(), own, revision=model.revision, batch_size=section.batch_size, device=device
-        )
+        self._model = RewardModel(model, batch_size=section.batch_size, device=device)
 
     def __call__(self, batch: pa.Table) -> pa.Table:
         return _without_failures(self._model.judge(batch.to_pylist()))

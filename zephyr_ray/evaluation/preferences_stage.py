@@ -111,7 +111,7 @@ def _scored_pairs(beta: float, pairs: Artifact, reference: Artifact, policy: Art
     scored, under_policy = (
         _sort(pq.read_table(each.files(), filesystem=each.run.filesystem), "pair_id") for each in (reference, policy)
     )
-    known = _sort(_pair_sources(pairs), "pair_id")
+    known = _sort(pair_sources(pairs), "pair_id")
     ids = scored["pair_id"]
     known = known.filter(pc.is_in(known["pair_id"], value_set=ids))
     if not (ids.equals(under_policy["pair_id"]) and ids.equals(known["pair_id"])):
@@ -128,7 +128,7 @@ def _scored_pairs(beta: float, pairs: Artifact, reference: Artifact, policy: Art
     return pa.table({name: columns[name] for name in IMPLICIT_REWARDS.names}, schema=IMPLICIT_REWARDS)
 
 
-def _pair_sources(pairs: Artifact) -> pa.Table:
+def pair_sources(pairs: Artifact) -> pa.Table:
     """pair_id, prompt_id and source of every held-out pair."""
     tables = []
     for path in pairs.files():

@@ -22,19 +22,18 @@ from zephyr_ray.training.model import is_adapter, whole_weights
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
+    from zephyr_ray.pipeline.model_source import ModelSource
+
 
 class RewardModel:
     """A reward model in memory, its tokenizer and its chat template."""
 
-    def __init__(
-        self, path: str, chat: Chat, *, revision: str | None = None, batch_size: int = 16, device: str | None = None
-    ):
+    def __init__(self, source: ModelSource, *, batch_size: int = 16, device: str | None = None):
         """Loads it: bfloat16 on a GPU, float32 on a CPU.
 
         Args:
-            path: A folder or hub id, with weights as safetensors.
-            chat: The chat template. A published reward model was trained with its own: `template: model`.
-            revision: Branch, tag or commit of a hub id.
+            source: Its weights as safetensors, with the chat template that it was trained with: under another one its
+                scores mean nothing.
             batch_size: Completions per forward pass.
             device: None: a GPU if there is one.
 
@@ -43,8 +42,9 @@ class RewardModel:
         """
         self._device = device or ("cuda" if torch.cuda.is_available() else "cpu")
         self._batch_size = batch_size
-        folder = _whole_model_folder(path, revision)
-        self._tokenizer = chat_template.load_tokenizer(folder, chat)
+        path = source.path
+        folder = _whole_model_folder(path, source.local(), source.revision)
+        self._tokenizer = chat_template.load_tokenizer(folder, Chat(template="model"))
         self._model = _load_classifier(folder, path, torch.bfloat16 if self._device == "cuda" else torch.float32)
         # The classifier reads the last token that is not padding, so it must know the padding id.
         self._model.config.get_text_config().pad_token_id = self._pad = int(self._tokenizer.pad_token_id)
@@ -82,10 +82,10 @@ class RewardModel:
         return self._model(input_ids=padded, attention_mask=mask, use_cache=False).logits[:, 0].float().tolist()
 
 
-def _whole_model_folder(path: str, revision: str | None) -> str:
-    if os.path.isdir(path) and is_adapter(path):
+def _whole_model_folder(path: str, local: str, revision: str | None) -> str:
+    if os.path.isdir(local) and is_adapter(local):
         raise UserError(f"judging.judge.model={path} is an adapter; merge it into its base model first")
-    return whole_weights(path, revision)
+    return whole_weights(local, revision)
 
 
 def _load_classifier(folder: str, path: str, dtype: torch.dtype) -> PreTrainedModel:
@@ -98,14 +98,26 @@ def _load_classifier(folder: str, path: str, dtype: torch.dtype) -> PreTrainedMo
 
     where = f"judging.judge.model={path}"
     try:
-        outputs = AutoConfig.from_pretrained(folder, trust_remote_code=False).num_labels
+        config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
+        outputs = config.num_labels
         if outputs != 1:
             raise UserError(f"{where} has {outputs} outputs; a reward model is a sequence classifier with one")
         model, info = AutoModelForSequenceClassification.from_pretrained(
-            folder, trust_remote_code=False, use_safetensors=True, dtype=dtype, output_loading_info=True
+            folder,
+            trust_remote_code=False,
+            use_safetensors=True,
+            dtype=dtype,
+            attn_implementation=_attention(config),
+            output_loading_info=True,
         )
     except (OSError, ValueError, KeyError) as error:
         raise UserError(f"{where} does not load: {' '.join(str(error).split())[:300]}") from None
     if info["missing_keys"]:
         raise UserError(f"{where} lacks weights of a reward model: {', '.join(sorted(info['missing_keys']))[:200]}")
     return model
+
+
+def _attention(config: Any) -> str | None:
+    """transformers' own choice, but where that would leave out the caps on attention scores that a model has."""
+    capped = getattr(config.get_text_config(), "attn_logit_softcapping", None) is not None
+    return "eager" if capped else None

@@ -6,6 +6,7 @@ Each `ModelInput` looks once, so that all stages of a command fingerprint, recor
 from __future__ import annotations
 
 import functools
+import json
 import logging
 import os
 import posixpath
@@ -87,6 +88,8 @@ class ModelInput:
     """A folder, URI or hub id; None if a stage makes it."""
     revision: str | None = None
     stage: Stage | None = None
+    is_reward_model: bool = False
+    """Whether it has to be one; else it must not."""
 
     @property
     def inputs(self) -> dict[str, Stage]:
@@ -100,7 +103,9 @@ class ModelInput:
     @functools.cached_property
     def external(self) -> ExternalModel | None:
         """What identifies it if it comes from outside. Raises as `external_model`."""
-        return None if self.path is None else external_model(self.field, self.path, self.revision)
+        if self.path is None:
+            return None
+        return external_model(self.field, self.path, self.revision, self.is_reward_model)
 
     def outside(self) -> dict[str, str]:
         """Its fingerprints by name if it comes from outside, else empty. Raises as `external_model`."""
@@ -188,16 +193,18 @@ def pool_models(field: str, members: Sequence[Member], own: Mapping[str, Stage])
     return PoolModels(inputs, external, {name: options for name, options in engines.items() if options})
 
 
-def external_model(field: str, path: str, revision: str | None) -> ExternalModel:
+def external_model(field: str, path: str, revision: str | None, is_reward_model: bool = False) -> ExternalModel:
     """Identifies a model from outside: a folder, a URI or a hub id.
 
     Raises:
-        UserError: The folder has no model or tokenizer, or nothing is at that path.
+        UserError: The folder has no model or tokenizer, or a reward model where a language model is asked for, or the
+            other way round; or nothing is at that path.
     """
     if is_uri(path):
         return _remote_model(field, path)
     if os.path.isdir(path):
         _check_names(field, path, set(os.listdir(path)))
+        check_kind(f"{field}={path}", path, is_reward_model)
         return ExternalModel(fingerprint_files([os.path.abspath(path)], without=[LINEAGE]))
     if os.path.exists(path) or path.startswith(("/", "./", "../", "~")) or path.count("/") > 1:
         raise UserError(f"{field}={path} is not a folder; give a Hugging Face folder or a hub id (owner/name)")
@@ -244,6 +251,25 @@ def _remote_model(field: str, uri: str) -> ExternalModel:
     fingerprint = content_id("files", [[name, files[name].size, files[name].mtime_ns] for name in sorted(files)])
     versions = file_versions([posixpath.join(uri.rstrip("/"), name) for name in sorted(files)])
     return ExternalModel(fingerprint, versions=content_id(versions) if any(versions) else None)
+
+
+def check_kind(what: str, folder: str, is_reward_model: bool = False) -> None:
+    """Holds what a local folder's configuration says it is against what is asked for; an adapter says nothing.
+
+    Raises:
+        UserError: It is a reward model, or another sequence classifier, and a language model is asked for; or the other
+            way round.
+    """
+    try:
+        with open(os.path.join(folder, "config.json"), encoding="utf-8") as stream:
+            named = json.load(stream).get("architectures") or []
+    except (FileNotFoundError, json.JSONDecodeError):  # of an adapter there is none, and what is broken does not load
+        return
+    classifies = any(name.endswith("ForSequenceClassification") for name in named)
+    if classifies and not is_reward_model:
+        raise UserError(f"{what} is a sequence classifier, as a reward model is, which writes no text; name another")
+    if named and not classifies and is_reward_model:
+        raise UserError(f"{what} is no reward model, which is a sequence classifier, but a {named[0]}; name another")
 
 
 def _check_names(field: str, path: str, names: set[str]) -> None:

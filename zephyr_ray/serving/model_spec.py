@@ -143,9 +143,12 @@ def checkpoint_of_run(root: str, stage: str | None = None) -> ModelSource:
     """
     from zephyr_ray.pipeline.artifacts import Run
     from zephyr_ray.pipeline.model_source import stage_source
+    from zephyr_ray.training.methods import methods
 
     run = Run(root)
     run.check_readable()
+    if stage and (method := methods().get(stage)) and method.makes_reward_model:
+        raise UserError(f"stage {stage} of {root} is a reward model, which answers nobody; name another stage")
     for names in [[stage]] if stage else _trained_last_first():
         finished = [name for name in names if run.artifact(name).manifest() is not None]
         if len(finished) > 1:
@@ -160,7 +163,7 @@ def _trained_last_first() -> list[list[str]]:
     """The stages that train a model: methods on pairs, then those on dialogues, which come before them."""
     from zephyr_ray.training.methods import methods
 
-    known = methods().values()
+    known = [method for method in methods().values() if not method.makes_reward_model]
     return [[method.name for method in known if method.rows == rows] for rows in ("pairs", "dialogues")]
 
 

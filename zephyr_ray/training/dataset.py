@@ -83,6 +83,26 @@ def load_pairs(tokenized: Artifact, reference_logps: Artifact | None = None) -> 
     return Rows(table, order, {name: logps[name].to_numpy()[logp_order] for name in names})
 
 
+def load_pairs_with_margins(tokenized: Artifact, preferences: Artifact, scale: float) -> Rows:
+    """Pairs, and as `margin` by how much each one's chosen score is over its rejected one, times `scale`.
+
+    Raises:
+        UserError: Pairs have no scores.
+    """
+    table, order = _memory_map(tokenized, "pair_id")
+    names = ("score_chosen", "score_rejected")
+    scores = pq.read_table(preferences.files(), filesystem=preferences.run.filesystem, columns=["pair_id", *names])
+    ids = _take(table.data["pair_id"], order)
+    scores = scores.take(pc.index_in(ids, scores["pair_id"].cast(pa.large_string())))
+    margins = pc.subtract(*(scores[name].cast(pa.float64()) for name in names))
+    if margins.null_count:
+        raise UserError(
+            f"reward_model.margin={scale:g}: {margins.null_count:,} of {len(margins):,} pairs have no scores; set it "
+            "to 0, or give preferences with scores"
+        )
+    return Rows(table, order, {"margin": scale * margins.to_numpy()})
+
+
 def load_dialogues(tokenized: Artifact, loss_on: Literal["all", "assistant"]) -> Rows:
     """Tokenized dialogues with labels on all tokens or on the assistant's."""
     table, order = _memory_map(tokenized, "dialogue_id")

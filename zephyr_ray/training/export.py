@@ -12,6 +12,7 @@ from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 
 from zephyr_ray.answers import end_tokens
 from zephyr_ray.pipeline.weights import weights_id
+from zephyr_ray.training.methods import method_of
 from zephyr_ray.training.model import merge_adapter, whole_weights
 
 if TYPE_CHECKING:
@@ -40,7 +41,8 @@ def write_checkpoint(trainer: Any, job: TrainJob, scratch: str) -> str | None:
     tokenizer = trainer.processing_class
     tokenizer.save_pretrained(folder)
     _remove_trainer_files(folder)
-    write_generation_config(folder, tokenizer)
+    if not method_of(job.stage).makes_reward_model:
+        write_generation_config(folder, tokenizer)
     job.output.check_current()
     target = posixpath.join(job.output.path, job.output.new_checkpoint())
     filesystem = job.output.run.filesystem

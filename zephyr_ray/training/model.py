@@ -12,6 +12,7 @@ from filelock import FileLock
 
 from zephyr_ray.errors import UserError
 from zephyr_ray.pipeline.fingerprints import fingerprint_files
+from zephyr_ray.pipeline.model_source import check_kind
 from zephyr_ray.storage import cache_root
 
 if TYPE_CHECKING:
@@ -53,6 +54,7 @@ def load_model(folder: str, section: ModelSection, dtype: torch.dtype, *, quanti
     from transformers import AutoModelForCausalLM
     from transformers.integrations import is_deepspeed_zero3_enabled
 
+    check_kind(f"model {folder}", folder)
     options: dict[str, Any] = {"dtype": dtype, "attn_implementation": section.attn_implementation}
     if quantize:
         options["quantization_config"] = quantization(dtype)
@@ -61,7 +63,7 @@ def load_model(folder: str, section: ModelSection, dtype: torch.dtype, *, quanti
     except (OSError, ValueError, KeyError) as error:
         raise UserError(f"model {folder} does not load: {' '.join(str(error).split())[:300]}") from None
     if is_deepspeed_zero3_enabled():
-        _restore_buffers(model)
+        restore_buffers(model)
     return model
 
 
@@ -79,7 +81,7 @@ def check_caps_are_kept(config: Any, attn_implementation: str) -> None:
         )
 
 
-def _restore_buffers(model: Any) -> None:
+def restore_buffers(model: Any) -> None:
     """Gives a model that was made under ZeRO-3 what it computes of its configuration as a plain load has it.
 
     While DeepSpeed shards weights as they are made it narrows every tensor that is made, rotary frequencies too. In

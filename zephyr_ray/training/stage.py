@@ -8,10 +8,10 @@ from zephyr_ray import chat_template
 from zephyr_ray.cluster import connect, resources
 from zephyr_ray.cluster.preload import ROWS, TRAINING
 from zephyr_ray.config.section import semantic
-from zephyr_ray.config.training import Training
+from zephyr_ray.errors import UserError
 from zephyr_ray.pipeline.model_source import ModelInput
 from zephyr_ray.pipeline.stage import Manifest, Stage, StageContext
-from zephyr_ray.training.methods import Method, method_of
+from zephyr_ray.training.methods import method_of
 from zephyr_ray.training.settings import TrainingSettings
 from zephyr_ray.training.trackers import check_trackers
 from zephyr_ray.training.trl_options import check_trl_options
@@ -23,6 +23,7 @@ def stage(
     rows: Stage,
     reference_logps: Stage | None = None,
     held_out: Stage | None = None,
+    preferences: Stage | None = None,
 ) -> Stage:
     """The stage of a method, with its name.
 
@@ -32,9 +33,10 @@ def stage(
         rows: Tokenized dialogues or pairs.
         reference_logps: The reference's log-probs of the pairs, where the method reads any.
         held_out: Tokenized rows on which its loss is evaluated, where it evaluates any.
+        preferences: The pairs themselves, where the method reads their scores.
     """
     kind, training, model = settings.method, settings.section.training, settings.model
-    read = {each.kind: each for each in (rows, reference_logps) if each is not None}
+    read = {each.kind: each for each in (rows, reference_logps, preferences) if each is not None}
 
     def make(context: StageContext) -> Manifest:
         from zephyr_ray.training.launch import train
@@ -49,6 +51,7 @@ def stage(
             context.progress,
             connect.is_joined(),
             held_out=context.input(held_out.kind) if held_out else None,
+            preferences=context.input(preferences.kind) if preferences else None,
         )
         return train(job)
 
@@ -69,11 +72,14 @@ def stage(
         local_files=start.local_files,
         resources=(resources.of_workers(f"{kind}.training", training, training.fewest_workers),),
         preload=ROWS + TRAINING,
-        check=partial(_check_options, method_of(kind), training),
+        check=partial(_check, settings),
         makes_model=True,
     )
 
 
-def _check_options(method: Method, training: Training) -> None:
+def _check(settings: TrainingSettings) -> None:
+    method, training = method_of(settings.method), settings.section.training
     check_trl_options(method, tuple(training.trl))
     check_trackers(method.name, training.report_to)
+    if method.makes_reward_model and settings.model.lora is not None:
+        raise UserError(f"model.lora: {method.name} trains whole weights; leave the adapter out of its recipe")

@@ -32,6 +32,8 @@ class TrainJob:
     """The last checkpoint of an earlier driver, in the run's filesystem."""
     held_out: Artifact | None = None
     """Tokenized rows on which the loss is evaluated."""
+    preferences: Artifact | None = None
+    """The pairs themselves, where the method reads their scores."""
 
     @property
     def stage(self) -> str:

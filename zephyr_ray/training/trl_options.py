@@ -175,12 +175,13 @@ REFUSED = _FIELDS | _PLATFORM | {name: reason for reason, names in _FAMILIES.ite
 
 def passed_by(method: Method) -> frozenset[str]:
     """All options that a method passes through."""
-    return PASSED | method.passed
+    return (PASSED | method.passed) - method.lacks
 
 
 def refused_by(method: Method) -> dict[str, str]:
     """All options that a method refuses, and what to do instead."""
-    return REFUSED | dict(method.refused)
+    found = REFUSED | dict(method.refused)
+    return {name: reason for name, reason in found.items() if name not in method.lacks}
 
 
 def check_trl_options(method: Method, names: Iterable[str]) -> None:

@@ -47,6 +47,7 @@ from zephyr_ray.training.model import (
 from zephyr_ray.training.packed.attention import segment_multiple
 from zephyr_ray.training.packed.backend import working_backend
 from zephyr_ray.training.resume import for_these_workers
+from zephyr_ray.training.reward_head import load_reward_model
 from zephyr_ray.training.sampler import Plan, RankPlan
 from zephyr_ray.training.scratch import own_folder
 from zephyr_ray.training.settings import TrainingSettings
@@ -97,7 +98,7 @@ def _build_trainer(job: TrainJob, device: str, folder: str) -> Any:
     """The trainer of this Ray Train worker, on the stage's rows, with the callbacks that talk to Ray."""
     settings, training = job.settings, job.training
     method = method_of(job.stage)
-    table = method.load_rows(settings.section, job.tokenized, job.reference_logps)
+    table = method.load_rows(settings.section, job.tokenized, job.reference_logps or job.preferences)
     context = ray.train.get_context()
     rank = context.get_world_rank()
     if training.zero_stage > 0 and device == "cpu":
@@ -150,13 +151,11 @@ def make_trainer(
         rank_plan = RankPlan(plan, rank, world_size, training.micro_batch)
     # Before the model is loaded: under ZeRO-3 its weights are then read in shards.
     args = training_arguments(method, trainers.config, section, rank_plan, seed, folder, device, dtype)
+    stored = getattr(torch, computing.weights)
     trainer = kind(
-        model=load_model(
-            weights,
-            model,
-            getattr(torch, computing.weights),
-            quantize=lora is not None and lora.load_in_4bit,
-        ),
+        model=load_reward_model(weights, model, stored, seed)
+        if method.makes_reward_model
+        else load_model(weights, model, stored, quantize=lora is not None and lora.load_in_4bit),
         args=args,
         train_dataset=table.table,
         processing_class=load_tokenizer(source.local(), settings.chat, source.revision),

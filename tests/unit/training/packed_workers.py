@@ -15,10 +15,10 @@ import numpy as np
 import torch
 from accelerate.state import AcceleratorState, GradientState, PartialState
 from transformers.integrations import unset_hf_deepspeed_config
-from trl import DPOConfig, SFTConfig
+from trl import DPOConfig, RewardConfig, SFTConfig
 from trl.trainer.utils import _find_free_port
 
-from tests.unit.training.small_models import VOCAB, make_dialogues, make_model, make_pairs
+from tests.unit.training.small_models import VOCAB, make_classifier, make_dialogues, make_model, make_pairs
 from zephyr_ray.chat_template import load_tokenizer
 from zephyr_ray.config.model import Chat
 from zephyr_ray.embedded.model import Sizes, train_tokenizer
@@ -30,6 +30,7 @@ from zephyr_ray.training.sampler import Plan
 from zephyr_ray.training.token_batching import PackedRankPlan
 from zephyr_ray.training.trainers.dpo import PackedDPOTrainer
 from zephyr_ray.training.trainers.orpo import PackedORPOTrainer
+from zephyr_ray.training.trainers.reward_model import PackedRewardTrainer
 from zephyr_ray.training.trainers.sft import PackedSFTTrainer
 from zephyr_ray.training.worker import _init_deepspeed_on_cpu
 
@@ -38,7 +39,7 @@ HELD_OUT = make_dialogues(28)[17:]
 PLAN = Plan(len(PAIRS), global_batch=8, epochs=2, seed=0)  # steps of 8, 8 and 1 rows: the last one has fillers
 BUDGET = 200
 """Tokens that all workers together take at a time: the more there are, the smaller their micro-batches."""
-Way = tuple[Literal["dpo", "orpo", "sft"], int]
+Way = tuple[Literal["dpo", "orpo", "reward_model", "sft"], int]
 """What is trained, and under which ZeRO stage."""
 CLIP = 0.1
 
@@ -50,7 +51,8 @@ def train(rank: int, world_size: int, way: Way, folder: str) -> dict[str, Any]:
         train_tokenizer(Sizes(vocab_size=VOCAB), seed=0).save_pretrained(tokens)
         tokenizer = load_tokenizer(tokens, Chat())
     table = datasets.Dataset.from_list(DIALOGUES if kind == "sft" else PAIRS)
-    model = make_model("mistral")  # before the arguments: after them, ZeRO-3 would draw its weights in shards
+    made = make_classifier if kind == "reward_model" else make_model
+    model = made("mistral")  # before the arguments: after them, ZeRO-3 would draw its weights in shards
     shared: dict[str, Any] = {
         "output_dir": folder,
         "use_cpu": True,
@@ -80,6 +82,10 @@ def train(rank: int, world_size: int, way: Way, folder: str) -> dict[str, Any]:
         trainer = PackedORPOTrainer(model=model, args=args, train_dataset=table, processing_class=tokenizer)
         trainer.section = ORPO()
         rows = Rows(table, np.arange(len(table)))
+    elif kind == "reward_model":
+        args = RewardConfig(center_rewards_coefficient=0.05, **shared)
+        trainer = PackedRewardTrainer(model=model, args=args, train_dataset=table, processing_class=tokenizer)
+        rows = Rows(table, np.arange(len(table)), {"margin": 0.1 * np.arange(len(table))})
     else:
         args = SFTConfig(packing=False, dataset_kwargs={"skip_prepare_dataset": True}, **shared)
         trainer = PackedSFTTrainer(model=model, args=args, train_dataset=table, processing_class=tokenizer)

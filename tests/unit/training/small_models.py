@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from transformers import (
     AutoModelForCausalLM,
+    AutoModelForSequenceClassification,
     Gemma2Config,
     Gemma3TextConfig,
     GemmaConfig,
@@ -75,6 +76,14 @@ def make_model(family: str, seed: int = 0, attention: str = "sdpa", **shape: Any
     for name, value in shape.items():
         setattr(config, name, value)
     return AutoModelForCausalLM.from_config(config, attn_implementation=attention).eval()
+
+
+def make_classifier(family: str, attention: str = "sdpa") -> Any:
+    """The same as a reward model."""
+    torch.manual_seed(0)
+    config = CONFIGS[family]()
+    config.initializer_range, config.num_labels = 0.2, 1
+    return AutoModelForSequenceClassification.from_config(config, attn_implementation=attention).eval()
 
 
 def make_pairs(count: int, seed: int, longest: int = 24) -> list[dict[str, list[int]]]:

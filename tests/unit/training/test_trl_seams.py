@@ -24,7 +24,15 @@ from trl.trainer import utils as trl_utils
 import zephyr_ray.training
 
 ROOT = Path(zephyr_ray.training.__file__).parent
-PUBLIC = {"DPOConfig", "DPOTrainer", "SFTConfig", "SFTTrainer", "DataCollatorForPreference"}
+PUBLIC = {
+    "DPOConfig",
+    "DPOTrainer",
+    "RewardConfig",
+    "RewardTrainer",
+    "SFTConfig",
+    "SFTTrainer",
+    "DataCollatorForPreference",
+}
 INSIDE = {"packed/logps.py", "trainers/pairs.py"}
 """The files that import what is TRL's own. `packed/steps.py` also reads two of its trainers' attributes."""
 

@@ -42,7 +42,7 @@ def stages(
 
     Args:
         section: The pairs.
-        judging: The recipe's judge.
+        judging: The recipe's judge, where the section names none.
         chat: The template of models that the stage runs itself.
         seed: The run's.
         models: The stages of this run whose checkpoints may be deployed, by name.
@@ -50,6 +50,8 @@ def stages(
     Raises:
         UserError: The recipe has no judge.
     """
+    if section.judge is not None:
+        judging = judging.model_copy(update={"judge": section.judge}) if judging else Judging(judge=section.judge)
     if judging is None:
         raise UserError("evaluation.judge_agreement: this recipe has no judging section; add one with the judge")
     pairs = _pairs_stage(section)

@@ -53,9 +53,14 @@ class Method:
     options: Callable[[Any], dict[str, Any]]
     """A section -> its fields, and what is fixed, under the names of `Trainers.config`."""
     load_rows: Callable[[Any, Artifact, Artifact | None], Rows]
-    """A section, the tokenized rows and the reference's log-probs -> the rows to train on."""
+    """A section, the tokenized rows, and the reference's log-probs or the scores (`reads_scores`) of its pairs -> the
+    rows to train on."""
     trainers: Callable[[], Trainers]
     """The trainers. They find the section as `self.section`."""
+    makes_reward_model: bool = False
+    """Whether its checkpoint is a reward model, a sequence classifier with one output, and no language model."""
+    reads_scores: Callable[[Any], bool] = lambda section: False
+    """Whether a section reads the scores that its pairs were made from (`preferences`)."""
     eval_steps: Callable[[Any], int | None] | None = None
     """A section -> the steps between evaluations of the loss on rows that are held out (None: an epoch's), where its
     trainers tell it (`row_losses`)."""
@@ -67,6 +72,8 @@ class Method:
     """Options of TRL's that reach its trainer and do something there, beside those of every method (`trl_options`)."""
     refused: Mapping[str, str] = field(default_factory=dict)
     """All other options of its TRL configuration, and what to do instead."""
+    lacks: frozenset[str] = frozenset()
+    """Options of every method's that its TRL configuration does not have."""
     shown: Mapping[str, str] = field(default_factory=dict)
     """Metrics for a person's eyes while it trains, beside the loss: name in the log -> name on the screen."""
 

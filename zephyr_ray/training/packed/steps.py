@@ -79,7 +79,11 @@ class PackedSteps:
         if device.type == "cuda" and backend != "sdpa":
             narrow = torch.bfloat16 if self.args.bf16 else torch.float32
             check_attention(model.config, backend, device, narrow)
-        add_packed_forward(model, backend, self.loss_reads())
+        self.add_forward(model)
+
+    def add_forward(self, model: Any) -> None:
+        """Gives the model what `forward` calls: log-probs of completion tokens, unless a method reads others."""
+        add_packed_forward(model, self.backend, self.loss_reads())
 
     def get_train_dataloader(self) -> torch.utils.data.DataLoader:
         """An optimizer step's micro-batches at a time, over the whole run: the trainer sees it as one epoch."""

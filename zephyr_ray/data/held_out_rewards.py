@@ -1,0 +1,112 @@
+"""Rewards of held-out pairs, by a pool of Ray Data actors, as the reward model gives them to answers that it judges.
+
+They are written as they are computed, so that a rerun after a kill computes only the pairs that were in flight.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pyarrow as pa
+
+from zephyr_ray.cluster import connect, resources
+from zephyr_ray.cluster.preload import ROWS, TRAINING
+from zephyr_ray.config.training import ReferenceLogps
+from zephyr_ray.data.io import drop_report, resume, writer
+from zephyr_ray.data.io.rows import mixed_schema
+from zephyr_ray.data.io.sources import count_rows
+from zephyr_ray.data.io.writer import Report
+from zephyr_ray.data.reference_logps import rows_per_file
+from zephyr_ray.pipeline.artifacts import Artifact
+from zephyr_ray.pipeline.model_source import ModelInput, ModelSource
+from zephyr_ray.pipeline.stage import Manifest, Stage, StageContext
+from zephyr_ray.schemas import HELD_OUT_REWARDS
+
+_ID = "pair_id"
+
+
+def stage(name: str, section: ReferenceLogps, pairs: Stage, model: ModelInput) -> Stage:
+    """The stage `held_out_rewards/NAME`.
+
+    Args:
+        name: Of the reward model.
+        section: The actors.
+        pairs: The held-out pairs.
+        model: The reward model.
+    """
+
+    def make(context: StageContext) -> Manifest:
+        source = model.source(context.run)
+        report = make_held_out_rewards(
+            section, context.input(pairs.kind), context.artifact, source, progress=context.progress
+        )
+        return drop_report.manifest(report) | {"model": source.fingerprint}
+
+    return Stage(
+        f"held_out_rewards/{name}",
+        "pairs",
+        {"device": "cuda" if section.gpus_per_worker > 0 else "cpu"},
+        make,
+        inputs={pairs.kind: pairs, **model.inputs},
+        outside=model.outside,
+        commits=model.commits,
+        local_files=model.local_files,
+        resources=(resources.of_workers("reference_logps", section, section.workers),),
+        preload=ROWS + TRAINING,
+    )
+
+
+def make_held_out_rewards(
+    section: ReferenceLogps,
+    pairs: Artifact,
+    artifact: Artifact,
+    model: ModelSource,
+    *,
+    progress: Any = None,
+) -> Report:
+    """Writes both rewards of every pair, beside those that an earlier try wrote.
+
+    Raises:
+        RuntimeError: The files do not hold every pair exactly once.
+        UserError: It is no reward model.
+    """
+    import ray.data
+
+    done, rows = writer.written_ids(artifact, _ID), count_rows(pairs)
+    if progress is not None:
+        progress.set(len(done), total=rows)
+    left = resume.rows_left(pairs, done, _ID)
+    scored = left.repartition(target_num_rows_per_block=rows_per_file(rows, section.batch_size)).map_batches(
+        _Scorer,
+        fn_constructor_args=(section, model),
+        batch_format="pyarrow",
+        batch_size=section.batch_size,
+        compute=ray.data.ActorPoolStrategy(size=section.workers),
+        num_cpus=section.cpus_per_worker,
+        num_gpus=section.gpus_per_worker or None,
+        label_selector=connect.selector(section.labels),
+    )
+    report = writer.write(scored, artifact, HELD_OUT_REWARDS, progress=progress, keep=True)
+    resume.check_exactly_once(pairs, artifact, report, _ID)
+    return report
+
+
+class _Scorer:
+    """Holds the reward model in one actor and answers batches of `schemas.PREFERENCES` rows with their rewards."""
+
+    def __init__(self, section: ReferenceLogps, model: ModelSource):
+        from zephyr_ray.judging.reward_judge import RewardModel
+        from zephyr_ray.training.model import device_of_actor
+
+        device = device_of_actor(section.cpus_per_worker, section.gpus_per_worker, "reference_logps")
+        self.model = RewardModel(model, batch_size=2 * section.batch_size, device=device)
+
+    def __call__(self, batch: pa.Table) -> pa.Table:
+        rows = batch.select(["prompt", "chosen", "rejected"]).to_pylist()
+        sides = [(row["prompt"], row[side][-1]["content"]) for row in rows for side in ("chosen", "rejected")]
+        rewards = self.model.score(sides)
+        made = [
+            {"pair_id": pair_id, "reward_chosen": chosen, "reward_rejected": rejected}
+            for pair_id, chosen, rejected in zip(batch[_ID].to_pylist(), rewards[::2], rewards[1::2], strict=True)
+        ]
+        return pa.Table.from_pylist(made, schema=mixed_schema(HELD_OUT_REWARDS))

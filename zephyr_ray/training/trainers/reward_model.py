@@ -1,0 +1,81 @@
+"""The trainer of a reward model, on packed pairs: TRL's on the plan's rows, with each prompt computed once."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import torch
+from trl import RewardTrainer
+
+from zephyr_ray.training.bradley_terry import bradley_terry_loss
+from zephyr_ray.training.dataset import Rows
+from zephyr_ray.training.packed.attention import Backend, row_multiple
+from zephyr_ray.training.packed.layout import pack_pairs
+from zephyr_ray.training.packed.metrics import sum_of
+from zephyr_ray.training.packed.rewards import add_packed_rewards, branch_ends
+from zephyr_ray.training.packed.steps import PackedSteps
+from zephyr_ray.training.reward_head import set_padding, whole_ending
+from zephyr_ray.training.sampler import RankPlan
+from zephyr_ray.training.token_batching import PackedRankPlan
+from zephyr_ray.training.trl_trainers import PlannedMixin, plan_of
+
+
+class PackedRewardTrainer(PackedSteps, PlannedMixin, RewardTrainer):
+    """Bradley-Terry on packed rows: the mean loss over the step's pairs over all workers."""
+
+    loss_is_scaled_for_ga = True  # type: ignore[assignment]
+    aux_loss_enabled = False  # of a mixture of experts, in TRL's trainer too
+    router_aux_loss_coef = 0.0
+
+    def __init__(self, *args: Any, processing_class: Any, **kwargs: Any):
+        set_padding(processing_class)
+        super().__init__(*args, processing_class=processing_class, **kwargs)
+        self.ending, self.eos = whole_ending(processing_class), processing_class.eos_token_id
+
+    def _prepare_dataset(self, dataset: Any, *args: Any, **kwargs: Any) -> Any:
+        return dataset  # tokenized by the `tokenized` stage
+
+    def follow(
+        self, rows: Rows, rank_plan: RankPlan | PackedRankPlan, backend: Backend = "sdpa", align: int = 1
+    ) -> None:
+        assert isinstance(rank_plan, PackedRankPlan)
+        longer = rank_plan.lengths + 2 * len(self.ending)
+        super().follow(rows, dataclasses.replace(rank_plan, lengths=longer), backend, align)
+
+    def add_forward(self, model: Any) -> None:
+        add_packed_rewards(model, self.backend)
+
+    def collate(self, rows: list[dict[str, Any]]) -> dict[str, Any]:
+        """A micro-batch: its pairs in one row, where their completions end, and their margins [B] where they have any;
+        and as `pairs.collate_packed`."""
+        pairs = [self.whole(row) for row in rows]
+        row, plan = pack_pairs(pairs, row_multiple(self.backend), self.align), plan_of(rows)
+        margins = {"margin": torch.tensor([each["margin"] for each in rows])} if "margin" in rows[0] else {}
+        lengths = [2 * len(each["prompt_ids"]) + len(each["chosen_ids"]) + len(each["rejected_ids"]) for each in pairs]
+        tokens = sum(lengths) if plan["loss_scale"] > 0 else 0
+        return {"packed_row": row, "ends": branch_ends(row), **margins, "num_tokens": tokens, **plan}
+
+    def whole(self, pair: dict[str, Any]) -> dict[str, Any]:
+        """The pair with its conversations as the chat template writes them, which is what is judged later: `tokenized`
+        leaves out what follows the last answer's end, and in the legacy way adds an end to it."""
+        return pair | {name: self._whole(pair[name]) for name in ("chosen_ids", "rejected_ids")}
+
+    def _whole(self, completion: list[int]) -> list[int]:
+        if completion[-1] != self.eos:
+            return completion  # cut to length
+        legacy = [self.eos, *self.ending, self.eos]
+        if completion[-len(legacy) :] == legacy:
+            return completion[:-1]
+        return [*completion, *self.ending]
+
+    def compute_loss(
+        self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> Any:
+        row, scale = inputs["packed_row"], self._take_slots(inputs)
+        rewards = model(packed_row=row, ends=inputs["ends"]).float()
+        chosen, rejected = rewards.view(-1, 2).T
+        losses = bradley_terry_loss(chosen, rejected, inputs.get("margin"), self.args.center_rewards_coefficient)
+        found = {"mean_reward": rewards.view(-1, 2).mean(1), "accuracy": chosen > rejected, "margin": chosen - rejected}
+        self.note({name: sum_of(values, len(chosen)) for name, values in found.items()}, scale)
+        return losses.mean() * scale
