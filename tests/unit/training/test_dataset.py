@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from zephyr_ray.errors import UserError
 from zephyr_ray.pipeline.artifacts import Artifact, Run
-from zephyr_ray.schemas import REFERENCE_LOGPS, TOKENIZED, TOKENIZED_DIALOGUES
+from zephyr_ray.schemas import PREFERENCES, REFERENCE_LOGPS, TOKENIZED, TOKENIZED_DIALOGUES
 from zephyr_ray.training import dataset as training_rows
 from zephyr_ray.training.sampler import Slot
 
@@ -138,3 +138,20 @@ def test_joining_equals_joining_lists(
         training_rows.write_joined(pa.chunked_array(parts, pa.list_(pa.int32())), order, length, path)
     with pa.ipc.open_stream(path) as stored:
         assert stored.read_all()["input_ids"].to_pylist() == plain
+
+
+def test_margins_are_those_of_the_pairs_scores(tmp_path: Path) -> None:
+    """In any order of the files, and of the pairs that `tokenized` kept."""
+    tokenized = write(tmp_path, "tokenized", TOKENIZED, [[pair("c"), pair("a")]])
+    scores = {"a": (3.0, 1.0), "b": (9.0, 1.0), "c": (5.0, 4.5)}
+    rows: list[dict] = [
+        {"pair_id": name, "score_chosen": high, "score_rejected": low} for name, (high, low) in scores.items()
+    ]
+    found = training_rows.load_pairs_with_margins(
+        tokenized, write(tmp_path, "preferences", PREFERENCES, [rows[:1], rows[1:]]), 0.5
+    )
+    assert [found[Slot(number, 1.0)]["margin"] for number in range(2)] == [1.0, 0.25]
+    rows[2]["score_rejected"] = None
+    other = write(tmp_path / "other", "preferences", PREFERENCES, [rows])
+    with pytest.raises(UserError, match=r"^reward_model\.margin=0\.5: 1 of 2 pairs have no scores; set it to 0"):
+        training_rows.load_pairs_with_margins(tokenized, other, 0.5)

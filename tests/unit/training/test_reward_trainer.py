@@ -60,7 +60,8 @@ class PlainTRL(RewardTrainer):
     """TRL's own trainer and loss. Only its data are ours: it gets a step's pairs as one padded batch."""
 
     def get_train_dataloader(self) -> torch.utils.data.DataLoader:
-        steps = [[self.train_dataset[int(row)] for row in PLAN.step_rows(step)] for step in range(STEPS)]
+        rows: Any = self.train_dataset
+        steps = [[rows[int(row)] for row in PLAN.step_rows(step)] for step in range(STEPS)]
         ends = np.cumsum([len(step) for step in steps])
         batches = np.split(np.arange(ends[-1]), ends[:-1])
         return torch.utils.data.DataLoader(
@@ -75,7 +76,7 @@ def run_trl(folder: Path, tokenizer: Any, with_margins: bool) -> list[dict[str, 
         rows = [row | {"margin": margin} for row, margin in zip(rows, MARGINS, strict=True)]
     args = RewardConfig(output_dir=str(folder), **SETTINGS)
     table = datasets.Dataset.from_list(rows)
-    trainer = PlainTRL(model=make_classifier("mistral"), args=args, train_dataset=table, processing_class=tokenizer)
+    trainer = PlainTRL(model=model=make_classifier("mistral"), args=args, train_dataset=table, processing_class=tokenizer)
     trainer.train()
     return [row for row in trainer.state.log_history if "loss" in row]
 
@@ -84,7 +85,7 @@ def run_packed(folder: Path, tokenizer: Any, budget: int, with_margins: bool) ->
     table = datasets.Dataset.from_list(PAIRS)
     args = RewardConfig(output_dir=str(folder), **SETTINGS)
     trainer: Any = PackedRewardTrainer(
-        make_classifier("mistral"), args=args, train_dataset=table, processing_class=tokenizer
+        model=make_classifier("mistral"), args=args, train_dataset=table, processing_class=tokenizer
     )
     trainer.section = RewardModel()
     rows = Rows(table, np.arange(len(PAIRS)), {"margin": np.array(MARGINS)} if with_margins else None)

@@ -24,13 +24,14 @@ from zephyr_ray.training.trl_trainers import PlannedMixin, plan_of
 class PackedRewardTrainer(PackedSteps, PlannedMixin, RewardTrainer):
     """Bradley-Terry on packed rows: the mean loss over the step's pairs over all workers."""
 
-    loss_is_scaled_for_ga = True  # type: ignore[assignment]
+    loss_is_scaled_for_ga = True
     aux_loss_enabled = False  # of a mixture of experts, in TRL's trainer too
     router_aux_loss_coef = 0.0
 
-    def __init__(self, *args: Any, processing_class: Any, **kwargs: Any):
+    def __init__(self, **kwargs: Any):
+        processing_class = kwargs["processing_class"]
         set_padding(processing_class)
-        super().__init__(*args, processing_class=processing_class, **kwargs)
+        super().__init__(**kwargs)
         self.ending, self.eos = whole_ending(processing_class), processing_class.eos_token_id
 
     def _prepare_dataset(self, dataset: Any, *args: Any, **kwargs: Any) -> Any:
