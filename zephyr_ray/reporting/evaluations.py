@@ -21,8 +21,15 @@ _IN_PERCENT = "alpaca_eval"
 _OF_THE_RUNNER = frozenset(
     {"files", "counts", "config", "environment", "code", "commits", "inputs", "watched", "lines", "stats", "seconds"}
 )
-_MEASURES = {"implicit_reward_accuracy": 0.5, "implicit_reward_margin": 0.0, "policy_minus_reference": 0.0}
-"""Those of `evaluation/preferences` that claim something, and what they are where nothing was learnt."""
+_MEASURES = {
+    "implicit_reward_accuracy": 0.5,
+    "implicit_reward_margin": 0.0,
+    "policy_minus_reference": 0.0,
+    "reward_accuracy": 0.5,
+    "reward_margin": 0.0,
+    "overconfidence": 0.0,
+}
+"""Those of evaluations on held-out pairs that claim something, and what they are where nothing was learnt."""
 
 
 @dataclass(frozen=True)

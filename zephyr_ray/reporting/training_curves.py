@@ -29,7 +29,8 @@ class Panel:
 PANELS = (
     Panel("Loss", "loss, nats", (("loss", "training"), ("eval_loss", "held out"))),
     Panel("Reward margin", "beta times nats", (("rewards/margins", "margin"),)),
-    Panel("Reward accuracy", "share of pairs", (("rewards/accuracies", "accuracy"),)),
+    Panel("Reward accuracy", "share of pairs", (("rewards/accuracies", "accuracy"), ("accuracy", "accuracy"))),
+    Panel("Rewards of a reward model", "logits", (("margin", "chosen - rejected"), ("mean_reward", "mean"))),
     Panel("Log-probs", "nats of a completion", (("logps/chosen", "chosen"), ("logps/rejected", "rejected"))),
     Panel("Implicit rewards", "beta times nats", (("rewards/chosen", "chosen"), ("rewards/rejected", "rejected"))),
     Panel("Gradient norm", "norm", (("grad_norm", "gradient norm"),)),

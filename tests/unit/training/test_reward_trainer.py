@@ -76,7 +76,7 @@ def run_trl(folder: Path, tokenizer: Any, with_margins: bool) -> list[dict[str, 
         rows = [row | {"margin": margin} for row, margin in zip(rows, MARGINS, strict=True)]
     args = RewardConfig(output_dir=str(folder), **SETTINGS)
     table = datasets.Dataset.from_list(rows)
-    trainer = PlainTRL(model=model=make_classifier("mistral"), args=args, train_dataset=table, processing_class=tokenizer)
+    trainer = PlainTRL(model=make_classifier("mistral"), args=args, train_dataset=table, processing_class=tokenizer)
     trainer.train()
     return [row for row in trainer.state.log_history if "loss" in row]
 

