@@ -108,3 +108,19 @@ def whole_ending(tokenizer: PreTrainedTokenizerBase) -> list[int]:
     ids = chat_template.encode(tokenizer, _EXAMPLE, add_generation_prompt=False)
     eos = tokenizer.eos_token_id
     return ids[len(ids) - ids[::-1].index(eos) :] if eos in ids else []
+
+
+def with_ending(completion: list[int], eos: int, ending: list[int]) -> list[int]:
+    """A completion of `tokenized` as the template writes it in a whole conversation, which is what is judged later.
+
+    `tokenized` leaves out what follows the last answer's end, and in the legacy way adds an end behind it.
+
+    Args:
+        completion: Token ids; without an end where they were cut to length, and then they stay as they are.
+        eos: The end-of-sequence token.
+        ending: `whole_ending` of the tokenizer.
+    """
+    if completion[-1] != eos:
+        return completion
+    legacy = [eos, *ending, eos]
+    return completion[:-1] if completion[-len(legacy) :] == legacy else [*completion, *ending]

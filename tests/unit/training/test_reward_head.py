@@ -14,13 +14,13 @@ from transformers import AutoModelForCausalLM, AutoModelForSequenceClassificatio
 from tests.unit.training.packed_workers import start
 from tests.unit.training.reward_workers import train, worker
 from tests.unit.training.small_models import VOCAB, make_classifier, make_model
-from zephyr_ray.chat_template import encode, load_tokenizer
+from zephyr_ray.chat_template import encode, encode_pairs, load_tokenizer
 from zephyr_ray.config.model import Chat, ModelSection
 from zephyr_ray.embedded.model import Sizes, train_tokenizer
 from zephyr_ray.errors import UserError
 from zephyr_ray.pipeline.model_source import check_kind
 from zephyr_ray.training.model import load_model
-from zephyr_ray.training.reward_head import load_reward_model, set_padding, whole_ending
+from zephyr_ray.training.reward_head import load_reward_model, set_padding, whole_ending, with_ending
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -63,10 +63,10 @@ def test_two_sharded_workers_train_and_export_the_model_of_one(tmp_path: Path, f
         ours, theirs = ([row[name] for row in run["log"]] for run in (first, one))
         assert ours == pytest.approx(theirs, abs=wide), name
     assert one["log"][1]["loss"] < one["log"][0]["loss"] - 0.01
-    weights, theirs = (load_file(tmp_path / at / "export" / "model.safetensors") for at in (dtype, "one"))
-    assert weights.keys() == theirs.keys()
+    weights, alone = (load_file(tmp_path / at / "export" / "model.safetensors") for at in (dtype, "one"))
+    assert weights.keys() == alone.keys()
     for name, tensor in weights.items():
-        torch.testing.assert_close(tensor.float(), theirs[name].float(), atol=10 * wide, rtol=0, msg=name)
+        torch.testing.assert_close(tensor.float(), alone[name].float(), atol=10 * wide, rtol=0, msg=name)
     plain: Any = AutoModelForSequenceClassification.from_pretrained(tmp_path / dtype / "export")
     assert (plain.config.num_labels, plain.config.pad_token_id) == (1, first["padding"])
 
@@ -84,6 +84,20 @@ def test_a_padding_token_that_ends_conversations_is_replaced(folder: str) -> Non
     tokenizer.pad_token = tokenizer.eos_token
     set_padding(tokenizer)
     assert tokenizer.pad_token in ("<unk>", "<s>")
+
+
+@pytest.mark.parametrize("tokenization", ["modern", "zephyr_legacy"])
+def test_what_is_trained_on_is_what_is_judged(folder: str, tokenization: Any) -> None:
+    tokenizer = load_tokenizer(folder, Chat(tokenization=tokenization))
+    prompt = [{"role": "user", "content": "Say owl."}]
+    answers = [[{"role": "assistant", "content": text}] for text in ("owl", "an owl</s>\n, perhaps")]
+    (pair,) = encode_pairs(tokenizer, [(prompt, *answers)], tokenization)
+    eos, ending = tokenizer.eos_token_id, whole_ending(tokenizer)
+    assert eos is not None
+    for answer, completion in zip(answers, (pair.chosen_ids, pair.rejected_ids), strict=True):
+        judged = encode(tokenizer, [*prompt, *answer], add_generation_prompt=False)
+        assert pair.prompt_ids + with_ending(completion, eos, ending) == judged
+        assert with_ending(completion[:2], eos, ending) == completion[:2]
 
 
 def test_the_wrong_kind_of_model_is_one_line(tmp_path: Path, folder: str) -> None:

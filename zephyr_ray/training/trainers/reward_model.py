@@ -15,10 +15,12 @@ from zephyr_ray.training.packed.layout import pack_pairs
 from zephyr_ray.training.packed.metrics import sum_of
 from zephyr_ray.training.packed.rewards import add_packed_rewards, branch_ends
 from zephyr_ray.training.packed.steps import PackedSteps
-from zephyr_ray.training.reward_head import set_padding, whole_ending
+from zephyr_ray.training.reward_head import set_padding, whole_ending, with_ending
 from zephyr_ray.training.sampler import RankPlan
 from zephyr_ray.training.token_batching import PackedRankPlan
 from zephyr_ray.training.trl_trainers import PlannedMixin, plan_of
+
+_COMPLETIONS = ("chosen_ids", "rejected_ids")
 
 
 class PackedRewardTrainer(PackedSteps, PlannedMixin, RewardTrainer):
@@ -50,25 +52,12 @@ class PackedRewardTrainer(PackedSteps, PlannedMixin, RewardTrainer):
     def collate(self, rows: list[dict[str, Any]]) -> dict[str, Any]:
         """A micro-batch: its pairs in one row, where their completions end, and their margins [B] where they have any;
         and as `pairs.collate_packed`."""
-        pairs = [self.whole(row) for row in rows]
+        pairs = [row | {name: with_ending(row[name], self.eos, self.ending) for name in _COMPLETIONS} for row in rows]
         row, plan = pack_pairs(pairs, row_multiple(self.backend), self.align), plan_of(rows)
         margins = {"margin": torch.tensor([each["margin"] for each in rows])} if "margin" in rows[0] else {}
         lengths = [2 * len(each["prompt_ids"]) + len(each["chosen_ids"]) + len(each["rejected_ids"]) for each in pairs]
         tokens = sum(lengths) if plan["loss_scale"] > 0 else 0
         return {"packed_row": row, "ends": branch_ends(row), **margins, "num_tokens": tokens, **plan}
-
-    def whole(self, pair: dict[str, Any]) -> dict[str, Any]:
-        """The pair with its conversations as the chat template writes them, which is what is judged later: `tokenized`
-        leaves out what follows the last answer's end, and in the legacy way adds an end to it."""
-        return pair | {name: self._whole(pair[name]) for name in ("chosen_ids", "rejected_ids")}
-
-    def _whole(self, completion: list[int]) -> list[int]:
-        if completion[-1] != self.eos:
-            return completion  # cut to length
-        legacy = [self.eos, *self.ending, self.eos]
-        if completion[-len(legacy) :] == legacy:
-            return completion[:-1]
-        return [*completion, *self.ending]
 
     def compute_loss(
         self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
