@@ -91,7 +91,7 @@ def test_what_is_trained_on_is_what_is_judged(folder: str, tokenization: Any) ->
     tokenizer = load_tokenizer(folder, Chat(tokenization=tokenization))
     prompt = [{"role": "user", "content": "Say owl."}]
     answers = [[{"role": "assistant", "content": text}] for text in ("owl", "an owl</s>\n, perhaps")]
-    (pair,) = encode_pairs(tokenizer, [(prompt, *answers)], tokenization)
+    (pair,) = encode_pairs(tokenizer, [(prompt, answers[0], answers[1])], tokenization)
     eos, ending = tokenizer.eos_token_id, whole_ending(tokenizer)
     assert eos is not None
     for answer, completion in zip(answers, (pair.chosen_ids, pair.rejected_ids), strict=True):
