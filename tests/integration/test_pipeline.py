@@ -27,9 +27,9 @@ from tests.integration.bucket import (
     read,
     settings,
     texts,
-    wait,
 )
 from tests.integration.jobs import kill_and_finish, manifest, run_job
+from tests.s3_server import wait
 from zephyr_ray.pipeline.artifacts import Run
 from zephyr_ray.pipeline.model_source import stage_source
 
