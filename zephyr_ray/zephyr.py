@@ -41,7 +41,7 @@ from zephyr_ray.pipeline import runner
 from zephyr_ray.pipeline.artifacts import Run
 from zephyr_ray.pipeline.model_source import ModelInput
 from zephyr_ray.pipeline.stage import Stage, up_to
-from zephyr_ray.training import base_model
+from zephyr_ray.training import base_model, extrapolated
 from zephyr_ray.training import stage as training
 from zephyr_ray.training.arithmetic import scoring
 from zephyr_ray.training.methods import method_of, methods, recipe_type
@@ -180,6 +180,9 @@ def _preference_optimisation(recipe: Recipe, models: dict[str, Stage], feedback:
     logps = reference_logps.stage(recipe.reference_logps, as_policy, recipe.chat, rows, start)
     policies = _policies(recipe, start, rows, logps)
     made = [rows, logps, *policies.values()]
+    if recipe.expo is not None:
+        policies[extrapolated.KIND] = extrapolated.stage(recipe.expo, start, policies["dpo"])
+        made.append(policies[extrapolated.KIND])
     if section.held_out is not None:
         made = _with_held_out_pairs(recipe, made, policies, pairs, start)
     trained = policies if own is None else models | policies
@@ -213,8 +216,9 @@ def _trainings(recipe: Recipe, rows: str) -> list[TrainingSettings]:
 
 
 def final_stages(recipe: Recipe) -> list[str]:
-    """The stages that a pipeline ends with, by name: every method on pairs that the recipe has a section for."""
-    return [settings.method for settings in _trainings(recipe, "pairs")]
+    """The stages that a pipeline ends with, by name: every method on pairs that the recipe has a section for; ExPO."""
+    beyond = [] if recipe.expo is None else [extrapolated.KIND]
+    return [*(settings.method for settings in _trainings(recipe, "pairs")), *beyond]
 
 
 def _evaluations(recipe: Recipe, models: dict[str, Stage], skip: bool) -> list[Stage]:
@@ -243,7 +247,8 @@ def _evaluations(recipe: Recipe, models: dict[str, Stage], skip: bool) -> list[S
 def _questions(recipe: Recipe, made: Sequence[Stage]) -> list[Stage]:
     """The evaluations that ask models questions, and a judge about their answers."""
     models = {stage.kind: stage for stage in made if stage.makes_model}
-    found = questions.stages(recipe.evaluation, recipe.run.seed, models, {"base", *methods()})
+    names = {"base", extrapolated.KIND, *methods()}
+    found = questions.stages(recipe.evaluation, recipe.run.seed, models, names)
     if recipe.evaluation.judge_agreement is not None:
         labelled = recipe.evaluation.judge_agreement
         found += judge_agreement.stages(labelled, recipe.judging, recipe.chat, recipe.run.seed, models)
@@ -301,7 +306,8 @@ def _held_out_policies(recipe: Recipe, policies: Mapping[str, Stage]) -> dict[st
     """
     found = {}
     for name, policy in policies.items():
-        own = getattr(recipe, name).beta if method_of(name).meets_a_reference else recipe.dpo.beta
+        method = methods().get(name)
+        own = getattr(recipe, name).beta if method and method.meets_a_reference else recipe.dpo.beta
         found[name] = (ModelInput("model", "model.path", stage=policy), float(own))
     for each in recipe.evaluation.held_out_models:
         if each.name in found:
@@ -352,6 +358,8 @@ def _lack(recipe: Recipe, name: str) -> str | None:
             return f"no sft section, whose base and dialogues {name} starts from; add one"
         way_out = ", or start from a model: --set model.path=DIR_OR_HUB_ID" if method.rows == "dialogues" else ""
         return f"no {name} section; add one{way_out}"
+    if name == extrapolated.KIND:
+        return "no expo section; add one with its alpha"
     if name in ("generated_dialogues", "seeds", "diversity"):
         return "no generation section; add one with the teachers and how they make dialogues"
     if name == "selected_dialogues":

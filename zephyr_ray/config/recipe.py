@@ -15,7 +15,7 @@ from zephyr_ray.config.generation import Generation
 from zephyr_ray.config.model import Chat, ModelSection
 from zephyr_ray.config.section import Section, compute
 from zephyr_ray.config.selection import Embeddings
-from zephyr_ray.config.training import DPO, SFT, Optimisation, ReferenceLogps
+from zephyr_ray.config.training import DPO, SFT, Extrapolation, Optimisation, ReferenceLogps
 
 
 class RunSection(Section):
@@ -40,6 +40,7 @@ class Recipe(Section):
     tokenized: Tokenized = Tokenized()
     reference_logps: ReferenceLogps = ReferenceLogps()
     dpo: DPO = DPO()
+    expo: Extrapolation | None = None
     prompts: Prompts = Prompts()
     sampling: Sampling | None = None
     judging: Judging | None = None
