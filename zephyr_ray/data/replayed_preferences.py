@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Sequence
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -41,7 +42,7 @@ def stage(share: float, seed: int, preferences: Stage, earlier: Sequence[Stage])
             context.artifact,
             progress=context.progress,
         )
-        return drop_report.manifest(report)
+        return drop_report.examined(report, 1.0, context.artifact)
 
     return Stage(
         "replayed_preferences",
@@ -66,16 +67,12 @@ def make_replayed_preferences(
     Raises:
         RuntimeError: Not every row arrived.
     """
-    take = functools.partial(to_rows, seed=seed)
-    own = sources.read_artifact(preferences).map_batches(
-        functools.partial(take, share=1.0), batch_format="pyarrow", batch_size=None
-    )
-    before = [
+    own, *before = (
         sources.read_artifact(each).map_batches(
-            functools.partial(take, share=share), batch_format="pyarrow", batch_size=None
+            functools.partial(to_rows, seed=seed, share=drawn), batch_format="pyarrow", batch_size=None
         )
-        for each in earlier
-    ]
+        for each, drawn in [(preferences, 1.0), *((each, share) for each in earlier)]
+    )
     report = writer.write(own.union(*before), artifact, PREFERENCES, measure=_measure, progress=progress)
     there = sum(sources.count_rows(each) for each in (preferences, *earlier))
     if there != report.rows_in:
@@ -96,5 +93,5 @@ def to_rows(batch: pa.Table, *, seed: int, share: float) -> pa.Table:
     return rows.append_column("detail", pc.if_else(taken, None, f"not among the {share:g} of an earlier round"))
 
 
-def _measure(kept: pa.Table) -> dict[str, object]:
+def _measure(kept: pa.Table) -> dict[str, np.ndarray]:
     return lengths.characters(kept, ("prompt", "chosen", "rejected"))

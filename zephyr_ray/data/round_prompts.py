@@ -32,7 +32,7 @@ def stage(seed: int, prompts: Stage, number: int, rounds: int) -> Stage:
         report = make_round_prompts(
             seed, number, rounds, context.input("prompts"), context.artifact, progress=context.progress
         )
-        return drop_report.manifest(report)
+        return drop_report.examined(report, 1.0, context.artifact)
 
     share = {"round": number, "rounds": rounds}
     return Stage("round_prompts", "rows", {"share": share, "seed": seed}, make, inputs={"prompts": prompts})

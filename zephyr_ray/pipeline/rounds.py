@@ -7,6 +7,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, TypeVar
 
+import pyarrow.fs as pafs
+
 from zephyr_ray.config.feedback import POLICY, Deployment, Judging, LanguageModelJudges, Member, Sampling
 from zephyr_ray.config.member_seeds import hash_64
 from zephyr_ray.errors import UserError
@@ -15,6 +17,7 @@ from zephyr_ray.pipeline.model_source import ModelInput
 if TYPE_CHECKING:
     from zephyr_ray.config.recipe import Recipe
     from zephyr_ray.config.rounds import EachRound
+    from zephyr_ray.pipeline.artifacts import Run
     from zephyr_ray.pipeline.stage import Stage
     from zephyr_ray.training.settings import TrainingSettings
 
@@ -107,6 +110,13 @@ class Round:
 def folder_of(number: int, kind: str) -> str:
     """The name of a stage of a round."""
     return kind if number == 1 else f"round_{number}/{kind}"
+
+
+def rounds_of(run: Run) -> list[int]:
+    """The rounds of a run that have a folder, the last one first, and the first round."""
+    selector = pafs.FileSelector(run.path, allow_not_found=True)
+    found = (_FOLDER.fullmatch(info.base_name) for info in run.filesystem.get_file_info(selector))
+    return [*sorted({int(match[1]) for match in found if match} - {1}, reverse=True), 1]
 
 
 def in_folder(name: str) -> tuple[int, str]:

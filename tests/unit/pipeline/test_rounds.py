@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 
 from zephyr_ray import zephyr
@@ -30,7 +28,7 @@ HELD_OUT = (
 
 
 def stages(*overrides: str) -> dict[str, Stage]:
-    recipe = load_recipe([], ["sampling={pool: [], samples: 2}", *RECIPE, *overrides])
+    recipe = load_recipe([], [*RECIPE, *overrides])
     return {stage.name: stage for stage in zephyr.stages(recipe)}
 
 
@@ -102,7 +100,7 @@ def test_a_judge_may_be_the_newest_model() -> None:
     assert reads(found, "round_2/judgments") == {"candidates": "round_2/candidates", "dpo": "dpo"}
 
 
-def test_a_policy_from_outside_is_deployed_with_its_revision(tmp_path: Path) -> None:
+def test_a_policy_from_outside_is_deployed_with_its_revision() -> None:
     found = stages("model.path=owner/model", "model.revision=v1", "rounds=2")
     member = found["candidates"].config["sampling"]["pool"][0]
     assert (member["model"], member["revision"]) == ("owner/model", "v1")
