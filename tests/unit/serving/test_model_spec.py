@@ -115,7 +115,7 @@ def test_the_model_of_the_last_round_is_served(tmp_path: Path) -> None:
     for stage in ("sft", "dpo", "round_2/dpo", "round_10/dpo"):
         finish(run.artifact(stage), {})
         assert trained_stage(str(tmp_path)) == stage
-    run.artifact("round_11/candidates").write_text("unfinished.json", "{}")  # a round that has trained nothing yet
+    (tmp_path / "round_11" / "candidates").mkdir(parents=True)  # a round that has trained nothing yet
     assert trained_stage(str(tmp_path)) == "round_10/dpo"
     assert checkpoint_of_run(str(tmp_path), "round_2/dpo").path == str(tmp_path / "round_2" / "dpo" / "checkpoint")
 
