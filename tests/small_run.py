@@ -139,7 +139,11 @@ def _prompts(artifact: Artifact) -> dict[str, Any]:
 
 def _candidates(artifact: Artifact) -> dict[str, Any]:
     asked = {"requests": 9, "prompt_tokens": 90, "tokens": 27, "usd": 0.5}
-    return {**_written(artifact, _answered(artifact, judged=False), CANDIDATES), "asked": asked, "commits": {_HUB: _COMMIT}}
+    return {
+        **_written(artifact, _answered(artifact, judged=False), CANDIDATES),
+        "asked": asked,
+        "commits": {_HUB: _COMMIT},
+    }
 
 
 def _judgments(artifact: Artifact) -> dict[str, Any]:

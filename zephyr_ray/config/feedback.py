@@ -69,7 +69,7 @@ class Endpoint(Section):
 
 
 POLICY = "policy"
-"""The newest model of a run: the one that its training on pairs starts from, then the one that the last round trained."""
+"""The newest model of a run: the one that training on pairs starts from, then the one that the last round trained."""
 OWN_MODELS = ("base", "sft", POLICY)
 """Models of a run that its own stages can deploy."""
 

@@ -82,8 +82,9 @@ def first_rows(path: str, filesystem: pafs.FileSystem, columns: Sequence[str] | 
 def answers(found: Round) -> list[Answers]:
     """Answers to the same prompts, of each evaluation of the round that keeps them.
 
-    Known are `data/NAME.parquet` of a function's evaluation (a slash in the name as a hyphen), with a column `instruction` (or `prompt`) and one
-    `answers` (or `answer`), FastChat's `model_answer/NAME.jsonl` and AlpacaEval's `model_outputs/NAME.json`.
+    Known are `data/NAME.parquet` of a function's evaluation (a slash in the name as a hyphen), with a column
+    `instruction` (or `prompt`) and one `answers` (or `answer`), FastChat's `model_answer/NAME.jsonl` and AlpacaEval's
+    `model_outputs/NAME.json`.
     """
     readers = (_of_function, _of_fastchat, _of_alpaca_eval)
     made = [read(stage) for stage in found.stages if _has_answers(stage) for read in readers]

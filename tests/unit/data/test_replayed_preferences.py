@@ -43,7 +43,9 @@ def test_a_share_is_drawn_by_seed() -> None:
     ids = [f"{number:032x}" for number in range(2000)]
     table = pairs(ids, "old")
     kept = {
-        (seed, share): [row["pair_id"] for row in to_rows(table, seed=seed, share=share).to_pylist() if not row["reason"]]
+        (seed, share): [
+            row["pair_id"] for row in to_rows(table, seed=seed, share=share).to_pylist() if not row["reason"]
+        ]
         for seed in (0, 1)
         for share in (0.0, 0.25, 0.5, 1.0)
     }
@@ -69,7 +71,9 @@ def test_own_pairs_all_and_each_once(tmp_path: Path) -> None:
     report = make_replayed_preferences(0.5, 1, own, [first, second], artifact)
     drawn = {each for each in old if is_taken(each, 1, 0.5)}
     assert 0 < len(drawn) < 40
-    kept: list[dict[str, Any]] = [row for file in report.files if file.startswith("data/") for row in _rows(artifact, file)]
+    kept: list[dict[str, Any]] = [
+        row for file in report.files if file.startswith("data/") for row in _rows(artifact, file)
+    ]
     assert sorted(row["pair_id"] for row in kept) == sorted({"a1", "a2", old[7], *drawn})
     assert report.rows_in == 43 == report.rows_out + sum(report.dropped.values())
     repeated = 1 if old[7] in drawn else 0

@@ -5,7 +5,6 @@ from __future__ import annotations
 import pytest
 
 from zephyr_ray import zephyr
-from zephyr_ray.config.feedback import Deployment
 from zephyr_ray.errors import UserError
 from zephyr_ray.pipeline.rounds import in_folder
 from zephyr_ray.pipeline.stage import Stage, identities

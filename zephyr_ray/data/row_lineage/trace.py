@@ -262,7 +262,7 @@ class _Answers:
     """The answers to the row's prompt in one round."""
 
     completions: tuple[CompletionFacts, ...]
-    judged: Sequence[Mapping[str, Any]]
+    judged: Sequence[dict[str, Any]]
     """As they were judged; empty where they were not."""
 
 
