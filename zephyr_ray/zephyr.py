@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 
 import yaml
@@ -244,7 +245,11 @@ def _policies(recipe: Recipe, this: Round, rows: Stage, logps: Stage) -> dict[st
     """
     assert this.policy is not None
     found = {}
-    for settings in this.trainings(_trainings(recipe, "pairs"), recipe.each_round.method):
+    for each in _trainings(recipe, "pairs"):
+        if this.number > 1 and each.method != recipe.each_round.method:
+            continue  # one method goes on
+        is_reference = this.policy is this.reference
+        settings = replace(each, seed=this.seed(each.seed), starts_as_reference=is_reference)
         name, meets = settings.method, method_of(settings.method).meets_a_reference
         found[name] = this.put(training.stage(settings, this.policy, rows, logps if meets else None))
         scored = reference_logps.settings(recipe.reference_logps, scoring(recipe.model, settings.section.training))

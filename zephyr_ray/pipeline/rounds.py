@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from zephyr_ray.config.rounds import EachRound
     from zephyr_ray.pipeline.artifacts import Run
     from zephyr_ray.pipeline.stage import Stage
-    from zephyr_ray.training.settings import TrainingSettings
 
 _FOLDER = re.compile(r"round_([1-9]\d*)")
 _SEED_BITS = 31
@@ -54,17 +53,6 @@ class Round:
         trained = ModelInput(start.name, start.field, stage=made[section.method])
         reference = trained if section.reference == "previous" else start
         return Round(self.number + 1, trained, reference, (*self.pairs, made["preferences"]))
-
-    def trainings(self, settings: Iterable[TrainingSettings], method: str) -> list[TrainingSettings]:
-        """Of all trainings on pairs those of the round: in later ones the method that goes on alone."""
-        if self.number == 1:
-            return list(settings)
-        is_reference = self.policy is self.reference
-        return [
-            replace(each, seed=self.seed(each.seed), starts_as_reference=is_reference)
-            for each in settings
-            if each.method == method
-        ]
 
     def seed(self, run_seed: int) -> int:
         """The seed of what the round draws: in the first one the run's, so that a run can go on with more rounds."""
