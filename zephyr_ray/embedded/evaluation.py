@@ -32,6 +32,10 @@ class GenerationOptions:
     seed: int
 
 
+_BEFORE = ("base", "sft")
+"""The models that learn nothing from preferences."""
+
+
 class Sampler:
     """Actor that holds one checkpoint and completes batches of instructions."""
 
@@ -111,7 +115,7 @@ def evaluate(
         files.append(f"data/{name.replace('/', '-')}.parquet")
         pq.write_table(table, posixpath.join(artifact.path, files[-1]), filesystem=filesystem)
     rates = {name: pass_rate(matrix) for name, matrix in passed.items()}
-    gains = {name: difference(found, passed["sft"]) for name, found in passed.items() if name not in ("base", "sft")}
+    gains = {name: difference(found, passed["sft"]) for name, found in passed.items() if name not in _BEFORE}
     count = len(instructions)
     return {
         "files": files,
