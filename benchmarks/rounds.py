@@ -33,7 +33,7 @@ from zephyr_ray.config.model import Chat
 from zephyr_ray.embedded import world
 from zephyr_ray.embedded.held_out import sample
 from zephyr_ray.evaluation.intervals import Estimate, bootstrap
-from zephyr_ray.pipeline.rounds import folder_of
+from zephyr_ray.pipeline.stage import folder_of
 
 REPO = Path(__file__).parents[1]
 START = ("base", "dialogues", "tokenized_dialogues", "sft", "prompts")

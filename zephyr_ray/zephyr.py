@@ -43,8 +43,8 @@ from zephyr_ray.evaluation.questions import stages as questions
 from zephyr_ray.pipeline import runner
 from zephyr_ray.pipeline.artifacts import Run
 from zephyr_ray.pipeline.model_source import ModelInput
-from zephyr_ray.pipeline.rounds import Round, check_rounds, folder_of, in_folder
-from zephyr_ray.pipeline.stage import Stage, up_to
+from zephyr_ray.pipeline.rounds import Round, check_rounds, in_folder
+from zephyr_ray.pipeline.stage import Stage, folder_of, up_to
 from zephyr_ray.training import base_model
 from zephyr_ray.training import stage as training
 from zephyr_ray.training.arithmetic import scoring

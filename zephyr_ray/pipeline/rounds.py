@@ -95,11 +95,6 @@ class Round:
         return member.model_copy(update=named)
 
 
-def folder_of(number: int, kind: str) -> str:
-    """The name of a stage of a round."""
-    return kind if number == 1 else f"round_{number}/{kind}"
-
-
 def rounds_of(run: Run) -> list[int]:
     """The rounds of a run that have a folder, the last one first, and the first round."""
     selector = pafs.FileSelector(run.path, allow_not_found=True)

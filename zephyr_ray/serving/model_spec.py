@@ -167,7 +167,8 @@ def trained_stage(root: str, stage: str | None = None) -> str:
 
 def _trained_last_first(run: Run) -> list[list[str]]:
     """The stages that train a model: methods on pairs, of later rounds first; then those on dialogues."""
-    from zephyr_ray.pipeline.rounds import folder_of, rounds_of
+    from zephyr_ray.pipeline.rounds import rounds_of
+    from zephyr_ray.pipeline.stage import folder_of
     from zephyr_ray.training.methods import methods
 
     on_pairs, on_dialogues = (
