@@ -189,7 +189,8 @@ class Reason(StrEnum):
     TOO_LONG = "too_long"
     """More turns, or characters in a turn, than the recipe allows."""
     NOT_SELECTED = "not_selected"
-    """A dialogue that was not chosen."""
+    """A dialogue that was not chosen, a prompt that another round answers, or an earlier round's pair that is not
+    replayed."""
     OTHER_LANGUAGE = "other_language"
     """A dialogue in a language that the recipe does not keep."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 
 import yaml
@@ -27,6 +28,8 @@ from zephyr_ray.data import (
     preferences,
     prompts,
     reference_logps,
+    replayed_preferences,
+    round_prompts,
     selected_dialogues,
     tokenized,
     tokenized_dialogues,
@@ -40,7 +43,8 @@ from zephyr_ray.evaluation.questions import stages as questions
 from zephyr_ray.pipeline import runner
 from zephyr_ray.pipeline.artifacts import Run
 from zephyr_ray.pipeline.model_source import ModelInput
-from zephyr_ray.pipeline.stage import Stage, up_to
+from zephyr_ray.pipeline.rounds import Round, check_rounds, in_folder
+from zephyr_ray.pipeline.stage import Stage, folder_of, up_to
 from zephyr_ray.training import base_model, extrapolated
 from zephyr_ray.training import stage as training
 from zephyr_ray.training.arithmetic import scoring
@@ -63,11 +67,35 @@ def stages(recipe: Recipe) -> list[Stage]:
     supervised = _supervised(recipe, next((each for each in made if each.kind == "generated_dialogues"), None))
     models = {stage.kind: stage for stage in supervised if stage.makes_model}
     made_with = [] if taught else _generation(recipe, models)
-    feedback = _feedback(recipe, models)
-    found = [*made, *supervised, *made_with, *feedback]
+    found = [*made, *supervised, *made_with, *_rounds(recipe, models)]
+    own = {stage.name: stage for stage in found if stage.makes_model}
     if _starts_somewhere(recipe):  # a recipe may be for rows alone, or for endpoints that it evaluates
-        found += _preference_optimisation(recipe, models, {each.kind: each for each in feedback})
-    return [*found, *_questions(recipe, found)]
+        given = recipe.model.path is not None
+        on_the_way = {name: stage for name, stage in own.items() if not (given and name in models)}
+        found += _evaluations(recipe, on_the_way, skip=given)
+    return [*found, *_questions(recipe, own)]
+
+
+def _rounds(recipe: Recipe, models: dict[str, Stage]) -> list[Stage]:
+    """AI feedback and dDPO on it, once or more: each round goes on from the model that the one before trained.
+
+    Args:
+        recipe: The recipe.
+        models: The stages that make models before it, by name.
+
+    Raises:
+        UserError: The recipe lacks what several rounds need.
+    """
+    check_rounds(recipe, final_methods(recipe))
+    asked, start = prompts.stage(recipe.prompts, recipe.run.seed), _start(recipe, models)
+    this, found = Round(1, start, start), [asked]
+    for _ in range(recipe.rounds):
+        made = _feedback(recipe, this, asked, models)
+        if start is not None:
+            made += _preference_optimisation(recipe, this, made, start)
+            this = this.following({stage.kind: stage for stage in made}, start, recipe.each_round)
+        found += made
+    return found
 
 
 def _starts_somewhere(recipe: Recipe) -> bool:
@@ -157,48 +185,78 @@ def _raw_model(section: SFT, seed: int) -> tuple[list[Stage], ModelInput]:
     return [], ModelInput("base", "sft.base", section.base, section.revision)
 
 
-def _feedback(recipe: Recipe, models: dict[str, Stage]) -> list[Stage]:
-    """AI feedback: several answers to each prompt, ratings of them, and pairs: the best is y_w, a lower one y_l."""
-    seed, judged = recipe.run.seed, None
-    made = [prompts.stage(recipe.prompts, seed)]
-    if recipe.sampling is not None:
-        made.append(candidates.stage(recipe.sampling, recipe.chat, seed, made[-1], models))
-        if recipe.judging is not None:
-            judged = judgments.stage(recipe.judging, recipe.chat, seed, made[-1], models)
-            made.append(judged)
-    return [*made, preferences.stage(recipe.preferences, seed, judged)]
-
-
-def _preference_optimisation(recipe: Recipe, models: dict[str, Stage], feedback: dict[str, Stage]) -> list[Stage]:
-    """dDPO from the supervised model, and how it does on pairs that it was not trained on."""
-    section, given = recipe.preferences, recipe.model
+def _start(recipe: Recipe, models: dict[str, Stage]) -> ModelInput | None:
+    """The model that learns from preferences; None where the recipe has none."""
+    if not _starts_somewhere(recipe):
+        return None
+    given = recipe.model
     own = None if given.path else models["sft"]
-    start = ModelInput("model", "model.path", given.path, given.revision, own)
-    pairs = feedback["preferences"]
-    rows = tokenized.stage(recipe.tokenized, pairs, start, recipe.chat, section.max_dropped)
-    as_policy = scoring(given, recipe.dpo.training)
-    logps = reference_logps.stage(recipe.reference_logps, as_policy, recipe.chat, rows, start)
-    policies = _policies(recipe, start, rows, logps)
+    return ModelInput("model", "model.path", given.path, given.revision, own)
+
+
+def _feedback(recipe: Recipe, this: Round, asked: Stage, models: dict[str, Stage]) -> list[Stage]:
+    """AI feedback: several answers to each prompt, ratings of them, and pairs: the best is y_w, a lower one y_l. The
+    last stage is what is trained on."""
+    seed, judged, own = this.seed(recipe.run.seed), None, this.own_models(models)
+    made = []
+    if recipe.rounds > 1 and recipe.each_round.prompts == "share":
+        asked = this.put(round_prompts.stage(recipe.run.seed, asked, this.number, recipe.rounds))
+        made.append(asked)
+    if recipe.sampling is not None:
+        answered = this.put(candidates.stage(this.sampling(recipe.sampling), recipe.chat, seed, asked, own))
+        made.append(answered)
+        if recipe.judging is not None:
+            judged = this.put(judgments.stage(this.judging(recipe.judging), recipe.chat, seed, answered, own))
+            made.append(judged)
+    completions = recipe.sampling.completions if recipe.sampling else None
+    made.append(this.put(preferences.stage(recipe.preferences, seed, judged, completions)))
+    if this.pairs and recipe.each_round.replay:
+        made.append(this.put(replayed_preferences.stage(recipe.each_round.replay, seed, made[-1], this.pairs)))
+    return made
+
+
+def _preference_optimisation(recipe: Recipe, this: Round, feedback: list[Stage], start: ModelInput) -> list[Stage]:
+    """dDPO from the newest model, and how it does on pairs that it was not trained on.
+
+    Args:
+        recipe: The recipe.
+        this: The round.
+        feedback: Its stages of AI feedback.
+        start: The model that the first round starts from, whose tokenizer is that of all.
+    """
+    section = recipe.preferences
+    assert this.reference is not None
+    rows = this.put(tokenized.stage(recipe.tokenized, feedback[-1], start, recipe.chat, section.max_dropped))
+    as_policy = scoring(recipe.model, recipe.dpo.training)
+    logps = this.put(reference_logps.stage(recipe.reference_logps, as_policy, recipe.chat, rows, this.reference))
+    policies = _policies(recipe, this, rows, logps)
     made = [rows, logps, *policies.values()]
-    if recipe.expo is not None:
-        policies[extrapolated.KIND] = extrapolated.stage(recipe.expo, start, policies["dpo"])
-        made.append(policies[extrapolated.KIND])
-    if section.held_out is not None:
-        made = _with_held_out_pairs(recipe, made, policies, pairs, start)
-    trained = policies if own is None else models | policies
-    return [*made, *_evaluations(recipe, trained, skip=own is None)]
+    if recipe.expo is not None and extrapolated.METHOD in policies:
+        assert this.policy is not None
+        beyond = this.put(extrapolated.stage(recipe.expo, this.policy, policies[extrapolated.METHOD]))
+        policies[extrapolated.KIND] = beyond
+        made.append(beyond)
+    if section.held_out is None:
+        return made
+    pairs = next(stage for stage in feedback if stage.kind == "preferences")
+    return _with_held_out_pairs(recipe, this, made, policies, pairs, start)
 
 
-def _policies(recipe: Recipe, start: ModelInput, rows: Stage, logps: Stage) -> dict[str, Stage]:
-    """The stages that train on pairs, by name: all start from the same model, and those with a reference meet it.
+def _policies(recipe: Recipe, this: Round, rows: Stage, logps: Stage) -> dict[str, Stage]:
+    """The stages that train on pairs, by method: all start from the same model, and those with a reference meet it.
 
     Raises:
         UserError: One of them computes otherwise than DPO, as which the reference is scored.
     """
+    assert this.policy is not None
     found = {}
-    for settings in _trainings(recipe, "pairs"):
+    for each in _trainings(recipe, "pairs"):
+        if this.number > 1 and each.method != recipe.each_round.method:
+            continue  # one method goes on
+        is_reference = this.policy is this.reference
+        settings = replace(each, seed=this.seed(each.seed), starts_as_reference=is_reference)
         name, meets = settings.method, method_of(settings.method).meets_a_reference
-        found[name] = training.stage(settings, start, rows, logps if meets else None)
+        found[name] = this.put(training.stage(settings, this.policy, rows, logps if meets else None))
         scored = reference_logps.settings(recipe.reference_logps, scoring(recipe.model, settings.section.training))
         if meets and scored != logps.config:
             raise UserError(f"{name}.training computes log-probs otherwise than dpo.training, whose reference it meets")
@@ -215,10 +273,19 @@ def _trainings(recipe: Recipe, rows: str) -> list[TrainingSettings]:
     ]
 
 
+def final_methods(recipe: Recipe) -> list[str]:
+    """The methods on pairs that the recipe has a section for, by name."""
+    return [settings.method for settings in _trainings(recipe, "pairs")]
+
+
 def final_stages(recipe: Recipe) -> list[str]:
-    """The stages that a pipeline ends with, by name: every method on pairs that the recipe has a section for; ExPO."""
-    beyond = [] if recipe.expo is None else [extrapolated.KIND]
-    return [*(settings.method for settings in _trainings(recipe, "pairs")), *beyond]
+    """The stages that a pipeline ends with, by name: every method on pairs that the recipe has a section for, in later
+    rounds the one that goes on, and what lies beyond the last dDPO."""
+    goes_on = recipe.each_round.method
+    later = [folder_of(number, goes_on) for number in range(2, recipe.rounds + 1)]
+    last = recipe.rounds if goes_on == extrapolated.METHOD else 1
+    beyond = [] if recipe.expo is None else [folder_of(last, extrapolated.KIND)]
+    return [*final_methods(recipe), *later, *beyond]
 
 
 def _evaluations(recipe: Recipe, models: dict[str, Stage], skip: bool) -> list[Stage]:
@@ -244,10 +311,10 @@ def _evaluations(recipe: Recipe, models: dict[str, Stage], skip: bool) -> list[S
     return found
 
 
-def _questions(recipe: Recipe, made: Sequence[Stage]) -> list[Stage]:
+def _questions(recipe: Recipe, models: dict[str, Stage]) -> list[Stage]:
     """The evaluations that ask models questions, and a judge about their answers."""
-    models = {stage.kind: stage for stage in made if stage.makes_model}
-    names = {"base", extrapolated.KIND, *methods()}
+    asked, kinds = {each.model for each in recipe.evaluation.deployments}, {extrapolated.KIND, *methods()}
+    names = {"base", *kinds, *(name for name in asked if in_folder(name)[1] in kinds)}
     found = questions.stages(recipe.evaluation, recipe.run.seed, models, names)
     if recipe.evaluation.judge_agreement is not None:
         labelled = recipe.evaluation.judge_agreement
@@ -268,14 +335,14 @@ def evaluations(recipe: Recipe) -> list[str]:
 
 
 def _with_held_out_pairs(
-    recipe: Recipe, training: list[Stage], policies: Mapping[str, Stage], pairs: Stage, start: ModelInput
+    recipe: Recipe, this: Round, training: list[Stage], policies: Mapping[str, Stage], pairs: Stage, start: ModelInput
 ) -> list[Stage]:
     """The stages of training, and beside them those of held-out pairs: read before anything is trained."""
     rows, logps, *trained = training
     section, seed = recipe.preferences, recipe.run.seed
-    others = held_out_pairs.stage(section, seed, pairs)
+    others = this.put(held_out_pairs.stage(section, seed, pairs, this.pairs))
     kind = "held_out_tokenized"
-    encoded = tokenized.stage(recipe.tokenized, others, start, recipe.chat, section.max_dropped, kind)
+    encoded = this.put(tokenized.stage(recipe.tokenized, others, start, recipe.chat, section.max_dropped, kind))
     score = partial(
         reference_logps.held_out_stage,
         section=recipe.reference_logps,
@@ -283,23 +350,28 @@ def _with_held_out_pairs(
         chat=recipe.chat,
         tokenized=encoded,
     )
-    reference = score("held_out_reference", model=start, whose="ref")
+    assert this.reference is not None
+    reference = this.put(score("held_out_reference", model=this.reference, whose="ref"))
     made = [others, rows, encoded, logps, reference, *trained]
-    for name, (aligned, beta) in _held_out_policies(recipe, policies).items():
+    for name, (aligned, beta) in _held_out_policies(recipe, this, policies).items():
         of = None if name == _WITHOUT_A_SUFFIX else name
-        scored = score(
-            f"held_out_policies/{of}" if of else "held_out_policy",
-            model=aligned,
-            whose="policy",
-            tokenized_by=None if aligned.stage else start,
+        scored = this.put(
+            score(
+                f"held_out_policies/{of}" if of else "held_out_policy",
+                model=aligned,
+                whose="policy",
+                tokenized_by=None if aligned.stage else start,
+            )
         )
-        made += [scored, preferences_stage.stage(beta, seed, others, encoded, reference, scored, of)]
+        made += [scored, this.put(preferences_stage.stage(beta, seed, others, encoded, reference, scored, of))]
     return made
 
 
-def _held_out_policies(recipe: Recipe, policies: Mapping[str, Stage]) -> dict[str, tuple[ModelInput, float]]:
+def _held_out_policies(
+    recipe: Recipe, this: Round, policies: Mapping[str, Stage]
+) -> dict[str, tuple[ModelInput, float]]:
     """The models whose implicit reward is evaluated, by name, each with the beta of the reward: its method's own, where
-    that meets a reference, else DPO's.
+    that meets a reference, else DPO's. Those from outside are evaluated once, with the first round's.
 
     Raises:
         UserError: A model from outside has the name of a method.
@@ -309,7 +381,7 @@ def _held_out_policies(recipe: Recipe, policies: Mapping[str, Stage]) -> dict[st
         method = methods().get(name)
         own = getattr(recipe, name).beta if method and method.meets_a_reference else recipe.dpo.beta
         found[name] = (ModelInput("model", "model.path", stage=policy), float(own))
-    for each in recipe.evaluation.held_out_models:
+    for each in recipe.evaluation.held_out_models if this.number == 1 else ():
         if each.name in found:
             raise UserError(f"evaluation.held_out_models {each.name}: this run trains a model of that name; rename it")
         field = f"evaluation.held_out_models {each.name}"
@@ -350,6 +422,11 @@ def those_it_has(recipe: Recipe, names: Sequence[str]) -> list[str]:
 
 def _lack(recipe: Recipe, name: str) -> str | None:
     """What a recipe lacks that has no such stage."""
+    number, name = in_folder(name)
+    if number > recipe.rounds:
+        return f"rounds={recipe.rounds}, and no round {number}; set rounds={number}"
+    if number > 1 and name in final_methods(recipe) and name != recipe.each_round.method:
+        return f"each_round.method={recipe.each_round.method}, which trains in round {number}, and not {name}"
     is_of_pairs = name in ("tokenized", "reference_logps") or name in final_stages(recipe)
     if is_of_pairs and not _starts_somewhere(recipe):
         return "no model to start from: set model.path, or give it an sft section"

@@ -52,10 +52,12 @@ def test_every_stage_has_a_row() -> None:
     given.append("evaluation.alpaca_eval={instructions: FILE, baseline: FILE}")
     given += ["evaluation.versus={prompts: FILE, a: NAME, b: OTHER}", "evaluation.judge_agreement={pairs: FILE}"]
     given += ["evaluation.held_out_models=[{name: mine, model: DIR}]", "expo.alpha=0.3"]
+    given += ["rounds=2", "each_round.prompts=share", "each_round.replay=1"]
+    given.append("sampling.pool=[{type: deployment, name: policy, model: policy}]")
     ways = [f"dialogues.select={{n: 1, by: {by}}}" for by in ("quality", "diversity")]
     given += [f"{method}={{}}" for method in methods() if method not in Recipe.model_fields]
     stages = {
-        re.sub("/(OTHER|orpo|expo|mine)$", "/NAME", stage.name)
+        re.sub("/(OTHER|orpo|expo|mine)$", "/NAME", stage.kind)
         for way in ways
         for stage in zephyr.stages(load_recipe(files, [*given, way]))
     }

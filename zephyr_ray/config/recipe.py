@@ -13,6 +13,7 @@ from zephyr_ray.config.evaluation import EvaluationSection
 from zephyr_ray.config.feedback import Judging, Prompts, Sampling
 from zephyr_ray.config.generation import Generation
 from zephyr_ray.config.model import Chat, ModelSection
+from zephyr_ray.config.rounds import EachRound
 from zephyr_ray.config.section import Section, compute
 from zephyr_ray.config.selection import Embeddings
 from zephyr_ray.config.training import DPO, SFT, Extrapolation, Optimisation, ReferenceLogps
@@ -32,6 +33,10 @@ class Recipe(Section):
     """One experiment, a section per stage."""
 
     run: RunSection = RunSection()
+    rounds: int = Field(1, ge=1)
+    """How many times the newest model answers the prompts, its answers are judged, and it is trained on their pairs
+    (docs/rounds.md)."""
+    each_round: EachRound = EachRound()
     model: ModelSection = ModelSection()
     chat: Chat = Chat()
     dialogues: Dialogues = Dialogues()

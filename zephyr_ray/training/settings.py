@@ -18,3 +18,5 @@ class TrainingSettings:
     model: ModelSection
     chat: Chat
     seed: int
+    starts_as_reference: bool = True
+    """Whether a method with a reference meets the model that the training starts from."""

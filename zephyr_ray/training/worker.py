@@ -183,7 +183,7 @@ def make_trainer(
             part = RankPlan(once, rank, world_size, training.micro_batch)
         trainer.held_out = EvaluateHeldOut(trainer, held_out, part, asked or plan.steps_per_epoch)
         trainer.add_callback(trainer.held_out)
-    for guard in method.guards(trainer, section, computing.dtype):
+    for guard in method.guards(trainer, settings, computing.dtype):
         trainer.add_callback(guard)
     return trainer
 

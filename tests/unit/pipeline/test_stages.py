@@ -23,6 +23,7 @@ EVALUATION = f"evaluation.functions={embedded_world.held_out(samples=1)}"
 FEEDBACK = (
     "preferences.train=judgments",
     "sampling.pool=[{type: deployment, name: sft, model: sft}]",
+    "sampling.samples=2",
     "judging.judge={type: function, function: zephyr_ray.embedded.world:judge}",
 )
 SCORED = {"held_out_tokenized", "held_out_reference", "held_out_policy", "evaluation/preferences"}

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from zephyr_ray.config.training import Optimisation
     from zephyr_ray.pipeline.artifacts import Artifact
     from zephyr_ray.training.dataset import Rows
+    from zephyr_ray.training.settings import TrainingSettings
 
 
 class Trainers(NamedTuple):
@@ -61,8 +62,8 @@ class Method:
     trainers tell it (`row_losses`)."""
     packs: Callable[[Any], bool] = lambda section: True
     """Whether a section's rows can be packed."""
-    guards: Callable[[Any, Any, str], Sequence[TrainerCallback]] = lambda trainer, section, dtype: ()
-    """A trainer, its section and the dtype of its matrix products -> what stops a training that goes wrong."""
+    guards: Callable[[Any, TrainingSettings, str], Sequence[TrainerCallback]] = lambda trainer, settings, dtype: ()
+    """A trainer, its settings and the dtype of its matrix products -> what stops a training that goes wrong."""
     passed: frozenset[str] = frozenset()
     """Options of TRL's that reach its trainer and do something there, beside those of every method (`trl_options`)."""
     refused: Mapping[str, str] = field(default_factory=dict)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 from zephyr_ray.config.training import DPO
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
 
     from zephyr_ray.pipeline.artifacts import Artifact
     from zephyr_ray.training.dataset import Rows
+    from zephyr_ray.training.settings import TrainingSettings
 
 _FIXED_REFERENCE = "the reference is the model that DPO starts from, scored once by reference_logps"
 
@@ -52,11 +54,14 @@ def trainers() -> Trainers:
     return Trainers(DPOConfig, PackedDPOTrainer, PlannedDPOTrainer)
 
 
-def guards(trainer: Any, section: DPO, dtype: str) -> list[TrainerCallback]:
-    """At the first step the policy is the reference still."""
+def guards(trainer: Any, settings: TrainingSettings, dtype: str) -> list[TrainerCallback]:
+    """At the first step the policy is the reference still; in a later round that meets the first one's reference they
+    differ by any finite number."""
     from zephyr_ray.training.reference_guard import TOLERANCE, FirstStepGuard
 
-    return [FirstStepGuard(trainer, section.step0_tolerance or TOLERANCE[dtype])]
+    assert isinstance(settings.section, DPO)
+    tolerance = settings.section.step0_tolerance or TOLERANCE[dtype]
+    return [FirstStepGuard(trainer, tolerance if settings.starts_as_reference else math.inf)]
 
 
 METHOD = Method(
