@@ -45,7 +45,7 @@ from zephyr_ray.pipeline.artifacts import Run
 from zephyr_ray.pipeline.model_source import ModelInput
 from zephyr_ray.pipeline.rounds import Round, check_rounds, in_folder
 from zephyr_ray.pipeline.stage import Stage, folder_of, up_to
-from zephyr_ray.training import base_model
+from zephyr_ray.training import base_model, extrapolated
 from zephyr_ray.training import stage as training
 from zephyr_ray.training.arithmetic import scoring
 from zephyr_ray.training.methods import method_of, methods, recipe_type
@@ -225,12 +225,16 @@ def _preference_optimisation(recipe: Recipe, this: Round, feedback: list[Stage],
         start: The model that the first round starts from, whose tokenizer is that of all.
     """
     section = recipe.preferences
+    assert this.policy is not None
     assert this.reference is not None
     rows = this.put(tokenized.stage(recipe.tokenized, feedback[-1], start, recipe.chat, section.max_dropped))
     as_policy = scoring(recipe.model, recipe.dpo.training)
     logps = this.put(reference_logps.stage(recipe.reference_logps, as_policy, recipe.chat, rows, this.reference))
     policies = _policies(recipe, this, rows, logps)
     made = [rows, logps, *policies.values()]
+    if recipe.expo is not None and (aligned := policies.get(extrapolated.OF)):
+        policies[extrapolated.KIND] = this.put(extrapolated.stage(recipe.expo, this.policy, aligned))
+        made.append(policies[extrapolated.KIND])
     if section.held_out is None:
         return made
     pairs = next(stage for stage in feedback if stage.kind == "preferences")
@@ -274,10 +278,14 @@ def final_methods(recipe: Recipe) -> list[str]:
 
 
 def final_stages(recipe: Recipe) -> list[str]:
-    """The stages that a pipeline ends with, by name: every method on pairs that the recipe has a section for, and in
-    later rounds the one that goes on."""
-    later = [folder_of(number, recipe.each_round.method) for number in range(2, recipe.rounds + 1)]
-    return [*final_methods(recipe), *later]
+    """The stages that a pipeline ends with, by name: every method on pairs that the recipe has a section for, and ExPO;
+    in later rounds the method that goes on."""
+    goes_on = [recipe.each_round.method]
+    if recipe.expo is not None and extrapolated.OF in goes_on:
+        goes_on.append(extrapolated.KIND)
+    beyond = [] if recipe.expo is None else [extrapolated.KIND]
+    later = [folder_of(number, kind) for number in range(2, recipe.rounds + 1) for kind in goes_on]
+    return [*final_methods(recipe), *beyond, *later]
 
 
 def _evaluations(recipe: Recipe, models: dict[str, Stage], skip: bool) -> list[Stage]:
@@ -306,7 +314,8 @@ def _evaluations(recipe: Recipe, models: dict[str, Stage], skip: bool) -> list[S
 def _questions(recipe: Recipe, models: dict[str, Stage]) -> list[Stage]:
     """The evaluations that ask models questions, and a judge about their answers."""
     asked = {each.model for each in recipe.evaluation.deployments}
-    names = {"base", *methods(), *(name for name in asked if in_folder(name)[1] in methods())}
+    known = {*methods(), extrapolated.KIND}
+    names = {"base", *known, *(name for name in asked if in_folder(name)[1] in known)}
     found = questions.stages(recipe.evaluation, recipe.run.seed, models, names)
     if recipe.evaluation.judge_agreement is not None:
         labelled = recipe.evaluation.judge_agreement
@@ -370,7 +379,8 @@ def _held_out_policies(
     """
     found = {}
     for name, policy in policies.items():
-        own = getattr(recipe, name).beta if method_of(name).meets_a_reference else recipe.dpo.beta
+        method = methods().get(name)
+        own = getattr(recipe, name).beta if method and method.meets_a_reference else recipe.dpo.beta
         found[name] = (ModelInput("model", "model.path", stage=policy), float(own))
     for each in recipe.evaluation.held_out_models if this.number == 1 else ():
         if each.name in found:
@@ -426,6 +436,8 @@ def _lack(recipe: Recipe, name: str) -> str | None:
             return f"no sft section, whose base and dialogues {name} starts from; add one"
         way_out = ", or start from a model: --set model.path=DIR_OR_HUB_ID" if method.rows == "dialogues" else ""
         return f"no {name} section; add one{way_out}"
+    if name == extrapolated.KIND:
+        return "no expo section; add one with its alpha"
     if name in ("generated_dialogues", "seeds", "diversity"):
         return "no generation section; add one with the teachers and how they make dialogues"
     if name == "selected_dialogues":

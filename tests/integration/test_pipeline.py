@@ -28,9 +28,9 @@ from tests.integration.bucket import (
     read,
     settings,
     texts,
-    wait,
 )
 from tests.integration.jobs import copy_run, kill_and_finish, manifest, metrics, run_job
+from tests.s3_server import wait
 from zephyr_ray.pipeline.artifacts import Run
 from zephyr_ray.pipeline.model_source import stage_source
 from zephyr_ray.serving.model_spec import checkpoint_of_run

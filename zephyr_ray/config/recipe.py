@@ -16,7 +16,7 @@ from zephyr_ray.config.model import Chat, ModelSection
 from zephyr_ray.config.rounds import EachRound
 from zephyr_ray.config.section import Section, compute
 from zephyr_ray.config.selection import Embeddings
-from zephyr_ray.config.training import DPO, SFT, Optimisation, ReferenceLogps
+from zephyr_ray.config.training import DPO, SFT, Extrapolation, Optimisation, ReferenceLogps
 
 
 class RunSection(Section):
@@ -45,6 +45,7 @@ class Recipe(Section):
     tokenized: Tokenized = Tokenized()
     reference_logps: ReferenceLogps = ReferenceLogps()
     dpo: DPO = DPO()
+    expo: Extrapolation | None = None
     prompts: Prompts = Prompts()
     sampling: Sampling | None = None
     judging: Judging | None = None

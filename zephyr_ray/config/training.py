@@ -221,3 +221,10 @@ class DPO(Optimisation):
         if "exo_pair" in self.loss_type and not self.label_smoothing:
             raise ValueError("loss_type=exo_pair needs label_smoothing over 0 (its paper takes 1e-3)")
         return self
+
+
+class Extrapolation(Section):
+    """ExPO (arXiv 2404.16792): weights beyond dDPO's, on the line through those that it started from."""
+
+    alpha: float = Field(gt=0)
+    """How far beyond, as a share of the way from start to dDPO: w = start + (1 + alpha) * (dpo - start)."""
