@@ -225,17 +225,16 @@ def _preference_optimisation(recipe: Recipe, this: Round, feedback: list[Stage],
         start: The model that the first round starts from, whose tokenizer is that of all.
     """
     section = recipe.preferences
+    assert this.policy is not None
     assert this.reference is not None
     rows = this.put(tokenized.stage(recipe.tokenized, feedback[-1], start, recipe.chat, section.max_dropped))
     as_policy = scoring(recipe.model, recipe.dpo.training)
     logps = this.put(reference_logps.stage(recipe.reference_logps, as_policy, recipe.chat, rows, this.reference))
     policies = _policies(recipe, this, rows, logps)
     made = [rows, logps, *policies.values()]
-    if recipe.expo is not None and extrapolated.METHOD in policies:
-        assert this.policy is not None
-        beyond = this.put(extrapolated.stage(recipe.expo, this.policy, policies[extrapolated.METHOD]))
-        policies[extrapolated.KIND] = beyond
-        made.append(beyond)
+    if recipe.expo is not None and (aligned := policies.get(extrapolated.OF)):
+        policies[extrapolated.KIND] = this.put(extrapolated.stage(recipe.expo, this.policy, aligned))
+        made.append(policies[extrapolated.KIND])
     if section.held_out is None:
         return made
     pairs = next(stage for stage in feedback if stage.kind == "preferences")
@@ -279,13 +278,14 @@ def final_methods(recipe: Recipe) -> list[str]:
 
 
 def final_stages(recipe: Recipe) -> list[str]:
-    """The stages that a pipeline ends with, by name: every method on pairs that the recipe has a section for, in later
-    rounds the one that goes on, and what lies beyond the last dDPO."""
-    goes_on = recipe.each_round.method
-    later = [folder_of(number, goes_on) for number in range(2, recipe.rounds + 1)]
-    last = recipe.rounds if goes_on == extrapolated.METHOD else 1
-    beyond = [] if recipe.expo is None else [folder_of(last, extrapolated.KIND)]
-    return [*final_methods(recipe), *later, *beyond]
+    """The stages that a pipeline ends with, by name: every method on pairs that the recipe has a section for, and ExPO;
+    in later rounds the method that goes on."""
+    goes_on = [recipe.each_round.method]
+    if recipe.expo is not None and extrapolated.OF in goes_on:
+        goes_on.append(extrapolated.KIND)
+    beyond = [] if recipe.expo is None else [extrapolated.KIND]
+    later = [folder_of(number, kind) for number in range(2, recipe.rounds + 1) for kind in goes_on]
+    return [*final_methods(recipe), *beyond, *later]
 
 
 def _evaluations(recipe: Recipe, models: dict[str, Stage], skip: bool) -> list[Stage]:
@@ -313,8 +313,9 @@ def _evaluations(recipe: Recipe, models: dict[str, Stage], skip: bool) -> list[S
 
 def _questions(recipe: Recipe, models: dict[str, Stage]) -> list[Stage]:
     """The evaluations that ask models questions, and a judge about their answers."""
-    asked, kinds = {each.model for each in recipe.evaluation.deployments}, {extrapolated.KIND, *methods()}
-    names = {"base", *kinds, *(name for name in asked if in_folder(name)[1] in kinds)}
+    asked = {each.model for each in recipe.evaluation.deployments}
+    known = {*methods(), extrapolated.KIND}
+    names = {"base", *known, *(name for name in asked if in_folder(name)[1] in known)}
     found = questions.stages(recipe.evaluation, recipe.run.seed, models, names)
     if recipe.evaluation.judge_agreement is not None:
         labelled = recipe.evaluation.judge_agreement

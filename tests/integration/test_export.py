@@ -57,7 +57,7 @@ def test_a_model_beyond_it_is_made_without_training(
     for name, weight in beyond.items():
         torch.testing.assert_close(weight, start[name] + 1.5 * (aligned[name] - start[name]), rtol=1e-5, atol=1e-6)
     assert "expo" in (root / "expo" / "checkpoint" / "README.md").read_text()
-    assert set(manifest(root, "expo")["inputs"]) >= {"aligned", "aligned weights"}
+    assert set(manifest(root, "expo")["inputs"]) >= {"dpo", "dpo weights"}
     assert "expo                   already done" in run_job("dpo", root, *overrides, "expo.alpha=0.5")
 
 

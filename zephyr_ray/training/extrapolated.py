@@ -13,8 +13,8 @@ from zephyr_ray.pipeline.model_source import ModelInput
 from zephyr_ray.pipeline.stage import Manifest, Stage, StageContext
 
 KIND = "expo"
-METHOD = "dpo"
-"""The method whose model it goes beyond."""
+OF = "dpo"
+"""The training that it goes beyond, in the same round."""
 
 
 def stage(section: Extrapolation, start: ModelInput, aligned: Stage) -> Stage:
@@ -30,7 +30,7 @@ def stage(section: Extrapolation, start: ModelInput, aligned: Stage) -> Stage:
         "files",
         semantic(section),
         partial(_make, section, start, aligned),
-        inputs={**start.inputs, "aligned": aligned},
+        inputs={**start.inputs, aligned.name: aligned},
         outside=start.outside,
         commits=start.commits,
         local_files=start.local_files,

@@ -115,6 +115,19 @@ def test_one_method_goes_on() -> None:
     assert reads(found, "round_2/orpo") == {"tokenized": "round_2/tokenized", "orpo": "orpo"}
 
 
+def test_expo_goes_beyond_each_rounds_dpo() -> None:
+    found = stages("rounds=3", "expo.alpha=0.3")
+    assert reads(found, "expo") == {"sft": "sft", "dpo": "dpo"}
+    assert reads(found, "round_3/expo") == {"dpo": "round_2/dpo", "round_3/dpo": "round_3/dpo"}
+    assert zephyr.final_stages(load_recipe([], [*RECIPE, "rounds=2", "expo.alpha=0.3"])) == [
+        "dpo",
+        "expo",
+        "round_2/dpo",
+        "round_2/expo",
+    ]
+    assert "round_2/expo" not in stages("rounds=2", "expo.alpha=0.3", "orpo={}", "each_round.method=orpo")
+
+
 def test_evaluations_know_the_rounds_models() -> None:
     function = "evaluation.functions=[{name: mine, function: 'a:b', models: [dpo, round_2/dpo]}]"
     assert reads(stages("rounds=2", function), "mine") == {"dpo": "dpo", "round_2/dpo": "round_2/dpo"}
