@@ -30,6 +30,7 @@ from zephyr_ray.data import (
     selected_dialogues,
     tokenized,
     tokenized_dialogues,
+    tokenized_groups,
 )
 from zephyr_ray.data.diversity import stage as diversity
 from zephyr_ray.data.io.sources import GENERATED
@@ -176,26 +177,47 @@ def _preference_optimisation(recipe: Recipe, models: dict[str, Stage], feedback:
     start = ModelInput("model", "model.path", given.path, given.revision, own)
     pairs = feedback["preferences"]
     rows = tokenized.stage(recipe.tokenized, pairs, start, recipe.chat, section.max_dropped)
+    grouped = [each for each in _trainings(recipe, "pairs") if each.grouped]
+    laid_out = [rows, tokenized_groups.stage(rows)] if grouped else [rows]
+    check = partial(_check_groups, grouped) if grouped else None
     as_policy = scoring(given, recipe.dpo.training)
-    logps = reference_logps.stage(recipe.reference_logps, as_policy, recipe.chat, rows, start)
-    policies = _policies(recipe, start, rows, logps)
-    made = [rows, logps, *policies.values()]
+    logps = reference_logps.stage(recipe.reference_logps, as_policy, recipe.chat, laid_out[-1], start, check)
+    policies = _policies(recipe, start, laid_out, logps)
+    made = [*laid_out, logps, *policies.values()]
     if section.held_out is not None:
         made = _with_held_out_pairs(recipe, made, policies, pairs, start)
     trained = policies if own is None else models | policies
     return [*made, *_evaluations(recipe, trained, skip=own is None)]
 
 
-def _policies(recipe: Recipe, start: ModelInput, rows: Stage, logps: Stage) -> dict[str, Stage]:
+def _check_groups(grouped: Sequence[TrainingSettings]) -> None:
+    for each in grouped:
+        groups = method_of(each.method).groups
+        assert groups is not None
+        groups.check(each.section)
+
+
+def _policies(recipe: Recipe, start: ModelInput, rows: Sequence[Stage], logps: Stage) -> dict[str, Stage]:
     """The stages that train on pairs, by name: all start from the same model, and those with a reference meet it.
 
+    Args:
+        recipe: The recipe.
+        start: The model.
+        rows: The pairs, and behind them their groups, if the recipe makes such.
+        logps: The reference's log-probs of the last of them.
+
     Raises:
-        UserError: One of them computes otherwise than DPO, as which the reference is scored.
+        UserError: One of them computes otherwise than DPO, as which the reference is scored, or other rows.
     """
     found = {}
     for settings in _trainings(recipe, "pairs"):
         name, meets = settings.method, method_of(settings.method).meets_a_reference
-        found[name] = training.stage(settings, start, rows, logps if meets else None)
+        found[name] = training.stage(settings, start, rows[-1 if settings.grouped else 0], logps if meets else None)
+        if meets and len(rows) > 1 and not settings.grouped:
+            raise UserError(
+                f"{name} learns pair by pair from a reference, and with preferences.rejected=every_pair the reference "
+                "is that of whole groups; set preferences.rejected to random_lower or lowest"
+            )
         scored = reference_logps.settings(recipe.reference_logps, scoring(recipe.model, settings.section.training))
         if meets and scored != logps.config:
             raise UserError(f"{name}.training computes log-probs otherwise than dpo.training, whose reference it meets")
@@ -205,8 +227,16 @@ def _policies(recipe: Recipe, start: ModelInput, rows: Stage, logps: Stage) -> d
 def _trainings(recipe: Recipe, rows: str) -> list[TrainingSettings]:
     """What the methods on such rows are made from, as far as the recipe has a section for them."""
     given = {name: getattr(recipe, name, None) for name, method in methods().items() if method.rows == rows}
+    every_pair = rows == "pairs" and recipe.preferences.rejected == "every_pair"
     return [
-        TrainingSettings(name, section, recipe.model, recipe.chat, recipe.run.seed)
+        TrainingSettings(
+            name,
+            section,
+            recipe.model,
+            recipe.chat,
+            recipe.run.seed,
+            grouped=every_pair and method_of(name).groups is not None,
+        )
         for name, section in given.items()
         if section is not None
     ]
@@ -266,7 +296,8 @@ def _with_held_out_pairs(
     recipe: Recipe, training: list[Stage], policies: Mapping[str, Stage], pairs: Stage, start: ModelInput
 ) -> list[Stage]:
     """The stages of training, and beside them those of held-out pairs: read before anything is trained."""
-    rows, logps, *trained = training
+    rows, *before = [each for each in training if not each.makes_model]
+    trained = [each for each in training if each.makes_model]
     section, seed = recipe.preferences, recipe.run.seed
     others = held_out_pairs.stage(section, seed, pairs)
     kind = "held_out_tokenized"
@@ -279,7 +310,7 @@ def _with_held_out_pairs(
         tokenized=encoded,
     )
     reference = score("held_out_reference", model=start, whose="ref")
-    made = [others, rows, encoded, logps, reference, *trained]
+    made = [others, rows, encoded, *before, reference, *trained]
     for name, (aligned, beta) in _held_out_policies(recipe, policies).items():
         of = None if name == _WITHOUT_A_SUFFIX else name
         scored = score(

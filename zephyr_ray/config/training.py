@@ -196,6 +196,9 @@ class DPO(Optimisation):
     """One weight for each loss type."""
     label_smoothing: float = Field(0.0, ge=0, lt=0.5)
     """Assumed share of wrong labels, for the losses that are made for it: robust, exo_pair, aot, aot_unpaired."""
+    best_nll: float = Field(0.0, ge=0)
+    """Weight of the negative log-likelihood, by token, of a prompt's best completion beside the loss of each of its
+    pairs (GroupDPO, arXiv 2604.15602). It needs preferences.rejected=every_pair."""
     step0_tolerance: float | None = compute(None, gt=0)
     """How far policy and reference may be apart at the first step: nats of a completion's log-prob by the square root
     of its tokens (docs/engine.md). None: 0.3 in bfloat16, 0.001 in float32."""

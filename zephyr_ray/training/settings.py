@@ -18,3 +18,5 @@ class TrainingSettings:
     model: ModelSection
     chat: Chat
     seed: int
+    grouped: bool = False
+    """Whether its rows are groups: prompts, each with all of its completions."""
