@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ from trl import DPOConfig
 
 from tests.oracles.dpo import sequence_logp
 from tests.unit.training.read_backs import ReadBacksOfSteps
-from tests.unit.training.small_models import VOCAB, make_model
+from tests.unit.training.small_models import make_groups, make_model
 from zephyr_ray.config.training import DPO
 from zephyr_ray.training.dataset import GroupRows, Rows
 from zephyr_ray.training.sampler import Plan
@@ -26,22 +25,6 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 PROMPTS, BATCH, STEPS = 10, 4, 12
 NOT_THE_RUNS = {"epoch", "train_runtime", "num_tokens"}
-
-
-def make_groups(count: int, seed: int, longest: int = 24) -> list[dict[str, Any]]:
-    """Prompts with two to five completions of random lengths, and their pairs by scores that may be equal."""
-    rng = np.random.default_rng(seed)
-
-    def ids() -> list[int]:
-        return rng.integers(3, VOCAB, size=rng.integers(1, longest)).tolist()
-
-    groups = []
-    for number in range(count):
-        scores = [9, 1, *rng.integers(0, 10, size=number % 4).tolist()]
-        pairs = [(a, b) for a, b in itertools.permutations(range(len(scores)), 2) if scores[a] > scores[b]]
-        group = {"group_id": f"{number:02d}", "prompt_ids": ids(), "completions": [ids() for _ in scores]}
-        groups.append(group | {side: [pair[at] for pair in pairs] for at, side in enumerate(("chosen", "rejected"))})
-    return groups
 
 
 GROUPS = make_groups(PROMPTS, 1)
