@@ -51,6 +51,7 @@ def test_every_stage_has_a_row() -> None:
     given.append("evaluation.mt_bench={questions: FILE, references: null}")
     given.append("evaluation.alpaca_eval={instructions: FILE, baseline: FILE}")
     given += ["evaluation.versus={prompts: FILE, a: NAME, b: OTHER}", "evaluation.judge_agreement={pairs: FILE}"]
+    given.append("preferences.rejected=every_pair")
     given.append("evaluation.held_out_models=[{name: mine, model: DIR}]")
     ways = [f"dialogues.select={{n: 1, by: {by}}}" for by in ("quality", "diversity")]
     given += [f"{method}={{}}" for method in methods() if method not in Recipe.model_fields]
