@@ -15,7 +15,11 @@ from tests.oracles.dpo import sequence_logp
 from tests.unit.training.read_backs import ReadBacksOfSteps
 from tests.unit.training.small_models import make_groups, make_model
 from zephyr_ray.config.training import DPO
+from zephyr_ray.errors import GuardError
 from zephyr_ray.training.dataset import GroupRows, Rows
+from zephyr_ray.training.logps import PackedScorer
+from zephyr_ray.training.packed.logps import add_fused_lm_head
+from zephyr_ray.training.reference_guard import TOLERANCE, FirstStepGuard
 from zephyr_ray.training.sampler import Plan
 from zephyr_ray.training.token_batching import PackedRankPlan
 from zephyr_ray.training.trainers.dpo import PackedDPOTrainer
@@ -181,6 +185,59 @@ def test_gradients_are_those_of_plain_forward_passes(tmp_path: Path, tokenizer: 
     for name, weight in model.named_parameters():
         assert weight.grad is not None
         torch.testing.assert_close(kept[name], weight.grad, rtol=1e-3, atol=1e-5, msg=name)
+
+
+@pytest.mark.parametrize("budget", [90, 10_000])
+def test_the_reference_scores_each_completion_once(budget: int) -> None:
+    model = make_model("mistral")
+    plain = [[sequence_logp(model, each["prompt_ids"], ids) for ids in each["completions"]] for each in GROUPS]
+    add_fused_lm_head(model)
+    scored = PackedScorer(model, None, budget, "sdpa").completions(GROUPS)
+    assert [values.dtype for values in scored] == [np.float32] * PROMPTS
+    for ours, expected in zip(scored, plain, strict=True):
+        np.testing.assert_allclose(ours, expected, atol=1e-4)
+
+
+def test_in_bfloat16_completions_are_as_near_to_float32_as_pairs_are() -> None:
+    exact = make_model("mistral")
+    narrow = make_model("mistral").bfloat16()
+    plain = [sequence_logp(exact, each["prompt_ids"], ids) for each in GROUPS for ids in each["completions"]]
+    add_fused_lm_head(narrow)
+    scorer = PackedScorer(narrow, None, 300, "sdpa")
+    together = np.concatenate(scorer.completions(GROUPS)) - plain
+    alone, _ = scorer(
+        [
+            {"prompt_ids": each["prompt_ids"], "chosen_ids": ids, "rejected_ids": ids}
+            for each in GROUPS
+            for ids in each["completions"]
+        ]
+    )
+    error, theirs = (float(np.sqrt(np.mean(values**2))) for values in (together, alone - plain))
+    assert 0 < error < 1.3 * theirs
+
+
+@pytest.mark.parametrize("moved", [0.0, 0.02])
+def test_the_first_step_is_guarded(tmp_path: Path, tokenizer: Any, moved: float) -> None:
+    """Each completion's log-prob is 0.02 nats off: more than roundings in float32 are."""
+    model = make_model("mistral")
+    exact = [[sequence_logp(model, each["prompt_ids"], ids) for ids in each["completions"]] for each in GROUPS]
+    reference = [[value + moved for value in values] for values in exact]
+    trainer = grouped(tmp_path, tokenizer, reference, 90, max_steps=1)
+    trainer.add_callback(FirstStepGuard(trainer, TOLERANCE["float32"]))
+    if moved:
+        with pytest.raises(GuardError, match="policy and reference are not the same model"):
+            trainer.train()
+        return
+    (logged,) = log_of(trainer)
+    assert logged["loss"] == pytest.approx(np.log(2), abs=1e-5)
+
+
+def test_a_completion_counts_once_in_the_guard(tmp_path: Path, tokenizer: Any, logps: list[list[float]]) -> None:
+    trainer = grouped(tmp_path, tokenizer, logps, 90, max_steps=1)
+    trainer.train()
+    first = [GROUPS[number] for number in PLAN.step_rows(0)]
+    sides = [[len(set(each[side])) for each in first] for side in ("chosen", "rejected")]
+    assert trainer.first_step.sums[:, 0].tolist() == [sum(counts) for counts in sides]
 
 
 def test_a_step_reads_nothing_back(tmp_path: Path, tokenizer: Any, logps: list[list[float]]) -> None:
