@@ -239,6 +239,22 @@ REFERENCE_LOGPS = pa.schema(
 )
 """Sums of the frozen reference model's log-probabilities over the completion's tokens, in nats."""
 
+GROUPS = pa.schema(
+    [
+        ("group_id", pa.string()),
+        ("prompt_ids", IDS),
+        ("completions", pa.list_(IDS)),
+        ("chosen", pa.list_(pa.int32())),
+        ("rejected", pa.list_(pa.int32())),
+        ("pair_ids", pa.list_(pa.string())),
+    ]
+)
+"""A prompt with the token ids of its different completions, and its pairs: `chosen` and `rejected` are numbers of
+completions, one of each for each of `pair_ids`."""
+
+GROUP_LOGPS = pa.schema([("group_id", pa.string()), ("ref_logps", pa.list_(pa.float32()))])
+"""As `REFERENCE_LOGPS`, one sum for each completion of a group."""
+
 IMPLICIT_REWARDS = pa.schema(
     [
         ("pair_id", pa.string()),

@@ -33,6 +33,7 @@ from zephyr_ray.data import (
     selected_dialogues,
     tokenized,
     tokenized_dialogues,
+    tokenized_groups,
 )
 from zephyr_ray.data.diversity import stage as diversity
 from zephyr_ray.data.io.sources import GENERATED
@@ -229,9 +230,12 @@ def _preference_optimisation(recipe: Recipe, this: Round, feedback: list[Stage],
     assert this.reference is not None
     rows = this.put(tokenized.stage(recipe.tokenized, feedback[-1], start, recipe.chat, section.max_dropped))
     as_policy = scoring(recipe.model, recipe.dpo.training)
-    logps = this.put(reference_logps.stage(recipe.reference_logps, as_policy, recipe.chat, rows, this.reference))
-    policies = _policies(recipe, this, rows, logps)
-    made = [rows, logps, *policies.values()]
+    grouped = [each for each in _trainings(recipe, "pairs") if each.grouped]
+    laid_out = [rows, this.put(tokenized_groups.stage(rows))] if grouped else [rows]
+    score = partial(reference_logps.stage, recipe.reference_logps, as_policy, recipe.chat)
+    logps = this.put(score(laid_out[-1], this.reference, partial(_check_groups, grouped) if grouped else None))
+    policies = _policies(recipe, this, laid_out, logps)
+    made = [*laid_out, logps, *policies.values()]
     if recipe.expo is not None and (aligned := policies.get(extrapolated.OF)):
         policies[extrapolated.KIND] = this.put(extrapolated.stage(recipe.expo, this.policy, aligned))
         made.append(policies[extrapolated.KIND])
@@ -241,11 +245,24 @@ def _preference_optimisation(recipe: Recipe, this: Round, feedback: list[Stage],
     return _with_held_out_pairs(recipe, this, made, policies, pairs, start)
 
 
-def _policies(recipe: Recipe, this: Round, rows: Stage, logps: Stage) -> dict[str, Stage]:
+def _check_groups(grouped: Sequence[TrainingSettings]) -> None:
+    for each in grouped:
+        groups = method_of(each.method).groups
+        assert groups is not None
+        groups.check(each.section)
+
+
+def _policies(recipe: Recipe, this: Round, rows: Sequence[Stage], logps: Stage) -> dict[str, Stage]:
     """The stages that train on pairs, by method: all start from the same model, and those with a reference meet it.
 
+    Args:
+        recipe: The recipe.
+        this: The round.
+        rows: The pairs, and behind them their groups, if the recipe makes such.
+        logps: The reference's log-probs of the last of them.
+
     Raises:
-        UserError: One of them computes otherwise than DPO, as which the reference is scored.
+        UserError: One of them computes otherwise than DPO, as which the reference is scored, or other rows.
     """
     assert this.policy is not None
     found = {}
@@ -255,7 +272,13 @@ def _policies(recipe: Recipe, this: Round, rows: Stage, logps: Stage) -> dict[st
         is_reference = this.policy is this.reference
         settings = replace(each, seed=this.seed(each.seed), starts_as_reference=is_reference)
         name, meets = settings.method, method_of(settings.method).meets_a_reference
-        found[name] = this.put(training.stage(settings, this.policy, rows, logps if meets else None))
+        read = rows[-1 if settings.grouped else 0]
+        found[name] = this.put(training.stage(settings, this.policy, read, logps if meets else None))
+        if meets and len(rows) > 1 and not settings.grouped:
+            raise UserError(
+                f"{name} learns pair by pair from a reference, and with preferences.rejected=every_pair the reference "
+                "is that of whole groups; set preferences.rejected to random_lower or lowest"
+            )
         scored = reference_logps.settings(recipe.reference_logps, scoring(recipe.model, settings.section.training))
         if meets and scored != logps.config:
             raise UserError(f"{name}.training computes log-probs otherwise than dpo.training, whose reference it meets")
@@ -265,8 +288,16 @@ def _policies(recipe: Recipe, this: Round, rows: Stage, logps: Stage) -> dict[st
 def _trainings(recipe: Recipe, rows: str) -> list[TrainingSettings]:
     """What the methods on such rows are made from, as far as the recipe has a section for them."""
     given = {name: getattr(recipe, name, None) for name, method in methods().items() if method.rows == rows}
+    every_pair = rows == "pairs" and recipe.preferences.rejected == "every_pair"
     return [
-        TrainingSettings(name, section, recipe.model, recipe.chat, recipe.run.seed)
+        TrainingSettings(
+            name,
+            section,
+            recipe.model,
+            recipe.chat,
+            recipe.run.seed,
+            grouped=every_pair and method_of(name).groups is not None,
+        )
         for name, section in given.items()
         if section is not None
     ]
@@ -339,7 +370,8 @@ def _with_held_out_pairs(
     recipe: Recipe, this: Round, training: list[Stage], policies: Mapping[str, Stage], pairs: Stage, start: ModelInput
 ) -> list[Stage]:
     """The stages of training, and beside them those of held-out pairs: read before anything is trained."""
-    rows, logps, *trained = training
+    rows, *before = [each for each in training if not each.makes_model]
+    trained = [each for each in training if each.makes_model]
     section, seed = recipe.preferences, recipe.run.seed
     others = this.put(held_out_pairs.stage(section, seed, pairs, this.pairs))
     kind = "held_out_tokenized"
@@ -353,7 +385,7 @@ def _with_held_out_pairs(
     )
     assert this.reference is not None
     reference = this.put(score("held_out_reference", model=this.reference, whose="ref"))
-    made = [others, rows, encoded, logps, reference, *trained]
+    made = [others, rows, encoded, *before, reference, *trained]
     for name, (aligned, beta) in _held_out_policies(recipe, this, policies).items():
         of = None if name == _WITHOUT_A_SUFFIX else name
         scored = this.put(

@@ -54,6 +54,7 @@ def test_every_stage_has_a_row() -> None:
     given += ["evaluation.held_out_models=[{name: mine, model: DIR}]", "expo.alpha=0.3"]
     given += ["rounds=2", "each_round.prompts=share", "each_round.replay=1"]
     given.append("sampling.pool=[{type: deployment, name: policy, model: policy}]")
+    given.append("preferences.rejected=every_pair")
     ways = [f"dialogues.select={{n: 1, by: {by}}}" for by in ("quality", "diversity")]
     given += [f"{method}={{}}" for method in methods() if method not in Recipe.model_fields]
     stages = {

@@ -54,6 +54,15 @@ class Recipe(Section):
     evaluation: EvaluationSection = EvaluationSection()
 
     @model_validator(mode="after")
+    def _the_best_is_one_of_several(self) -> Recipe:
+        if self.dpo.best_nll and self.preferences.rejected != "every_pair":
+            raise ValueError(
+                f"dpo.best_nll={self.dpo.best_nll:g} needs preferences.rejected=every_pair, where the completions of a "
+                "prompt are trained on together"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _quantized_layers_are_not_compiled(self) -> Recipe:
         trainings = {name: value for name, value in self if isinstance(value, Optimisation)}
         for name, section in trainings.items():

@@ -8,7 +8,6 @@ from zephyr_ray import chat_template
 from zephyr_ray.cluster import connect, resources
 from zephyr_ray.cluster.preload import ROWS, TRAINING
 from zephyr_ray.config.section import semantic
-from zephyr_ray.config.training import Training
 from zephyr_ray.pipeline.model_source import ModelInput
 from zephyr_ray.pipeline.stage import Manifest, Stage, StageContext
 from zephyr_ray.training.methods import Method, method_of
@@ -29,7 +28,7 @@ def stage(
     Args:
         settings: What the training is made from.
         start: The model that it begins with.
-        rows: Tokenized dialogues or pairs.
+        rows: Tokenized dialogues or pairs, or groups of these.
         reference_logps: The reference's log-probs of the pairs, where the method reads any.
         held_out: Tokenized rows on which its loss is evaluated, where it evaluates any.
     """
@@ -69,11 +68,14 @@ def stage(
         local_files=start.local_files,
         resources=(resources.of_workers(f"{kind}.training", training, training.fewest_workers),),
         preload=ROWS + TRAINING,
-        check=partial(_check_options, method_of(kind), training),
+        check=partial(_check_options, method_of(kind), settings),
         makes_model=True,
     )
 
 
-def _check_options(method: Method, training: Training) -> None:
+def _check_options(method: Method, settings: TrainingSettings) -> None:
+    training = settings.section.training
     check_trl_options(method, tuple(training.trl))
     check_trackers(method.name, training.report_to)
+    if settings.grouped and method.groups:
+        method.groups.check(settings.section)

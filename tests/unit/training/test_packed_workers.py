@@ -9,7 +9,18 @@ import pytest
 from tests.unit.training.packed_workers import CLIP, PLAN, Way, start, train, worker
 
 WAYS: dict[int, tuple[Way, ...]] = {
-    2: (("dpo", 0), ("dpo", 1), ("dpo", 2), ("dpo", 3), ("orpo", 0), ("orpo", 3), ("sft", 0), ("sft", 3)),
+    2: (
+        ("dpo", 0),
+        ("dpo", 1),
+        ("dpo", 2),
+        ("dpo", 3),
+        ("groups", 0),
+        ("groups", 3),
+        ("orpo", 0),
+        ("orpo", 3),
+        ("sft", 0),
+        ("sft", 3),
+    ),
     4: (("dpo", 0), ("dpo", 3)),
 }
 """By the number of workers."""
@@ -19,7 +30,7 @@ NOT_THE_RUNS = {"epoch", "train_runtime"}
 @pytest.fixture(scope="module")
 def alone(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict]:
     folder = tmp_path_factory.mktemp("alone")
-    return {kind: train(0, 1, (kind, 0), str(folder / kind)) for kind in ("dpo", "orpo", "sft")}
+    return {kind: train(0, 1, (kind, 0), str(folder / kind)) for kind in ("dpo", "groups", "orpo", "sft")}
 
 
 @pytest.fixture(scope="module")
