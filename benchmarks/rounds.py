@@ -100,7 +100,8 @@ def arms(root: Path, seed: int, args: argparse.Namespace) -> tuple[dict[str, Pat
 def train(root: Path, until: str, settings: Sequence[str]) -> None:
     """Brings an arm up to date."""
     command = [sys.executable, "jobs/pipeline.py", "--recipe", "recipes/tiny.yaml", "--until", until]
-    for setting in (f"run.root={root}", "dpo.training.zero_stage=0", *settings):
+    ties = "preferences.max_dropped=0.95"  # the better the model, the more prompts have answers that all score alike
+    for setting in (f"run.root={root}", "dpo.training.zero_stage=0", ties, *settings):
         command += ["--set", setting]
     subprocess.run(command, cwd=REPO, check=True)
 
