@@ -1,6 +1,8 @@
 """Preference pairs -> pairs/s and memory of DPO by our packed engine beside unmodified TRL, same model, same pairs.
 
     python benchmarks/dpo_engine.py --json dpo_engine.json
+    python benchmarks/dpo_engine.py --completions 4 --pairs 48 --global-batch 24 --budget 2048 \
+        --contenders trl trl_fast trl_precompute_fast ours grouped
     python benchmarks/dpo_engine.py --device cuda --shape mistral-7b --checkpointing --budget 16384 --pairs 512 \
         --contenders trl_default trl trl_precompute ours --trl-batches 1 2 4 8 --json dpo_engine.json
 
@@ -9,8 +11,10 @@ so at the batch size that is fastest for it, and at that size without recomputin
 `precompute_ref_log_probs`. Ours is the reference stage's scorer, then training; it recomputes with --checkpointing.
 Each run is a process of its own, contenders take turns, figures are medians and ratios are medians of the rounds'
 ratios. TRL's best batch size is found on the first two optimizer steps' pairs. A run trains one epoch with the same
-global batch; loading and tokenizing are not counted. Reference log-probs are counted once over one epoch, over three,
-and not. CPU seconds stand beside wall seconds: other load on the machine changes them less.
+global batch; loading and tokenizing are not counted. With --completions over 2 every two completions of a prompt are a
+pair, and `grouped` trains on a prompt with all of them at once; ratios are of the last contender. Reference log-probs
+are counted once over one epoch, over three, and not. CPU seconds stand beside wall seconds: other load on the machine
+changes them less.
 
 benchmarks/dpo_pairs.py has the pairs. A useful token is one of a pair with its prompt once. Memory is the process's
 peak, and what of it came with the models and the training: the peak above what the process held after it had trained a
@@ -32,8 +36,8 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from dpo_pairs import DATA, make_pairs
-from dpo_runs import run_contender
+from dpo_pairs import DATA, make_groups, make_pairs
+from dpo_runs import OURS, run_contender
 
 CONTENDERS = {
     "trl_default": "TRL as it comes (batch 8)",
@@ -42,6 +46,7 @@ CONTENDERS = {
     "trl_precompute": "TRL, precomputed reference, best batch",
     "trl_precompute_fast": "TRL, precomputed reference, not recomputing, best batch",
     "ours": "ours, packed",
+    "grouped": "ours, all completions of a prompt at once",
 }
 TRL_DEFAULT_BATCH = 8
 H100_BF16_FLOPS = 989e12
@@ -51,11 +56,12 @@ EPOCHS = {"1 epoch": 1, "3 epochs": 3, "training alone": None}
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--pairs", type=int, default=16)
+    parser.add_argument("--completions", type=int, default=2, help="of a prompt; every two of them are a pair")
     parser.add_argument("--global-batch", type=int, default=8)
     parser.add_argument("--budget", type=int, default=1024, help="our tokens_per_micro_batch")
     parser.add_argument("--checkpointing", action="store_true", help="ours recomputes activations, too")
     parser.add_argument("--trl-batches", type=int, nargs="+", default=[1, 2, 4], help="sizes that TRL chooses of")
-    parser.add_argument("--contenders", nargs="+", choices=list(CONTENDERS), default=list(CONTENDERS))
+    parser.add_argument("--contenders", nargs="+", choices=list(CONTENDERS), default=list(CONTENDERS)[:-1])
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--data", type=Path, default=DATA)
@@ -71,6 +77,9 @@ def main() -> None:
     args = parser.parse_args()
     if args.global_batch % TRL_DEFAULT_BATCH:
         parser.error(f"--global-batch must be a multiple of TRL's batch of {TRL_DEFAULT_BATCH}")
+    args.pairs_per_prompt = args.completions * (args.completions - 1) // 2
+    if args.pairs % args.pairs_per_prompt or args.global_batch % args.pairs_per_prompt:
+        parser.error(f"--pairs and --global-batch must be multiples of a prompt's {args.pairs_per_prompt} pairs")
     if args.child:
         print(json.dumps(run_contender(args)))
         return
@@ -82,7 +91,8 @@ def main() -> None:
 
 
 def compare(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
-    (folder / "pairs.json").write_text(json.dumps(make_pairs(args.data, args.pairs)))
+    groups = make_groups(make_pairs(args.data, args.pairs // args.pairs_per_prompt), args.completions)
+    (folder / "groups.json").write_text(json.dumps(groups))
     batches = best_batches(args, folder)
     runs: dict[str, list[dict[str, float]]] = {name: [] for name in args.contenders}
     for number in range(args.repeats):
@@ -92,7 +102,8 @@ def compare(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
     options = {
         name: str(value) for name, value in vars(args).items() if name not in ("json", "child", "batch", "limit")
     }
-    ratios = {name: against(runs["ours"], runs[name]) for name in args.contenders if name != "ours" in runs}
+    *peers, last = args.contenders
+    ratios = {name: against(runs[last], runs[name]) for name in peers if last in OURS}
     return {
         "options": options,
         "batch": batches,
@@ -105,7 +116,7 @@ def compare(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
 def best_batches(args: argparse.Namespace, folder: Path) -> dict[str, int]:
     """Pairs that each contender computes at a time; ours goes by its budget. What is best is so with and without
     recomputing: the padding decides."""
-    found = {"trl_default": TRL_DEFAULT_BATCH, "ours": 1}
+    found = {"trl_default": TRL_DEFAULT_BATCH} | dict.fromkeys(OURS, 1)
     for name in ("trl", "trl_precompute"):
         if not {name, f"{name}_fast"} & set(args.contenders):
             continue
@@ -166,7 +177,7 @@ def figures(runs: list[dict[str, float]]) -> dict[str, float]:
 
 
 def against(ours: list[dict[str, float]], peer: list[dict[str, float]]) -> dict[str, float]:
-    """Our pairs/s over the peer's, and our memory over its."""
+    """Our pairs/s over a peer's, and our memory over its."""
     rounds = list(zip(ours, peer, strict=True))
     row = {}
     for clock, unit in (("seconds", "wall"), ("cpu_seconds", "CPU")):
@@ -182,7 +193,7 @@ def show(result: dict[str, Any]) -> None:
     print("batch:", result["batch"])
     table("figure", result["figures"])
     print()
-    table("ours over the peer's", result["ratios"])
+    table(f"{CONTENDERS[list(result['runs'])[-1]]} over the peer's", result["ratios"])
 
 
 def table(title: str, columns: dict[str, dict[str, float]]) -> None:

@@ -4,11 +4,14 @@ Real ones are UltraFeedback's, binarized, or with a file *.jsonl.gz hh-rlhf's wh
 share up to the last answer. They are tokenized by a byte-level BPE of 4,096 entries trained on them, prompts cut to 512
 tokens and sequences to 1,024. Where no file was asked for and ZEPHYR_TEST_DATA has none, lengths are drawn: prompts
 from exp(N(4.8, 0.9)), completions from exp(N(5.5, 0.7)), cut to 8 .. 512.
+
+Prompts with more than two completions are made of these: each has its own two, and those of the rows behind it.
 """
 
 from __future__ import annotations
 
 import gzip
+import itertools
 import json
 import os
 from pathlib import Path
@@ -31,6 +34,28 @@ def make_pairs(data: Path, count: int) -> list[dict[str, list[int]]]:
         sides = {side: [*encode(row[side]), 2][: MAX_LENGTH - len(prompt)] for side in ("chosen", "rejected")}
         pairs.append({"prompt_ids": prompt} | {f"{side}_ids": ids for side, ids in sides.items()})
     return pairs
+
+
+def make_groups(pairs: list[dict[str, list[int]]], completions: int) -> list[dict[str, Any]]:
+    """The pairs' prompts with so many completions each, and every two of these as a pair (`schemas.GROUPS`)."""
+    answers = [pair[side] for pair in pairs for side in ("chosen_ids", "rejected_ids")]
+    two = list(itertools.combinations(range(completions), 2))
+    sides = {"chosen": [first for first, _ in two], "rejected": [second for _, second in two]}
+    groups = []
+    for number, pair in enumerate(pairs):
+        room = MAX_LENGTH - len(pair["prompt_ids"])
+        own = [answers[(2 * number + which) % len(answers)][:room] for which in range(completions)]
+        groups.append({"prompt_ids": pair["prompt_ids"], "completions": own, **sides})
+    return groups
+
+
+def pairs_of(groups: list[dict[str, Any]]) -> list[dict[str, list[int]]]:
+    """The groups' pairs one by one, each with the prompt."""
+    return [
+        {"prompt_ids": each["prompt_ids"], "chosen_ids": each["completions"][a], "rejected_ids": each["completions"][b]}
+        for each in groups
+        for a, b in zip(each["chosen"], each["rejected"], strict=True)
+    ]
 
 
 def read_rows(data: Path) -> list[dict[str, str]]:

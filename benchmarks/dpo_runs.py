@@ -1,4 +1,4 @@
-"""One contender of benchmarks/dpo_engine.py: trains on the folder's pairs.json, measured, in a process of its own."""
+"""One contender of benchmarks/dpo_engine.py: trains on the folder's groups.json, measured, in a process of its own."""
 
 from __future__ import annotations
 
@@ -11,9 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from dpo_pairs import VOCAB
+from dpo_pairs import VOCAB, pairs_of
 
 Pairs = list[dict[str, list[int]]]
+Groups = list[dict[str, Any]]
+OURS = ("ours", "grouped")
 RECOMPUTES = ("trl_default", "trl", "trl_precompute")
 PRECOMPUTES = ("trl_precompute", "trl_precompute_fast")
 
@@ -23,11 +25,12 @@ def run_contender(args: argparse.Namespace) -> dict[str, float]:
     import torch
 
     torch.set_num_threads(args.threads)
-    pairs: Pairs = json.loads(Path("pairs.json").read_text())[: args.limit]
-    warm_up(args, pairs)
+    groups: Groups = json.loads(Path("groups.json").read_text())
+    groups = groups[: args.limit and args.limit // args.pairs_per_prompt]
+    warm_up(args, groups)
     held = start_of_memory(args)
     model, count = make_model(args), Counter()
-    measured = train(args, model, pairs, count)
+    measured, pairs = train(args, model, groups, count), pairs_of(groups)
     useful = sum(len(ids) for pair in pairs for ids in pair.values())
     measured |= {
         "pairs": len(pairs),
@@ -46,15 +49,21 @@ def run_contender(args: argparse.Namespace) -> dict[str, float]:
     return measured
 
 
-def train(args: argparse.Namespace, model: Any, pairs: Pairs, count: Counter) -> dict[str, float]:
-    return (run_ours if args.child == "ours" else run_trl)(args, model, pairs, count)
+def train(args: argparse.Namespace, model: Any, groups: Groups, count: Counter) -> dict[str, float]:
+    if args.child == "grouped":
+        return run_grouped(args, model, groups, count)
+    return (run_ours if args.child == "ours" else run_trl)(args, model, pairs_of(groups), count)
 
 
-def warm_up(args: argparse.Namespace, pairs: Pairs) -> None:
-    """Loads every library and starts every thread that a run needs, on a tiny model and two short pairs."""
+def warm_up(args: argparse.Namespace, groups: Groups) -> None:
+    """Loads every library and starts every thread that a run needs, on a tiny model and two short prompts."""
     tiny = copy.copy(args)
-    tiny.shape, tiny.layers, tiny.global_batch, tiny.batch = "tiny", None, 2, 1
-    train(tiny, make_model(tiny), [{name: ids[:16] for name, ids in pair.items()} for pair in pairs[:2]], Counter())
+    tiny.shape, tiny.layers, tiny.global_batch, tiny.batch = "tiny", None, 2 * args.pairs_per_prompt, 1
+    short = [
+        each | {"prompt_ids": each["prompt_ids"][:16], "completions": [ids[:16] for ids in each["completions"]]}
+        for each in groups[:2]
+    ]
+    train(tiny, make_model(tiny), short, Counter())
     gc.collect()
 
 
@@ -183,7 +192,7 @@ def options(args: argparse.Namespace, **more: Any) -> Any:
         report_to=[],
         max_length=None,
         remove_unused_columns=False,
-        gradient_checkpointing=args.child in RECOMPUTES or (args.child == "ours" and args.checkpointing),
+        gradient_checkpointing=args.child in RECOMPUTES or (args.child in OURS and args.checkpointing),
         learning_rate=1e-6,
         save_strategy="no",
         logging_steps=10_000,
@@ -247,38 +256,75 @@ def run_trl(args: argparse.Namespace, model: Any, pairs: Pairs, count: Counter) 
 
 def run_ours(args: argparse.Namespace, model: Any, pairs: Pairs, count: Counter) -> dict[str, float]:
     import datasets
-    from trl.trainer.utils import add_fused_lm_head
 
     from zephyr_ray.training.dataset import Rows
-    from zephyr_ray.training.logps import PackedScorer
-    from zephyr_ray.training.packed.attention import choose_backend
-    from zephyr_ray.training.sampler import Plan
-    from zephyr_ray.training.token_batching import PackedRankPlan, rounded_up
     from zephyr_ray.training.trainers.dpo import PackedDPOTrainer
 
+    scorer, backend = prepare(args, model, count)
+    with Clock() as reference:
+        parts = [scorer(pairs[start : start + 64]) for start in range(0, len(pairs), 64)]
+    table, names = datasets.Dataset.from_list(pairs), ("ref_chosen_logps", "ref_rejected_logps")
+    logps = {name: np.concatenate([part[side] for part in parts]) for side, name in enumerate(names)}
+    rows = Rows(table, np.arange(len(pairs)), logps)
+    trainer = make_trainer(args, PackedDPOTrainer, model, table)
+    follow(args, trainer, rows, args.global_batch, scorer.align, backend)
+    with Clock() as training:
+        trainer.train()
+    return training.under("train") | reference.under("reference")
+
+
+def run_grouped(args: argparse.Namespace, model: Any, groups: Groups, count: Counter) -> dict[str, float]:
+    import datasets
+
+    from zephyr_ray.config.training import DPO
+    from zephyr_ray.training.dataset import GroupRows
+    from zephyr_ray.training.trainers.groups import GroupedDPOTrainer
+
+    scorer, backend = prepare(args, model, count)
+    with Clock() as reference:
+        parts = [sums for start in range(0, len(groups), 64) for sums in scorer.completions(groups[start : start + 64])]
+    table = datasets.Dataset.from_list(groups)
+    rows = GroupRows(table, np.arange(len(groups)), np.concatenate(parts))
+    trainer = make_trainer(args, GroupedDPOTrainer, model, table)
+    trainer.section = DPO()
+    follow(args, trainer, rows, args.global_batch // args.pairs_per_prompt, scorer.align, backend)
+    with Clock() as training:
+        trainer.train()
+    return training.under("train") | reference.under("reference")
+
+
+def prepare(args: argparse.Namespace, model: Any, count: Counter) -> tuple[Any, Any]:
+    """The reference stage's scorer of a model, and how attention is computed."""
+    from trl.trainer.utils import add_fused_lm_head
+
+    from zephyr_ray.training.logps import PackedScorer
+    from zephyr_ray.training.packed.attention import choose_backend
+
     backend = choose_backend("auto", args.device)
-    trained_forward = model.forward
     add_fused_lm_head(model)
     scorer = PackedScorer(model.eval(), None, args.budget, backend)
     count.watch(model)
-    with Clock() as reference:
-        parts = [scorer(pairs[start : start + 64]) for start in range(0, len(pairs), 64)]
-    model.forward = trained_forward  # the trainer adds its own
+    return scorer, backend
+
+
+def make_trainer(args: argparse.Namespace, kind: Any, model: Any, table: Any) -> Any:
+    del model.forward  # the scorer's; the trainer adds its own, and what it hooks
     model.base_model._forward_hooks.clear()
-    table, steps = datasets.Dataset.from_list(pairs), -(-len(pairs) // args.global_batch)
-    trainer = PackedDPOTrainer(
+    return kind(
         model=model,
-        args=options(args, per_device_train_batch_size=1, precompute_ref_log_probs=True, max_steps=steps),
+        args=options(args, per_device_train_batch_size=1, precompute_ref_log_probs=True),
         train_dataset=table,
         processing_class=tokenizer(),
         peft_config=adapter(args),
     )
-    names = ("ref_chosen_logps", "ref_rejected_logps")
-    logps = {name: np.concatenate([part[side] for part in parts]) for side, name in enumerate(names)}
-    rows = Rows(table, np.arange(len(pairs)), logps)
-    plan = Plan(len(pairs), args.global_batch, 1, seed=0)
-    lengths = rounded_up(rows.packed_lengths(), scorer.align)
-    trainer.follow(rows, PackedRankPlan(plan, 0, 1, lengths, args.budget), backend, scorer.align)
-    with Clock() as training:
-        trainer.train()
-    return training.under("train") | reference.under("reference")
+
+
+def follow(args: argparse.Namespace, trainer: Any, rows: Any, global_batch: int, align: int, backend: Any) -> None:
+    """Gives a trainer the plan of one epoch."""
+    from zephyr_ray.training.sampler import Plan
+    from zephyr_ray.training.token_batching import PackedRankPlan, rounded_up
+
+    plan = Plan(len(rows), global_batch, 1, seed=0)
+    trainer.args.max_steps = plan.steps
+    lengths = rounded_up(rows.packed_lengths(), align)
+    trainer.follow(rows, PackedRankPlan(plan, 0, 1, lengths, args.budget, rows.loss_weights()), backend, align)

@@ -20,6 +20,7 @@ starts. Compilation is outside all clocks, and each training run says how many g
 | 6 | where the time of a step goes |
 | 7 | compiled layers; all weights of 32 layers without Adam's moments |
 | 8 | the check of the first step: right runs under three packings, wrong references |
+| 9 | as 4, with four completions of a prompt: all at once beside pair by pair and TRL |
 
 MFU counts each pair's prompt once, for both sides, so that its ratios are those of pairs/s:
 
@@ -69,6 +70,7 @@ PARTS = {
     5: ("training", "lora_training", 180),
     7: ("extras", "extras", 50),
     8: ("first_step", "first_step", 60),
+    9: ("training", "grouped_training", 75),
 }
 GRACE_SECONDS = 10  # beyond the deadline for what runs then
 

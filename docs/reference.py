@@ -49,12 +49,16 @@ FUNCTIONS = {
 }
 """Functions of zephyr_ray that a program of one's own may call."""
 
+_HEADER = ("| field | type | default | kind | meaning |", "| --- | --- | --- | --- | --- |")
 _BOUNDS = {"ge": "≥", "gt": ">", "le": "≤", "lt": "<"}
 _LENGTHS = {"min_length": "at least {} long", "max_length": "at most {} long", "pattern": "matches {}"}
 
 
 def recipe_fields() -> str:
     """The page on every field of a recipe: a table for each section."""
+    recipe = recipe_type()
+    fields = recipe.model_fields.items()
+    sections = [(name, field) for name, field in fields if any(places_in(name, field.annotation))]
     return "\n".join(
         [
             "# Recipe fields",
@@ -64,7 +68,10 @@ def recipe_fields() -> str:
             "",
             "| section | unless it is given |",
             "| --- | --- |",
-            *(f"| {_link(name, name)} | {_default(field)} |" for name, field in recipe_type().model_fields.items()),
+            *(f"| {_link(name, name)} | {_default(field)} |" for name, field in sections),
+            "",
+            *_HEADER,
+            *(_row([""], recipe, name, field) for name, field in fields if (name, field) not in sections),
             *(line for paths, section in _sections() for line in _table(paths, section)),
             "",
         ]
@@ -112,15 +119,20 @@ def _table(paths: list[str], section: type[Section]) -> Iterator[str]:
     yield from ("", f"## {', '.join(f'`{path}`' for path in paths)} {{ #{paths[0]} }}", "")
     if section.__doc__:
         yield from (_prose(section.__doc__), "")
-    yield from ("| field | type | default | kind | meaning |", "| --- | --- | --- | --- | --- |")
+    yield from _HEADER
     for name, field in sorted(section.model_fields.items(), key=lambda each: each[0] != "type"):
-        extra = field.json_schema_extra
-        kind = "compute" if isinstance(extra, dict) and extra.get("compute") else "semantic"
-        nested = next(sections_in(field.annotation), None)
-        text = _prose((field.description or "") if nested else _description(section, name))
-        anchors = "".join(f'<span id="{path}.{name}"></span>' for path in paths)
-        cells = (f"{anchors}`{name}`", _type(field.annotation, field.metadata), _default(field), kind, text)
-        yield f"| {' | '.join(cell.replace('|', '&#124;') for cell in cells)} |"
+        yield _row([f"{path}." for path in paths], section, name, field)
+
+
+def _row(prefixes: list[str], section: type[Section], name: str, field: Any) -> str:
+    """A field's row: what its name begins with, wherever its section stands."""
+    extra = field.json_schema_extra
+    kind = "compute" if isinstance(extra, dict) and extra.get("compute") else "semantic"
+    nested = next(sections_in(field.annotation), None)
+    text = _prose((field.description or "") if nested else _description(section, name))
+    anchors = "".join(f'<span id="{prefix}{name}"></span>' for prefix in prefixes)
+    cells = (f"{anchors}`{name}`", _type(field.annotation, field.metadata), _default(field), kind, text)
+    return f"| {' | '.join(cell.replace('|', '&#124;') for cell in cells)} |"
 
 
 def _description(section: type[Section], name: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import posixpath
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import pyarrow as pa
@@ -35,8 +36,8 @@ def prompt_id(number: int) -> str:
     return content_id(messages(number))
 
 
-def stages(beta: float = BETA, temperature: float = 1.0) -> list[Stage]:
-    """The run's stages, of which none makes anything."""
+def stages(beta: float = BETA, temperature: float = 1.0, rounds: int = 1) -> list[Stage]:
+    """The run's stages, of which none makes anything; in later rounds the model of the one before answers."""
 
     def stage(kind: str, config: Mapping[str, Any], *inputs: Stage, **more: Any) -> Stage:
         return Stage(
@@ -56,16 +57,29 @@ def stages(beta: float = BETA, temperature: float = 1.0) -> list[Stage]:
     tokenized = stage("tokenized", {"tokenized": {"max_length": 64}}, preferences)
     section = {"beta": beta, "global_batch": 1, "epochs": 2.0, "max_steps": None, "loss_type": ["sigmoid"]}
     dpo = stage("dpo", {"dpo": section, "model": {"dtype": "auto", "lora": None}}, tokenized, makes_model=True)
-    return [prompts, candidates, judgments, preferences, tokenized, dpo]
+    first = [prompts, candidates, judgments, preferences, tokenized, dpo]
+    return [*first, *_later(first, rounds)]
 
 
-def make(root: str, *, until: str = "dpo", start: str = _HUB, **settings: float) -> Run:
+def _later(first: Sequence[Stage], rounds: int) -> list[Stage]:
+    found: list[Stage] = []
+    last = {stage.kind: stage for stage in first}
+    for number in range(2, rounds + 1):
+        last["candidates"] = replace(last["candidates"], inputs={"prompts": last["prompts"], "dpo": last["dpo"]})
+        for kind in ("candidates", "judgments", "preferences", "tokenized", "dpo"):
+            inputs = {name: last[name] for name in last[kind].inputs}
+            last[kind] = replace(last[kind], round=number, inputs=inputs)
+            found.append(last[kind])
+    return found
+
+
+def make(root: str, *, until: str = "dpo", start: str = _HUB, rounds: int = 1, **settings: float) -> Run:
     """Writes the run as its first driver; `until` is left unfinished if it is not `dpo`, which begins with `start`."""
     run = Run(root)
     run.epoch = 1
     run.filesystem.create_dir(run.path, recursive=True)
     run.write_text("recipe.yaml", "run: {}\n")
-    for stage, known in identities(stages(**settings), run).items():
+    for stage, known in identities(stages(**settings, rounds=rounds), run).items():
         artifact = run.artifact(stage.name)
         artifact.begin(known.fingerprint, stage.config, known.inputs)
         manifest: dict[str, Any] = {
@@ -95,12 +109,13 @@ def pairs(run: Run) -> list[dict[str, Any]]:
     return rows
 
 
-def _completions(number: int, *, judged: bool) -> list[dict[str, Any]]:
+def _completions(number: int, *, judged: bool, folder: str) -> list[dict[str, Any]]:
+    """Answers to a question; in a later round the last ones come first, with their scores, under the same names."""
     found = []
-    for place, score in enumerate(SCORES[number]):
+    for place, score in enumerate(SCORES[number][:: -1 if folder else 1]):
         plain = {
             "model": "first" if place else "own",
-            "content": f"answer {number}.{place}",
+            "content": f"{folder} answer {number}.{place}".strip(),
             "finish_reason": "stop",
             "tokens": 3,
             "seed": 100 * number + place,
@@ -124,19 +139,23 @@ def _prompts(artifact: Artifact) -> dict[str, Any]:
 
 def _candidates(artifact: Artifact) -> dict[str, Any]:
     asked = {"requests": 9, "prompt_tokens": 90, "tokens": 27, "usd": 0.5}
-    return {**_written(artifact, _answered(judged=False), CANDIDATES), "asked": asked, "commits": {_HUB: _COMMIT}}
+    return {
+        **_written(artifact, _answered(artifact, judged=False), CANDIDATES),
+        "asked": asked,
+        "commits": {_HUB: _COMMIT},
+    }
 
 
 def _judgments(artifact: Artifact) -> dict[str, Any]:
-    return _written(artifact, [{**row, "replies": []} for row in _answered(judged=True)], JUDGMENTS)
+    return _written(artifact, [{**row, "replies": []} for row in _answered(artifact, judged=True)], JUDGMENTS)
 
 
-def _answered(*, judged: bool) -> list[dict[str, Any]]:
+def _answered(artifact: Artifact, *, judged: bool) -> list[dict[str, Any]]:
     return [
         {
             "prompt_id": prompt_id(number),
             "messages": messages(number),
-            "completions": _completions(number, judged=judged),
+            "completions": _completions(number, judged=judged, folder=posixpath.dirname(artifact.stage)),
             "error": None,
         }
         for number in range(len(QUESTIONS))
@@ -144,7 +163,7 @@ def _answered(*, judged: bool) -> list[dict[str, Any]]:
 
 
 def _preferences(artifact: Artifact) -> dict[str, Any]:
-    judgments = artifact.run.artifact("judgments")
+    judgments = _beside(artifact, "judgments")
     rows = judgments.table().to_pylist()
     sources = [f"{judgments.uris()[0]}:{number}" for number in range(1, len(rows) + 1)]
     table, _ = to_pairs(pa.table({"source": sources, "row": rows}), rule=Rule(seed=7))
@@ -154,11 +173,16 @@ def _preferences(artifact: Artifact) -> dict[str, Any]:
     )
 
 
+def _beside(artifact: Artifact, kind: str) -> Artifact:
+    """An artifact of the same round."""
+    return artifact.run.artifact(posixpath.join(posixpath.dirname(artifact.stage), kind))
+
+
 def _tokenized(artifact: Artifact) -> dict[str, Any]:
     rows = [
         {"pair_id": pair["pair_id"], "prompt_ids": [1], "chosen_ids": [2], "rejected_ids": [3]}
         | dict.fromkeys(("prompt_truncated", "chosen_truncated", "rejected_truncated"), 0)
-        for pair in pairs(artifact.run)
+        for pair in _beside(artifact, "preferences").table().to_pylist()
     ]
     return _written(artifact, rows, TOKENIZED)
 

@@ -189,7 +189,8 @@ class Reason(StrEnum):
     TOO_LONG = "too_long"
     """More turns, or characters in a turn, than the recipe allows."""
     NOT_SELECTED = "not_selected"
-    """A dialogue that was not chosen."""
+    """A dialogue that was not chosen, a prompt that another round answers, or an earlier round's pair that is not
+    replayed."""
     OTHER_LANGUAGE = "other_language"
     """A dialogue in a language that the recipe does not keep."""
 
@@ -238,6 +239,21 @@ REFERENCE_LOGPS = pa.schema(
 )
 """Sums of the frozen reference model's log-probabilities over the completion's tokens, in nats."""
 
+GROUPS = pa.schema(
+    [
+        ("group_id", pa.string()),
+        ("prompt_ids", IDS),
+        ("completions", pa.list_(IDS)),
+        ("chosen", pa.list_(pa.int32())),
+        ("rejected", pa.list_(pa.int32())),
+        ("pair_ids", pa.list_(pa.string())),
+    ]
+)
+"""A prompt with the token ids of its different completions, and its pairs: `chosen` and `rejected` are numbers of
+completions, one of each for each of `pair_ids`."""
+
+GROUP_LOGPS = pa.schema([("group_id", pa.string()), ("ref_logps", pa.list_(pa.float32()))])
+"""As `REFERENCE_LOGPS`, one sum for each completion of a group."""
 HELD_OUT_REWARDS = pa.schema(
     [("pair_id", pa.string()), ("reward_chosen", pa.float64()), ("reward_rejected", pa.float64())]
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 
 import yaml
@@ -28,9 +29,12 @@ from zephyr_ray.data import (
     preferences,
     prompts,
     reference_logps,
+    replayed_preferences,
+    round_prompts,
     selected_dialogues,
     tokenized,
     tokenized_dialogues,
+    tokenized_groups,
 )
 from zephyr_ray.data.diversity import stage as diversity
 from zephyr_ray.data.io.sources import GENERATED, OF_THE_RUN
@@ -41,8 +45,9 @@ from zephyr_ray.evaluation.questions import stages as questions
 from zephyr_ray.pipeline import runner
 from zephyr_ray.pipeline.artifacts import Run
 from zephyr_ray.pipeline.model_source import ModelInput
-from zephyr_ray.pipeline.stage import Stage, up_to
-from zephyr_ray.training import base_model
+from zephyr_ray.pipeline.rounds import Round, check_rounds, in_folder
+from zephyr_ray.pipeline.stage import Stage, folder_of, up_to
+from zephyr_ray.training import base_model, extrapolated
 from zephyr_ray.training import stage as training
 from zephyr_ray.training.arithmetic import scoring
 from zephyr_ray.training.methods import method_of, methods, recipe_type
@@ -64,13 +69,37 @@ def stages(recipe: Recipe) -> list[Stage]:
     supervised = _supervised(recipe, next((each for each in made if each.kind == "generated_dialogues"), None))
     models = {stage.kind: stage for stage in supervised if stage.makes_model}
     made_with = [] if taught else _generation(recipe, models)
-    feedback = _feedback(recipe, models)
-    found = [*made, *supervised, *made_with, *feedback]
+    found = [*made, *supervised, *made_with, *_rounds(recipe, models)]
+    own = {stage.name: stage for stage in found if stage.makes_model}
     if _starts_somewhere(recipe):  # a recipe may be for rows alone, or for endpoints that it evaluates
-        found += _preference_optimisation(recipe, models, {each.kind: each for each in feedback})
+        given = recipe.model.path is not None
+        on_the_way = {name: stage for name, stage in own.items() if not (given and name in models)}
+        found += _evaluations(recipe, on_the_way, skip=given)
     if judged_by := _judged_by_own_reward_model(recipe, found):
         found.append(judged_by)
-    return [*found, *_questions(recipe, found)]
+    return [*found, *_questions(recipe, own)]
+
+
+def _rounds(recipe: Recipe, models: dict[str, Stage]) -> list[Stage]:
+    """AI feedback and dDPO on it, once or more: each round goes on from the model that the one before trained.
+
+    Args:
+        recipe: The recipe.
+        models: The stages that make models before it, by name.
+
+    Raises:
+        UserError: The recipe lacks what several rounds need.
+    """
+    check_rounds(recipe, final_methods(recipe))
+    asked, start = prompts.stage(recipe.prompts, recipe.run.seed), _start(recipe, models)
+    this, found = Round(1, start, start), [asked]
+    for _ in range(recipe.rounds):
+        made = _feedback(recipe, this, asked, models)
+        if start is not None:
+            made += _preference_optimisation(recipe, this, made, start)
+            this = this.following({stage.kind: stage for stage in made}, start, recipe.each_round)
+        found += made
+    return found
 
 
 def _starts_somewhere(recipe: Recipe) -> bool:
@@ -160,16 +189,34 @@ def _raw_model(section: SFT, seed: int) -> tuple[list[Stage], ModelInput]:
     return [], ModelInput("base", "sft.base", section.base, section.revision)
 
 
-def _feedback(recipe: Recipe, models: dict[str, Stage]) -> list[Stage]:
-    """AI feedback: several answers to each prompt, ratings of them, and pairs: the best is y_w, a lower one y_l."""
-    seed, judged = recipe.run.seed, None
-    made = [prompts.stage(recipe.prompts, seed)]
+def _start(recipe: Recipe, models: dict[str, Stage]) -> ModelInput | None:
+    """The model that learns from preferences; None where the recipe has none."""
+    if not _starts_somewhere(recipe):
+        return None
+    given = recipe.model
+    own = None if given.path else models["sft"]
+    return ModelInput("model", "model.path", given.path, given.revision, own)
+
+
+def _feedback(recipe: Recipe, this: Round, asked: Stage, models: dict[str, Stage]) -> list[Stage]:
+    """AI feedback: several answers to each prompt, ratings of them, and pairs: the best is y_w, a lower one y_l. The
+    last stage is what is trained on."""
+    seed, judged, own = this.seed(recipe.run.seed), None, this.own_models(models)
+    made = []
+    if recipe.rounds > 1 and recipe.each_round.prompts == "share":
+        asked = this.put(round_prompts.stage(recipe.run.seed, asked, this.number, recipe.rounds))
+        made.append(asked)
     if recipe.sampling is not None:
-        made.append(candidates.stage(recipe.sampling, recipe.chat, seed, made[-1], models))
+        answered = this.put(candidates.stage(this.sampling(recipe.sampling), recipe.chat, seed, asked, own))
+        made.append(answered)
         if recipe.judging is not None and not _names_own_reward_model(recipe):
-            judged = judgments.stage(recipe.judging, recipe.chat, seed, made[-1], models)
+            judged = this.put(judgments.stage(this.judging(recipe.judging), recipe.chat, seed, answered, own))
             made.append(judged)
-    return [*made, preferences.stage(recipe.preferences, seed, judged)]
+    completions = recipe.sampling.completions if recipe.sampling else None
+    made.append(this.put(preferences.stage(recipe.preferences, seed, judged, completions)))
+    if this.pairs and recipe.each_round.replay:
+        made.append(this.put(replayed_preferences.stage(recipe.each_round.replay, seed, made[-1], this.pairs)))
+    return made
 
 
 def _names_own_reward_model(recipe: Recipe) -> bool:
@@ -206,59 +253,96 @@ def _reward_methods() -> list[str]:
     return [name for name, method in methods().items() if method.makes_reward_model]
 
 
-def _preference_optimisation(recipe: Recipe, models: dict[str, Stage], feedback: dict[str, Stage]) -> list[Stage]:
-    """dDPO from the supervised model, and how it does on pairs that it was not trained on."""
-    section, given = recipe.preferences, recipe.model
-    own = None if given.path else models["sft"]
-    start = ModelInput("model", "model.path", given.path, given.revision, own)
-    pairs = feedback["preferences"]
-    rows = tokenized.stage(recipe.tokenized, pairs, start, recipe.chat, section.max_dropped)
-    as_policy = scoring(given, recipe.dpo.training)
-    logps = reference_logps.stage(recipe.reference_logps, as_policy, recipe.chat, rows, start)
-    policies = _policies(recipe, start, rows, logps)
-    rewards = _reward_models(recipe, start, rows, pairs)
-    made = [rows, logps, *policies.values(), *rewards]
-    if section.held_out is not None:
-        made = _with_held_out_pairs(recipe, made, policies, pairs, start)
-        made += _held_out_rewards(recipe, rewards, next(each for each in made if each.kind == "held_out_pairs"))
-    trained = policies | {stage.kind: stage for stage in rewards}
-    trained = trained if own is None else models | trained
-    return [*made, *_evaluations(recipe, trained, skip=own is None)]
+def _preference_optimisation(recipe: Recipe, this: Round, feedback: list[Stage], start: ModelInput) -> list[Stage]:
+    """dDPO from the newest model, and how it does on pairs that it was not trained on.
+
+    Args:
+        recipe: The recipe.
+        this: The round.
+        feedback: Its stages of AI feedback.
+        start: The model that the first round starts from, whose tokenizer is that of all.
+    """
+    section = recipe.preferences
+    assert this.policy is not None
+    assert this.reference is not None
+    rows = this.put(tokenized.stage(recipe.tokenized, feedback[-1], start, recipe.chat, section.max_dropped))
+    as_policy = scoring(recipe.model, recipe.dpo.training)
+    grouped = [each for each in _trainings(recipe, "pairs") if each.grouped]
+    laid_out = [rows, this.put(tokenized_groups.stage(rows))] if grouped else [rows]
+    score = partial(reference_logps.stage, recipe.reference_logps, as_policy, recipe.chat)
+    logps = this.put(score(laid_out[-1], this.reference, partial(_check_groups, grouped) if grouped else None))
+    policies = _policies(recipe, this, laid_out, logps)
+    rewards = _reward_models(recipe, this, rows, feedback[-1])
+    made = [*laid_out, logps, *policies.values(), *rewards]
+    if recipe.expo is not None and (aligned := policies.get(extrapolated.OF)):
+        policies[extrapolated.KIND] = this.put(extrapolated.stage(recipe.expo, this.policy, aligned))
+        made.append(policies[extrapolated.KIND])
+    if section.held_out is None:
+        return made
+    pairs = next(stage for stage in feedback if stage.kind == "preferences")
+    made = _with_held_out_pairs(recipe, this, made, policies, pairs, start)
+    held_out = next(stage for stage in made if stage.kind == "held_out_pairs")
+    return [*made, *_held_out_rewards(recipe, this, rewards, held_out)]
 
 
-def _reward_models(recipe: Recipe, start: ModelInput, rows: Stage, pairs: Stage) -> list[Stage]:
-    """The stages that train a reward model on the pairs, from the model that the policies start from."""
+def _reward_models(recipe: Recipe, this: Round, rows: Stage, pairs: Stage) -> list[Stage]:
+    """The stages that train a reward model on the first round's pairs, from the model that the policies start from."""
+    assert this.policy is not None
     found = []
-    for settings in _trainings(recipe, "pairs"):
+    for settings in _trainings(recipe, "pairs") if this.number == 1 else ():
         method = method_of(settings.method)
         if method.makes_reward_model:
             scored = pairs if method.reads_scores(settings.section) else None
-            found.append(training.stage(settings, start, rows, preferences=scored))
+            found.append(training.stage(settings, this.policy, rows, preferences=scored))
     return found
 
 
-def _held_out_rewards(recipe: Recipe, models: Sequence[Stage], pairs: Stage) -> list[Stage]:
+def _held_out_rewards(recipe: Recipe, this: Round, models: Sequence[Stage], pairs: Stage) -> list[Stage]:
     """How reward models do on the held-out pairs."""
     found = []
     for model in models:
         trained = ModelInput("model", "model.path", stage=model)
-        rewards = held_out_rewards.stage(model.kind, recipe.reference_logps, pairs, trained)
-        found += [rewards, reward_stage.stage(model.kind, recipe.run.seed, pairs, rewards)]
+        rewards = this.put(held_out_rewards.stage(model.kind, recipe.reference_logps, pairs, trained))
+        found += [rewards, this.put(reward_stage.stage(model.kind, recipe.run.seed, pairs, rewards))]
     return found
 
 
-def _policies(recipe: Recipe, start: ModelInput, rows: Stage, logps: Stage) -> dict[str, Stage]:
-    """The stages that align a model on pairs, by name: all start from the same one, and those with a reference meet it.
+def _check_groups(grouped: Sequence[TrainingSettings]) -> None:
+    for each in grouped:
+        groups = method_of(each.method).groups
+        assert groups is not None
+        groups.check(each.section)
+
+
+def _policies(recipe: Recipe, this: Round, rows: Sequence[Stage], logps: Stage) -> dict[str, Stage]:
+    """The stages that train on pairs, by method: all start from the same model, and those with a reference meet it.
+
+    Args:
+        recipe: The recipe.
+        this: The round.
+        rows: The pairs, and behind them their groups, if the recipe makes such.
+        logps: The reference's log-probs of the last of them.
 
     Raises:
-        UserError: One of them computes otherwise than DPO, as which the reference is scored.
+        UserError: One of them computes otherwise than DPO, as which the reference is scored, or other rows.
     """
+    assert this.policy is not None
     found = {}
-    for settings in _trainings(recipe, "pairs"):
+    for each in _trainings(recipe, "pairs"):
+        if this.number > 1 and each.method != recipe.each_round.method:
+            continue  # one method goes on
+        is_reference = this.policy is this.reference
+        settings = replace(each, seed=this.seed(each.seed), starts_as_reference=is_reference)
         name, meets = settings.method, method_of(settings.method).meets_a_reference
         if method_of(name).makes_reward_model:
             continue
-        found[name] = training.stage(settings, start, rows, logps if meets else None)
+        read = rows[-1 if settings.grouped else 0]
+        found[name] = this.put(training.stage(settings, this.policy, read, logps if meets else None))
+        if meets and len(rows) > 1 and not settings.grouped:
+            raise UserError(
+                f"{name} learns pair by pair from a reference, and with preferences.rejected=every_pair the reference "
+                "is that of whole groups; set preferences.rejected to random_lower or lowest"
+            )
         scored = reference_logps.settings(recipe.reference_logps, scoring(recipe.model, settings.section.training))
         if meets and scored != logps.config:
             raise UserError(f"{name}.training computes log-probs otherwise than dpo.training, whose reference it meets")
@@ -268,16 +352,35 @@ def _policies(recipe: Recipe, start: ModelInput, rows: Stage, logps: Stage) -> d
 def _trainings(recipe: Recipe, rows: str) -> list[TrainingSettings]:
     """What the methods on such rows are made from, as far as the recipe has a section for them."""
     given = {name: getattr(recipe, name, None) for name, method in methods().items() if method.rows == rows}
+    every_pair = rows == "pairs" and recipe.preferences.rejected == "every_pair"
     return [
-        TrainingSettings(name, section, recipe.model, recipe.chat, recipe.run.seed)
+        TrainingSettings(
+            name,
+            section,
+            recipe.model,
+            recipe.chat,
+            recipe.run.seed,
+            grouped=every_pair and method_of(name).groups is not None,
+        )
         for name, section in given.items()
         if section is not None
     ]
 
 
-def final_stages(recipe: Recipe) -> list[str]:
-    """The stages that a pipeline ends with, by name: every method on pairs that the recipe has a section for."""
+def final_methods(recipe: Recipe) -> list[str]:
+    """The methods on pairs that the recipe has a section for, by name."""
     return [settings.method for settings in _trainings(recipe, "pairs")]
+
+
+def final_stages(recipe: Recipe) -> list[str]:
+    """The stages that a pipeline ends with, by name: every method on pairs that the recipe has a section for, and ExPO;
+    in later rounds the method that goes on."""
+    goes_on = [recipe.each_round.method]
+    if recipe.expo is not None and extrapolated.OF in goes_on:
+        goes_on.append(extrapolated.KIND)
+    beyond = [] if recipe.expo is None else [extrapolated.KIND]
+    later = [folder_of(number, kind) for number in range(2, recipe.rounds + 1) for kind in goes_on]
+    return [*final_methods(recipe), *beyond, *later]
 
 
 def _evaluations(recipe: Recipe, models: dict[str, Stage], skip: bool) -> list[Stage]:
@@ -303,13 +406,15 @@ def _evaluations(recipe: Recipe, models: dict[str, Stage], skip: bool) -> list[S
     return found
 
 
-def _questions(recipe: Recipe, made: Sequence[Stage]) -> list[Stage]:
+def _questions(recipe: Recipe, models: dict[str, Stage]) -> list[Stage]:
     """The evaluations that ask models questions, and a judge about their answers."""
-    models = {stage.kind: stage for stage in made if stage.makes_model}
     for each in recipe.evaluation.deployments:
         if each.model in _reward_methods():
             raise UserError(f"evaluation {each.name}: model={each.model} is a reward model, which answers nobody")
-    found = questions.stages(recipe.evaluation, recipe.run.seed, models, {"base", *methods()})
+    asked = {each.model for each in recipe.evaluation.deployments}
+    known = {*methods(), extrapolated.KIND}
+    names = {"base", *known, *(name for name in asked if in_folder(name)[1] in known)}
+    found = questions.stages(recipe.evaluation, recipe.run.seed, models, names)
     if recipe.evaluation.judge_agreement is not None:
         labelled = recipe.evaluation.judge_agreement
         found += judge_agreement.stages(labelled, recipe.judging, recipe.chat, recipe.run.seed, models)
@@ -329,14 +434,15 @@ def evaluations(recipe: Recipe) -> list[str]:
 
 
 def _with_held_out_pairs(
-    recipe: Recipe, training: list[Stage], policies: Mapping[str, Stage], pairs: Stage, start: ModelInput
+    recipe: Recipe, this: Round, training: list[Stage], policies: Mapping[str, Stage], pairs: Stage, start: ModelInput
 ) -> list[Stage]:
     """The stages of training, and beside them those of held-out pairs: read before anything is trained."""
-    rows, logps, *trained = training
+    rows, *before = [each for each in training if not each.makes_model]
+    trained = [each for each in training if each.makes_model]
     section, seed = recipe.preferences, recipe.run.seed
-    others = held_out_pairs.stage(section, seed, pairs)
+    others = this.put(held_out_pairs.stage(section, seed, pairs, this.pairs))
     kind = "held_out_tokenized"
-    encoded = tokenized.stage(recipe.tokenized, others, start, recipe.chat, section.max_dropped, kind)
+    encoded = this.put(tokenized.stage(recipe.tokenized, others, start, recipe.chat, section.max_dropped, kind))
     score = partial(
         reference_logps.held_out_stage,
         section=recipe.reference_logps,
@@ -344,32 +450,38 @@ def _with_held_out_pairs(
         chat=recipe.chat,
         tokenized=encoded,
     )
-    reference = score("held_out_reference", model=start, whose="ref")
-    made = [others, rows, encoded, logps, reference, *trained]
-    for name, (aligned, beta) in _held_out_policies(recipe, policies).items():
+    assert this.reference is not None
+    reference = this.put(score("held_out_reference", model=this.reference, whose="ref"))
+    made = [others, rows, encoded, *before, reference, *trained]
+    for name, (aligned, beta) in _held_out_policies(recipe, this, policies).items():
         of = None if name == _WITHOUT_A_SUFFIX else name
-        scored = score(
-            f"held_out_policies/{of}" if of else "held_out_policy",
-            model=aligned,
-            whose="policy",
-            tokenized_by=None if aligned.stage else start,
+        scored = this.put(
+            score(
+                f"held_out_policies/{of}" if of else "held_out_policy",
+                model=aligned,
+                whose="policy",
+                tokenized_by=None if aligned.stage else start,
+            )
         )
-        made += [scored, preferences_stage.stage(beta, seed, others, encoded, reference, scored, of)]
+        made += [scored, this.put(preferences_stage.stage(beta, seed, others, encoded, reference, scored, of))]
     return made
 
 
-def _held_out_policies(recipe: Recipe, policies: Mapping[str, Stage]) -> dict[str, tuple[ModelInput, float]]:
+def _held_out_policies(
+    recipe: Recipe, this: Round, policies: Mapping[str, Stage]
+) -> dict[str, tuple[ModelInput, float]]:
     """The models whose implicit reward is evaluated, by name, each with the beta of the reward: its method's own, where
-    that meets a reference, else DPO's.
+    that meets a reference, else DPO's. Those from outside are evaluated once, with the first round's.
 
     Raises:
         UserError: A model from outside has the name of a method.
     """
     found = {}
     for name, policy in policies.items():
-        own = getattr(recipe, name).beta if method_of(name).meets_a_reference else recipe.dpo.beta
+        method = methods().get(name)
+        own = getattr(recipe, name).beta if method and method.meets_a_reference else recipe.dpo.beta
         found[name] = (ModelInput("model", "model.path", stage=policy), float(own))
-    for each in recipe.evaluation.held_out_models:
+    for each in recipe.evaluation.held_out_models if this.number == 1 else ():
         if each.name in found:
             raise UserError(f"evaluation.held_out_models {each.name}: this run trains a model of that name; rename it")
         field = f"evaluation.held_out_models {each.name}"
@@ -410,6 +522,11 @@ def those_it_has(recipe: Recipe, names: Sequence[str]) -> list[str]:
 
 def _lack(recipe: Recipe, name: str) -> str | None:
     """What a recipe lacks that has no such stage."""
+    number, name = in_folder(name)
+    if number > recipe.rounds:
+        return f"rounds={recipe.rounds}, and no round {number}; set rounds={number}"
+    if number > 1 and name in final_methods(recipe) and name != recipe.each_round.method:
+        return f"each_round.method={recipe.each_round.method}, which trains in round {number}, and not {name}"
     is_of_pairs = name in ("tokenized", "reference_logps") or name in final_stages(recipe)
     if is_of_pairs and not _starts_somewhere(recipe):
         return "no model to start from: set model.path, or give it an sft section"
@@ -418,6 +535,8 @@ def _lack(recipe: Recipe, name: str) -> str | None:
             return f"no sft section, whose base and dialogues {name} starts from; add one"
         way_out = ", or start from a model: --set model.path=DIR_OR_HUB_ID" if method.rows == "dialogues" else ""
         return f"no {name} section; add one{way_out}"
+    if name == extrapolated.KIND:
+        return "no expo section; add one with its alpha"
     if name in ("generated_dialogues", "seeds", "diversity"):
         return "no generation section; add one with the teachers and how they make dialogues"
     if name == "selected_dialogues":

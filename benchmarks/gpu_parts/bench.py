@@ -43,6 +43,8 @@ class Sizes:
     lora_layers: int = 32
     lora_pairs: int = 32
     lora_global_batch: int = 16
+    prompts: int = 16
+    prompts_per_step: int = 8
 
 
 TINY = Sizes(
@@ -67,6 +69,8 @@ TINY = Sizes(
     lora_layers=2,
     lora_pairs=4,
     lora_global_batch=2,
+    prompts=4,
+    prompts_per_step=2,
 )
 """Of the same shape, for a try on a CPU."""
 

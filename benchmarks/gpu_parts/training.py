@@ -1,4 +1,4 @@
-"""Parts 4 and 5: training by our packed engine beside unmodified TRL, same model, same pairs, same optimizer.
+"""Parts 4, 5 and 9: training by our packed engine beside unmodified TRL, same model, same pairs, same optimizer.
 
 Weights are bfloat16 under autocast and so are Adam's moments: 7 billion of them with float32 copies do not fit one GPU.
 Clocks start when the warm-up steps are done, which have all the lengths of the pairs and compile everything.
@@ -13,13 +13,14 @@ import statistics
 import tempfile
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import datasets
 import numpy as np
 import torch
+from dpo_pairs import make_groups, pairs_of
 from dpo_runs import Counter
 from gpu_parts.bench import Bench, Pairs, Record, compiled, peak_gib, release, round_all, seconds, synchronize
 from gpu_parts.models import make_model
@@ -27,15 +28,18 @@ from transformers import PrinterCallback, TrainerCallback
 from trl import DPOTrainer
 from trl.trainer import dpo_trainer
 
-from zephyr_ray.training.dataset import Rows
+from zephyr_ray.config.training import DPO
+from zephyr_ray.training.dataset import GroupRows, Rows
 from zephyr_ray.training.layers import compile_layers
 from zephyr_ray.training.logps import PackedScorer
 from zephyr_ray.training.packed.attention import segment_multiple
 from zephyr_ray.training.sampler import Plan
 from zephyr_ray.training.token_batching import PackedRankPlan, rounded_up
 from zephyr_ray.training.trainers.dpo import PackedDPOTrainer
+from zephyr_ray.training.trainers.groups import GroupedDPOTrainer
 
 H100_BF16_FLOPS = 989e12
+COMPLETIONS = 4
 WARM_EPOCHS, TIMED_EPOCHS = 1, 2
 SPARE_SECONDS = (10.0, 40.0)
 """What has to be left beside a contender's own time, in the first turn and in the second."""
@@ -52,6 +56,7 @@ class Contender:
     Attributes:
         batch: Pairs at a time, of TRL; our budget of tokens at a time otherwise.
         live: TRL's reference model runs beside the policy, as it does by default.
+        grouped: Ours on prompts with all of their completions.
     """
 
     name: str
@@ -60,17 +65,20 @@ class Contender:
     recomputes: bool
     live: bool = False
     compiles_layers: bool = False
+    grouped: bool = False
 
 
 @dataclass(frozen=True)
 class Task:
-    """What the contenders of a part train: a model's depth, all weights or an adapter, the pairs and their batch."""
+    """What the contenders of a part train: a model's depth, all weights or an adapter, the pairs and their batch; and
+    the groups that the pairs are of, where they are more than pairs."""
 
     layers: int
     pairs: Pairs
     global_batch: int
     lora: bool = False
     optimizer: str = "adamw_torch_fused"
+    groups: list[dict[str, Any]] | None = None
 
     @property
     def steps_per_epoch(self) -> int:
@@ -103,6 +111,21 @@ def lora_training(bench: Bench) -> Iterator[Record]:
         Contender("TRL precomputed, not recomputing, batch 1", False, 1, False),
     ]
     yield from race(bench, task, contenders, {"TRL as it comes": 2.5, "TRL precomputed": 1.3})
+
+
+def grouped_training(bench: Bench) -> Iterator[Record]:
+    """As `full_training`, with every two of a prompt's four completions as a pair."""
+    sizes = bench.sizes
+    groups = make_groups(bench.pairs[: sizes.prompts], COMPLETIONS)
+    pairs = pairs_of(groups)
+    per_prompt = len(pairs) // len(groups)
+    task = Task(sizes.layers, pairs, sizes.prompts_per_step * per_prompt, groups=groups)
+    contenders = [
+        Contender("ours, a prompt with all of its completions", True, sizes.budget, False, grouped=True),
+        Contender("pair by pair, ours", True, sizes.budget, False),
+        Contender("TRL precomputed, not recomputing, batch 4", False, 4, False),
+    ]
+    yield from race(bench, task, contenders, {"pair by pair": 1.8, "TRL precomputed": 1.8})
 
 
 def race(bench: Bench, task: Task, contenders: list[Contender], goals: dict[str, float]) -> Iterator[Record]:
@@ -259,7 +282,7 @@ class Flops:
 
 def build(bench: Bench, task: Task, contender: Contender, model: Any, count: Counter, folder: str) -> tuple[Any, float]:
     """A trainer and the seconds that the reference's log-probs of all pairs took."""
-    make = build_ours if contender.ours else build_trl
+    make = build_grouped if contender.grouped else build_ours if contender.ours else build_trl
     trainer, reference_seconds = make(bench, task, contender, model, count, folder)
     trainer.remove_callback(PrinterCallback)
     return trainer, reference_seconds
@@ -268,37 +291,70 @@ def build(bench: Bench, task: Task, contender: Contender, model: Any, count: Cou
 def build_ours(
     bench: Bench, task: Task, contender: Contender, model: Any, count: Counter, folder: str
 ) -> tuple[Any, float]:
-    logps, reference_seconds = reference_logps(model, task.pairs, contender.batch, bench.backend)
-    count.watch(model)
-    table = datasets.Dataset.from_list(task.pairs)
-    trainer = PackedDPOTrainer(
-        model=model,
-        args=options(bench, task, contender, folder, per_device_train_batch_size=1),
-        train_dataset=table,
-        processing_class=tokenizer(),
-        peft_config=adapter(task),
+    (chosen, rejected), reference_seconds = reference_logps(
+        model, lambda scorer: scorer(task.pairs), contender.batch, bench.backend
     )
+    table = datasets.Dataset.from_list(task.pairs)
+    logps = {"ref_chosen_logps": chosen, "ref_rejected_logps": rejected}
     rows = Rows(table, np.arange(len(task.pairs)), logps)
-    plan = Plan(len(task.pairs), task.global_batch, WARM_EPOCHS + TIMED_EPOCHS, seed=0)
-    align = segment_multiple(bench.backend, torch.bfloat16)
-    lengths = rounded_up(rows.packed_lengths(), align)
-    trainer.follow(rows, PackedRankPlan(plan, 0, 1, lengths, contender.batch), bench.backend, align)
+    trainer = packed_trainer(PackedDPOTrainer, bench, task, contender, model, count, folder, rows, task.global_batch)
     return trainer, reference_seconds
 
 
-def reference_logps(model: Any, pairs: Pairs, budget: int, backend: Any) -> tuple[dict[str, np.ndarray], float]:
-    """As the reference stage computes them; the model is left as it was."""
+def build_grouped(
+    bench: Bench, task: Task, contender: Contender, model: Any, count: Counter, folder: str
+) -> tuple[Any, float]:
+    groups = task.groups or []
+    sums, reference_seconds = reference_logps(
+        model, lambda scorer: scorer.completions(groups), contender.batch, bench.backend
+    )
+    rows = GroupRows(datasets.Dataset.from_list(groups), np.arange(len(groups)), np.concatenate(sums))
+    batch = task.global_batch * len(groups) // len(task.pairs)
+    trainer = packed_trainer(GroupedDPOTrainer, bench, task, contender, model, count, folder, rows, batch)
+    trainer.section = DPO()
+    return trainer, reference_seconds
+
+
+def packed_trainer(
+    kind: Any,
+    bench: Bench,
+    task: Task,
+    contender: Contender,
+    model: Any,
+    count: Counter,
+    folder: str,
+    rows: Rows,
+    global_batch: int,
+) -> Any:
+    count.watch(model)
+    trainer = kind(
+        model=model,
+        args=options(bench, task, contender, folder, per_device_train_batch_size=1),
+        train_dataset=rows.table,
+        processing_class=tokenizer(),
+        peft_config=adapter(task),
+    )
+    plan = Plan(len(rows), global_batch, WARM_EPOCHS + TIMED_EPOCHS, seed=0)
+    align = segment_multiple(bench.backend, torch.bfloat16)
+    lengths = rounded_up(rows.packed_lengths(), align)
+    rank_plan = PackedRankPlan(plan, 0, 1, lengths, contender.batch, rows.loss_weights())
+    trainer.follow(rows, rank_plan, bench.backend, align)
+    return trainer
+
+
+def reference_logps(model: Any, score: Callable[[PackedScorer], Any], budget: int, backend: Any) -> tuple[Any, float]:
+    """What the reference stage's scorer gives, and its seconds; the model is left as it was."""
     from trl.trainer.utils import add_fused_lm_head
 
     forward, hooks = model.forward, list(model.base_model._forward_hooks)
     add_fused_lm_head(model)
     scorer = PackedScorer(model.eval(), None, budget, backend)
-    chosen, rejected = scorer(pairs)  # and whatever there is to compile
-    taken = seconds(lambda: scorer(pairs))
+    found = score(scorer)  # and whatever there is to compile
+    taken = seconds(lambda: score(scorer))
     model.forward = forward
     for key in set(model.base_model._forward_hooks) - set(hooks):
         del model.base_model._forward_hooks[key]
-    return {"ref_chosen_logps": chosen, "ref_rejected_logps": rejected}, taken
+    return found, taken
 
 
 def build_trl(

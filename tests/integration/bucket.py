@@ -8,16 +8,16 @@ import re
 import subprocess
 import sys
 import tempfile
-import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pyarrow.fs as pafs
 
+from tests import s3_server
 from tests.integration.cluster import REPO, free_port
 from tests.integration.jobs import LIBRARIES, started_fork_server
 from zephyr_ray.cluster import fork_server
@@ -85,20 +85,13 @@ def machine_beside_a_bucket() -> Iterator[Machine]:
     """A machine beside an S3 server with one bucket, which this process's own environment names (`variables`)."""
     url = os.environ["AWS_ENDPOINT_URL"]
     with tempfile.TemporaryDirectory(prefix="s3-", dir="/tmp") as short:  # sockets lie in it: names of 107 characters
-        place, port = Path(short), url.rpartition(":")[2]
-        with (place / "moto.log").open("w") as log:
-            command = [sys.executable, "-m", "moto.server", "--host", "127.0.0.1", "--port", port]
-            server = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)
-        try:
-            wait(lambda: _answers(url), server, place / "moto.log", 60)
+        place = Path(short)
+        with s3_server.started(url, place / "moto.log"):
             urllib.request.urlopen(urllib.request.Request(f"{url}/bucket", method="PUT"), timeout=10)
             machine = Machine(place, url)
             with started_fork_server(machine.environment, LIBRARIES) as socket:
                 machine.environment[fork_server.VARIABLE] = socket
                 yield machine
-        finally:
-            server.terminate()
-            server.wait(30)
 
 
 def names(path: str = "bucket/run") -> list[str]:
@@ -131,21 +124,3 @@ def post(url: str, body: Any) -> Any:
     request = urllib.request.Request(url, data, {"Content-Type": "application/json"})
     with urllib.request.urlopen(request, timeout=60) as answer:
         return json.load(answer)
-
-
-def _answers(url: str) -> bool:
-    try:
-        urllib.request.urlopen(url, timeout=2)
-    except urllib.error.HTTPError:
-        return True
-    except OSError:
-        return False
-    return True
-
-
-def wait(holds: Callable[[], bool], process: subprocess.Popen[Any], log: Path, seconds: float) -> None:
-    deadline = time.monotonic() + seconds
-    while not holds():
-        assert process.poll() is None, log.read_text()[-6000:]
-        assert time.monotonic() < deadline, log.read_text()[-6000:]
-        time.sleep(0.3)

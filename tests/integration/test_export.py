@@ -42,6 +42,25 @@ def test_transformers_loads_it_and_knows_where_to_stop(undisturbed: Path) -> Non
     assert model.dtype == torch.float32
 
 
+def test_a_model_beyond_it_is_made_without_training(
+    undisturbed: Path, overrides: tuple[str, ...], base_model: Path, tmp_path: Path
+) -> None:
+    root = copy_run(undisturbed, tmp_path / "run")
+    seen = run_job("dpo", root, *overrides, "expo.alpha=0.5")
+    assert "dpo                    already done" in seen
+    start, aligned, beyond = (
+        load_file(folder / "model.safetensors")
+        for folder in (base_model, root / "dpo" / "checkpoint", root / "expo" / "checkpoint")
+    )
+    assert beyond.keys() == aligned.keys()
+    assert any(not torch.equal(start[name], weight) for name, weight in aligned.items())
+    for name, weight in beyond.items():
+        torch.testing.assert_close(weight, start[name] + 1.5 * (aligned[name] - start[name]), rtol=1e-5, atol=1e-6)
+    assert "expo" in (root / "expo" / "checkpoint" / "README.md").read_text()
+    assert set(manifest(root, "expo")["inputs"]) >= {"dpo", "dpo weights"}
+    assert "expo                   already done" in run_job("dpo", root, *overrides, "expo.alpha=0.5")
+
+
 def test_vllm_loads_it_and_builds_the_prompt_that_training_saw(undisturbed: Path) -> None:
     """In a process of its own, so that the engine's memory is given back."""
     messages = [{"role": "user", "content": "Sort these words: wolf, ant."}]

@@ -243,7 +243,7 @@ def test_a_server_that_is_down_or_refuses_the_key_stops_the_stage_soon(tmp_path:
     stages = Stages(tmp_path / "run", f"sampling.pool={pool('http://127.0.0.1:9/v1', retries=0)}")
     stages.prompts(200)
     with pytest.raises(
-        UserError, match=r"candidates: a \(sample 0\): 20 requests in a row had no answer: APIConnectionError"
+        UserError, match=r"candidates: a \(sample 0\): 20 requests in a row had no answer: ClientConnectorError"
     ):
         stages.candidates()
     assert not stages.rows("candidates")

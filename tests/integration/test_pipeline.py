@@ -1,6 +1,6 @@
 """The whole way by one command: killed and rerun in a bucket, an engine killed, and what it says of itself.
 
-README: the pipeline killed while it samples, judges and trains; the whole way in a bucket; one of two engines.
+README: the pipeline killed while it samples, judges and trains; the whole way in a bucket; one of two engines; rounds.
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import re
 import signal
+import time
 from pathlib import Path
 
 import numpy as np
@@ -27,11 +28,12 @@ from tests.integration.bucket import (
     read,
     settings,
     texts,
-    wait,
 )
-from tests.integration.jobs import kill_and_finish, manifest, run_job
+from tests.integration.jobs import copy_run, kill_and_finish, manifest, metrics, run_job
+from tests.s3_server import wait
 from zephyr_ray.pipeline.artifacts import Run
 from zephyr_ray.pipeline.model_source import stage_source
+from zephyr_ray.serving.model_spec import checkpoint_of_run
 
 pytestmark = pytest.mark.timeout(1200)
 
@@ -203,3 +205,35 @@ def test_what_cannot_be_is_one_line(
     (line,) = [line for line in seen.splitlines() if line.startswith("error: ")]
     assert said in line
     assert "Traceback" not in seen
+
+
+def test_a_finished_run_goes_on_with_a_second_round(whole: Path, tmp_path: Path) -> None:
+    """The newest model answers; the first round's model is the start, the supervised one the reference. Killed while it
+    trains, and nothing of the first round is made again."""
+    root, begun = copy_run(whole, tmp_path / "run"), time.time()
+    more = (*SMALL, "rounds=2", "each_round.reference=first", "each_round.replay=0.5")
+    until = ("--until", "round_2/dpo")
+
+    def trains() -> bool:
+        return any((root / "round_2" / "dpo").glob("training_state/*/checkpoint_manager_snapshot.json"))
+
+    status, _ = kill_and_finish("pipeline", root, *more, when=trains, options=until)
+    assert status == -signal.SIGKILL
+    seen = run_job("pipeline", root, *more, options=until)
+    made = ("candidates", "judgments", "preferences", "replayed_preferences", "tokenized", "reference_logps")
+    assert _done(seen) == [*STAGES[:-1], *(f"round_2/{stage}" for stage in made)]
+    assert re.search(r"^round_2/dpo +resuming$", seen, re.MULTILINE)
+    assert [stage for stage in STAGES if (root / stage / "manifest.json").stat().st_mtime > begun] == []
+
+    found = {stage: manifest(root, f"round_2/{stage}") for stage in (*made, "dpo")}
+    first = {stage: manifest(root, stage) for stage in ("sft", "dpo")}
+    assert found["candidates"]["inputs"]["dpo weights"] == first["dpo"]["weights"]
+    assert found["dpo"]["inputs"]["dpo weights"] == first["dpo"]["weights"]
+    assert found["reference_logps"]["inputs"]["sft weights"] == first["sft"]["weights"]
+    counts = found["replayed_preferences"]["counts"]
+    assert counts["in"] == found["preferences"]["counts"]["out"] + manifest(root, "preferences")["counts"]["out"]
+    assert found["preferences"]["counts"]["out"] < counts["out"] < counts["in"]
+    steps = [row["step"] for row in metrics(root, "round_2/dpo")]
+    assert steps == sorted({*steps})
+    served = checkpoint_of_run(str(root)).path
+    assert served.startswith(str(root / "round_2" / "dpo"))

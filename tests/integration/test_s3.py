@@ -13,8 +13,9 @@ import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 import pytest
 
-from tests.integration.bucket import Machine, left_behind, names, post, settings, wait
+from tests.integration.bucket import Machine, left_behind, names, post, settings
 from tests.integration.cluster import free_port, head, node
+from tests.s3_server import wait
 from zephyr_ray.pipeline.artifacts import Run
 from zephyr_ray.pipeline.fingerprints import fingerprint_files
 

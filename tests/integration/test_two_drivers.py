@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.bucket import Machine, settings, wait
+from tests.integration.bucket import Machine, settings
+from tests.s3_server import wait
 from zephyr_ray.pipeline.artifacts import Run
 
 pytestmark = pytest.mark.timeout(600)

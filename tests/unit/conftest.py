@@ -7,17 +7,17 @@ import secrets
 from collections.abc import Iterator
 
 import pytest
-from moto.server import ThreadedMotoServer
 from pyarrow.fs import FileSystem
+
+from tests import s3_server as server
+from zephyr_ray.cluster.ports import free_port
 
 
 @pytest.fixture(scope="session")
-def s3_server() -> Iterator[str]:
-    server = ThreadedMotoServer("127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    yield f"http://{host}:{port}"
-    server.stop()
+def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    url = f"http://127.0.0.1:{free_port()}"
+    with server.started(url, tmp_path_factory.mktemp("moto") / "log"):
+        yield url
 
 
 @pytest.fixture

@@ -51,11 +51,14 @@ def test_every_stage_has_a_row() -> None:
     given.append("evaluation.mt_bench={questions: FILE, references: null}")
     given.append("evaluation.alpaca_eval={instructions: FILE, baseline: FILE}")
     given += ["evaluation.versus={prompts: FILE, a: NAME, b: OTHER}", "evaluation.judge_agreement={pairs: FILE}"]
-    given.append("evaluation.held_out_models=[{name: mine, model: DIR}]")
+    given += ["evaluation.held_out_models=[{name: mine, model: DIR}]", "expo.alpha=0.3"]
+    given += ["rounds=2", "each_round.prompts=share", "each_round.replay=1"]
+    given.append("sampling.pool=[{type: deployment, name: policy, model: policy}]")
+    given.append("preferences.rejected=every_pair")
     ways = [f"dialogues.select={{n: 1, by: {by}}}" for by in ("quality", "diversity")]
     given += [f"{method}={{}}" for method in methods() if method not in Recipe.model_fields]
     stages = {
-        stage.name.replace("/OTHER", "/NAME").replace("/orpo", "/NAME").replace("/mine", "/NAME")
+        re.sub("/(OTHER|orpo|expo|mine)$", "/NAME", stage.kind)
         for way in ways
         for stage in zephyr.stages(load_recipe(files, [*given, way]))
     }

@@ -12,7 +12,10 @@ Run = Annotated[
     typer.Option(metavar="ROOT", help="serve the last checkpoint of this run, and keep feedback in it"),
 ]
 OfRun = Annotated[
-    str | None, typer.Option(help="the stage of the run whose checkpoint is served: base, sft, dpo ... (default: last)")
+    str | None,
+    typer.Option(
+        help="the stage of the run whose checkpoint is served: base, sft, dpo, round_2/dpo ... (default: last)"
+    ),
 ]
 Models = Annotated[
     list[str] | None,

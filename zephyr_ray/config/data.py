@@ -93,7 +93,8 @@ class Preferences(Section):
     """What ranks the completions of a prompt: the overall rating, or the mean of the aspect ratings."""
     rejected: Literal["random_lower", "lowest", "every_pair"] = "random_lower"
     """Which scored completion becomes y_l: a random one that scores below the best (as in Zephyr), the lowest one, or,
-    with every_pair, the lower one of every two completions."""
+    with every_pair, the lower one of every two completions. DPO then trains on a prompt with all of its pairs at once
+    (docs/engine.md)."""
     margin: float = Field(0.0, ge=0)
     """The two scores of a pair must differ by more than this; 0 accepts any difference."""
     disagreement: float | None = Field(None, gt=0, le=1)

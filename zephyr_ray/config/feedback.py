@@ -68,8 +68,10 @@ class Endpoint(Section):
         return value
 
 
-OWN_MODELS = ("base", "sft")
-"""Stages of a run whose checkpoints its own stages can deploy."""
+POLICY = "policy"
+"""The newest model of a run: the one that training on pairs starts from, then the one that the last round trained."""
+OWN_MODELS = ("base", "sft", POLICY)
+"""Models of a run that its own stages can deploy."""
 
 
 class Deployment(ServedOnVllm):
@@ -81,8 +83,9 @@ class Deployment(ServedOnVllm):
     type: Literal["deployment"]
     """A model that the stage deploys itself."""
     model: str = Field(min_length=1)
-    """What is deployed: a stage of this run (`base`, `sft`; for an evaluation any that makes a model), a folder that
-    every node sees, a URI or a hub id."""
+    """What is deployed: a stage of this run (`base`, `sft`; for an evaluation any that makes a model, such as
+    `round_2/dpo`), `policy` (in `sampling` and `judging` the newest model, docs/rounds.md), a folder that every node
+    sees, a URI or a hub id."""
     max_in_flight: int = compute(64, ge=1)
     """Maximum open requests of all workers together; it is lowered while the server reports overload."""
     timeout_s: float = compute(300.0, gt=0)
@@ -161,6 +164,11 @@ class Sampling(Requests):
     extra: dict[str, Any] = Field(default_factory=dict)
     """Further fields of a request (endpoints, deployments) or of vLLM's SamplingParams (offline), by their own names:
     top_k ..."""
+
+    @property
+    def completions(self) -> int:
+        """Completions of each prompt."""
+        return (self.draw or len(self.pool)) * self.samples
 
     @property
     def servers(self) -> tuple[Server, ...]:

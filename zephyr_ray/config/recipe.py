@@ -13,9 +13,10 @@ from zephyr_ray.config.evaluation import EvaluationSection
 from zephyr_ray.config.feedback import Judging, Prompts, Sampling
 from zephyr_ray.config.generation import Generation
 from zephyr_ray.config.model import Chat, ModelSection
+from zephyr_ray.config.rounds import EachRound
 from zephyr_ray.config.section import Section, compute
 from zephyr_ray.config.selection import Embeddings
-from zephyr_ray.config.training import DPO, SFT, Optimisation, ReferenceLogps
+from zephyr_ray.config.training import DPO, SFT, Extrapolation, Optimisation, ReferenceLogps
 
 
 class RunSection(Section):
@@ -32,6 +33,10 @@ class Recipe(Section):
     """One experiment, a section per stage."""
 
     run: RunSection = RunSection()
+    rounds: int = Field(1, ge=1)
+    """How many times the newest model answers the prompts, its answers are judged, and it is trained on their pairs
+    (docs/rounds.md)."""
+    each_round: EachRound = EachRound()
     model: ModelSection = ModelSection()
     chat: Chat = Chat()
     dialogues: Dialogues = Dialogues()
@@ -40,12 +45,22 @@ class Recipe(Section):
     tokenized: Tokenized = Tokenized()
     reference_logps: ReferenceLogps = ReferenceLogps()
     dpo: DPO = DPO()
+    expo: Extrapolation | None = None
     prompts: Prompts = Prompts()
     sampling: Sampling | None = None
     judging: Judging | None = None
     generation: Generation | None = None
     embeddings: Embeddings | None = None
     evaluation: EvaluationSection = EvaluationSection()
+
+    @model_validator(mode="after")
+    def _the_best_is_one_of_several(self) -> Recipe:
+        if self.dpo.best_nll and self.preferences.rejected != "every_pair":
+            raise ValueError(
+                f"dpo.best_nll={self.dpo.best_nll:g} needs preferences.rejected=every_pair, where the completions of a "
+                "prompt are trained on together"
+            )
+        return self
 
     @model_validator(mode="after")
     def _quantized_layers_are_not_compiled(self) -> Recipe:

@@ -29,7 +29,7 @@ class Training(Section):
     """packed: rows without padding; in DPO a pair's prompt is computed once (docs/engine.md). padded: TRL's own padded
     batches."""
     tokens_per_micro_batch: int = compute(4096, ge=1)
-    """Packed: maximum tokens per forward pass of a worker; in DPO a pair's prompt counts once."""
+    """Packed: maximum tokens per forward pass of a worker; in DPO a prompt counts once."""
     oversized: Literal["alone", "refuse"] = compute("alone")
     """Packed: what becomes of a pair or dialogue of more than `tokens_per_micro_batch` tokens. alone: it gets a forward
     pass of its own; refuse: the job stops with an error."""
@@ -121,7 +121,8 @@ class Optimisation(Section):
     max_steps: int | None = Field(None, ge=1)
     """Number of optimizer steps, in place of `epochs`. None: as many as `epochs` takes."""
     global_batch: int = Field(32, ge=1)
-    """Rows per optimizer step (in DPO pairs), whatever the number of workers."""
+    """Rows per optimizer step, whatever the number of workers: in DPO pairs, or prompts with all of their pairs where
+    `preferences.rejected` is every_pair."""
     training: Training = Training()
 
     @model_validator(mode="after")
@@ -196,6 +197,9 @@ class DPO(Optimisation):
     """One weight for each loss type."""
     label_smoothing: float = Field(0.0, ge=0, lt=0.5)
     """Assumed share of wrong labels, for the losses that are made for it: robust, exo_pair, aot, aot_unpaired."""
+    best_nll: float = Field(0.0, ge=0)
+    """Weight of the negative log-likelihood, by token, of a prompt's best completion beside the loss of each of its
+    pairs (GroupDPO, arXiv 2604.15602). It needs preferences.rejected=every_pair."""
     step0_tolerance: float | None = compute(None, gt=0)
     """How far policy and reference may be apart at the first step: nats of a completion's log-prob by the square root
     of its tokens (docs/engine.md). None: 0.3 in bfloat16, 0.001 in float32."""
@@ -221,3 +225,10 @@ class DPO(Optimisation):
         if "exo_pair" in self.loss_type and not self.label_smoothing:
             raise ValueError("loss_type=exo_pair needs label_smoothing over 0 (its paper takes 1e-3)")
         return self
+
+
+class Extrapolation(Section):
+    """ExPO (arXiv 2404.16792): weights beyond dDPO's, on the line through those that it started from."""
+
+    alpha: float = Field(gt=0)
+    """How far beyond, as a share of the way from start to dDPO: w = start + (1 + alpha) * (dpo - start)."""

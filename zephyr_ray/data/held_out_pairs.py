@@ -6,7 +6,7 @@ Pairs whose prompt is trained on are left out.
 from __future__ import annotations
 
 import posixpath
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import pyarrow.parquet as pq
 
@@ -25,16 +25,16 @@ HELD_OUT_SPLIT = "test"
 """Split of a dataset that is given as text."""
 
 
-def stage(section: Preferences, seed: int, preferences: Stage) -> Stage:
-    """The stage `held_out_pairs`; `preferences` are those that are trained on."""
+def stage(section: Preferences, seed: int, preferences: Stage, earlier: Sequence[Stage] = ()) -> Stage:
+    """The stage `held_out_pairs`; `preferences` are those that are trained on, and `earlier` those of rounds before."""
     assert section.held_out is not None
+    trained_on = {"preferences": preferences} | {f"preferences of round {each.round}": each for each in earlier}
     outside = sources.OutsideRows("held_out", section.held_out)
 
     def make(context: StageContext) -> Manifest:
         read = section.model_copy(update={"held_out": outside.at_commits})
-        report = make_held_out_pairs(
-            read, seed, context.input("preferences"), context.artifact, progress=context.progress
-        )
+        pairs = [context.input(name) for name in trained_on]
+        report = make_held_out_pairs(read, seed, pairs, context.artifact, progress=context.progress)
         made = drop_report.examined(report, section.max_dropped, context.artifact)
         check_prompts(context.artifact, report.files)
         return made
@@ -45,7 +45,7 @@ def stage(section: Preferences, seed: int, preferences: Stage) -> Stage:
         "rows",
         settings(section, {"held_out": held_out, "held_out_split": split}) | {"seed": seed},
         make,
-        inputs={"preferences": preferences},
+        inputs=trained_on,
         outside=lambda: outside.fingerprints() | fingerprints(section.decontaminate, "preferences.decontaminate"),
         commits=outside.commits,
         local_files=sources.local_files("preferences.held_out", section.held_out),
@@ -55,7 +55,7 @@ def stage(section: Preferences, seed: int, preferences: Stage) -> Stage:
 def make_held_out_pairs(
     section: Preferences,
     seed: int,
-    preferences: Artifact,
+    preferences: Sequence[Artifact],
     artifact: Artifact,
     *,
     progress: RowProgress | None = None,

@@ -56,13 +56,14 @@ class Counts:
         self.pairs.add(other.pairs)
 
 
-def stage(section: Preferences, seed: int, judgments: Stage | None) -> Stage:
+def stage(section: Preferences, seed: int, judgments: Stage | None, completions: int | None = None) -> Stage:
     """The stage `preferences`.
 
     Args:
         section: What is read, and how pairs come of it. Held-out pairs are no part of it.
         seed: The run's.
         judgments: What is read where `section.train` is `judgments`; None: the recipe makes none.
+        completions: Of each prompt there; None: it is not known.
     """
     inputs = {"judgments": judgments} if judgments and section.train == sources.OF_THE_RUN else {}
     outside = sources.OutsideRows("preferences", section.train)
@@ -78,6 +79,11 @@ def stage(section: Preferences, seed: int, judgments: Stage | None) -> Stage:
         sources.check_named("preferences.train", section.train)
         if section.train == sources.OF_THE_RUN and not inputs:
             raise _no_judgments()
+        if inputs and completions == 1:
+            raise UserError(
+                "preferences.train=judgments: sampling asks for one completion of a prompt, and a pair takes two; set "
+                "sampling.samples=2 or more, or add a model to sampling.pool"
+            )
 
     train, split = sources.semantic_source(section.train)
     return Stage(
@@ -129,7 +135,7 @@ def write_pairs(
     seed: int,
     artifact: Artifact,
     *,
-    trained_on: Artifact | None = None,
+    trained_on: Sequence[Artifact] = (),
     agreement: Mapping[str, Any] | None = None,
     progress: RowProgress | None = None,
 ) -> Report:
@@ -147,8 +153,8 @@ def write_pairs(
     counts = report.tally or Counts(AnswerCounts(), PairCounts())
     written = report.rows_out
     report = drop_repeated(artifact, report, "pair_id")
-    if trained_on is not None:
-        report = drop_in_training(artifact, report, trained_on)
+    for each in trained_on:
+        report = drop_in_training(artifact, report, each)
     if report.rows_out < written:
         counts = Counts(counts.answers, _count_again(artifact, report))
     report.noted = _noted(counts.answers, report, section) | contaminated_by(artifact, report)

@@ -1,4 +1,4 @@
-"""Log-probs of tokenized pairs under the frozen reference model, by a pool of Ray Data actors.
+"""Log-probs of tokenized pairs, or groups, under the frozen reference model, by a pool of Ray Data actors.
 
 Computed once per (reference model, tokenized rows) and shared by every epoch and every beta. Log-probs are written as
 they are computed, so that a rerun after a kill computes only the pairs that were in flight. Held-out pairs are scored
@@ -7,8 +7,9 @@ in the same way, by the reference and by the policy.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import pyarrow as pa
 
@@ -24,10 +25,9 @@ from zephyr_ray.errors import UserError
 from zephyr_ray.pipeline.artifacts import Artifact
 from zephyr_ray.pipeline.model_source import ModelInput, ModelSource
 from zephyr_ray.pipeline.stage import Manifest, Stage, StageContext
-from zephyr_ray.schemas import REFERENCE_LOGPS
+from zephyr_ray.schemas import GROUP_LOGPS, REFERENCE_LOGPS
 from zephyr_ray.training.arithmetic import Scoring
 
-_ID = "pair_id"
 _BATCHES = 4  # of a file at least: what a kill may cost, at most, for each actor
 _FILES = 10_000  # at most, where there are so many rows that a file of more batches is still a small part of them
 
@@ -35,17 +35,29 @@ Whose = Literal["ref", "policy"]
 """Begins the names of the columns."""
 
 
-def stage(section: ReferenceLogps, scoring: Scoring, chat: Chat, tokenized: Stage, model: ModelInput) -> Stage:
+def stage(
+    section: ReferenceLogps,
+    scoring: Scoring,
+    chat: Chat,
+    tokenized: Stage,
+    model: ModelInput,
+    check_groups: Callable[[], None] | None = None,
+) -> Stage:
     """The stage `reference_logps`: of the pairs that a policy is trained on, as its loss reads them.
 
     Args:
         section: The actors.
         scoring: How the policy's own log-probs are computed.
         chat: The template of the model's tokenizer.
-        tokenized: The pairs.
+        tokenized: The pairs, or their groups.
         model: The reference.
+        check_groups: Of groups: refuses settings that they cannot be trained by.
     """
-    return _stage("reference_logps", section, scoring, chat, settings(section, scoring), tokenized, model, "ref")
+    config = settings(section, scoring)
+    if check_groups is None:
+        return _stage("reference_logps", section, scoring, chat, config, tokenized, model, "ref")
+    made = _stage("reference_logps", section, scoring, chat, config, tokenized, model, "ref", GROUPED)
+    return replace(made, check=check_groups)
 
 
 def settings(section: ReferenceLogps, scoring: Scoring) -> dict[str, Any]:
@@ -121,18 +133,19 @@ def _stage(
     tokenized: Stage,
     model: ModelInput,
     whose: Whose,
+    layout: Layout | None = None,
 ) -> Stage:
     def make(context: StageContext) -> Manifest:
         source, pairs = model.source(context.run), context.input(tokenized.kind)
         report = make_reference_logps(
-            section, scoring, chat, pairs, context.artifact, source, whose=whose, progress=context.progress
+            section, scoring, chat, pairs, context.artifact, source, whose, layout, progress=context.progress
         )
         scored = {"reference" if kind == "reference_logps" else "model": source.fingerprint}
         return drop_report.manifest(report) | scored
 
     return Stage(
         kind,
-        "pairs",
+        "prompts" if layout else "pairs",
         config,
         make,
         inputs={tokenized.kind: tokenized, **model.inputs},
@@ -152,7 +165,8 @@ class ReferenceModel:
         from zephyr_ray.training.model import device_of_actor
 
         device = device_of_actor(section.cpus_per_worker, section.gpus_per_worker, "reference_logps")
-        self.scorer, self.whose = scorer(scoring, chat, source, device), whose
+        self.scorer: Any = scorer(scoring, chat, source, device)
+        self.whose = whose
 
     def __call__(self, batch: pa.Table) -> pa.Table:
         """`schemas.TOKENIZED` rows -> `rows.mixed_schema` of `logps_schema` rows."""
@@ -160,6 +174,28 @@ class ReferenceModel:
         schema = mixed_schema(logps_schema(self.whose))
         kept = [batch["pair_id"], pa.array(chosen), pa.array(rejected)]
         return pa.table([*kept, *(pa.nulls(len(batch), pa.string()) for _ in schema.names[len(kept) :])], schema=schema)
+
+
+class ReferenceOfGroups(ReferenceModel):
+    """As `ReferenceModel`, of groups."""
+
+    def __call__(self, batch: pa.Table) -> pa.Table:
+        """`schemas.GROUPS` rows -> `rows.mixed_schema` of `schemas.GROUP_LOGPS` rows."""
+        sums = self.scorer.completions(batch.select(["prompt_ids", "completions"]).to_pylist())
+        schema = mixed_schema(GROUP_LOGPS)
+        kept = [batch["group_id"], pa.array(sums, pa.list_(pa.float32()))]
+        return pa.table([*kept, *(pa.nulls(len(batch), pa.string()) for _ in schema.names[len(kept) :])], schema=schema)
+
+
+class Layout(NamedTuple):
+    """The rows that are scored, where they are no pairs."""
+
+    id_column: str
+    schema: pa.Schema
+    actor: type[ReferenceModel]
+
+
+GROUPED = Layout("group_id", GROUP_LOGPS, ReferenceOfGroups)
 
 
 def logps_schema(whose: Whose) -> pa.Schema:
@@ -174,11 +210,12 @@ def make_reference_logps(
     tokenized: Artifact,
     artifact: Artifact,
     model: ModelSource,
-    *,
     whose: Whose = "ref",
+    layout: Layout | None = None,
+    *,
     progress: Any = None,
 ) -> Report:
-    """Writes a model's log-probs of every pair, beside those that an earlier try wrote.
+    """Writes a model's log-probs of every pair (or row of a layout), beside those that an earlier try wrote.
 
     Raises:
         RuntimeError: The files do not hold every pair exactly once.
@@ -190,12 +227,13 @@ def make_reference_logps(
         # In a worker: it loads libraries that this process has no other use for.
         check = ray.remote(_check_model).options(num_cpus=0, scheduling_strategy=connect.this_node())
         ray.get(check.remote(model))
-    done, rows = writer.written_ids(artifact, _ID), count_rows(tokenized)
+    id_column, schema, actor = layout or Layout("pair_id", logps_schema(whose), ReferenceModel)
+    done, rows = writer.written_ids(artifact, id_column), count_rows(tokenized)
     if progress is not None:
         progress.set(len(done), total=rows)
-    pairs = resume.rows_left(tokenized, done, _ID)
+    pairs = resume.rows_left(tokenized, done, id_column)
     scored = pairs.repartition(target_num_rows_per_block=rows_per_file(rows, section.batch_size)).map_batches(
-        ReferenceModel,
+        actor,
         fn_constructor_args=(section, scoring, chat, model, whose),
         batch_format="pyarrow",
         batch_size=section.batch_size,
@@ -204,8 +242,8 @@ def make_reference_logps(
         num_gpus=section.gpus_per_worker or None,
         label_selector=connect.selector(section.labels),
     )
-    report = writer.write(scored, artifact, logps_schema(whose), progress=progress, keep=True)
-    resume.check_exactly_once(tokenized, artifact, report, _ID)
+    report = writer.write(scored, artifact, schema, progress=progress, keep=True)
+    resume.check_exactly_once(tokenized, artifact, report, id_column)
     return report
 
 

@@ -32,6 +32,10 @@ class GenerationOptions:
     seed: int
 
 
+_BEFORE = ("base", "sft")
+"""The models that learn nothing from preferences."""
+
+
 class Sampler:
     """Actor that holds one checkpoint and completes batches of instructions."""
 
@@ -81,10 +85,11 @@ def evaluate(
     max_new_tokens: int = 48,
     batch_size: int = 64,
 ) -> dict[str, Any]:
-    """Samples from every checkpoint into `data/<stage>.parquet`; returns the stage's part of the manifest.
+    """Samples from every checkpoint into `data/<stage>.parquet`, a slash in its name written as a hyphen; returns the
+    stage's part of the manifest.
 
     Args:
-        checkpoints: The checkpoints by stage: sft and dpo, and possibly others.
+        checkpoints: The checkpoints by stage: sft, those that were trained from it, and possibly base.
         artifact: The output.
         seed: Seed of the prompts and the random numbers.
         workers: Number of sampling actors.
@@ -107,17 +112,17 @@ def evaluate(
     for name, checkpoint in checkpoints.items():
         table = _sample_all((checkpoint, sampling, progress), instructions, workers, batch_size)
         passed[name] = np.array(table["passed"].to_pylist())
-        files.append(f"data/{name}.parquet")
+        files.append(f"data/{name.replace('/', '-')}.parquet")
         pq.write_table(table, posixpath.join(artifact.path, files[-1]), filesystem=filesystem)
     rates = {name: pass_rate(matrix) for name, matrix in passed.items()}
-    gain = difference(passed["dpo"], passed["sft"])
+    gains = {name: difference(found, passed["sft"]) for name, found in passed.items() if name not in _BEFORE}
     count = len(instructions)
     return {
         "files": files,
         "counts": {"in": count, "out": count, "dropped": {}},
         "pass_rate": {name: rate._asdict() for name, rate in rates.items()},
-        "dpo_minus_sft": gain._asdict(),
-        "lines": table_lines(rates, gain, count, samples),
+        **{f"{name}_minus_sft": gain._asdict() for name, gain in gains.items()},
+        "lines": table_lines(rates, gains, count, samples),
     }
 
 
@@ -142,12 +147,13 @@ def _sample_all(held: tuple[Any, ...], instructions: Sequence[str], workers: int
     return pa.table({key: [row[key] for row in ordered] for key in ("instruction", "answers", "passed")})
 
 
-def table_lines(rates: dict[str, Rate], gain: Rate, prompts: int, samples: int) -> list[str]:
+def table_lines(rates: dict[str, Rate], gains: dict[str, Rate], prompts: int, samples: int) -> list[str]:
     """The table of results as plain text."""
     lines = [
         f"held-out pass rate over {prompts} prompts x {samples} sampled answers",
-        f"{'model':<12} {'pass rate':>10}   95 % interval",
+        f"{'model':<17} {'pass rate':>10}   95 % interval",
     ]
-    lines += [f"{name:<12} {rate.mean:>10.1%}   {rate.low:.1%} to {rate.high:.1%}" for name, rate in rates.items()]
-    lines.append(f"{'dpo - sft':<12} {gain.mean:>+10.1%}   {gain.low:+.1%} to {gain.high:+.1%}")
+    lines += [f"{name:<17} {rate.mean:>10.1%}   {rate.low:.1%} to {rate.high:.1%}" for name, rate in rates.items()]
+    for name, gain in gains.items():
+        lines.append(f"{name + ' - sft':<17} {gain.mean:>+10.1%}   {gain.low:+.1%} to {gain.high:+.1%}")
     return lines

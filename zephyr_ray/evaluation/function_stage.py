@@ -23,7 +23,7 @@ def stage(section: Evaluation, seed: int, models: Sequence[Stage]) -> Stage:
     field = f"evaluation.functions {section.name}"
 
     def make(context: StageContext) -> Manifest:
-        checkpoints = {each.kind: stage_source(context.input(each.kind)) for each in models}
+        checkpoints = {each.name: stage_source(context.input(each.name)) for each in models}
         evaluate = plugin.load(field, section.function)
         made: Manifest = evaluate(
             checkpoints,
@@ -40,7 +40,7 @@ def stage(section: Evaluation, seed: int, models: Sequence[Stage]) -> Stage:
         "answers",
         {"evaluation": semantic(section), "seed": seed},
         make,
-        inputs={each.kind: each for each in models},
+        inputs={each.name: each for each in models},
         outside=lambda: plugin.fingerprints("function", field, section.function),
         resources=(Demand(section.name, {"CPU": 1}, section.workers),),
         preload=ROWS + TRAINING,

@@ -9,17 +9,20 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import urllib.request
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Protocol
+from urllib.parse import urlsplit
 
 from zephyr_ray.config.feedback import Deployment, Endpoint
 from zephyr_ray.errors import UserError
 from zephyr_ray.inference.server_reply import NoCompletion, Reply, parse_json, read_reply
 
 if TYPE_CHECKING:
-    import openai
+    import aiohttp
 
 _CONNECT_S = 10.0
-_CHATTY = ("openai", "httpx2", "aiohttp")
+_LONGEST_REASON = 500  # characters of a server's own words
 _PASSING = frozenset({408, 409, 425, 429})
 _UNUSABLE = frozenset({401, 404})
 _NO_SUCH_ROUTE = frozenset({404, 405, 501})
@@ -64,36 +67,46 @@ class EndpointClient:
     """Client of an OpenAI-compatible endpoint."""
 
     def __init__(self, endpoint: Endpoint, in_flight: int):
-        # A log line per request says nothing about the run, and may hold things that do not belong in a log.
-        for name in _CHATTY:
-            logging.getLogger(name).setLevel(logging.WARNING)
         logging.getLogger("asyncio").addFilter(_says_something)
-        self._model = endpoint.model
-        self._client = _client(endpoint, in_flight)
-        # The raw reply: the client builds objects of its types from any JSON, and fails on some.
-        self._answer = self._client.chat.completions.with_raw_response.create
-        self._complete = self._client.completions.with_raw_response.create
+        self._endpoint, self._in_flight = endpoint, in_flight
+        self._headers = {"Authorization": f"Bearer {_api_key(endpoint)}"}
+        self._session: aiohttp.ClientSession | None = None
 
     async def send(self, body: dict[str, Any]) -> Reply:
-        import openai
+        import aiohttp
 
         is_text = "prompt" in body
+        url = self._endpoint.base_url.rstrip("/") + ("/completions" if is_text else "/chat/completions")
+        session = self._session = self._session or _session(self._endpoint, self._in_flight)
         try:
-            reply = await (self._complete if is_text else self._answer)(model=self._model, **body)
-        except openai.APIStatusError as error:
-            if is_text and error.status_code in _NO_SUCH_ROUTE:
-                where = f"POST {self._client.base_url}completions"
-                raise Unusable(f"no completions API ({where}) with model {self._model}: {_reason(error)}") from None
-            raise _of_status(error.status_code, _reason(error), _retry_after(error)) from None
-        except openai.APITimeoutError as error:
-            causes = _causes(error)
-            if any(isinstance(cause, TimeoutError) for cause in causes):
-                raise Busy(_reason(error), is_overload=True) from None
-            # The aiohttp transport reports a refused or lost connection as a timeout too.
-            raise Busy(f"APIConnectionError: Connection error. ({type(causes[-1]).__name__})") from None
-        except openai.OpenAIError as error:
+            async with session.post(url, json=self._fields(body), headers=self._headers) as response:
+                content = await response.read()
+        except TimeoutError as error:
+            raise Busy(self._timed_out(error), is_overload=True) from None
+        # ValueError: of a server that redirects to an address with a user's name in it.
+        except (aiohttp.ClientError, OSError, ValueError) as error:
             raise Busy(_reason(error)) from None
-        return read_body(reply.content, is_text=is_text)
+        if response.ok:
+            return read_body(content, is_text=is_text)
+        reason = f"status {response.status}: {_message(content)}"
+        if is_text and response.status in _NO_SUCH_ROUTE:
+            raise Unusable(f"no completions API (POST {url}) with model {self._endpoint.model}: {reason}")
+        raise _of_status(response.status, reason, _retry_after(response.headers))
+
+    async def close(self) -> None:
+        """Closes its connections."""
+        if self._session is not None:
+            await self._session.close()
+
+    def _fields(self, body: dict[str, Any]) -> dict[str, Any]:
+        return {"model": self._endpoint.model, **_given(body)}
+
+    def _timed_out(self, error: TimeoutError) -> str:
+        import aiohttp
+
+        if isinstance(error, aiohttp.ConnectionTimeoutError):
+            return f"no connection in {min(_CONNECT_S, self._endpoint.timeout_s):g} s"
+        return f"no answer in {self._endpoint.timeout_s:g} s"
 
 
 class DeploymentClient:
@@ -109,10 +122,9 @@ class DeploymentClient:
         from ray.exceptions import RayError
         from ray.serve.exceptions import RayServeException
 
-        plain = {key: value for key, value in body.items() if value is not None and key != "extra_body"}
         try:
             async with asyncio.timeout(self._timeout_s):
-                status, reply = await self._handle.complete.remote(plain | (body.get("extra_body") or {}))
+                status, reply = await self._handle.complete.remote(_given(body))
         except TimeoutError:
             raise Busy(f"no answer in {self._timeout_s:g} s", is_overload=True) from None
         except (RayError, RayServeException) as error:  # a replica died, or none has started
@@ -147,50 +159,63 @@ def _of_status(status: int, reason: str, retry_after: float | None) -> Exception
     return Unusable(reason) if status in _UNUSABLE else Refused(reason)
 
 
-def _retry_after(error: openai.APIStatusError) -> float | None:
+def _retry_after(headers: Mapping[str, str]) -> float | None:
     try:
-        seconds = float(error.response.headers.get("retry-after", ""))
+        seconds = float(headers.get("Retry-After", ""))
     except ValueError:  # missing, or a date
         return None
     return seconds if 0 <= seconds < float("inf") else None
 
 
-def _client(endpoint: Endpoint, in_flight: int) -> openai.AsyncOpenAI:
-    import httpx2
-    import openai
+def _given(body: dict[str, Any]) -> dict[str, Any]:
+    """A request's fields that have a value, with those of `extra_body` among them."""
+    fields = {name: value for name, value in body.items() if value is not None and name != "extra_body"}
+    return fields | (body.get("extra_body") or {})
 
-    limits = httpx2.Limits(max_connections=in_flight, max_keepalive_connections=in_flight)
-    timeout = httpx2.Timeout(endpoint.timeout_s, connect=min(_CONNECT_S, endpoint.timeout_s))
-    return openai.AsyncOpenAI(
-        base_url=endpoint.base_url,
-        api_key=_api_key(endpoint),
-        max_retries=0,  # `RetryingClient` retries, so that it sees how busy the server is
-        timeout=timeout,
-        # The default client scans all open connections for each request; with hundreds that takes most of its time.
-        http_client=openai.DefaultAioHttpClient(limits=limits, timeout=timeout),
+
+def _message(content: bytes) -> str:
+    """What a server says of a request that it does not answer: the message of OpenAI's error object, or its words."""
+    try:
+        error = parse_json(content)
+    except (ValueError, NoCompletion):
+        return content[:_LONGEST_REASON].decode("utf-8", "replace").strip()
+    error = error.get("error", error) if isinstance(error, dict) else error
+    message = error.get("message", error) if isinstance(error, dict) else error
+    return str(message)[:_LONGEST_REASON]
+
+
+def _session(endpoint: Endpoint, in_flight: int) -> aiohttp.ClientSession:
+    """Connections to an endpoint. To be called where the event loop runs."""
+    import aiohttp
+
+    return aiohttp.ClientSession(
+        connector=aiohttp.TCPConnector(limit=in_flight),
+        timeout=aiohttp.ClientTimeout(total=endpoint.timeout_s, sock_connect=min(_CONNECT_S, endpoint.timeout_s)),
+        proxy=_proxy(endpoint.base_url),
     )
+
+
+def _proxy(url: str) -> str | None:
+    """The proxy that the environment names for a host; aiohttp's own `trust_env` would read a netrc file too."""
+    parts = urlsplit(url)
+    if urllib.request.proxy_bypass(parts.hostname or ""):
+        return None
+    return urllib.request.getproxies().get(parts.scheme)
 
 
 def _api_key(endpoint: Endpoint) -> str:
     if endpoint.api_key_env is None:
         return "none"  # the client requires one; a server without keys ignores it
-    key = os.environ.get(endpoint.api_key_env)
+    key = os.environ.get(endpoint.api_key_env, "").strip()
     if not key:
         raise UserError(f"{endpoint.name} needs its key in {endpoint.api_key_env}, which a worker does not have")
     return key
 
 
 def _reason(error: Exception) -> str:
-    """The error's message, with the cause that the client leaves out."""
-    cause = f" ({type(error.__cause__).__name__})" if error.__cause__ is not None else ""
-    return f"{type(error).__name__}: {error}{cause}"
+    return f"{type(error).__name__}: {error}"
 
 
 def _says_something(record: logging.LogRecord) -> bool:
     """Filters out warnings about sessions still open when their actor ends, when nothing can close them any more."""
     return not record.getMessage().startswith(("Unclosed client session", "Unclosed connector"))
-
-
-def _causes(error: BaseException) -> list[BaseException]:
-    """The error and its chain of causes."""
-    return [error] if error.__cause__ is None else [error, *_causes(error.__cause__)]

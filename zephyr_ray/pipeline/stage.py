@@ -23,6 +23,11 @@ Manifest = dict[str, Any]
 """A stage's own part of its manifest: files, counts, and `lines` for a person."""
 
 
+def folder_of(number: int, kind: str) -> str:
+    """The name of a stage of a round."""
+    return kind if number == 1 else f"round_{number}/{kind}"
+
+
 @dataclass(frozen=True, eq=False)
 class Stage:
     """One artifact of a run and how to make it."""
@@ -67,7 +72,7 @@ class Stage:
     @property
     def name(self) -> str:
         """Its folder under the run's root."""
-        return self.kind if self.round == 1 else f"round_{self.round}/{self.kind}"
+        return folder_of(self.round, self.kind)
 
     @property
     def reads(self) -> dict[str, Stage]:

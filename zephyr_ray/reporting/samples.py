@@ -82,8 +82,9 @@ def first_rows(path: str, filesystem: pafs.FileSystem, columns: Sequence[str] | 
 def answers(found: Round) -> list[Answers]:
     """Answers to the same prompts, of each evaluation of the round that keeps them.
 
-    Known are `data/NAME.parquet` of a function's evaluation, with a column `instruction` (or `prompt`) and one
-    `answers` (or `answer`), FastChat's `model_answer/NAME.jsonl` and AlpacaEval's `model_outputs/NAME.json`.
+    Known are `data/NAME.parquet` of a function's evaluation (a slash in the name as a hyphen), with a column
+    `instruction` (or `prompt`) and one `answers` (or `answer`), FastChat's `model_answer/NAME.jsonl` and AlpacaEval's
+    `model_outputs/NAME.json`.
     """
     readers = (_of_function, _of_fastchat, _of_alpaca_eval)
     made = [read(stage) for stage in found.stages if _has_answers(stage) for read in readers]
@@ -99,12 +100,17 @@ def _of_function(stage: MadeStage) -> Answers | None:
     section = config.get("evaluation", {}) if isinstance(config, dict) else {}
     named = section.get("models", ()) if isinstance(section, dict) else ()
     files = {posixpath.basename(entry.name).removesuffix(".parquet"): entry.name for entry in stage.artifact.entries()}
-    models = [name for name in named if name in files]
+    models = [name for name in named if _file_of(name) in files]
     by_model: list[dict[str, list[Answer]]] = []
     for model in models:
-        path = posixpath.join(stage.artifact.path, files[model])
+        path = posixpath.join(stage.artifact.path, files[_file_of(model)])
         by_model.append(dict(_asked_and_answered(first_rows(path, stage.artifact.run.filesystem))))
     return _joined(stage.name, models, by_model)
+
+
+def _file_of(model: str) -> str:
+    """What a model's file is named by: `round_2/dpo` lies in round_2-dpo.parquet."""
+    return model.replace("/", "-")
 
 
 def _asked_and_answered(rows: Sequence[dict[str, Any]]) -> Iterator[tuple[str, list[Answer]]]:

@@ -13,6 +13,7 @@ from zephyr_ray.errors import UserError
 if TYPE_CHECKING:
     from ray.serve.llm import LLMConfig
 
+    from zephyr_ray.pipeline.artifacts import Run
     from zephyr_ray.pipeline.model_source import ModelSource
 
 _CPU_OPTIONS = {
@@ -26,9 +27,10 @@ class ServedModel(ServedOnVllm):
     """One model behind the endpoint: where it comes from and how much of the cluster it may use."""
 
     run: str | None = None
-    """Root of a run; its checkpoint of `stage` is served, or its last finished one (dpo, otherwise sft)."""
+    """Root of a run; its checkpoint of `stage` is served, or its last finished one (dpo of the last round, otherwise
+    sft)."""
     stage: str | None = None
-    """The stage that made the run's checkpoint (base, sft, dpo ...)."""
+    """The stage that made the run's checkpoint (base, sft, dpo, round_2/dpo ...)."""
     path: str | None = None
     """A Hugging Face folder, its URI or a hub id, instead of a run."""
     adapters: dict[str, str] = Field(default_factory=dict)
@@ -136,35 +138,46 @@ def _model_source(model: ServedModel) -> ModelSource:
 
 
 def checkpoint_of_run(root: str, stage: str | None = None) -> ModelSource:
-    """A run's checkpoint: that of `stage`, or of the last finished stage.
-
-    Raises:
-        UserError: The run has no such finished stage, or its bucket cannot be read.
-    """
+    """A run's checkpoint: that of `stage`, or the newest one. Raises as `trained_stage`."""
     from zephyr_ray.pipeline.artifacts import Run
     from zephyr_ray.pipeline.model_source import stage_source
+
+    return stage_source(Run(root).artifact(trained_stage(root, stage)))
+
+
+def trained_stage(root: str, stage: str | None = None) -> str:
+    """The name of `stage`, or of the finished stage of a run that trained last: of its last round, if it has several.
+
+    Raises:
+        UserError: The run has no such finished stage, or several that are equally late, or its bucket cannot be read.
+    """
+    from zephyr_ray.pipeline.artifacts import Run
+    from zephyr_ray.pipeline.rounds import in_folder
     from zephyr_ray.training.methods import methods
 
     run = Run(root)
     run.check_readable()
-    if stage and (method := methods().get(stage)) and method.makes_reward_model:
+    if stage and (method := methods().get(in_folder(stage)[1])) and method.makes_reward_model:
         raise UserError(f"stage {stage} of {root} is a reward model, which answers nobody; name another stage")
-    for names in [[stage]] if stage else _trained_last_first():
+    for names in [[stage]] if stage else _trained_last_first(run):
         finished = [name for name in names if run.artifact(name).manifest() is not None]
         if len(finished) > 1:
             raise UserError(f"{root} has {len(finished)} trained models; say which with stage: {', '.join(finished)}")
         if finished:
-            return stage_source(run.artifact(finished[0]))
+            return finished[0]
     wanted = f"finished {stage} stage" if stage else "finished checkpoint"
     raise UserError(f"{root} has no {wanted}; run `zephyr-ray run RECIPE --set run.root={root}` to its end first")
 
 
-def _trained_last_first() -> list[list[str]]:
-    """The stages that train a model: methods on pairs, then those on dialogues, which come before them."""
+def _trained_last_first(run: Run) -> list[list[str]]:
+    """The stages that train a model: methods on pairs, of later rounds first; then those on dialogues."""
+    from zephyr_ray.pipeline.rounds import rounds_of
+    from zephyr_ray.pipeline.stage import folder_of
     from zephyr_ray.training.methods import methods
 
-    known = [method for method in methods().values() if not method.makes_reward_model]
-    return [[method.name for method in known if method.rows == rows] for rows in ("pairs", "dialogues")]
+    answering = [method for method in methods().values() if not method.makes_reward_model]
+    on_pairs, on_dialogues = ([each.name for each in answering if each.rows == rows] for rows in ("pairs", "dialogues"))
+    return [*([folder_of(number, name) for name in on_pairs] for number in rounds_of(run)), on_dialogues]
 
 
 def _adapter_options(model: ServedModel) -> dict[str, Any]:

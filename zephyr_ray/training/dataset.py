@@ -63,6 +63,44 @@ class Rows(torch.utils.data.Dataset):
             return self.token_counts("input_ids")
         return self.token_counts("prompt_ids") + self.token_counts("chosen_ids") + self.token_counts("rejected_ids")
 
+    def loss_weights(self) -> np.ndarray | None:
+        """How many items each row brings to the mean that is the loss of a step (int64, by row number); None: one."""
+        return None
+
+
+class GroupRows(Rows):
+    """Prompts with all their completions and the pairs of these (`schemas.GROUPS`), as `Rows`.
+
+    Args:
+        table: The groups.
+        order: As of `Rows`.
+        logps: The reference's log-probs of all completions, group after group by row number (float32); None: there are
+            none.
+    """
+
+    def __init__(self, table: datasets.Dataset, order: np.ndarray, logps: np.ndarray | None = None):
+        super().__init__(table, order)
+        self.ends, self.logps = np.cumsum(self.token_counts("completions")), logps
+
+    def __getitem__(self, slot: Slot) -> dict[str, Any]:
+        row = super().__getitem__(slot)
+        if self.logps is None:
+            return row
+        end = int(self.ends[slot.row])
+        return {**row, "ref_logps": self.logps[end - len(row["completions"]) : end].tolist()}
+
+    def packed_lengths(self) -> np.ndarray:
+        """Tokens of each prompt and of all its completions, each once (int64, by row number)."""
+        counts = [np.diff(chunk.values.offsets.to_numpy()[chunk.offsets.to_numpy()]) for chunk in self._completions()]
+        return self.token_counts("prompt_ids") + np.concatenate(counts).astype(np.int64)[self.order]
+
+    def loss_weights(self) -> np.ndarray:
+        """The pairs of each prompt."""
+        return self.token_counts("chosen")
+
+    def _completions(self) -> list[pa.ListArray]:
+        return list(self.table.data.column("completions").chunks)
+
 
 def load_pairs(tokenized: Artifact, reference_logps: Artifact | None = None) -> Rows:
     """Pairs, with their reference log-probs where there are any.
@@ -81,6 +119,24 @@ def load_pairs(tokenized: Artifact, reference_logps: Artifact | None = None) -> 
     if not _take(logps["pair_id"], logp_order).equals(_take(table.data["pair_id"], order)):
         raise UserError(f"{reference_logps.uri} does not belong to {tokenized.uri}; delete it and run the job again")
     return Rows(table, order, {name: logps[name].to_numpy()[logp_order] for name in names})
+
+
+def load_groups(groups: Artifact, reference_logps: Artifact) -> GroupRows:
+    """Prompts with all their completions and the reference's log-probs of these.
+
+    Raises:
+        UserError: The reference log-probs are not those of these groups.
+    """
+    table, order = _memory_map(groups, "group_id")
+    logps = pq.read_table(reference_logps.files(), filesystem=reference_logps.run.filesystem)
+    logp_order = _order(logps["group_id"])
+    if not _take(logps["group_id"], logp_order).equals(_take(table.data["group_id"], order)):
+        raise UserError(f"{reference_logps.uri} does not belong to {groups.uri}; delete it and run the job again")
+    by_group = logps["ref_logps"].take(pa.array(logp_order))
+    rows = GroupRows(table, order, pc.list_flatten(by_group).to_numpy())
+    if not np.array_equal(pc.list_value_length(by_group).to_numpy(), rows.token_counts("completions")):
+        raise UserError(f"{reference_logps.uri} does not belong to {groups.uri}; delete it and run the job again")
+    return rows
 
 
 def load_pairs_with_margins(tokenized: Artifact, preferences: Artifact, scale: float) -> Rows:

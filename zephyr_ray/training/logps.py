@@ -17,7 +17,7 @@ from zephyr_ray.training.losses import completion_sums
 from zephyr_ray.training.packed.attention import Backend, row_multiple, segment_multiple
 from zephyr_ray.training.packed.backend import working_backend
 from zephyr_ray.training.packed.check import check_equals_unpacked
-from zephyr_ray.training.packed.layout import by_completion, completion_mask, pack_pairs
+from zephyr_ray.training.packed.layout import by_branch, by_completion, completion_mask, pack_groups, pack_pairs
 from zephyr_ray.training.packed.logps import add_fused_lm_head, add_packed_forward
 from zephyr_ray.training.token_batching import partition, rounded_up
 
@@ -114,6 +114,25 @@ class PackedScorer:
         for indices in rows:
             sums[:, indices] = self._row([pairs[index] for index in indices]).cpu().numpy()
         return sums[0], sums[1]
+
+    @torch.no_grad()
+    def completions(self, groups: list[dict[str, Any]]) -> list[np.ndarray]:
+        """Of each group (`prompt_ids`, `completions`), whose prompt is computed once, its completions' sums (float32).
+
+        `ld_alpha`, which counts tokens by what else is in a pair, is no part of them.
+        """
+        sums: list[np.ndarray] = [np.empty(0, np.float32)] * len(groups)
+        lengths = [len(group["prompt_ids"]) + sum(map(len, group["completions"])) for group in groups]
+        (rows,) = partition(rounded_up(np.array(lengths), self.align).tolist(), 1, self.budget)
+        for indices in rows:
+            some = [groups[index] for index in indices]
+            row = pack_groups(some, row_multiple(self.backend), self.align).to(self.model.device)
+            with self.narrowing:
+                per_token = by_branch(row, self.model(packed_row=row).log_probs.float())
+            ends = np.cumsum([len(group["completions"]) for group in some])[:-1]
+            for index, own in zip(indices, np.split(per_token.sum(-1).cpu().numpy(), ends), strict=True):
+                sums[index] = own
+        return sums
 
     @torch.no_grad()
     def _row(self, pairs: list[Pair]) -> torch.Tensor:

@@ -18,3 +18,7 @@ class TrainingSettings:
     model: ModelSection
     chat: Chat
     seed: int
+    starts_as_reference: bool = True
+    """Whether a method with a reference meets the model that the training starts from."""
+    grouped: bool = False
+    """Whether its rows are groups: prompts, each with all of its completions."""

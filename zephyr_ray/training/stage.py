@@ -30,7 +30,7 @@ def stage(
     Args:
         settings: What the training is made from.
         start: The model that it begins with.
-        rows: Tokenized dialogues or pairs.
+        rows: Tokenized dialogues or pairs, or groups of these.
         reference_logps: The reference's log-probs of the pairs, where the method reads any.
         held_out: Tokenized rows on which its loss is evaluated, where it evaluates any.
         preferences: The pairs themselves, where the method reads their scores.
@@ -83,3 +83,5 @@ def _check(settings: TrainingSettings) -> None:
     check_trackers(method.name, training.report_to)
     if method.makes_reward_model and settings.model.lora is not None:
         raise UserError(f"model.lora: {method.name} trains whole weights; leave the adapter out of its recipe")
+    if settings.grouped and method.groups:
+        method.groups.check(settings.section)

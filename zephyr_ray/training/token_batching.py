@@ -26,6 +26,7 @@ class PackedRankPlan:
     Attributes:
         lengths: Tokens of each row laid out once: prompt + all its completions (int64, by row number).
         budget: Most tokens of a micro-batch. A row that is larger has a micro-batch of its own.
+        weights: How many items a row brings to the step's mean (int64, by row number); None: one each.
     """
 
     plan: Plan
@@ -33,6 +34,7 @@ class PackedRankPlan:
     world_size: int
     lengths: np.ndarray
     budget: int
+    weights: np.ndarray | None = None
 
     micro_batches_per_step = 1  # as the trainer sees it: a step's micro-batches arrive together
 
@@ -48,8 +50,9 @@ class PackedRankPlan:
         rows = np.sort(self.plan.step_rows(step))
         parts = partition(self.lengths[rows].tolist(), self.world_size, self.budget)[self.rank]
         filler = Slot(int(rows[np.argmin(self.lengths[rows])]), 0.0)
-        scale = self.world_size / len(rows)
-        return [[Slot(int(rows[index]), len(part) * scale) for index in part] or [filler] for part in parts]
+        weights = np.ones(len(rows), dtype=np.int64) if self.weights is None else self.weights[rows]
+        scale = self.world_size / int(weights.sum())
+        return [[Slot(int(rows[index]), weights[part].sum() * scale) for index in part] or [filler] for part in parts]
 
 
 def rounded_up(lengths: np.ndarray, multiple: int) -> np.ndarray:

@@ -98,7 +98,8 @@ def _build_trainer(job: TrainJob, device: str, folder: str) -> Any:
     """The trainer of this Ray Train worker, on the stage's rows, with the callbacks that talk to Ray."""
     settings, training = job.settings, job.training
     method = method_of(job.stage)
-    table = method.load_rows(settings.section, job.tokenized, job.reference_logps or job.preferences)
+    load_rows = method.groups.load_rows if settings.grouped and method.groups else method.load_rows
+    table = load_rows(settings.section, job.tokenized, job.reference_logps or job.preferences)
     context = ray.train.get_context()
     rank = context.get_world_rank()
     if training.zero_stage > 0 and device == "cpu":
@@ -134,7 +135,7 @@ def make_trainer(
     plan = Plan(len(table), section.global_batch, section.epochs, seed, section.max_steps)
     packed = training.engine == "packed" and method.packs(section)
     trainers = method.trainers()
-    kind = trainers.packed if packed else trainers.padded
+    kind = trainers.grouped if settings.grouped else trainers.packed if packed else trainers.padded
     if kind is None:
         raise UserError(f"{method.name}.training.engine=padded: {method.name} trains on packed rows only")
     computing, lora = arithmetic(model, training), model.lora
@@ -182,7 +183,7 @@ def make_trainer(
             part = RankPlan(once, rank, world_size, training.micro_batch)
         trainer.held_out = EvaluateHeldOut(trainer, held_out, part, asked or plan.steps_per_epoch)
         trainer.add_callback(trainer.held_out)
-    for guard in method.guards(trainer, section, computing.dtype):
+    for guard in method.guards(trainer, settings, computing.dtype):
         trainer.add_callback(guard)
     return trainer
 
@@ -203,7 +204,7 @@ def packed_plan(
             f"{larger} rows are larger than {fields}.tokens_per_micro_batch={budget} (the largest has "
             f"{lengths.max()} tokens); raise it, lower {method.length_field}, or set {fields}.oversized=alone"
         )
-    return PackedRankPlan(plan, rank, world_size, rounded_up(lengths, align), budget)
+    return PackedRankPlan(plan, rank, world_size, rounded_up(lengths, align), budget, rows.loss_weights())
 
 
 def _init_deepspeed_on_cpu() -> None:

@@ -256,6 +256,28 @@ def test_no_default_stands_for_data_or_a_model(target: str, overrides: list[str]
         zephyr.select(recipe, [target])
 
 
+@pytest.mark.parametrize(
+    ("override", "says"),
+    [
+        ("dpo.training.engine=padded", "dpo.training.engine=padded: with preferences.rejected=every_pair "),
+        ("dpo.training.trl.ld_alpha=0.5", "dpo.training.trl.ld_alpha: with preferences.rejected=every_pair "),
+    ],
+)
+def test_what_several_completions_of_a_prompt_cannot_be_trained_by(override: str, says: str) -> None:
+    recipe = loader.load(
+        [], ["model.path=/m", "preferences.train=x.jsonl", "preferences.rejected=every_pair", override]
+    )
+    zephyr.select(recipe, ["tokenized_groups"])  # a stage that is not asked for is not looked at
+    for target in ("reference_logps", "dpo"):
+        with pytest.raises(UserError, match=f"^{re.escape(says)}"):
+            zephyr.select(recipe, [target])
+
+
+def test_the_best_of_a_prompt_needs_its_other_completions() -> None:
+    with pytest.raises(UserError, match=r"dpo\.best_nll=0\.1 needs preferences\.rejected=every_pair"):
+        loader.load([], ["dpo.best_nll=0.1"])
+
+
 def test_a_run_has_a_place_of_its_own() -> None:
     with pytest.raises(UserError, match=r"^run\.root is not set; "):
         zephyr.open_run(loader.load([], ["model.path=/m"]))

@@ -71,7 +71,7 @@ def test_prompts_of_training_are_left_out_whatever_their_layout(tmp_path: Path) 
         "{broken",  # 9
     ]
     artifact = run.artifact("held_out_pairs")
-    report = make_held_out_pairs(*preferences_of(recipe_of(tmp_path, rows)), run.artifact("preferences"), artifact)
+    report = make_held_out_pairs(*preferences_of(recipe_of(tmp_path, rows)), [run.artifact("preferences")], artifact)
     assert set(sources(Path(artifact.path) / "data")) == {"4", "5", "6"}
     assert sources(Path(artifact.path) / "dropped") == {
         "1": "in_training",
@@ -124,7 +124,7 @@ def test_the_embedded_worlds_held_out_prompts_are_its_own(tmp_path: Path) -> Non
     held_out = {"type": "function", "function": function, "options": {"count": 12}}
     recipe = Recipe.model_validate({"sft": {}, "preferences": {"train": "judgments", "held_out": held_out}})
     artifact = run.artifact("held_out_pairs")
-    report = make_held_out_pairs(*preferences_of(recipe), run.artifact("preferences"), artifact)
+    report = make_held_out_pairs(*preferences_of(recipe), [run.artifact("preferences")], artifact)
     assert (report.rows_in, "in_training" in report.dropped) == (12, False)
     rows = pq.read_table(f"{artifact.path}/data").to_pylist()
     assert {world.split_of(row["prompt"][0]["content"]) for row in rows} == {"held_out"}

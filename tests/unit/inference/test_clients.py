@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import socket
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -30,20 +31,75 @@ def test_requests_leave_nothing_in_the_log_even_where_they_fail(caplog: pytest.L
             made = asyncio.run(asked(batch))
     assert made.schema == pool.ANSWERED
     assert made["failure"].to_pylist() == ["failed"]
-    assert made["error"].to_pylist() == ["a (sample 0): APIConnectionError: Connection error. (ConnectionRefusedError)"]
+    (error,) = made["error"].to_pylist()
+    assert error.startswith("a (sample 0): ClientConnectorError: Cannot connect to host 127.0.0.1:")
     assert "between us" not in caplog.text
-    assert not [record.name for record in caplog.records if record.name.startswith(clients._CHATTY)]
+    assert not [record.name for record in caplog.records if record.name.startswith("aiohttp")]
 
 
 def test_a_key_comes_from_the_variable_that_the_recipe_names(monkeypatch: pytest.MonkeyPatch) -> None:
     member = Endpoint(type="endpoint", name="a", base_url="http://host/v1", model="m", api_key_env="POOL_KEY")
     monkeypatch.delenv("POOL_KEY", raising=False)
     with pytest.raises(UserError, match="a needs its key in POOL_KEY"):
-        clients._client(member, 1)
-    monkeypatch.setenv("POOL_KEY", "sesame")
-    assert clients._client(member, 1).api_key == "sesame"
-    monkeypatch.setenv("OPENAI_API_KEY", "another's")  # the client's own variable is not sent to every server
-    assert clients._client(member.model_copy(update={"api_key_env": None}), 1).api_key == "none"
+        clients.EndpointClient(member, 1)
+    monkeypatch.setenv("POOL_KEY", "sesame\n")
+    assert "Authorization: Bearer sesame" in asyncio.run(heard(member))
+    monkeypatch.setenv("OPENAI_API_KEY", "another's")  # is not sent to every server
+    assert "Authorization: Bearer none" in asyncio.run(heard(member.model_copy(update={"api_key_env": None})))
+
+
+def test_a_proxy_of_the_environment_is_used_and_a_netrc_file_is_not(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "netrc").write_text("default login somebody password secret\n")
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    member = Endpoint(type="endpoint", name="a", base_url="http://host.invalid/v1", model="m")
+    line, *headers = asyncio.run(heard(member, through=monkeypatch))
+    assert line == "POST http://host.invalid/v1/chat/completions HTTP/1.1"
+    assert "Authorization: Bearer none" in headers
+
+
+async def heard(member: Endpoint, through: pytest.MonkeyPatch | None = None) -> list[str]:
+    """The first line and the headers of a request.
+
+    Args:
+        member: The endpoint, whose address is replaced by that of a server here.
+        through: Sets variables of the environment; the server is then the member's proxy instead.
+    """
+    lines: list[str] = []
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        lines.extend((await reader.readuntil(b"\r\n\r\n")).decode().split("\r\n"))
+        writer.write(b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n")
+        writer.close()
+
+    async with await asyncio.start_server(answer, "127.0.0.1", 0) as listening:
+        url = f"http://127.0.0.1:{listening.sockets[0].getsockname()[1]}"
+        if through is None:
+            member = member.model_copy(update={"base_url": f"{url}/v1"})
+        else:
+            through.setenv("http_proxy", url)
+        server = clients.EndpointClient(member, 1)
+        with pytest.raises(Refused):
+            await server.send({"messages": []})
+        await server.close()
+    return lines
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b'{"error": {"message": "too long", "code": 400}}', "too long"),
+        (b'{"message": "too long"}', "too long"),
+        (b'{"error": "too long"}', "too long"),
+        (b'{"detail": [{"loc": ["body"]}]}', "{'detail': [{'loc': ['body']}]}"),
+        (b"upstream \xff gone\n", "upstream \ufffd gone"),
+        (b"[" * 100_000, "[" * 500),
+        (b"", ""),
+    ],
+)
+def test_what_a_server_says_of_a_request_that_it_refuses(content: bytes, message: str) -> None:
+    assert clients._message(content) == message
 
 
 @pytest.mark.parametrize(
@@ -77,7 +133,7 @@ def test_a_block_holds_twice_what_keeps_the_pool_busy() -> None:
     assert pool.rows_per_batch(100_000, 1) == 256
 
 
-@pytest.mark.parametrize(("hangs", "named"), [(False, "ServerDisconnectedError"), (True, "APITimeoutError")])
+@pytest.mark.parametrize(("hangs", "named"), [(False, "ServerDisconnectedError"), (True, "no answer in 0.3 s")])
 def test_a_lost_connection_is_no_sign_that_the_server_has_too_much_to_do(hangs: bool, named: str) -> None:
     async def harm(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
@@ -92,7 +148,7 @@ def test_a_lost_connection_is_no_sign_that_the_server_has_too_much_to_do(hangs: 
             server = clients.EndpointClient(endpoint, 1)
             with pytest.raises(Busy) as caught:
                 await server.send({"messages": [{"role": "user", "content": "hi"}]})
-            await server._client.close()
+            await server.close()
             return caught.value
 
     busy = asyncio.run(run())
@@ -116,7 +172,7 @@ def test_a_reply_is_read_whatever_type_it_is_said_to_have() -> None:
             try:
                 return await server.send({"messages": [{"role": "user", "content": "hi"}]})
             finally:
-                await server._client.close()
+                await server.close()
 
     assert asyncio.run(run()) == Reply("a?", None, None, None)
 

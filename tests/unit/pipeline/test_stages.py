@@ -23,6 +23,7 @@ EVALUATION = f"evaluation.functions={embedded_world.held_out(samples=1)}"
 FEEDBACK = (
     "preferences.train=judgments",
     "sampling.pool=[{type: deployment, name: sft, model: sft}]",
+    "sampling.samples=2",
     "judging.judge={type: function, function: zephyr_ray.embedded.world:judge}",
 )
 SCORED = {"held_out_tokenized", "held_out_reference", "held_out_policy", "evaluation/preferences"}
@@ -81,6 +82,7 @@ def test_a_given_model_needs_no_sft(tmp_path) -> None:
         ("dpo.training.trl.ld_alpha=0.5", {"reference_logps", "dpo"}),
         ("tokenized.max_length=600", {"tokenized", "reference_logps", "dpo"}),
         ("preferences.rejected=lowest", {"preferences", "tokenized", "reference_logps", "dpo"}),
+        ("preferences.rejected=every_pair", {"preferences", "tokenized", "reference_logps", "dpo"}),
         ("sft.learning_rate=1e-3", {"sft", "candidates", "judgments", *AFTER_JUDGMENTS}),
         ("run.root=elsewhere", set()),
         ("run.seed=1", ALL),
@@ -140,6 +142,7 @@ POLICY = {"dpo", "held_out_policy", "evaluation/preferences"}
             {*ALL, *HELD_OUT} - {"dialogues", "prompts", "candidates", "judgments", "preferences", "held_out_pairs"},
         ),
         ("preferences.rejected=lowest", {"preferences", "tokenized", "reference_logps", "dpo", *HELD_OUT}),
+        ("preferences.rejected=every_pair", {"preferences", "tokenized", "reference_logps", "dpo", *HELD_OUT}),
         ("preferences.held_out=FILE", HELD_OUT),
     ],
 )

@@ -14,7 +14,13 @@ from zephyr_ray.config.serving import REFUSED
 from zephyr_ray.errors import UserError
 from zephyr_ray.pipeline.artifacts import Run
 from zephyr_ray.serving import model_spec
-from zephyr_ray.serving.model_spec import ServedModel, _adapter_options, _runtime_env, checkpoint_of_run
+from zephyr_ray.serving.model_spec import (
+    ServedModel,
+    _adapter_options,
+    _runtime_env,
+    checkpoint_of_run,
+    trained_stage,
+)
 
 
 def adapter(folder: Path, rank: Any, *, weights: bool = True) -> str:
@@ -104,8 +110,18 @@ def test_a_run_without_a_finished_stage_is_a_users_error(tmp_path: Path) -> None
         checkpoint_of_run(str(tmp_path))
 
 
+def test_the_model_of_the_last_round_is_served(tmp_path: Path) -> None:
+    run = Run(str(tmp_path))
+    for stage in ("sft", "dpo", "round_2/dpo", "round_10/dpo"):
+        finish(run.artifact(stage), {})
+        assert trained_stage(str(tmp_path)) == stage
+    (tmp_path / "round_11" / "candidates").mkdir(parents=True)  # a round that has trained nothing yet
+    assert trained_stage(str(tmp_path)) == "round_10/dpo"
+    assert checkpoint_of_run(str(tmp_path), "round_2/dpo").path == str(tmp_path / "round_2" / "dpo" / "checkpoint")
+
+
 def test_the_last_trained_model_of_a_run_is_served(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(model_spec, "_trained_last_first", lambda: [["dpo", "simpo"], ["sft"]])
+    monkeypatch.setattr(model_spec, "_trained_last_first", lambda run: [["dpo", "simpo"], ["sft"]])
     for stage, served in (("sft", "sft"), ("dpo", "dpo")):
         finish(Run(str(tmp_path)).artifact(stage), {})
         assert checkpoint_of_run(str(tmp_path)).path == str(tmp_path / served / "checkpoint")

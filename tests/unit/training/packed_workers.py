@@ -18,28 +18,30 @@ from transformers.integrations import unset_hf_deepspeed_config
 from trl import DPOConfig, RewardConfig, SFTConfig
 from trl.trainer.utils import _find_free_port
 
-from tests.unit.training.small_models import VOCAB, make_classifier, make_dialogues, make_model, make_pairs
+from tests.unit.training.small_models import VOCAB, make_classifier, make_dialogues, make_groups, make_model, make_pairs
 from zephyr_ray.chat_template import load_tokenizer
 from zephyr_ray.config.model import Chat
+from zephyr_ray.config.training import DPO
 from zephyr_ray.embedded.model import Sizes, train_tokenizer
-from zephyr_ray.training.dataset import Rows
+from zephyr_ray.training.dataset import GroupRows, Rows
 from zephyr_ray.training.deepspeed_config import deepspeed_config
 from zephyr_ray.training.held_out_evaluation import EvaluateHeldOut
 from zephyr_ray.training.methods.orpo import ORPO
 from zephyr_ray.training.sampler import Plan
 from zephyr_ray.training.token_batching import PackedRankPlan
 from zephyr_ray.training.trainers.dpo import PackedDPOTrainer
+from zephyr_ray.training.trainers.groups import GroupedDPOTrainer
 from zephyr_ray.training.trainers.orpo import PackedORPOTrainer
 from zephyr_ray.training.trainers.reward_model import PackedRewardTrainer
 from zephyr_ray.training.trainers.sft import PackedSFTTrainer
 from zephyr_ray.training.worker import _init_deepspeed_on_cpu
 
-PAIRS, DIALOGUES = make_pairs(17, 4), make_dialogues(17)
+PAIRS, GROUPS, DIALOGUES = make_pairs(17, 4), make_groups(17, 5), make_dialogues(17)
 HELD_OUT = make_dialogues(28)[17:]
 PLAN = Plan(len(PAIRS), global_batch=8, epochs=2, seed=0)  # steps of 8, 8 and 1 rows: the last one has fillers
 BUDGET = 200
 """Tokens that all workers together take at a time: the more there are, the smaller their micro-batches."""
-Way = tuple[Literal["dpo", "orpo", "reward_model", "sft"], int]
+Way = tuple[Literal["dpo", "groups", "orpo", "reward_model", "sft"], int]
 """What is trained, and under which ZeRO stage."""
 CLIP = 0.1
 
@@ -50,7 +52,7 @@ def train(rank: int, world_size: int, way: Way, folder: str) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as tokens:
         train_tokenizer(Sizes(vocab_size=VOCAB), seed=0).save_pretrained(tokens)
         tokenizer = load_tokenizer(tokens, Chat())
-    table = datasets.Dataset.from_list(DIALOGUES if kind == "sft" else PAIRS)
+    table = datasets.Dataset.from_list({"sft": DIALOGUES, "groups": GROUPS}.get(kind, PAIRS))
     made = make_classifier if kind == "reward_model" else make_model
     model = made("mistral")  # before the arguments: after them, ZeRO-3 would draw its weights in shards
     shared: dict[str, Any] = {
@@ -77,6 +79,12 @@ def train(rank: int, world_size: int, way: Way, folder: str) -> dict[str, Any]:
         trainer = PackedDPOTrainer(model=model, args=args, train_dataset=table, processing_class=tokenizer)
         references = {f"ref_{side}_logps": -50 + np.sin(np.arange(len(PAIRS))) for side in ("chosen", "rejected")}
         rows = Rows(table, np.arange(len(table)), references)
+    elif kind == "groups":
+        args = DPOConfig(precompute_ref_log_probs=True, **shared)
+        trainer = GroupedDPOTrainer(model=model, args=args, train_dataset=table, processing_class=tokenizer)
+        trainer.section = DPO(best_nll=0.1)
+        completions = sum(len(group["completions"]) for group in GROUPS)
+        rows = GroupRows(table, np.arange(len(table)), -50 + np.sin(np.arange(completions), dtype=np.float32))
     elif kind == "orpo":
         args = DPOConfig(precompute_ref_log_probs=True, **shared)
         trainer = PackedORPOTrainer(model=model, args=args, train_dataset=table, processing_class=tokenizer)
@@ -90,7 +98,7 @@ def train(rank: int, world_size: int, way: Way, folder: str) -> dict[str, Any]:
         args = SFTConfig(packing=False, dataset_kwargs={"skip_prepare_dataset": True}, **shared)
         trainer = PackedSFTTrainer(model=model, args=args, train_dataset=table, processing_class=tokenizer)
         rows = Rows(table, np.arange(len(table)), loss_on="assistant")
-    plan = PackedRankPlan(PLAN, rank, world_size, rows.packed_lengths(), BUDGET // world_size)
+    plan = PackedRankPlan(PLAN, rank, world_size, rows.packed_lengths(), BUDGET // world_size, rows.loss_weights())
     trainer.follow(rows, plan)
     if kind == "sft":
         trainer.held_out = evaluation(trainer, rank, world_size)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import numpy as np
@@ -98,6 +99,22 @@ def make_pairs(count: int, seed: int, longest: int = 24) -> list[dict[str, list[
     pairs[2 % count]["rejected_ids"] = [7]
     pairs[-1]["prompt_ids"] = list(pairs[-2 % count]["prompt_ids"])
     return pairs
+
+
+def make_groups(count: int, seed: int, longest: int = 24) -> list[dict[str, Any]]:
+    """Prompts with two to five completions of random lengths, and their pairs by scores that may be equal."""
+    rng = np.random.default_rng(seed)
+
+    def ids() -> list[int]:
+        return rng.integers(3, VOCAB, size=rng.integers(1, longest)).tolist()
+
+    groups = []
+    for number in range(count):
+        scores = [9, 1, *rng.integers(0, 10, size=number % 4).tolist()]
+        pairs = [(a, b) for a, b in itertools.permutations(range(len(scores)), 2) if scores[a] > scores[b]]
+        group = {"group_id": f"{number:02d}", "prompt_ids": ids(), "completions": [ids() for _ in scores]}
+        groups.append(group | {side: [pair[at] for pair in pairs] for at, side in enumerate(("chosen", "rejected"))})
+    return groups
 
 
 def make_dialogues(count: int) -> list[dict[str, Any]]:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from zephyr_ray.errors import UserError
 from zephyr_ray.pipeline.artifacts import Artifact, Run
-from zephyr_ray.schemas import PREFERENCES, REFERENCE_LOGPS, TOKENIZED, TOKENIZED_DIALOGUES
+from zephyr_ray.schemas import GROUP_LOGPS, GROUPS, PREFERENCES, REFERENCE_LOGPS, TOKENIZED, TOKENIZED_DIALOGUES
 from zephyr_ray.training import dataset as training_rows
 from zephyr_ray.training.sampler import Slot
 
@@ -70,6 +70,40 @@ def test_references_of_other_pairs_are_refused(tmp_path: Path, others: str) -> N
     references = write(tmp_path, "reference_logps", REFERENCE_LOGPS, [[logps(name) for name in others]])
     with pytest.raises(UserError, match="does not belong to"):
         training_rows.load_pairs(tokenized, references)
+
+
+def group(name: str, completions: list[list[int]]) -> dict:
+    last = len(completions) - 1
+    sides = {
+        "chosen": [0] * last,
+        "rejected": list(range(1, last + 1)),
+        "pair_ids": [f"{name}{n}" for n in range(last)],
+    }
+    return {"group_id": name, "prompt_ids": [5, 6], "completions": completions, **sides}
+
+
+def group_logps(name: str, *values: float) -> dict:
+    return {"group_id": name, "ref_logps": values}
+
+
+def test_rows_of_groups_by_hand(tmp_path: Path) -> None:
+    long, short = group("a", [[1], [2, 2], [3, 3, 3]]), group("b", [[4], []])
+    groups = write(tmp_path, "tokenized_groups", GROUPS, [[short], [long]])
+    logps = [[group_logps("b", -4.0, -5.0), group_logps("a", -1.0, -2.0, -3.0)]]
+    rows = training_rows.load_groups(groups, write(tmp_path, "reference_logps", GROUP_LOGPS, logps))
+    assert rows.packed_lengths().tolist() == [2 + 6, 2 + 1]
+    assert rows.loss_weights().tolist() == [2, 1]
+    assert rows[Slot(0, 0.5)] == {**long, "ref_logps": [-1, -2, -3], "row": 0, "loss_scale": 0.5}
+    assert rows[Slot(1, 0.5)]["ref_logps"] == [-4, -5]
+
+
+@pytest.mark.parametrize("logps", [{"b": [-1.0]}, {"a": [-1.0, -2.0], "b": [-1.0]}, {"a": [-1.0, -2.0, -3.0]}])
+def test_references_of_other_groups_are_refused(tmp_path: Path, logps: dict[str, list[float]]) -> None:
+    groups = write(tmp_path, "tokenized_groups", GROUPS, [[group("a", [[1], [2]])]])
+    scored = [group_logps(name, *values) for name, values in logps.items()]
+    references = write(tmp_path, "reference_logps", GROUP_LOGPS, [scored])
+    with pytest.raises(UserError, match="does not belong to"):
+        training_rows.load_groups(groups, references)
 
 
 def test_a_machines_copy_is_made_once_and_forgotten(tmp_path: Path) -> None:

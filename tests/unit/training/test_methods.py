@@ -15,8 +15,12 @@ import torch
 
 import zephyr_ray
 from zephyr_ray.config import loader
+from zephyr_ray.config.model import Chat, ModelSection
+from zephyr_ray.config.training import DPO
 from zephyr_ray.errors import UserError
 from zephyr_ray.training.methods import load_recipe, method_of, methods
+from zephyr_ray.training.reference_guard import FirstStepGuard, refusal
+from zephyr_ray.training.settings import TrainingSettings
 from zephyr_ray.training.trainers.sft import token_losses
 
 ROOT = Path(zephyr_ray.__file__).parent
@@ -89,3 +93,16 @@ def test_a_tokens_loss_by_hand(loss_type: str, loss: float, slope: float) -> Non
     found.sum().backward()
     assert found.tolist() == pytest.approx([loss])
     assert log_prob.grad.tolist() == pytest.approx([slope])
+
+
+@pytest.mark.parametrize(("starts_as_reference", "tolerance"), [(True, 0.001), (False, math.inf)])
+def test_a_policy_that_was_trained_against_its_reference_before_may_differ_from_it(
+    starts_as_reference: bool, tolerance: float
+) -> None:
+    settings = TrainingSettings("dpo", DPO(), ModelSection(), Chat(), 0, starts_as_reference)
+    (guard,) = method_of("dpo").guards(None, settings, "float32")
+    assert isinstance(guard, FirstStepGuard)
+    assert guard.tolerance == tolerance
+    apart = torch.tensor([[2.0, 8.0, 40.0, 900.0], [2.0, 8.0, -40.0, 900.0]], dtype=torch.float64)
+    assert bool(refusal(apart, guard.tolerance)) is starts_as_reference
+    assert refusal(apart * math.nan, guard.tolerance)

@@ -58,6 +58,8 @@ class CompletionFacts:
     ratings: Mapping[str, float] = field(default_factory=dict)
     """Means of the judges' ratings, by aspect."""
     opinions: tuple[Opinion, ...] = ()
+    round: int = 1
+    """Of the run, in which it was given."""
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,8 @@ from zephyr_ray.pipeline.artifacts import Artifact
 from zephyr_ray.pipeline.epochs import epoch_of
 
 _AT_ONCE = 8  # files that are read at one time, each a row group of a column in memory
-ID_COLUMNS = ("pair_id", "prompt_id", "dialogue_id")
+ID_COLUMNS = ("pair_id", "prompt_id", "dialogue_id", "pair_ids")
+"""Of a group the last one: a list, of which one has to be meant."""
 
 Matches = Callable[[pa.ChunkedArray], pa.ChunkedArray]
 """Text -> whether each is meant."""
@@ -118,9 +119,14 @@ def dropped_rows(artifact: Artifact, is_meant: Sequence[tuple[str, Matches]]) ->
 def _find_in(artifact: Artifact, name: str, column: str, matches: Matches) -> Iterator[Spot]:
     first = 0
     for part in _parts(artifact, name, column):
-        mask = pc.fill_null(matches(part), False)
+        rows = np.arange(len(part))
+        values = part
+        if pa.types.is_list(part.type):
+            lists = part.combine_chunks()
+            values, rows = pa.chunked_array([pc.list_flatten(lists)]), pc.list_parent_indices(lists).to_numpy()
+        mask = pc.fill_null(matches(values), False)
         for index in np.flatnonzero(mask.to_numpy()).tolist():
-            yield Spot(name, first + index + 1, part[index].as_py())
+            yield Spot(name, first + int(rows[index]) + 1, values[index].as_py())
         first += len(part)
 
 

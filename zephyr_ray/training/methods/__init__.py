@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from zephyr_ray.config.training import Optimisation
     from zephyr_ray.pipeline.artifacts import Artifact
     from zephyr_ray.training.dataset import Rows
+    from zephyr_ray.training.settings import TrainingSettings
 
 
 class Trainers(NamedTuple):
@@ -34,6 +35,17 @@ class Trainers(NamedTuple):
     """A trainer on packed rows (`packed.steps.PackedSteps`)."""
     padded: Any = None
     """A trainer on padded batches (`trl_trainers.PlannedMixin`); None: there is none."""
+    grouped: Any = None
+    """As `packed`, on groups (`Method.groups`)."""
+
+
+class Groups(NamedTuple):
+    """How a method learns from groups (`schemas.GROUPS`): prompts, each with all of its completions and pairs."""
+
+    load_rows: Callable[[Any, Artifact, Artifact | None], Rows]
+    """A section, the groups and the reference's log-probs of their completions -> the rows to train on."""
+    check: Callable[[Any], None]
+    """Refuses a section whose loss, or layout, needs pairs one by one."""
 
 
 @dataclass(frozen=True)
@@ -66,8 +78,11 @@ class Method:
     trainers tell it (`row_losses`)."""
     packs: Callable[[Any], bool] = lambda section: True
     """Whether a section's rows can be packed."""
-    guards: Callable[[Any, Any, str], Sequence[TrainerCallback]] = lambda trainer, section, dtype: ()
-    """A trainer, its section and the dtype of its matrix products -> what stops a training that goes wrong."""
+    groups: Groups | None = None
+    """How it learns from the completions of a prompt together, where every two of them are a pair
+    (`preferences.rejected: every_pair`); None: pair by pair."""
+    guards: Callable[[Any, TrainingSettings, str], Sequence[TrainerCallback]] = lambda trainer, settings, dtype: ()
+    """A trainer, its settings and the dtype of its matrix products -> what stops a training that goes wrong."""
     passed: frozenset[str] = frozenset()
     """Options of TRL's that reach its trainer and do something there, beside those of every method (`trl_options`)."""
     refused: Mapping[str, str] = field(default_factory=dict)

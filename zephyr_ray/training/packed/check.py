@@ -81,15 +81,16 @@ def check_equals_unpacked(model: Any, multiple: int = 1, align: int = 1) -> None
         raise _refusal(config, f"packed and plain log-probs differ by {difference:.2g} per token")
 
 
-def _lengths(config: Any) -> list[tuple[int, tuple[int, int]]]:
-    """Tokens of prompts and their branches: 640 or more together, none of them longer than the model takes."""
+def _lengths(config: Any) -> list[tuple[int, tuple[int, ...]]]:
+    """Tokens of prompts and their two or three branches: 640 or more together, none longer than the model takes."""
     window = _window(config) or 0
     longest = max(270, window + 30 if window <= 1024 else 0)
     longest = min(longest, getattr(config, "max_position_embeddings", None) or longest)
-    found: list[tuple[int, tuple[int, int]]] = []
+    found: list[tuple[int, tuple[int, ...]]] = []
     while sum(prompt + sum(branches) for prompt, branches in found) < 5 * BLOCK:
         prompt = (max(longest - 120, longest // 2), 1, min(9, longest // 2))[len(found) % 3]
-        found.append((prompt, (min(120, longest - prompt), min(7, longest - prompt))))
+        third = (min(30, longest - prompt),) * (len(found) % 3 == 2)
+        found.append((prompt, (min(120, longest - prompt), min(7, longest - prompt), *third)))
     return found
 
 

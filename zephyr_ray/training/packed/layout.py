@@ -138,6 +138,11 @@ def pack_pairs(pairs: Sequence[Mapping[str, Any]], multiple: int = 1, align: int
     return pack([pair["prompt_ids"] for pair in pairs], branches, multiple, align)
 
 
+def pack_groups(groups: Sequence[Mapping[str, Any]], multiple: int = 1, align: int = 1) -> PackedRow:
+    """Groups (`prompt_ids`, `completions`) in one row: a prompt, all of its completions, and the next prompt."""
+    return pack([group["prompt_ids"] for group in groups], [group["completions"] for group in groups], multiple, align)
+
+
 def scoring_prompts(row: PackedRow) -> PackedRow:
     """The same row with log-probs asked for at its prompts' tokens too, but the first of each, which nothing predicts.
 
@@ -160,6 +165,13 @@ def by_completion(row: PackedRow, values: torch.Tensor) -> torch.Tensor:
     lengths = row.branch_lengths
     grid = values.new_zeros(2, len(lengths) // 2, max(lengths))
     return grid.index_put((row.branch % 2, row.branch // 2, row.offset), values[0])
+
+
+def by_branch(row: PackedRow, values: torch.Tensor) -> torch.Tensor:
+    """A value [1, C] for each completion token of a row of N completions -> [N, L], with 0 behind the end of each."""
+    lengths = row.branch_lengths
+    grid = values.new_zeros(len(lengths), max(lengths))
+    return grid.index_put((row.branch, row.offset), values[0])
 
 
 def completion_mask(row: PackedRow) -> torch.Tensor:

@@ -54,6 +54,30 @@ def test_a_pair_is_followed_back_to_its_source_and_on_to_the_models(run: Run) ->
     assert found.models == (ModelUse("dpo", pair_id, "tokenized", 2),)
 
 
+def test_answers_of_two_rounds_are_told_apart(tmp_path: Path) -> None:
+    """Both rounds answer the same prompts, and files of both have the same names."""
+    run = small_run.make(str(tmp_path / "run"), rounds=2)
+    for stage, other in (("preferences", "round_2/preferences"), ("round_2/preferences", "preferences")):
+        pair = run.artifact(stage).table().to_pylist()[0]
+        found = row(run, pair["pair_id"])
+        assert [each.number for each in found.completions] == [1, 2, 3, 4, 5, 6]
+        assert [each.round for each in found.completions] == [1, 1, 1, 2, 2, 2]
+        told = {each.stage: each for each in found.pairs}
+        assert {*told} == {stage, other}
+        for each in told.values():
+            chosen = found.completions[(each.chosen.completion or 0) - 1]
+            assert (chosen.content, chosen.overall_score) == (each.chosen.content, 9.0)
+            assert chosen.round == (2 if each.stage.startswith("round_2/") else 1)
+            assert each.why.startswith("the chosen one has the best overall_score (9) of 3 completions")
+        assert "completion 4 by own in round 2: seed" in "\n".join(lines_of(found))
+    tied = row(run, small_run.prompt_id(1))
+    assert [each.stage for each in tied.dropped] == ["preferences", "round_2/preferences"]
+    judgments = row(run, f"{run.artifact('judgments').uris()[0]}:2")
+    assert [each.source for each in judgments.dropped if each.stage == "preferences"] == [
+        f"{run.artifact('judgments').uris()[0]}:2"
+    ]
+
+
 def test_a_prompt_its_beginning_and_its_source_name_the_same_row(run: Run) -> None:
     by_id = row(run, small_run.prompt_id(2))
     for asked in (small_run.prompt_id(2)[:10].upper(), "questions.jsonl:3"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
 import yaml
 
 from tests import small_run
@@ -52,6 +53,26 @@ def test_an_adapter_that_training_began_with_and_one_that_it_trained() -> None:
     text = card(Lineage("run", ("dpo",), (trained("dpo", model=model, lora={"r": 4, "alpha": 8}),)))
     assert "from the adapter own/adapter, merged into its base model owner/base, by" in text
     assert "a LoRA adapter (r=4, alpha=8) was trained on that model and merged into it" in text
+
+
+@pytest.mark.parametrize(
+    ("scored_by", "said"), [("dpo", "the model that it starts from"), ("sft", "the model that the first round started")]
+)
+def test_the_reference_of_a_later_round(scored_by: str, said: str) -> None:
+    sft, dpo = trained("sft"), trained("dpo", inputs={"sft": "sft"})
+    holders = {"sft": "sft", "dpo": "dpo", "logps": "round_2/reference_logps"}
+    logps = facts(
+        "round_2/reference_logps", {"inputs": {scored_by: scored_by}, "config": {}}, finished=True, holders=holders
+    )
+    config = {"dpo": {"learning_rate": 0.1}, "model": {"lora": None}, "seed": 0}
+    record = {"fingerprint": "f", "checkpoint": "checkpoint", "config": config, "trained": {"rows": 1}}
+    record["inputs"] = {"dpo": "dpo", "reference_logps": "logps"}
+    model = facts("round_2/dpo", record, finished=True, holders=holders)
+    text = card(Lineage("run", ("round_2/dpo",), (sft, dpo, logps, model)))
+    assert (
+        f"from the run's own dpo (sft), by direct preference optimization (DPO, arXiv 2305.18290) against {said}"
+        in text
+    )
 
 
 def test_the_base_model_is_the_one_from_outside() -> None:

@@ -18,8 +18,9 @@ import pytest
 from zephyr_ray.cli.app import command
 from zephyr_ray.cluster.ports import free_port
 from zephyr_ray.errors import UserError
+from zephyr_ray.pipeline.artifacts import Run
 from zephyr_ray.serving import applications, keys
-from zephyr_ray.serving.gateway.launch import _cause
+from zephyr_ray.serving.gateway.launch import _cause, _named
 from zephyr_ray.serving.gateway.options import (
     EndpointOptions,
     _name_of_run,
@@ -116,6 +117,19 @@ def test_a_run_gives_its_model_a_name_that_can_be_served(folder: str, name: str)
 
 
 # --- the address
+
+
+def test_the_newest_model_of_a_run_is_told(tmp_path: Path) -> None:
+    run = Run(str(tmp_path / "mine"))
+    for stage in ("dpo", "round_2/dpo"):
+        run.artifact(stage).begin("f")
+        run.artifact(stage).finish({"fingerprint": "f"})
+    for given, stage in (((), "round_2/dpo"), (("--stage", "dpo"), "dpo")):
+        asked = options("--run", str(tmp_path / "mine"), "--open", *given)
+        (fields,) = served_models(asked)
+        assert fields == {"name": "mine", "run": run.root, "stage": stage}
+        assert _named(model_application(asked, fields)) == f"mine ({stage})"
+    assert _named(ModelApplication(name="mine", path="owner/model", open=True)) == "mine"
 
 
 def test_an_endpoint_has_keys_or_is_open_on_loopback(tmp_path: Path) -> None:
