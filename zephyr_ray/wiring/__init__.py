@@ -1,0 +1,1 @@
+"""The stages of a recipe, part by part; `zephyr_ray.zephyr` has their order."""
