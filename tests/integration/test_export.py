@@ -56,7 +56,9 @@ def test_a_model_beyond_it_is_made_without_training(
     assert any(not torch.equal(start[name], weight) for name, weight in aligned.items())
     for name, weight in beyond.items():
         torch.testing.assert_close(weight, start[name] + 1.5 * (aligned[name] - start[name]), rtol=1e-5, atol=1e-6)
-    assert "expo" in (root / "expo" / "checkpoint" / "README.md").read_text()
+    assert "weights 0.5 beyond" in (root / "expo" / "checkpoint" / "README.md").read_text()
+    assert json.loads((root / "expo" / "checkpoint" / "lineage.json").read_text())["of"] == ["expo"]
+    assert "zephyr_ray.training.extrapolation" in manifest(root, "expo")["code"]
     assert set(manifest(root, "expo")["inputs"]) >= {"dpo", "dpo weights"}
     assert "expo                   already done" in run_job("dpo", root, *overrides, "expo.alpha=0.5")
 

@@ -15,7 +15,7 @@ from zephyr_ray.cluster.preload import ROWS, Preload
 from zephyr_ray.config.section import semantic
 from zephyr_ray.config.selection import Embeddings
 from zephyr_ray.data.io import drop_report, resume, sources, writer
-from zephyr_ray.data.io.rows import mixed_schema
+from zephyr_ray.data.io.rows import all_kept
 from zephyr_ray.data.io.writer import Report
 from zephyr_ray.errors import UserError
 from zephyr_ray.pipeline.artifacts import Artifact
@@ -73,11 +73,8 @@ class DialogueEmbedder:
         ).astype(np.float32)
         if not np.isfinite(vectors).all():
             raise UserError(f"embeddings.model={self.path} gives vectors with NaN; name another model")
-        schema = mixed_schema(EMBEDDINGS)
-        made = [batch[_ID], pa.array(list(vectors), EMBEDDINGS.field("embedding").type)]
-        return pa.table(
-            [*made, *(pa.nulls(len(batch), field.type) for field in list(schema)[len(made) :])], schema=schema
-        )
+        made = pa.array(list(vectors), EMBEDDINGS.field("embedding").type)
+        return all_kept([batch[_ID], made], EMBEDDINGS)
 
 
 def text_of(messages: list[dict[str, str]]) -> str:

@@ -18,7 +18,7 @@ from zephyr_ray.cluster.preload import ROWS, TRAINING
 from zephyr_ray.config.model import Chat
 from zephyr_ray.config.training import ReferenceLogps
 from zephyr_ray.data.io import drop_report, resume, writer
-from zephyr_ray.data.io.rows import mixed_schema
+from zephyr_ray.data.io.rows import all_kept
 from zephyr_ray.data.io.sources import count_rows
 from zephyr_ray.data.io.writer import Report
 from zephyr_ray.errors import UserError
@@ -171,9 +171,7 @@ class ReferenceModel:
     def __call__(self, batch: pa.Table) -> pa.Table:
         """`schemas.TOKENIZED` rows -> `rows.mixed_schema` of `logps_schema` rows."""
         chosen, rejected = self.scorer(batch.select(["prompt_ids", "chosen_ids", "rejected_ids"]).to_pylist())
-        schema = mixed_schema(logps_schema(self.whose))
-        kept = [batch["pair_id"], pa.array(chosen), pa.array(rejected)]
-        return pa.table([*kept, *(pa.nulls(len(batch), pa.string()) for _ in schema.names[len(kept) :])], schema=schema)
+        return all_kept([batch["pair_id"], pa.array(chosen), pa.array(rejected)], logps_schema(self.whose))
 
 
 class ReferenceOfGroups(ReferenceModel):
@@ -182,9 +180,7 @@ class ReferenceOfGroups(ReferenceModel):
     def __call__(self, batch: pa.Table) -> pa.Table:
         """`schemas.GROUPS` rows -> `rows.mixed_schema` of `schemas.GROUP_LOGPS` rows."""
         sums = self.scorer.completions(batch.select(["prompt_ids", "completions"]).to_pylist())
-        schema = mixed_schema(GROUP_LOGPS)
-        kept = [batch["group_id"], pa.array(sums, pa.list_(pa.float32()))]
-        return pa.table([*kept, *(pa.nulls(len(batch), pa.string()) for _ in schema.names[len(kept) :])], schema=schema)
+        return all_kept([batch["group_id"], pa.array(sums, pa.list_(pa.float32()))], GROUP_LOGPS)
 
 
 class Layout(NamedTuple):

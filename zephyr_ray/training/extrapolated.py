@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
-
 from zephyr_ray.cluster.preload import ROWS, TRAINING
 from zephyr_ray.cluster.resources import Demand
 from zephyr_ray.config.section import semantic
@@ -25,11 +23,25 @@ def stage(section: Extrapolation, start: ModelInput, aligned: Stage) -> Stage:
         start: The model that alignment started from.
         aligned: The stage that aligned it.
     """
+
+    def make(context: StageContext) -> Manifest:
+        import ray
+
+        from zephyr_ray.training.extrapolation import write_checkpoint
+
+        models = start.source(context.run), ModelInput(aligned.kind, KIND, stage=aligned).source(context.run)
+        task = ray.remote(write_checkpoint)  # a driver may have little memory
+        try:
+            weights = ray.get(task.remote(*models, section.alpha, context.artifact))
+        except Exception as error:
+            raise raised_by_user(error) or error from None
+        return {"files": [], "checkpoint": context.artifact.new_checkpoint(), "weights": weights}
+
     return Stage(
         KIND,
         "files",
         semantic(section),
-        partial(_make, section, start, aligned),
+        make,
         inputs={**start.inputs, aligned.name: aligned},
         outside=start.outside,
         commits=start.commits,
@@ -38,18 +50,3 @@ def stage(section: Extrapolation, start: ModelInput, aligned: Stage) -> Stage:
         preload=ROWS + TRAINING,
         makes_model=True,
     )
-
-
-def _make(section: Extrapolation, start: ModelInput, aligned: Stage, context: StageContext) -> Manifest:
-    import ray
-
-    from zephyr_ray.training.extrapolation import write_checkpoint
-
-    of = ModelInput(aligned.kind, KIND, stage=aligned)
-    models = start.source(context.run), of.source(context.run)
-    task = ray.remote(write_checkpoint)  # a driver may have little memory
-    try:
-        weights = ray.get(task.remote(*models, section.alpha, context.artifact))
-    except Exception as error:
-        raise raised_by_user(error) or error from None
-    return {"files": [], "checkpoint": context.artifact.new_checkpoint(), "weights": weights}

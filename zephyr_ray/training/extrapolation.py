@@ -22,11 +22,23 @@ from safetensors.torch import save_file
 
 from zephyr_ray.errors import UserError
 from zephyr_ray.pipeline.artifacts import Artifact
+from zephyr_ray.pipeline.lineage.facts import FILE as LINEAGE
 from zephyr_ray.pipeline.model_source import ModelSource
 from zephyr_ray.pipeline.weights import weights_id
 from zephyr_ray.training.model import whole_weights
 
 _SUFFIX = ".safetensors"
+_OF_THE_ALIGNED = ("README.md", LINEAGE)  # the stage has its own
+_CARD = """---
+library_name: transformers
+tags: [zephyr_ray, expo]
+---
+
+# ExPO checkpoint
+
+Extrapolated by zephyr_ray, not trained: weights {alpha:g} beyond those of the aligned model, on the line from the model
+that its alignment started from (ExPO, arXiv 2404.16792). `{lineage}` says what made both.
+"""
 
 
 class Weights:
@@ -66,6 +78,8 @@ def write_checkpoint(start: ModelSource, aligned: ModelSource, alpha: float, out
     scratch = tempfile.mkdtemp(prefix="zephyr-ray-expo-")
     try:
         extrapolate(whole_weights(start.local(), start.revision), aligned.local(), scratch, alpha)
+        with open(os.path.join(scratch, "README.md"), "w", encoding="utf-8") as card:
+            card.write(_CARD.format(alpha=alpha, lineage=LINEAGE))
         weights = weights_id(scratch)
         target = posixpath.join(output.path, output.new_checkpoint())
         output.run.filesystem.create_dir(target, recursive=True)
@@ -93,7 +107,7 @@ def extrapolate(start: str, aligned: str, target: str, alpha: float) -> None:
         if name.endswith(_SUFFIX):
             tensors = {key: _beyond(before.read(key), tensor, alpha, key) for key, tensor in _tensors(source)}
             save_file(tensors, os.path.join(target, name), metadata={"format": "pt"})
-        elif os.path.isfile(source):
+        elif os.path.isfile(source) and name not in _OF_THE_ALIGNED:
             shutil.copy(source, target)
 
 

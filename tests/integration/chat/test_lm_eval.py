@@ -75,12 +75,16 @@ def evaluate(service: Service, monkeypatch: pytest.MonkeyPatch, *options: str) -
 
 
 def log_likelihood(model: Any, tokenizer: Any, context: str, answer: str) -> float:
-    """Of the answer's tokens after the context, in nats, by plain transformers in float32."""
-    ids = tokenizer(context + answer, return_tensors="pt").input_ids
-    start = len(tokenizer(context).input_ids)
+    """Of an answer's tokens after the context's, in nats, by plain transformers in float32.
+
+    The harness takes as the answer's tokens what the two together have beyond the length of the context's own.
+    """
+    before = tokenizer(context, add_special_tokens=False).input_ids
+    after = tokenizer(context + answer, add_special_tokens=False).input_ids[len(before) :]
+    ids = torch.tensor([before + after])
     with torch.no_grad():
         logps = model(ids).logits[0, :-1].log_softmax(-1)
-    return float(logps.gather(1, ids[0, 1:, None])[start - 1 :].sum())
+    return float(logps.gather(1, ids[0, 1:, None])[len(before) - 1 :].sum())
 
 
 def test_log_likelihoods_are_the_models_own(

@@ -57,7 +57,8 @@ def test_a_driver_goes_on_from_the_last_checkpoint_of_those_before_it(tmp_path: 
 
 
 def test_a_pair_over_the_budget_is_alone_or_refused_as_the_recipe_says() -> None:
-    pairs, plan = SimpleNamespace(packed_lengths=lambda: np.array([30, 90, 40])), Plan(3, 3, 1, 0)
+    pairs = SimpleNamespace(packed_lengths=lambda: np.array([30, 90, 40]), loss_weights=lambda: None)
+    plan = Plan(3, 3, 1, 0)
     alone = packed_plan(plan, 0, 1, pairs, Training(tokens_per_micro_batch=80), method_of("dpo"))
     assert [[slot.row for slot in part] for part in alone.step(0)] == [[1], [2, 0]]
     with pytest.raises(UserError, match=r"1 rows are larger than .*=80 \(the largest has 90 tokens\).*alone"):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -19,6 +19,18 @@ def mixed_schema(kept: pa.Schema) -> pa.Schema:
     """A block's columns: those of a kept row, and `source`, `reason` and `detail` of a dropped one."""
     fields = [pa.field(field.name, field.type) for field in kept if field.name != "source"]
     return pa.schema([*fields, ("source", pa.string()), ("reason", pa.string()), ("detail", pa.string())])
+
+
+def all_kept(columns: Sequence[Any], kept: pa.Schema) -> pa.Table:
+    """A block (`mixed_schema`) of rows that are all kept.
+
+    Args:
+        columns: An array for each field of the schema, in its order.
+        kept: The rows' schema.
+    """
+    schema = mixed_schema(kept)
+    empty = (pa.nulls(len(columns[0]), field.type) for field in list(schema)[len(columns) :])
+    return pa.table([*columns, *empty], schema=schema)
 
 
 def convert(raw: pa.Table, *, to_row: ToRow, kept: pa.Schema) -> pa.Table:
