@@ -88,6 +88,22 @@ def test_two_workers_resume_as_four(
     is_the_undisturbed_run(root, undisturbed)
 
 
+def test_groups_on_two_workers_that_are_lost_train_as_one_does(overrides: tuple[str, ...], tmp_path: Path) -> None:
+    """A prompt and all of its completions at once, by the jobs that a user runs."""
+    every_pair = (*overrides, "preferences.rejected=every_pair", "dpo.best_nll=0.1", "dpo.epochs=1")
+    alone = tmp_path / "alone"
+    run_job("dpo", alone, *every_pair, "dpo.training.workers=1", "dpo.training.zero_stage=0")
+    root = copy_run(alone, tmp_path / "run", "dpo")
+    status, seen = kill_and_finish("dpo", root, *every_pair, when=has_checkpoints(root, 2), victim="RayTrainWorker")
+    assert status == 0, seen
+    groups, pairs = (manifest(alone, stage) for stage in ("tokenized_groups", "tokenized"))
+    assert groups["noted"]["pairs"] == pairs["counts"]["out"] > 3 * groups["counts"]["out"]
+    trained = {"rows": groups["counts"]["out"], "fewest_times": 1, "most_times": 1}
+    assert manifest(root, "dpo")["trained"] == manifest(alone, "dpo")["trained"] == trained
+    assert _losses(root) == pytest.approx(_losses(alone), abs=1e-5)
+    assert largest_difference(alone, root) <= 1e-5
+
+
 def test_reference_logps_repeat_only_what_was_in_flight(
     prepared: Path, overrides: tuple[str, ...], tmp_path: Path
 ) -> None:
