@@ -11,9 +11,7 @@ from zephyr_ray.chat_template import read_template
 from zephyr_ray.cluster import connect
 from zephyr_ray.config import loader
 from zephyr_ray.config.recipe import Recipe
-from zephyr_ray.data import (
-    prompts,
-)
+from zephyr_ray.data import prompts
 from zephyr_ray.data.io.sources import GENERATED
 from zephyr_ray.errors import UserError
 from zephyr_ray.pipeline import runner

@@ -7,11 +7,7 @@ from dataclasses import replace
 from functools import partial
 
 from zephyr_ray.config.recipe import Recipe
-from zephyr_ray.data import (
-    reference_logps,
-    tokenized,
-    tokenized_groups,
-)
+from zephyr_ray.data import reference_logps, tokenized, tokenized_groups
 from zephyr_ray.errors import UserError
 from zephyr_ray.pipeline.model_source import ModelInput
 from zephyr_ray.pipeline.rounds import Round

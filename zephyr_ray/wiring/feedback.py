@@ -6,13 +6,7 @@ from collections.abc import Sequence
 
 from zephyr_ray.config.feedback import RewardModelJudge
 from zephyr_ray.config.recipe import Recipe
-from zephyr_ray.data import (
-    candidates,
-    judgments,
-    preferences,
-    replayed_preferences,
-    round_prompts,
-)
+from zephyr_ray.data import candidates, judgments, preferences, replayed_preferences, round_prompts
 from zephyr_ray.data.io.sources import OF_THE_RUN
 from zephyr_ray.errors import UserError
 from zephyr_ray.pipeline.rounds import Round

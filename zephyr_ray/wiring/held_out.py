@@ -6,12 +6,7 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 
 from zephyr_ray.config.recipe import Recipe
-from zephyr_ray.data import (
-    held_out_pairs,
-    held_out_rewards,
-    reference_logps,
-    tokenized,
-)
+from zephyr_ray.data import held_out_pairs, held_out_rewards, reference_logps, tokenized
 from zephyr_ray.errors import UserError
 from zephyr_ray.evaluation import preferences_stage, reward_stage
 from zephyr_ray.pipeline.model_source import ModelInput

@@ -16,7 +16,8 @@ def lack_of(recipe: Recipe, name: str) -> str | None:
         return f"rounds={recipe.rounds}, and no round {number}; set rounds={number}"
     if number > 1 and name in final_methods(recipe) and name != recipe.each_round.method:
         return f"each_round.method={recipe.each_round.method}, which trains in round {number}, and not {name}"
-    is_of_pairs = name in {"tokenized", "reference_logps", extrapolated.KIND, *final_methods(recipe)}
+    extrapolates = name == extrapolated.KIND and recipe.expo is not None
+    is_of_pairs = extrapolates or name in {"tokenized", "reference_logps", *final_methods(recipe)}
     if is_of_pairs and not starts_somewhere(recipe):
         return "no model to start from: set model.path, or give it an sft section"
     if method := methods().get(name):
