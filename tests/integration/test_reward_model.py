@@ -68,7 +68,7 @@ def test_a_reward_model_is_trained_measured_and_judges(
     run_job("pipeline", root, *given, options=("--until", "evaluation/judge_agreement"))
     agreed = json.loads((root / "evaluation" / "judge_agreement" / "summary.json").read_text())
     assert agreed["people"]["accuracy"]["value"] == pytest.approx(1 / 3)
-    assert agreed["judge"]["parse_rate"]["value"] == 1
+    assert agreed["judge"]["parse_rate"] == 1
     judged = manifest(root, "evaluation/labelled_pairs_judgments")
     assert "reward_model" in judged["inputs"]
     said = run_job("pipeline", root, *given, f"model.path={folder}", expect=2)
