@@ -13,7 +13,7 @@ from zephyr_ray.cluster import connect, resources
 from zephyr_ray.cluster.preload import ROWS, TRAINING
 from zephyr_ray.config.training import ReferenceLogps
 from zephyr_ray.data.io import drop_report, resume, writer
-from zephyr_ray.data.io.rows import mixed_schema
+from zephyr_ray.data.io.rows import all_kept
 from zephyr_ray.data.io.sources import count_rows
 from zephyr_ray.data.io.writer import Report
 from zephyr_ray.data.reference_logps import rows_per_file
@@ -105,8 +105,5 @@ class _Scorer:
         rows = batch.select(["prompt", "chosen", "rejected"]).to_pylist()
         sides = [(row["prompt"], row[side][-1]["content"]) for row in rows for side in ("chosen", "rejected")]
         rewards = self.model.score(sides)
-        made = [
-            {"pair_id": pair_id, "reward_chosen": chosen, "reward_rejected": rejected}
-            for pair_id, chosen, rejected in zip(batch[_ID].to_pylist(), rewards[::2], rewards[1::2], strict=True)
-        ]
-        return pa.Table.from_pylist(made, schema=mixed_schema(HELD_OUT_REWARDS))
+        columns = [batch[_ID], *(pa.array(each, pa.float64()) for each in (rewards[::2], rewards[1::2]))]
+        return all_kept(columns, HELD_OUT_REWARDS)
