@@ -56,7 +56,7 @@ def _rounds(recipe: Recipe, models: dict[str, Stage]) -> list[Stage]:
     Raises:
         UserError: The recipe lacks what several rounds need.
     """
-    check_rounds(recipe, alignment.final_methods(recipe))
+    check_rounds(recipe, alignment.policy_methods(recipe))
     asked, start = prompts.stage(recipe.prompts, recipe.run.seed), alignment.start_of(recipe, models)
     this, found = Round(1, start, start), [asked]
     for _ in range(recipe.rounds):

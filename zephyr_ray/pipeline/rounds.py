@@ -114,14 +114,14 @@ def check_rounds(recipe: Recipe, methods: Sequence[str]) -> None:
 
     Args:
         recipe: The recipe.
-        methods: The methods on pairs that it has a section for.
+        methods: The methods on pairs that it has a section for and whose models can answer.
 
     Raises:
         UserError: Names what is missing, and the way out.
     """
     if recipe.each_round.method not in methods:
         raise UserError(
-            f"each_round.method={recipe.each_round.method}: this recipe has no such training on pairs; it has "
+            f"each_round.method={recipe.each_round.method}: this recipe trains no such policy on pairs; it trains "
             f"{', '.join(methods)}"
         )
     if recipe.rounds == 1:

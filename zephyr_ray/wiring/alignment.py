@@ -141,3 +141,8 @@ def trainings(recipe: Recipe, rows: str) -> list[TrainingSettings]:
 def final_methods(recipe: Recipe) -> list[str]:
     """The methods on pairs that the recipe has a section for, by name."""
     return [settings.method for settings in trainings(recipe, "pairs")]
+
+
+def policy_methods(recipe: Recipe) -> list[str]:
+    """Those of them whose models answer, by name: another round can go on from one."""
+    return [name for name in final_methods(recipe) if not method_of(name).makes_reward_model]

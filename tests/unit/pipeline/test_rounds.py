@@ -149,7 +149,11 @@ def test_the_round_of_a_folder() -> None:
         (["preferences.train=rows.jsonl"], "rounds=2: every round would have the same pairs"),
         ([POOL.replace("policy", "sft")], "rounds=2: sampling.pool deploys no model=policy"),
         (["sft=null"], "sampling.pool mine: model=policy: this recipe has no model to start from"),
-        (["each_round.method=sft"], "each_round.method=sft: this recipe has no such training on pairs; it has dpo"),
+        (["each_round.method=sft"], "each_round.method=sft: this recipe trains no such policy on pairs; it trains dpo"),
+        (
+            ["reward_model={}", "each_round.method=reward_model"],
+            "each_round.method=reward_model: this recipe trains no such policy on pairs; it trains dpo",
+        ),
         (["rounds=0"], "rounds: Input should be greater than or equal to 1"),
         (["sampling.samples=1"], "sampling asks for one completion of a prompt, and a pair takes two"),
     ],
