@@ -70,7 +70,7 @@ def test_a_job_without_a_recipe_is_the_embedded_world_and_says_so() -> None:
         (("dpo.beta=strong",), ("dpo.beta", "'strong'")),
         (("dop.beta=1",), ("dop", "did you mean dpo")),
         (("dpo.training.workers=33",), ("workers=33", "global_batch")),
-        (("model.path=/nowhere/model",), ("sampling.pool sft=/nowhere/model", "not a folder")),
+        (("model.path=/nowhere/model",), ("model.path=/nowhere/model", "not a folder")),
         (("chat.template=missing.jinja",), ("chat.template=missing.jinja",)),
         (("dpo.training.trl.wieght_decay=0.1",), ("wieght_decay", "did you mean weight_decay")),
         (("dpo.training.trl.max_steps=1",), ("dpo.training.trl.max_steps", "set dpo.max_steps")),

@@ -79,7 +79,7 @@ def test_the_endpoint_serves_from_the_bucket_and_keeps_feedback_in_it(here: Mach
         (
             "dpo",
             settings("s3://bucket/x", "model.path=s3://bucket/none"),
-            "sampling.pool sft=s3://bucket/none holds no config",
+            "model.path=s3://bucket/none holds no config",
         ),
         ("dpo", settings("s3://bucket/x", "preferences.train=s3://nowhere/a"), "s3://nowhere/a: there is no bucket"),
         ("dpo", settings("s3://bucket/x", "preferences.train=s3://bucket/a"), "s3://bucket/a is not there"),

@@ -273,11 +273,28 @@ class RewardModelJudge(Section):
     """Answers per forward pass."""
 
 
+class DeltaJudge(Section):
+    """A stronger and a weaker model, of whose answers one is chosen unread (delta learning, arXiv 2507.06187)."""
+
+    type: Literal["delta"]
+    """Two models of the pool, the better one first; nobody rates."""
+    chosen: str = Field(min_length=1)
+    """Name of the model in `sampling.pool` whose completions are chosen: they score 1."""
+    rejected: str = Field(min_length=1)
+    """Name of the weaker one, whose completions are rejected: they score 0. Those of other models have no score."""
+
+    @model_validator(mode="after")
+    def _two_models(self) -> DeltaJudge:
+        if self.chosen == self.rejected:
+            raise ValueError(f"chosen and rejected are both {self.chosen}; name two models of sampling.pool")
+        return self
+
+
 Judge = Annotated[LanguageModelJudges | FunctionJudge | RewardModelJudge, Field(discriminator="type")]
 
 
 class Judging(Requests):
-    judge: Judge
+    judge: Annotated[LanguageModelJudges | FunctionJudge | RewardModelJudge | DeltaJudge, Field(discriminator="type")]
     """Who rates the completions."""
     workers: int = compute(1, ge=1)
     """Ray actors that send requests to language models, or that hold the reward model. A function runs in Ray Data's

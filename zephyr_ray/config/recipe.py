@@ -10,7 +10,7 @@ from pydantic import Field, model_validator
 
 from zephyr_ray.config.data import Dialogues, Preferences, Tokenized
 from zephyr_ray.config.evaluation import EvaluationSection
-from zephyr_ray.config.feedback import Judging, Prompts, Sampling
+from zephyr_ray.config.feedback import DeltaJudge, Judging, Prompts, Sampling
 from zephyr_ray.config.generation import Generation
 from zephyr_ray.config.model import Chat, ModelSection
 from zephyr_ray.config.rounds import EachRound
@@ -59,6 +59,22 @@ class Recipe(Section):
             raise ValueError(
                 f"dpo.best_nll={self.dpo.best_nll:g} needs preferences.rejected=every_pair, where the completions of a "
                 "prompt are trained on together"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _both_models_of_a_delta_answer(self) -> Recipe:
+        judge = self.judging.judge if self.judging else None
+        if not isinstance(judge, DeltaJudge) or self.sampling is None:
+            return self
+        pool = [member.name for member in self.sampling.pool]
+        for field, name in (("chosen", judge.chosen), ("rejected", judge.rejected)):
+            if name not in pool:
+                raise ValueError(f"judging.judge.{field}={name}: sampling.pool has {', '.join(pool)}")
+        if self.sampling.draw is not None and self.sampling.draw < len(pool):
+            raise ValueError(
+                f"sampling.draw={self.sampling.draw} asks some of {len(pool)} models, and judging.judge of type delta "
+                "needs the answers of both; leave draw out"
             )
         return self
 

@@ -21,12 +21,19 @@ from zephyr_ray.data.request_stage import REASONS, asking, settle, totals_line
 from zephyr_ray.inference.principles import PRINCIPLES
 from zephyr_ray.inference.sampling import answered
 from zephyr_ray.pipeline.artifacts import Artifact
-from zephyr_ray.pipeline.model_source import pool_models
+from zephyr_ray.pipeline.model_source import ModelInput, pool_models
 from zephyr_ray.pipeline.stage import Manifest, Stage, StageContext
 from zephyr_ray.schemas import CANDIDATES
 
 
-def stage(section: Sampling, chat: Chat, seed: int, prompts: Stage, models: Mapping[str, Stage]) -> Stage:
+def stage(
+    section: Sampling,
+    chat: Chat,
+    seed: int,
+    prompts: Stage,
+    models: Mapping[str, Stage],
+    policy: ModelInput | None = None,
+) -> Stage:
     """The stage `candidates`.
 
     Args:
@@ -35,6 +42,7 @@ def stage(section: Sampling, chat: Chat, seed: int, prompts: Stage, models: Mapp
         seed: The run's.
         prompts: What is completed.
         models: The stages of this run whose checkpoints may be deployed, by name.
+        policy: The model that learns, which the pool may deploy too.
     """
 
     def make(context: StageContext) -> Manifest:
@@ -43,7 +51,7 @@ def stage(section: Sampling, chat: Chat, seed: int, prompts: Stage, models: Mapp
         made = drop_report.examined(report, 1.0, context.artifact)
         return made | {"lines": [*made["lines"], *lines]}
 
-    pool = pool_models("sampling.pool", section.pool, models)
+    pool = pool_models("sampling.pool", section.pool, models, policy)
 
     def outside() -> dict[str, str]:
         return pool.outside() | (chat_template.fingerprints(chat) if section.offline else {})

@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 from zephyr_ray import chat_template
 from zephyr_ray.cluster import connect, resources
 from zephyr_ray.cluster.preload import ENGINES, ROWS
-from zephyr_ray.config.feedback import FunctionJudge, Judging, LanguageModelJudges, RewardModelJudge
+from zephyr_ray.config.feedback import DeltaJudge, FunctionJudge, Judging, LanguageModelJudges, RewardModelJudge
 from zephyr_ray.config.model import Chat
 from zephyr_ray.config.section import semantic
 from zephyr_ray.data.io import drop_report, lengths, sources, writer
@@ -45,6 +45,7 @@ def stage(
     candidates: Stage,
     models: Mapping[str, Stage],
     kind: str = "judgments",
+    policy: ModelInput | None = None,
 ) -> Stage:
     """The stage `judgments`, or another one that judges answers.
 
@@ -55,12 +56,13 @@ def stage(
         candidates: What is judged.
         models: The stages of this run whose checkpoints may be deployed or, of reward models, may judge, by name.
         kind: The stage's.
+        policy: The model that learns, which may judge too.
 
     Raises:
         UserError: A model is that of a stage that this run does not have.
     """
     judge = section.judge
-    judges = pool_models("judging.judge.models", section.servers, models)
+    judges = pool_models("judging.judge.models", section.servers, models, policy)
     reward_model = _reward_model(judge, models) if isinstance(judge, RewardModelJudge) else None
 
     def outside() -> dict[str, str]:
@@ -196,6 +198,9 @@ def _judged(
         load_judge(judge.function)  # a wrong name fails here, before any work
         rate = functools.partial(_by_program, function=judge.function)
         return left.map_batches(rate, batch_format="pyarrow", batch_size=_ROWS_PER_BATCH)
+    if isinstance(judge, DeltaJudge):
+        rate = functools.partial(_by_model, chosen=judge.chosen, rejected=judge.rejected)
+        return left.map_batches(rate, batch_format="pyarrow", batch_size=_ROWS_PER_BATCH)
     if isinstance(judge, LanguageModelJudges):
         return _by_language_models(section, judge, seed, asked, left)
     return left.map_batches(
@@ -254,6 +259,12 @@ def _by_program(batch: pa.Table, *, function: str) -> pa.Table:
 
     judge = load_judge(function)
     return _without_failures([judge_by_program(row, judge, function) for row in batch.to_pylist()])
+
+
+def _by_model(batch: pa.Table, *, chosen: str, rejected: str) -> pa.Table:
+    from zephyr_ray.judging.delta_judge import judge_by_model
+
+    return _without_failures([judge_by_model(row, chosen, rejected) for row in batch.to_pylist()])
 
 
 def _without_failures(rows: list[dict[str, Any]]) -> pa.Table:

@@ -169,13 +169,16 @@ def _at_commit(member: Member, commit: str | None) -> Member:
     return member.model_copy(update={"revision": commit})
 
 
-def pool_models(field: str, members: Sequence[Member], own: Mapping[str, Stage]) -> PoolModels:
+def pool_models(
+    field: str, members: Sequence[Member], own: Mapping[str, Stage], policy: ModelInput | None = None
+) -> PoolModels:
     """The models of a section's deployments and offline members.
 
     Args:
         field: The field of the recipe that lists them.
         members: The members; endpoints have no model here.
         own: The stages of this run whose checkpoints may be deployed, by name.
+        policy: The model that learns; a deployment of it from outside is named by its field.
 
     Raises:
         UserError: A deployment names a stage that this run does not have.
@@ -188,7 +191,12 @@ def pool_models(field: str, members: Sequence[Member], own: Mapping[str, Stage])
     inputs = {name: own[name] for name in sorted({each.model for each in deployments} & {*own})}
     named = [(each.name, each.model, each.revision) for each in deployments if each.model not in own]
     named += [(each.name, each.model, each.engine.get("revision")) for each in offline]
-    external = tuple(ModelInput(name, f"{field} {name}", model, revision) for name, model, revision in named)
+
+    def field_of(name: str, model: str, revision: str | None) -> str:
+        is_policy = policy is not None and (model, revision) == (policy.path, policy.revision)
+        return policy.field if policy and is_policy else f"{field} {name}"
+
+    external = tuple(ModelInput(each[0], field_of(*each), *each[1:]) for each in named)
     engines = {each.name: semantic_engine(each.engine) for each in deployments}
     return PoolModels(inputs, external, {name: options for name, options in engines.items() if options})
 

@@ -17,16 +17,17 @@ from zephyr_ray.training.methods import methods
 def feedback(recipe: Recipe, this: Round, asked: Stage, models: dict[str, Stage]) -> list[Stage]:
     """AI feedback: several answers to each prompt, ratings of them, and pairs: the best is y_w, a lower one y_l. The
     last stage is what is trained on."""
-    seed, judged, own = this.seed(recipe.run.seed), None, this.own_models(models)
+    seed, judged, own, policy = this.seed(recipe.run.seed), None, this.own_models(models), this.policy
     made = []
     if recipe.rounds > 1 and recipe.each_round.prompts == "share":
         asked = this.put(round_prompts.stage(recipe.run.seed, asked, this.number, recipe.rounds))
         made.append(asked)
     if recipe.sampling is not None:
-        answered = this.put(candidates.stage(this.sampling(recipe.sampling), recipe.chat, seed, asked, own))
+        answered = this.put(candidates.stage(this.sampling(recipe.sampling), recipe.chat, seed, asked, own, policy))
         made.append(answered)
         if recipe.judging is not None and not names_own_reward_model(recipe):
-            judged = this.put(judgments.stage(this.judging(recipe.judging), recipe.chat, seed, answered, own))
+            judging = this.judging(recipe.judging)
+            judged = this.put(judgments.stage(judging, recipe.chat, seed, answered, own, policy=policy))
             made.append(judged)
     completions = recipe.sampling.completions if recipe.sampling else None
     made.append(this.put(preferences.stage(recipe.preferences, seed, judged, completions)))

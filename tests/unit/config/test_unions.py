@@ -83,11 +83,11 @@ def test_a_wrong_pool_is_refused(sampling: str, message: str) -> None:
         ),
         (
             "judging.judge.type=[3]",
-            "judging.judge.type: there is no type [3]; write language_models, function or reward_model",
+            "judging.judge.type: there is no type [3]; write language_models, function, reward_model or delta",
         ),
         (
             "judging.judge=my_package:judge",
-            "judging.judge: write a mapping whose type is language_models, function or reward_model "
+            "judging.judge: write a mapping whose type is language_models, function, reward_model or delta "
             "(given: 'my_package:judge')",
         ),
         (
