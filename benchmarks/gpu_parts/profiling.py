@@ -16,6 +16,8 @@ from torch.autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile
 from transformers import TrainerCallback
 
+from zephyr_ray.training.layers import compile_layers
+
 # What a kernel's name has in it; the first kind that fits counts.
 KINDS = {
     "attention": ("flex_attention", "triton_tem", "flash", "fmha", "sdpa"),
@@ -53,6 +55,7 @@ def where_time_goes(bench: Bench) -> Iterator[Record]:
     task = Task(sizes.layers, bench.pairs, sizes.global_batch)
     for contender in (
         Contender("ours", True, sizes.budget, False),
+        Contender("ours, layers compiled", True, sizes.budget, False, compiles_layers=True),
         Contender("TRL precomputed, not recomputing, batch 4", False, 4, False),
     ):
         if bench.left() < 20:
@@ -64,6 +67,8 @@ def where_time_goes(bench: Bench) -> Iterator[Record]:
             model = make_model(bench, task.layers, torch.bfloat16)
             trainer, _ = build(bench, task, contender, model, Counter(), folder)
             trainer.add_callback(callback)
+            if contender.compiles_layers:
+                compile_layers(model)
             trainer.train()
         yield {"contender": contender.name, **shares(callback.profile, bench.on_gpu)}
         del model, trainer, callback
@@ -92,10 +97,13 @@ def shares(profiled: Any, on_gpu: bool) -> Record:
         "kernels": len(kernels),
         **gaps(kernels),
         "calls": calls,
-        "longest_ms": {
-            name: round(value / 1e3, 2) for name, value in sorted(longest.items(), key=lambda one: -one[1])[:20]
-        },
+        "longest_ms": largest_ms(longest, 20),
     }
+
+
+def largest_ms(microseconds: dict[str, float], count: int) -> dict[str, float]:
+    found = sorted(microseconds.items(), key=lambda one: -one[1])[:count]
+    return {name: round(value / 1e3, 2) for name, value in found}
 
 
 def is_annotation(event: Any) -> bool:
@@ -109,12 +117,14 @@ def kind_of(name: str) -> str:
 
 
 def gaps(kernels: list[Any]) -> Record:
-    """How long the device did nothing between its first and its last kernel."""
-    spans = sorted((event.time_range.start, event.time_range.end) for event in kernels)
+    """How long the device did nothing between its first and its last kernel, and for which kernels."""
+    spans = sorted((event.time_range.start, event.time_range.end, event.name) for event in kernels)
     end, idle = spans[0][1], []
-    for start, stop in spans:
+    waited: dict[str, float] = defaultdict(float)
+    for start, stop, name in spans:
         if start > end:
             idle.append(start - end)
+            waited[name[:90]] += start - end
         end = max(end, stop)
     whole = end - spans[0][0]
     long = sorted((gap for gap in idle if gap > IDLE_MICROSECONDS), reverse=True)
@@ -124,4 +134,5 @@ def gaps(kernels: list[Any]) -> Record:
         "long_gaps": len(long),
         "long_gaps_ms": round(sum(long) / 1e3, 2),
         "longest_gaps_ms": [round(gap / 1e3, 2) for gap in long[:8]],
+        "waited_for_ms": largest_ms(waited, 12),
     }

@@ -189,11 +189,11 @@ def measure(bench: Bench, task: Task, contender: Contender) -> Record:
     release()
     model, count, clock = make_model(bench, task.layers, torch.bfloat16), Counter(), StepClock(task)
     flops = Flops(model, task)
+    if contender.compiles_layers:
+        compile_layers(model)  # the reference is computed with them too, as the reference stage does
     with tempfile.TemporaryDirectory() as folder:
         trainer, reference_seconds = build(bench, task, contender, model, count, folder)
         trainer.add_callback(clock)
-        if contender.compiles_layers:
-            compile_layers(model)
         trainer.train()
     about = {name: value for name, value in asdict(contender).items() if name != "name"}
     return round_all(about | figures(bench, task, contender, clock, count, flops, trainer)) | {

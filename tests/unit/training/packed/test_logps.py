@@ -145,15 +145,15 @@ def test_every_field_is_trls(family: str) -> None:
                 assert not got[len(completion) :].any()
 
 
-def attention_inputs(tokens: int, seed: int) -> list[torch.Tensor]:
+def attention_inputs(tokens: int, seed: int, width: int = 8) -> list[torch.Tensor]:
     """Query of four heads, key and value of two (grouped), and the gradient of the output."""
     noise = torch.Generator().manual_seed(seed)
-    return [torch.randn(1, heads, tokens, 8, generator=noise) for heads in (4, 2, 2, 4)]
+    return [torch.randn(1, heads, tokens, width, generator=noise) for heads in (4, 2, 2, 4)]
 
 
 def dense(query, key, value, seen: torch.Tensor, scale: float | None, softcap: float | None = None):
     key, value = (states.repeat_interleave(2, dim=1) for states in (key, value))
-    scores = query @ key.transpose(2, 3) * (scale or 8**-0.5)
+    scores = query @ key.transpose(2, 3) * (scale or query.shape[-1] ** -0.5)
     if softcap is not None:
         scores = softcap * (scores / softcap).tanh()
     return scores.masked_fill(~seen, -torch.inf).softmax(-1) @ value
