@@ -85,7 +85,7 @@ class Stages:
 
     def judgments(self) -> Any:
         from zephyr_ray.data.judgments import make_judgments
-        from zephyr_ray.pipeline.model_source import external_source
+        from zephyr_ray.pipeline.model_source import ModelInput
 
         context = alone(self.artifact("judgments"))
         section, seed = self.recipe.judging, self.recipe.run.seed
@@ -93,7 +93,9 @@ class Stages:
         judge = section.judge
         source = None
         if isinstance(judge, RewardModelJudge):
-            source = external_source("judging.judge.model", judge.model, judge.revision)
+            field, path = "judging.judge.model", judge.model
+            model = ModelInput("reward_model", field, path, judge.revision, is_reward_model=True)
+            source = model.source(self.run)
         made = make_judgments(section, seed, self.run.artifact("candidates"), source, context)
         self.run.artifact("judgments").finish({"fingerprint": self.fingerprint, "files": made[0].files})
         return made
