@@ -117,7 +117,8 @@ def test_what_a_row_says() -> None:
     assert row("judging.judge")[1] == (
         "[`judging.judge.language_models`](#judging.judge.language_models) or "
         "[`judging.judge.function`](#judging.judge.function) or "
-        "[`judging.judge.reward_model`](#judging.judge.reward_model)"
+        "[`judging.judge.reward_model`](#judging.judge.reward_model) or "
+        "[`judging.judge.delta`](#judging.judge.delta)"
     )
     assert row("dialogues.train")[1].startswith("text or list of text or [`dialogues.train.files`]")
     assert "[engine.md](engine.md)" in row("dpo.training.engine")[4]
