@@ -9,14 +9,13 @@ from typing import Any
 
 import pyarrow as pa
 
-from zephyr_ray.cluster import connect, resources
+from zephyr_ray.cluster import resources
 from zephyr_ray.cluster.preload import ROWS, TRAINING
 from zephyr_ray.config.training import ReferenceLogps
-from zephyr_ray.data.io import drop_report, resume, writer
+from zephyr_ray.data.io import drop_report
 from zephyr_ray.data.io.rows import all_kept
-from zephyr_ray.data.io.sources import count_rows
 from zephyr_ray.data.io.writer import Report
-from zephyr_ray.data.reference_logps import rows_per_file
+from zephyr_ray.data.scored_rows import write_scores
 from zephyr_ray.pipeline.artifacts import Artifact
 from zephyr_ray.pipeline.model_source import ModelInput, ModelSource
 from zephyr_ray.pipeline.stage import Manifest, Stage, StageContext
@@ -70,25 +69,7 @@ def make_held_out_rewards(
         RuntimeError: The files do not hold every pair exactly once.
         UserError: It is no reward model.
     """
-    import ray.data
-
-    done, rows = writer.written_ids(artifact, _ID), count_rows(pairs)
-    if progress is not None:
-        progress.set(len(done), total=rows)
-    left = resume.rows_left(pairs, done, _ID)
-    scored = left.repartition(target_num_rows_per_block=rows_per_file(rows, section.batch_size)).map_batches(
-        _Scorer,
-        fn_constructor_args=(section, model),
-        batch_format="pyarrow",
-        batch_size=section.batch_size,
-        compute=ray.data.ActorPoolStrategy(size=section.workers),
-        num_cpus=section.cpus_per_worker,
-        num_gpus=section.gpus_per_worker or None,
-        label_selector=connect.selector(section.labels),
-    )
-    report = writer.write(scored, artifact, HELD_OUT_REWARDS, progress=progress, keep=True)
-    resume.check_exactly_once(pairs, artifact, report, _ID)
-    return report
+    return write_scores(section, pairs, artifact, _ID, HELD_OUT_REWARDS, _Scorer, (section, model), progress=progress)
 
 
 class _Scorer:

@@ -17,19 +17,16 @@ from zephyr_ray.cluster import connect, resources
 from zephyr_ray.cluster.preload import ROWS, TRAINING
 from zephyr_ray.config.model import Chat
 from zephyr_ray.config.training import ReferenceLogps
-from zephyr_ray.data.io import drop_report, resume, writer
+from zephyr_ray.data.io import drop_report
 from zephyr_ray.data.io.rows import all_kept
-from zephyr_ray.data.io.sources import count_rows
 from zephyr_ray.data.io.writer import Report
+from zephyr_ray.data.scored_rows import write_scores
 from zephyr_ray.errors import UserError
 from zephyr_ray.pipeline.artifacts import Artifact
 from zephyr_ray.pipeline.model_source import ModelInput, ModelSource
 from zephyr_ray.pipeline.stage import Manifest, Stage, StageContext
 from zephyr_ray.schemas import GROUP_LOGPS, REFERENCE_LOGPS
 from zephyr_ray.training.arithmetic import Scoring
-
-_BATCHES = 4  # of a file at least: what a kill may cost, at most, for each actor
-_FILES = 10_000  # at most, where there are so many rows that a file of more batches is still a small part of them
 
 Whose = Literal["ref", "policy"]
 """Begins the names of the columns."""
@@ -217,35 +214,15 @@ def make_reference_logps(
         RuntimeError: The files do not hold every pair exactly once.
         UserError: The model cannot be packed.
     """
-    import ray.data
+    import ray
 
     if scoring.engine == "packed":
         # In a worker: it loads libraries that this process has no other use for.
         check = ray.remote(_check_model).options(num_cpus=0, scheduling_strategy=connect.this_node())
         ray.get(check.remote(model))
     id_column, schema, actor = layout or Layout("pair_id", logps_schema(whose), ReferenceModel)
-    done, rows = writer.written_ids(artifact, id_column), count_rows(tokenized)
-    if progress is not None:
-        progress.set(len(done), total=rows)
-    pairs = resume.rows_left(tokenized, done, id_column)
-    scored = pairs.repartition(target_num_rows_per_block=rows_per_file(rows, section.batch_size)).map_batches(
-        actor,
-        fn_constructor_args=(section, scoring, chat, model, whose),
-        batch_format="pyarrow",
-        batch_size=section.batch_size,
-        compute=ray.data.ActorPoolStrategy(size=section.workers),
-        num_cpus=section.cpus_per_worker,
-        num_gpus=section.gpus_per_worker or None,
-        label_selector=connect.selector(section.labels),
-    )
-    report = writer.write(scored, artifact, schema, progress=progress, keep=True)
-    resume.check_exactly_once(tokenized, artifact, report, id_column)
-    return report
-
-
-def rows_per_file(rows: int, batch_size: int) -> int:
-    """Rows of a file where there are so many in all: whole batches."""
-    return batch_size * max(_BATCHES, rows // (_FILES * batch_size))
+    arguments = (section, scoring, chat, model, whose)
+    return write_scores(section, tokenized, artifact, id_column, schema, actor, arguments, progress=progress)
 
 
 def _check_model(model: ModelSource) -> None:

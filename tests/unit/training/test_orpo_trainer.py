@@ -16,6 +16,7 @@ from trl.experimental.orpo import ORPOConfig, ORPOTrainer
 from trl.experimental.utils import DPODataCollatorWithPadding
 
 from tests.unit.training.small_models import make_model, make_pairs
+from tests.unit.training.trl_options import OPTIONS
 from zephyr_ray.training.dataset import Rows
 from zephyr_ray.training.methods.orpo import ORPO
 from zephyr_ray.training.packed.layout import pack_pairs, scoring_prompts
@@ -42,20 +43,7 @@ LOGGED = (
     "rewards/margins",
     "rewards/accuracies",
 )
-SETTINGS: dict[str, Any] = {
-    "use_cpu": True,
-    "bf16": False,
-    "report_to": [],
-    "remove_unused_columns": False,
-    "gradient_checkpointing": False,
-    "learning_rate": 1e-3,
-    "lr_scheduler_type": "constant",
-    "save_strategy": "no",
-    "logging_steps": 1,
-    "disable_tqdm": True,
-    "max_steps": STEPS,
-    "per_device_train_batch_size": BATCH,
-}
+SETTINGS = {**OPTIONS, "max_steps": STEPS, "per_device_train_batch_size": BATCH}
 
 
 class PlainTRL(ORPOTrainer):

@@ -14,6 +14,7 @@ from trl.trainer.dpo_trainer import DataCollatorForPreference
 
 from tests.oracles.dpo import sequence_logp
 from tests.unit.training.small_models import make_model, make_pairs
+from tests.unit.training.trl_options import OPTIONS
 from zephyr_ray.training.dataset import Rows
 from zephyr_ray.training.sampler import Plan, Slot
 from zephyr_ray.training.token_batching import PackedRankPlan
@@ -39,19 +40,10 @@ def references() -> dict[str, np.ndarray]:
 
 def arguments(folder: Path, **options: Any) -> DPOConfig:
     settings: dict[str, Any] = {
+        **OPTIONS,
         "beta": 0.3,
-        "use_cpu": True,
-        "bf16": False,
-        "report_to": [],
         "max_length": None,
         "precompute_ref_log_probs": True,
-        "remove_unused_columns": False,
-        "gradient_checkpointing": False,
-        "learning_rate": 1e-3,
-        "lr_scheduler_type": "constant",
-        "save_strategy": "no",
-        "logging_steps": 1,
-        "disable_tqdm": True,
         "max_steps": STEPS,
         "per_device_train_batch_size": BATCH,
     }

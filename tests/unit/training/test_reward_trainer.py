@@ -14,6 +14,7 @@ from torch.nn.functional import logsigmoid
 from trl import RewardConfig, RewardTrainer
 
 from tests.unit.training.small_models import CONFIGS, make_classifier, make_pairs
+from tests.unit.training.trl_options import OPTIONS
 from zephyr_ray.training.bradley_terry import bradley_terry_loss
 from zephyr_ray.training.dataset import Rows
 from zephyr_ray.training.methods.reward_model import RewardModel
@@ -33,16 +34,8 @@ for pair in PAIRS[4:9]:
 PLAN = Plan(len(PAIRS), BATCH, epochs=1, seed=0, max_steps=STEPS)
 LOGGED = ("loss", "grad_norm", "mean_reward", "accuracy", "margin", "num_tokens")
 SETTINGS: dict[str, Any] = {
-    "use_cpu": True,
-    "bf16": False,
-    "report_to": [],
-    "remove_unused_columns": False,
-    "gradient_checkpointing": False,
+    **OPTIONS,
     "learning_rate": 3e-4,
-    "lr_scheduler_type": "constant",
-    "save_strategy": "no",
-    "logging_steps": 1,
-    "disable_tqdm": True,
     "max_steps": STEPS,
     "per_device_train_batch_size": BATCH,
     "max_length": None,

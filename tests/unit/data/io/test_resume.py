@@ -19,7 +19,7 @@ import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 import pytest
 
-from zephyr_ray.data import reference_logps
+from zephyr_ray.data import scored_rows
 from zephyr_ray.data.cleaning.dedup import drop_repeated
 from zephyr_ray.data.io import datasink, file_tasks, id_sets, keys, readers, resume, rewrite, sources, writer
 from zephyr_ray.data.io.histogram import Histogram
@@ -216,4 +216,4 @@ def test_ten_times_the_rows_are_as_many_tasks_and_no_more_on_the_driver(
 
 def test_files_of_a_long_stage_are_few() -> None:
     assert [writer.rows_per_file(rows) for rows in (0, 10**5, 4 * 10**6, 10**8)] == [512, 512, 1953, 4096]
-    assert [reference_logps.rows_per_file(rows, 16) for rows in (10, 10**6, 10**7)] == [64, 96, 992]
+    assert [scored_rows.rows_per_file(rows, 16) for rows in (10, 10**6, 10**7)] == [64, 96, 992]
