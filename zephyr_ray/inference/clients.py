@@ -122,10 +122,12 @@ class DeploymentClient:
         from ray.exceptions import RayError
         from ray.serve.exceptions import RayServeException
 
+        response = self._handle.complete.remote(_given(body))
         try:
             async with asyncio.timeout(self._timeout_s):
-                status, reply = await self._handle.complete.remote(_given(body))
+                status, reply = await response
         except TimeoutError:
+            response.cancel()  # else the engine goes on, beside what is asked again: nothing would ever be in time
             raise Busy(f"no answer in {self._timeout_s:g} s", is_overload=True) from None
         except (RayError, RayServeException) as error:  # a replica died, or none has started
             first_line = str(error).strip().partition("\n")[0]

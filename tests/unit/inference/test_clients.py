@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import socket
+from collections.abc import Generator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -190,3 +191,26 @@ def test_a_replica_that_dies_may_be_asked_again_whatever_it_said(
     with pytest.raises(Busy) as caught:
         asyncio.run(client.send({"messages": []}))
     assert str(caught.value) == reason
+
+
+def test_a_request_that_takes_too_long_is_taken_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else the engine goes on with it while it is asked again, and the more is asked the less is in time."""
+
+    class Slow:
+        def __init__(self) -> None:
+            self.is_cancelled = False
+
+        def __await__(self) -> Generator[Any, None, None]:
+            return asyncio.sleep(60).__await__()
+
+        def cancel(self) -> None:
+            self.is_cancelled = True
+
+    slow = Slow()
+    handle = SimpleNamespace(complete=SimpleNamespace(remote=lambda body: slow))
+    monkeypatch.setattr("ray.serve.get_app_handle", lambda name: handle)
+    client = clients.DeploymentClient("app", Deployment(type="deployment", name="a", model="sft", timeout_s=0.01))
+    with pytest.raises(Busy, match=r"^no answer in 0\.01 s$") as caught:
+        asyncio.run(client.send({"messages": []}))
+    assert caught.value.is_overload
+    assert slow.is_cancelled
