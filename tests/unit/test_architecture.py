@@ -36,7 +36,7 @@ IMPORTS = {
     "generation": "base chat_template config inference pipeline serving",
     "data": "base chat_template cluster config generation inference judging pipeline serving training",
     "evaluation": "base cluster config data inference pipeline serving",
-    "reporting": "base data evaluation pipeline",
+    "reporting": "base config data evaluation pipeline",
     "embedded": "chat_template config pipeline training",
     "wiring": "base config data evaluation pipeline training",
     "zephyr": "base chat_template cluster config data pipeline reporting training wiring",

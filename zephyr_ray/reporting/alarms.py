@@ -233,6 +233,20 @@ def not_shown(differences: Iterable[Estimate]) -> list[Alarm]:
     ]
 
 
+def got_worse(differences: Iterable[Estimate]) -> list[Alarm]:
+    """Differences of a model and the one that it started from whose interval lies below none."""
+    return [
+        Alarm(
+            each.stage,
+            f"{each.what}: {each.shown}, 95 % interval {each.shown_interval}: the training made the model worse here",
+            "Keep the model that it started from. Read its answers and the pairs it learned from; a smaller "
+            "dpo.learning_rate, fewer epochs or a higher dpo.beta keep it nearer to the start.",
+        )
+        for each in differences
+        if each.neutral == 0 and each.high < 0
+    ]
+
+
 def overlapping(estimates: Sequence[Estimate]) -> list[Alarm]:
     """The best of several models where its interval overlaps the next one's.
 

@@ -189,6 +189,7 @@ def find_alarms(
             found += alarms.growing_answers(policy, start, *pair)
             found += alarms.form_rewarded(policy, start, f"{pair[0]}'s answers", f"{pair[1]}'s", answers.stage)
     for each in evaluated:
+        found += alarms.got_worse(each.differences)
         found += alarms.not_shown(each.differences)
         measures = each.by_measure()
         headline = measures.get("average") or next(iter(measures.values()), [])

@@ -10,6 +10,7 @@ from typing import Any
 
 import yaml
 
+from zephyr_ray.config.recipe import Recipe
 from zephyr_ray.pipeline.artifacts import Run
 from zephyr_ray.reporting.run_stages import MadeStage, Round
 
@@ -60,22 +61,35 @@ def recipe_text(run: Run, folder: str = "") -> str:
 
 
 def recipe_fields(text: str) -> dict[str, Any]:
-    """A recipe's fields by dotted names; of text that is no YAML mapping, none."""
+    """A recipe's fields by dotted names, a list's members by theirs; of text that is no YAML mapping, none.
+
+    A field that the recipe's version did not have has today's default: the run was made as if it were there.
+    """
     try:
         read = yaml.safe_load(text)
     except yaml.YAMLError:
         return {}
-    return _flat(read) if isinstance(read, dict) else {}
+    if not isinstance(read, dict):
+        return {}
+    found = _flat(read)
+    places = {".".join(parts[:count]) for parts in (name.split(".") for name in found) for count in range(len(parts))}
+    defaults = _flat(Recipe().model_dump(mode="json"))
+    return found | {name: value for name, value in defaults.items() if name not in found and name not in places}
 
 
 def differences(recipes: Sequence[Mapping[str, Any]]) -> list[Difference]:
-    """The fields that are not the same in all recipes, without where the runs lie."""
+    """The fields that are not the same in all recipes, without where the runs lie; null is as good as absent."""
     names = dict.fromkeys(name for recipe in recipes for name in recipe)
     return [
-        Difference(name, [_SHOWN_NONE if name not in each else str(each[name]) for each in recipes])
+        Difference(name, [_shown(each[name]) if name in each else _SHOWN_NONE for each in recipes])
         for name in names
-        if name != "run.root" and any(name not in each or each[name] != recipes[0].get(name) for each in recipes)
+        if name != "run.root" and any(each.get(name) != recipes[0].get(name) for each in recipes)
     ]
+
+
+def _shown(value: Any) -> str:
+    """A value as a recipe writes it."""
+    return yaml.safe_dump(value, default_flow_style=True, width=10_000).removesuffix("\n").removesuffix("\n...")
 
 
 def costs(found: Round) -> list[Cost]:
@@ -120,6 +134,8 @@ def _cost(stage: MadeStage, run: Run) -> Cost:
 
 
 def _flat(value: Any, at: str = "") -> dict[str, Any]:
+    if isinstance(value, list) and value and all(isinstance(each, dict) and each.get("name") for each in value):
+        value = {str(each["name"]): {key: part for key, part in each.items() if key != "name"} for each in value}
     if isinstance(value, dict) and value:
         return {
             name: each

@@ -97,6 +97,13 @@ def test_differences_that_are_not_shown() -> None:
     assert "+1.0 %, 95 % interval -2.0 % to +4.0 %, which contains +0.0 %: no difference is shown" in found.said
 
 
+def test_a_model_that_got_worse() -> None:
+    """Where the whole interval lies below 0; a lower rate of one model is no difference."""
+    differences = [rate("", -0.03, -0.05, -0.01, 0.0), rate("", -0.03, -0.07, 0.01, 0.0), rate("dpo", -1, -1, -1)]
+    (found,) = alarms.got_worse(differences)
+    assert "-3.0 %, 95 % interval -5.0 % to -1.0 %: the training made the model worse here" in found.said
+
+
 def test_intervals_that_overlap() -> None:
     """The two best of three are compared: 0.60 to 0.70 and 0.55 to 0.61 share 0.60 to 0.61."""
     models = [rate("dpo", 0.65, 0.6, 0.7), rate("sft", 0.58, 0.55, 0.61), rate("base", 0.0, 0.0, 0.0)]
