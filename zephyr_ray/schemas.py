@@ -156,6 +156,8 @@ class Reason(StrEnum):
     """An assistant's turn says what assistants lack ("As an AI language model, ...")."""
     UNSCORED = "unscored"
     """A list of completions without any score, or a dialogue without the score that it is to be selected by."""
+    LOW_SCORE = "low_score"
+    """The best answer to a prompt is not good enough to be learnt."""
     UNPAIRED = "unpaired"
     """A single rated completion, with none to compare it with."""
     REPEATED = "repeated"

@@ -116,6 +116,17 @@ class Preferences(Section):
         return value
 
 
+class BestAnswers(Section):
+    """Which answers rejection sampling learns: of each prompt the best one, by `preferences.score`."""
+
+    min_score: float | None = None
+    """A prompt whose best answer scores less is dropped. None: none is."""
+    pass_score: float | None = None
+    """An answer is right from this score on: `pass@n` is reported, too. None: no score says so."""
+    max_dropped: float = Field(0.5, ge=0, le=1)
+    """Stop with an error if a larger share of the prompts is dropped."""
+
+
 class Tokenized(Section):
     max_length: int = Field(1024, ge=4)
     """Maximum tokens of prompt plus completion. A longer completion is cut at its end and gets no end-of-sequence

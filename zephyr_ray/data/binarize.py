@@ -138,15 +138,20 @@ def draw_pairs(scored: Scored, prompt_id: str, rule: Rule) -> DrawnPairs:
     if rule.rejected == "every_pair":
         return _every_pair(completions, rule.margin)
     top = max(completion.score for completion in completions)
-    best = [completion for completion in completions if completion.score == top]
-    chosen = _draw_one(best, rule.seed, prompt_id, "chosen")
+    chosen = best_of(completions, rule.seed, prompt_id)
     lower = [(chosen, completion) for completion in completions if top - completion.score > rule.margin]
     lower = _with_different_texts(_at_least_one(lower, top, rule.margin))
     if rule.rejected == "lowest":
         bottom = min(completion.score for _, completion in lower)
         lower = [pair for pair in lower if pair[1].score == bottom]
     rejected = _draw_one([completion for _, completion in lower], rule.seed, prompt_id, "rejected")
-    return DrawnPairs([(chosen, rejected)], len({completion.text for completion in best}))
+    return DrawnPairs([(chosen, rejected)], len({each.text for each in completions if each.score == top}))
+
+
+def best_of(completions: Sequence[ScoredCompletion], seed: int, prompt_id: str) -> ScoredCompletion:
+    """The completion with the highest score; of several one that is drawn."""
+    top = max(completion.score for completion in completions)
+    return _draw_one([each for each in completions if each.score == top], seed, prompt_id, "chosen")
 
 
 def _every_pair(completions: Sequence[ScoredCompletion], margin: float) -> DrawnPairs:

@@ -12,6 +12,7 @@ from zephyr_ray.pipeline.lineage.text import rows_line, settings_of
 _METHODS = {
     "sft": "supervised fine-tuning (SFT) on dialogues",
     "dpo": "direct preference optimization (DPO, arXiv 2305.18290) against {reference}",
+    "rejection_sampling": "supervised fine-tuning on the best of several answers to each prompt (rejection sampling)",
     "reward_model": "Bradley-Terry on preference pairs; it is a reward model, which scores answers and writes none",
 }
 _REFERENCE = "reference_logps"
