@@ -288,7 +288,7 @@ def test_the_groups_can_hold_every_stage_of_every_recipe(file: str) -> None:
     files = [file]
     if file.endswith("feedback.yaml"):  # merged over a recipe that trains
         files = ["recipes/zephyr-7b-beta/paper.yaml", file]
-    if file.endswith("rounds.yaml"):  # merged over one that samples
+    if file.endswith(("rounds.yaml", "delta.yaml")):  # merged over one that samples
         files = ["recipes/tiny.yaml", file]
     recipe = load_recipe([str(REPO / each) for each in files], [])
     groups = node_groups(RAY_CLUSTER)

@@ -15,6 +15,7 @@ from zephyr_ray.config.training import ReferenceLogps
 from zephyr_ray.data.io import drop_report
 from zephyr_ray.data.io.rows import all_kept
 from zephyr_ray.data.io.writer import Report
+from zephyr_ray.data.reference_logps import device_of
 from zephyr_ray.data.scored_rows import write_scores
 from zephyr_ray.pipeline.artifacts import Artifact
 from zephyr_ray.pipeline.model_source import ModelInput, ModelSource
@@ -44,7 +45,7 @@ def stage(name: str, section: ReferenceLogps, pairs: Stage, model: ModelInput) -
     return Stage(
         f"held_out_rewards/{name}",
         "pairs",
-        {"device": "cuda" if section.gpus_per_worker > 0 else "cpu"},
+        {"device": device_of(section)},
         make,
         inputs={pairs.kind: pairs, **model.inputs},
         outside=model.outside,

@@ -60,7 +60,7 @@ def stage(
 def settings(section: ReferenceLogps, scoring: Scoring) -> dict[str, Any]:
     """What the reference's log-probs are made from, as JSON values."""
     counted = {"ld_alpha": scoring.ld_alpha, "load_in_4bit": scoring.load_in_4bit}
-    return counted | {"arithmetic": scoring.identity(_device(section))}
+    return counted | {"arithmetic": scoring.identity(device_of(section))}
 
 
 def held_out_stage(
@@ -85,7 +85,7 @@ def held_out_stage(
         whose: What the model is.
         tokenized_by: Of a model from outside: the one whose tokenizer made the pairs' ids, which must be its own too.
     """
-    config = {"arithmetic": scoring.identity(_device(section))}
+    config = {"arithmetic": scoring.identity(device_of(section))}
     made = _stage(kind, section, scoring.of_exported(), chat, config, tokenized, model, whose)
     if tokenized_by is None:
         return made
@@ -117,7 +117,8 @@ def check_tokenizer(field: str, model: ModelSource, other: ModelSource) -> None:
         )
 
 
-def _device(section: ReferenceLogps) -> Literal["cpu", "cuda"]:
+def device_of(section: ReferenceLogps) -> Literal["cpu", "cuda"]:
+    """Where its actors compute."""
     return "cuda" if section.gpus_per_worker > 0 else "cpu"
 
 

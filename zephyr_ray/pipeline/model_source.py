@@ -193,8 +193,9 @@ def pool_models(
     named += [(each.name, each.model, each.engine.get("revision")) for each in offline]
 
     def field_of(name: str, model: str, revision: str | None) -> str:
-        is_policy = policy is not None and (model, revision) == (policy.path, policy.revision)
-        return policy.field if policy and is_policy else f"{field} {name}"
+        if policy is not None and (policy.path, policy.revision) == (model, revision):
+            return policy.field
+        return f"{field} {name}"
 
     external = tuple(ModelInput(each[0], field_of(*each), *each[1:]) for each in named)
     engines = {each.name: semantic_engine(each.engine) for each in deployments}

@@ -243,7 +243,7 @@ def got_worse(differences: Iterable[Estimate]) -> list[Alarm]:
             "dpo.learning_rate, fewer epochs or a higher dpo.beta keep it nearer to the start.",
         )
         for each in differences
-        if each.neutral == 0 and each.high < 0
+        if "minus" in each.what and each.high < 0
     ]
 
 

@@ -98,10 +98,20 @@ def test_differences_that_are_not_shown() -> None:
 
 
 def test_a_model_that_got_worse() -> None:
-    """Where the whole interval lies below 0; a lower rate of one model is no difference."""
-    differences = [rate("", -0.03, -0.05, -0.01, 0.0), rate("", -0.03, -0.07, 0.01, 0.0), rate("dpo", -1, -1, -1)]
-    (found,) = alarms.got_worse(differences)
-    assert "-3.0 %, 95 % interval -5.0 % to -1.0 %: the training made the model worse here" in found.said
+    """Where the whole interval of a difference to its start lies below 0; other measures may be below it for other
+    reasons, as a reward model's overconfidence is where it is too careful."""
+
+    def difference(what: str, value: float, low: float, high: float) -> Estimate:
+        return Estimate("held_out", what, value, low, high, "", 0.0, is_share=True)
+
+    (found,) = alarms.got_worse(
+        [
+            difference("dpo minus sft", -0.03, -0.05, -0.01),
+            difference("policy minus reference", -0.03, -0.07, 0.01),
+            difference("overconfidence", -0.2, -0.25, -0.15),
+        ]
+    )
+    assert "dpo minus sft: -3.0 %, 95 % interval -5.0 % to -1.0 %: the training made the model worse here" in found.said
 
 
 def test_intervals_that_overlap() -> None:

@@ -14,6 +14,7 @@ from trl import DPOConfig
 from tests.oracles.dpo import sequence_logp
 from tests.unit.training.read_backs import ReadBacksOfSteps
 from tests.unit.training.small_models import make_groups, make_model
+from tests.unit.training.trl_options import OPTIONS
 from zephyr_ray.config.training import DPO
 from zephyr_ray.errors import GuardError
 from zephyr_ray.training.dataset import GroupRows, Rows
@@ -69,19 +70,10 @@ def logps() -> list[list[float]]:
 
 def arguments(folder: Path, **options: Any) -> DPOConfig:
     settings: dict[str, Any] = {
+        **OPTIONS,
         "beta": 0.3,
-        "use_cpu": True,
-        "bf16": False,
-        "report_to": [],
         "max_length": None,
         "precompute_ref_log_probs": True,
-        "remove_unused_columns": False,
-        "gradient_checkpointing": False,
-        "learning_rate": 1e-3,
-        "lr_scheduler_type": "constant",
-        "save_strategy": "no",
-        "logging_steps": 1,
-        "disable_tqdm": True,
         "max_steps": STEPS,
     }
     return DPOConfig(output_dir=str(folder), **{**settings, **options})
@@ -117,7 +109,7 @@ def one_by_one(folder: Path, tokenizer: Any, logps: list[list[float]], budget: i
     return trainer
 
 
-OPTIONS: list[dict[str, Any]] = [
+VARIANTS: list[dict[str, Any]] = [
     {},
     {"loss_type": ["sigmoid_norm", "hinge"], "loss_weights": [1.0, 0.3]},
     {"loss_type": ["ipo"]},
@@ -129,7 +121,7 @@ OPTIONS: list[dict[str, Any]] = [
 ]
 
 
-@pytest.mark.parametrize("options", OPTIONS, ids=str)
+@pytest.mark.parametrize("options", VARIANTS, ids=str)
 def test_groups_train_as_their_pairs_do(
     tmp_path: Path, tokenizer: Any, logps: list[list[float]], options: dict[str, Any]
 ) -> None:

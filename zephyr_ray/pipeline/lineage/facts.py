@@ -306,8 +306,8 @@ def _named(source: Any) -> str:
 
 
 def _member(role: str, member: Mapping[str, Any], commits: Mapping[str, str]) -> UsedModel:
-    by_name = f"{member.get('chosen')} over {member.get('rejected')}"  # a delta's
-    model = str(member.get("model") or member.get("function") or by_name)
+    delta = f"{member['chosen']} over {member['rejected']}" if member.get("type") == "delta" else None
+    model = str(member.get("model") or member.get("function") or delta)
     engine = _section(member, "engine")
     commit = commits.get(model) or member.get("revision") or engine.get("revision")
     return UsedModel(role, str(member.get("type", "function")), model, member.get("name"), commit)

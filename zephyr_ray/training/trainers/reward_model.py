@@ -11,14 +11,14 @@ from trl import RewardTrainer
 from zephyr_ray.training.bradley_terry import bradley_terry_loss
 from zephyr_ray.training.dataset import Rows
 from zephyr_ray.training.packed.attention import Backend, row_multiple
-from zephyr_ray.training.packed.layout import pack_pairs
 from zephyr_ray.training.packed.metrics import sum_of
 from zephyr_ray.training.packed.rewards import add_packed_rewards, branch_ends
 from zephyr_ray.training.packed.steps import PackedSteps
 from zephyr_ray.training.reward_head import set_padding, whole_ending, with_ending
 from zephyr_ray.training.sampler import RankPlan
 from zephyr_ray.training.token_batching import PackedRankPlan
-from zephyr_ray.training.trl_trainers import PlannedMixin, plan_of
+from zephyr_ray.training.trainers.pairs import collate_packed
+from zephyr_ray.training.trl_trainers import PlannedMixin
 
 _COMPLETIONS = ("chosen_ids", "rejected_ids")
 
@@ -53,11 +53,9 @@ class PackedRewardTrainer(PackedSteps, PlannedMixin, RewardTrainer):
         """A micro-batch: its pairs in one row, where their completions end, and their margins [B] where they have any;
         and as `pairs.collate_packed`."""
         pairs = [row | {name: with_ending(row[name], self.eos, self.ending) for name in _COMPLETIONS} for row in rows]
-        row, plan = pack_pairs(pairs, row_multiple(self.backend), self.align), plan_of(rows)
+        batch = collate_packed(pairs, row_multiple(self.backend), self.align)
         margins = {"margin": torch.tensor([each["margin"] for each in rows])} if "margin" in rows[0] else {}
-        lengths = [2 * len(each["prompt_ids"]) + len(each["chosen_ids"]) + len(each["rejected_ids"]) for each in pairs]
-        tokens = sum(lengths) if plan["loss_scale"] > 0 else 0
-        return {"packed_row": row, "ends": branch_ends(row), **margins, "num_tokens": tokens, **plan}
+        return {**batch, "ends": branch_ends(batch["packed_row"]), **margins}
 
     def compute_loss(
         self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
