@@ -1,8 +1,8 @@
 """The best of several answers to each prompt, as dialogues to learn: rejection sampling (best of n).
 
 Llama 2 (arXiv 2307.09288, section 3.2.3) samples K answers, keeps the one that its reward model rates best, and trains
-on it as on a demonstration. Here any judge's ratings do. What more answers would buy is counted on the way, without bias
-and without sampling again: the mean score of the best of n of the K answers, and pass@n (arXiv 2107.03374, equation 1).
+on it as on a demonstration. Here any judge's ratings do. What more answers would buy is counted on the way, without
+bias and without sampling again: the mean score of the best of n of the K answers, and pass@n (arXiv 2107.03374, eq. 1).
 """
 
 from __future__ import annotations

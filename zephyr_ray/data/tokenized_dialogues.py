@@ -52,6 +52,7 @@ def stage(
     max_length: int | None,
     max_dropped: float,
     kind: str = "tokenized_dialogues",
+    only_last_answer: bool = False,
 ) -> Stage:
     """The stage `tokenized_dialogues`, or another one that tokenizes dialogues.
 
@@ -62,19 +63,25 @@ def stage(
         max_length: Tokens of a row; None: all of them.
         max_dropped: Largest share of the rows that may be dropped.
         kind: The stage's.
+        only_last_answer: Whether of each dialogue the last answer alone is learnt.
     """
 
     def make(context: StageContext) -> Manifest:
         tokenizer = TokenizerSource(base.source(context.run), chat)
         report = make_tokenized_dialogues(
-            tokenizer, context.input(dialogues.kind), context.artifact, max_length, progress=context.progress
+            tokenizer,
+            context.input(dialogues.kind),
+            context.artifact,
+            max_length,
+            only_last_answer=only_last_answer,
+            progress=context.progress,
         )
         return drop_report.examined(report, max_dropped, context.artifact)
 
     return Stage(
         kind,
         "rows",
-        {"chat": semantic(chat), "max_length": max_length},
+        {"chat": semantic(chat), "max_length": max_length} | ({"only_last_answer": True} if only_last_answer else {}),
         make,
         inputs={dialogues.kind: dialogues, **base.inputs},
         outside=lambda: chat_template.fingerprints(chat) | base.outside(),
@@ -92,6 +99,7 @@ def make_tokenized_dialogues(
     artifact: Artifact,
     max_length: int | None,
     *,
+    only_last_answer: bool = False,
     progress: RowProgress | None = None,
 ) -> Report:
     """Writes the token ids of every dialogue and which of them the assistant wrote.
@@ -101,18 +109,22 @@ def make_tokenized_dialogues(
         RuntimeError: Not every row arrived.
     """
     check_answers(source.load(), source.chat.tokenization)  # what is wrong fails here, before any Ray work
-    tokenize = functools.partial(tokenize_rows, source=source, max_length=max_length)
+    tokenize = functools.partial(tokenize_rows, source=source, max_length=max_length, only_last_answer=only_last_answer)
     rows = sources.read_artifact(dialogues).map_batches(tokenize, batch_format="pyarrow", batch_size=_BATCH_ROWS)
     report = writer.write(rows, artifact, TOKENIZED_DIALOGUES, measure=_measure, progress=progress)
     sources.check_all_read(dialogues, report.rows_in)
     return _with_cuts(report)
 
 
-def tokenize_rows(batch: pa.Table, *, source: TokenizerSource, max_length: int | None) -> pa.Table:
+def tokenize_rows(
+    batch: pa.Table, *, source: TokenizerSource, max_length: int | None, only_last_answer: bool = False
+) -> pa.Table:
     """`schemas.DIALOGUES` rows -> `rows.mixed_schema(schemas.TOKENIZED_DIALOGUES)` rows."""
     raw = batch.to_pylist()
     encode = functools.partial(source.encode_each, encode_dialogues)
     cut = cut_at_turns(encode, [row["messages"] for row in raw], max_length)
+    if only_last_answer:
+        cut = [each if isinstance(each, Dropped) else _with_last_answer(each, max_length) for each in cut]
     rows = [_row(row, each, max_length) for row, each in zip(raw, cut, strict=True)]
     return pa.Table.from_pylist(rows, schema=mixed_schema(TOKENIZED_DIALOGUES))
 
@@ -163,6 +175,19 @@ def _shortened(dialogue: EncodedDialogue, whole: EncodedDialogue | Dropped, turn
     kept = EncodedDialogue(dialogue.input_ids[:max_length], dialogue.assistant_mask[:max_length])
     is_within = len(kept.input_ids) < len(dialogue.input_ids)
     return Cut(kept, len(whole.input_ids) - len(kept.input_ids), turns, is_within)
+
+
+def _with_last_answer(cut: Cut, max_length: int | None) -> Cut | Dropped:
+    """The dialogue with its last answer marked alone; dropped if that is cut off."""
+    if cut.turns:
+        return Dropped(Reason.PROMPT_TOO_LONG, f"no last answer within {max_length} tokens")
+    mask = cut.dialogue.assistant_mask
+    if not any(mask):
+        return cut
+    end = len(mask) - mask[::-1].index(1)
+    begin = end - [*mask[:end][::-1], 0].index(0)
+    alone = [int(begin <= place < end) for place in range(len(mask))]
+    return cut._replace(dialogue=cut.dialogue._replace(assistant_mask=alone))
 
 
 def _row(raw: dict[str, Any], cut: Cut | Dropped, max_length: int | None) -> dict[str, Any]:

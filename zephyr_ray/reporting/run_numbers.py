@@ -38,6 +38,7 @@ def _run(run: RunView) -> dict[str, Any]:
             for chain in run.chains
             for arrow in chain.arrows
         ],
+        "gains": {chart.title: chart.lines[0].values for chart in run.gains},
         "trainings": {
             training.stage: {
                 "curves": {

@@ -15,6 +15,7 @@ from zephyr_ray.reporting import alarms, charts, evaluations, row_flow, settings
 from zephyr_ray.reporting.alarms import Alarm
 from zephyr_ray.reporting.charts import Forest, LineChart, Radar
 from zephyr_ray.reporting.evaluations import Evaluated
+from zephyr_ray.reporting.gain_curves import gain_charts
 from zephyr_ray.reporting.run_comparison import Comparison, compared
 from zephyr_ray.reporting.run_stages import MadeStage, Round
 from zephyr_ray.reporting.samples import Answer, Answers
@@ -95,6 +96,7 @@ class RunView:
     """(model, rated answers of the sample, their mean overall score)."""
     pairs: Pairs | None
     forms: list[FormTable]
+    gains: list[LineChart]
     trainings: list[Training]
     evaluations: list[Shown]
     sides: list[tuple[str, list[Side]]]
@@ -159,6 +161,7 @@ def view(found: Round, sampled: Sampled, missing: Sequence[str] = ()) -> RunView
         judged=_judged(sampled.judged),
         pairs=_pairs(sampled.pairs) if sampled.pairs else None,
         forms=_forms(sampled, sides),
+        gains=gain_charts(stages),
         trainings=trained,
         evaluations=[_shown(each) for each in evaluated],
         sides=[(each.stage, _sides(each)) for each in sampled.answers],

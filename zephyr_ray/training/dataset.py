@@ -29,10 +29,6 @@ IGNORED = -100  # torch's label of a token that is not learnt
 _JOINED_AT_A_TIME = 4096  # dialogues in memory while they are joined
 
 
-LossOn = Literal["all", "assistant", "last_answer"]
-"""Which tokens of a dialogue are learnt."""
-
-
 class Rows(torch.utils.data.Dataset):
     """Rows by `Slot`, as dicts of plain values, with `row` and `loss_scale` beside the columns."""
 
@@ -41,7 +37,7 @@ class Rows(torch.utils.data.Dataset):
         table: datasets.Dataset,
         order: np.ndarray,
         extra: dict[str, np.ndarray] | None = None,
-        loss_on: LossOn | None = None,
+        loss_on: Literal["all", "assistant"] | None = None,
     ):
         self.table, self.order, self.extra, self.loss_on = table, order, extra or {}, loss_on
 
@@ -163,8 +159,8 @@ def load_pairs_with_margins(tokenized: Artifact, preferences: Artifact, scale: f
     return Rows(table, order, {"margin": scale * margins.to_numpy()})
 
 
-def load_dialogues(tokenized: Artifact, loss_on: LossOn) -> Rows:
-    """Tokenized dialogues with labels on all tokens, on the assistant's, or on those of its last answer."""
+def load_dialogues(tokenized: Artifact, loss_on: Literal["all", "assistant"]) -> Rows:
+    """Tokenized dialogues with labels on all tokens or on the assistant's."""
     table, order = _memory_map(tokenized, "dialogue_id")
     return Rows(table, order, loss_on=loss_on)
 
@@ -229,15 +225,7 @@ def forget(*artifacts: Artifact) -> None:
 def _labels(row: dict[str, Any], loss_on: str) -> list[int]:
     if loss_on == "all":
         return list(row["input_ids"])
-    mask = row["assistant_mask"] if loss_on == "assistant" else last_answer(row["assistant_mask"])
-    return [token if ours else IGNORED for token, ours in zip(row["input_ids"], mask, strict=True)]
-
-
-def last_answer(mask: list[int]) -> list[int]:
-    """The mask of the assistant's last answer alone: the last of its runs of ones."""
-    end = len(mask) - mask[::-1].index(1)
-    begin = end - mask[:end][::-1].index(0) if 0 in mask[:end] else 0
-    return [int(begin <= place < end) for place in range(len(mask))]
+    return [token if ours else IGNORED for token, ours in zip(row["input_ids"], row["assistant_mask"], strict=True)]
 
 
 def _memory_map(artifact: Artifact, id_column: str) -> tuple[datasets.Dataset, np.ndarray]:

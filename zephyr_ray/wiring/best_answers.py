@@ -35,7 +35,13 @@ def learning(recipe: Recipe, made: Sequence[Stage], models: dict[str, Stage]) ->
             )
         best = best_answers.stage(section.answers, recipe.preferences.score, recipe.run.seed, judged)
         rows = tokenized_dialogues.stage(
-            best, start, recipe.chat, section.max_length, section.answers.max_dropped, "tokenized_best_answers"
+            best,
+            start,
+            recipe.chat,
+            section.max_length,
+            section.answers.max_dropped,
+            "tokenized_best_answers",
+            only_last_answer=True,
         )
         found += [best, rows, training.stage(settings, start, rows)]
     return found

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pytest
 from hypothesis import given, settings
@@ -111,3 +112,26 @@ def test_rows(byte_tokenizer: str) -> None:
         ("none", "prompt_too_long", None, None),
     ]
     assert [len(row["input_ids"] or ()) for row in rows] == [28, 28, 50, 0]
+
+
+def test_of_several_answers_the_last_alone_is_learnt_and_a_row_without_it_is_dropped(byte_tokenizer: str) -> None:
+    source = TokenizerSource(ModelSource(byte_tokenizer), Chat())
+    talks = {"whole": talk("1", "2", "3", "4"), "one": talk("1", "2"), "cut": talk("1", "2", "3", "4" * 80)}
+    table = pa.Table.from_pylist(
+        [{"dialogue_id": name, "messages": messages, "source": name} for name, messages in talks.items()],
+        schema=schemas.DIALOGUES,
+    )
+    every, last = (
+        {
+            row["source"]: row
+            for row in tokenize_rows(table, source=source, max_length=80, only_last_answer=only).to_pylist()
+        }
+        for only in (False, True)
+    )
+    assert last["one"] == every["one"]
+    before, after = (np.array(rows["whole"]["assistant_mask"]) for rows in (every, last))
+    begins = np.flatnonzero(np.diff(before) == 1) + 1
+    assert len(begins) == 2
+    assert after.tolist() == [0] * begins[1] + before[begins[1] :].tolist()
+    assert every["cut"]["reason"] is None
+    assert (last["cut"]["reason"], last["cut"]["input_ids"]) == ("prompt_too_long", None)

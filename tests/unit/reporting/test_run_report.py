@@ -171,3 +171,16 @@ def test_a_folder_that_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(run_report.UserError, match=r"cannot be written: .*; name another folder with --out"):
         run_report.write([str(root)], str(tmp_path / "file" / "out"))
+
+
+def test_what_more_answers_buy_is_drawn_and_told(tmp_path: Path) -> None:
+    root = make_run(tmp_path / "run")
+    gain = [{"n": n, "prompts": 8, "best": 5.0 + n, "pass": 0.2 * n} for n in (1, 2, 3)]
+    finish(root, "best_answers", "f4", counts=counts(8, 8), gain=gain)
+    page = Path(run_report.write([str(root)])).read_text()
+    assert "<h2>What more answers to a prompt buy</h2>" in page
+    drawn = json.loads((root / "report.json").read_text())["runs"][0]["gains"]
+    assert drawn == {
+        "Mean score of the best of n": [[1, 6.0], [2, 7.0], [3, 8.0]],
+        "pass@n: a right answer among n": [[1, 0.2], [2, 0.4], [3, pytest.approx(0.6)]],
+    }

@@ -33,7 +33,7 @@ def load_rows(section: RejectionSampling, tokenized: Artifact, reference_logps: 
     """The prompts with their answers, which alone are learnt."""
     from zephyr_ray.training.dataset import load_dialogues
 
-    return load_dialogues(tokenized, "last_answer")
+    return load_dialogues(tokenized, "assistant")
 
 
 def trainers() -> Trainers:
