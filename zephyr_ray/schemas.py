@@ -105,10 +105,13 @@ PREFERENCES = pa.schema(
         ("score_rejected", pa.float64()),
         ("chosen_model", pa.string()),
         ("rejected_model", pa.string()),
+        ("chosen_cut", pa.bool_()),
+        ("rejected_cut", pa.bool_()),
         ("source", pa.string()),
     ]
 )
-"""TRL's conversational preference format. `pair_id` is a hash of prompt, chosen and rejected."""
+"""TRL's conversational preference format. `pair_id` is a hash of prompt, chosen and rejected; `chosen_cut` and
+`rejected_cut` say that a completion ends at the maximum of tokens, and not of itself."""
 
 DROPPED = pa.schema([("source", pa.string()), ("reason", pa.string()), ("detail", pa.string())])
 """A dropped row: its source, a `Reason`, and the details or the start of its text."""
@@ -139,13 +142,15 @@ class Reason(StrEnum):
     NO_SHARED_PROMPT = "no_shared_prompt"
     """The two conversations differ before their last message."""
     IDENTICAL_PAIR = "identical_pair"
-    """Chosen and rejected are the same text."""
+    """Chosen and rejected are the same text, or the same tokens once they are cut."""
     PROMPT_TOO_LONG = "prompt_too_long"
     """A dialogue whose first completion begins after the last token that is kept."""
     UNCLEAR_ANSWERS = "unclear_answers"
     """A dialogue in whose text, as the chat template writes it, the assistant's answers cannot be found."""
     TIE = "tie"
     """No completion scores lower than the best one by more than the margin."""
+    NO_SHARED_RATER = "no_shared_rater"
+    """No two completions were rated by the same judge in the same aspect."""
     DISAGREEING = "disagreeing"
     """Fewer than two completions whose overall rating and aspects agree."""
     CONTAMINATED = "contaminated"
@@ -181,7 +186,7 @@ class Reason(StrEnum):
     OVER_BUDGET = "over_budget"
     """The budget was spent before this row; the next run continues with it."""
     CUT_OFF = "cut_off"
-    """The last answer ends in mid-sentence or in code."""
+    """The last answer ends in mid-sentence or in code, or every completion that could win at the maximum of tokens."""
     REPETITIVE = "repetitive"
     """An answer says the same over and over."""
     UNREADABLE = "unreadable"

@@ -148,6 +148,7 @@ def test_a_pipeline_on_a_cluster_too_small_for_it_at_once(
         "judging.judge={type: function, function: tests.integration.judges:length}",
         "judging.labels={group: data}",
         "preferences.max_dropped=0.9",
+        "preferences.cut_answers=keep",
         "reference_logps.labels={group: train}",
         "dpo.global_batch=8",
         "dpo.max_steps=2",

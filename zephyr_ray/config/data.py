@@ -97,6 +97,9 @@ class Preferences(Section):
     (docs/engine.md)."""
     margin: float = Field(0.0, ge=0)
     """The two scores of a pair must differ by more than this; 0 accepts any difference."""
+    cut_answers: Literal["lose", "keep"] = "lose"
+    """Completions that were cut at the maximum of tokens may be rejected and are never chosen, or are taken as any
+    other. Neither way is it learnt to end where they end."""
     disagreement: float | None = Field(None, gt=0, le=1)
     """Drop completions whose overall rating and mean aspect rating, each as a share of its scale, differ by more than
     this. None: only count them, from a difference of 0.5."""

@@ -126,7 +126,7 @@ def to_dialogues(batch: pa.Table, *, rule: Rule, section: BestAnswers) -> tuple[
         try:
             completions = score_completions(row["completions"], rule).completions
             gain.count([each.score for each in completions], section.pass_score)
-            rows.append(_dialogue(row, best_of(completions, rule.seed, row["prompt_id"]), section))
+            rows.append(_dialogue(row, best_of(completions, rule, row["prompt_id"]), section))
         except Dropped as dropped:
             rows.append(dropped_row(row["prompt_id"], dropped))
     return pa.Table.from_pylist(rows, schema=mixed_schema(DIALOGUES)), gain

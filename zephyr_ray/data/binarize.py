@@ -4,18 +4,22 @@ Zephyr (arXiv 2310.16944, section 3) takes the completion with the highest score
 Its data, UltraFeedback (arXiv 2310.01377), rates each completion overall from 1 to 10 and in four aspects from 1 to 5.
 
 A draw depends only on the seed, the prompt and its completions. A completion without a score or without text is in no
-pair. Two completions with equal scores never form a pair; if several share the best score, the one that wins is drawn,
-and the draw is counted.
+pair. Two completions are compared by the raters that rated both, exactly (`shared_ratings`). Two that are equal never
+form a pair; if several are the best, the one that wins is drawn, and the draw is counted.
 """
 
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
+from types import MappingProxyType
 from typing import Literal, NamedTuple
 
-from zephyr_ray.data.formats.messages import Row, as_name, as_number
+from zephyr_ray.data.formats.messages import Row, as_name, as_number, same_text
+from zephyr_ray.data.shared_ratings import ByRater, exact, opinions_by_rater, shared_means
 from zephyr_ray.pipeline.fingerprints import content_id
 from zephyr_ray.schemas import Dropped, Reason
 
@@ -33,6 +37,7 @@ class Rule:
     score: Literal["overall", "aspects"] = "overall"
     margin: float = 0.0
     disagreement: float | None = None
+    cut_answers: Literal["lose", "keep"] = "lose"
 
 
 Ratings = Mapping[str, float]
@@ -46,10 +51,26 @@ class ScoredCompletion(NamedTuple):
     model: str | None
     score: float
     ratings: Ratings
+    by_rater: ByRater = MappingProxyType({})
+    """What the score is the mean of; empty where every completion was rated by the same raters."""
+    is_cut: bool = False
+    """Whether it ends at the maximum of tokens."""
 
 
 ScoredPair = tuple[ScoredCompletion, ScoredCompletion]
-"""(chosen, rejected)."""
+"""(chosen, rejected), with their scores by the raters of both."""
+
+
+class Compared(NamedTuple):
+    """Two completions by the raters of both."""
+
+    first: ScoredCompletion
+    second: ScoredCompletion
+    lead: Fraction | int
+    """By how much the first one scores higher."""
+
+    def turned(self) -> Compared:
+        return Compared(self.second, self.first, -self.lead)
 
 
 class Scored(NamedTuple):
@@ -116,8 +137,15 @@ def score_completions(completions: Sequence[Row], rule: Rule) -> Scored:
     if rule.disagreement is not None and count:
         known = [each for each, bad in zip(known, contradicting, strict=True) if not bad]
     usable = [
-        ScoredCompletion(str(_completion_text(item)), as_name(item.get("model")), score, aspects)
-        for item, score, aspects in known
+        ScoredCompletion(
+            str(_completion_text(item)),
+            as_name(item.get("model")),
+            score,
+            aspects,
+            by_rater,
+            item.get("finish_reason") == "length",
+        )
+        for (item, score, aspects), by_rater in zip(known, _by_rater(known, kind), strict=True)
         if score is not None
     ]
     return Scored(kind, usable, count)
@@ -136,46 +164,104 @@ def draw_pairs(scored: Scored, prompt_id: str, rule: Rule) -> DrawnPairs:
             Reason.DISAGREEING, f"{scored.disagreeing} completions contradict themselves, {len(completions)} left"
         )
     if rule.rejected == "every_pair":
-        return _every_pair(completions, rule.margin)
-    top = max(completion.score for completion in completions)
-    chosen = best_of(completions, rule.seed, prompt_id)
-    lower = [(chosen, completion) for completion in completions if top - completion.score > rule.margin]
-    lower = _with_different_texts(_at_least_one(lower, top, rule.margin))
+        return _every_pair(completions, rule)
+    best = best_completions(completions, rule)
+    chosen = _draw_one(best, rule.seed, prompt_id, "chosen")
+    lower = _with_different_texts(_at_least_one(lower_than(chosen, completions, rule.margin), completions, rule.margin))
     if rule.rejected == "lowest":
-        bottom = min(completion.score for _, completion in lower)
-        lower = [pair for pair in lower if pair[1].score == bottom]
-    rejected = _draw_one([completion for _, completion in lower], rule.seed, prompt_id, "rejected")
-    return DrawnPairs([(chosen, rejected)], len({each.text for each in completions if each.score == top}))
+        most = max(each.lead for each in lower)
+        lower = [each for each in lower if each.lead == most]
+    rejected = _draw_one([each.second for each in lower], rule.seed, prompt_id, "rejected")
+    pair = next((each.first, each.second) for each in lower if each.second is rejected)
+    return DrawnPairs([pair], len({completion.text for completion in best}))
 
 
-def best_of(completions: Sequence[ScoredCompletion], seed: int, prompt_id: str) -> ScoredCompletion:
-    """The completion with the highest score; of several one that is drawn."""
-    top = max(completion.score for completion in completions)
-    return _draw_one([each for each in completions if each.score == top], seed, prompt_id, "chosen")
+def best_of(completions: Sequence[ScoredCompletion], rule: Rule, prompt_id: str) -> ScoredCompletion:
+    """The best completion; of several one that is drawn.
+
+    Raises:
+        Dropped: All are cut.
+    """
+    return _draw_one(best_completions(completions, rule), rule.seed, prompt_id, "chosen")
 
 
-def _every_pair(completions: Sequence[ScoredCompletion], margin: float) -> DrawnPairs:
+def best_completions(completions: Sequence[ScoredCompletion], rule: Rule) -> list[ScoredCompletion]:
+    """Those that lead the others by most on average, of the completions that may win.
+
+    Where every rater rated all, they are those with the highest score.
+
+    Raises:
+        Dropped: None may win.
+    """
+    able = [each for each in completions if _may_win(each, rule)]
+    if not able:
+        raise Dropped(Reason.CUT_OFF, "all completions were cut at the maximum of tokens")
+    is_complete = not any(each.by_rater for each in completions)
+    leads = [exact(each.score) if is_complete else _mean_lead(each, completions) for each in able]
+    top = max(leads)
+    return [each for each, lead in zip(able, leads, strict=True) if lead == top]
+
+
+def lower_than(chosen: ScoredCompletion, completions: Sequence[ScoredCompletion], margin: float) -> list[Compared]:
+    """The completions that score lower than the chosen one by more than the margin."""
+    found = [compare(chosen, each) for each in completions if each is not chosen]
+    return [each for each in found if each is not None and each.lead > exact(margin)]
+
+
+def compare(first: ScoredCompletion, second: ScoredCompletion) -> Compared | None:
+    """Two completions by the raters of both; None if there are none."""
+    if not (first.by_rater and second.by_rater):
+        return Compared(first, second, exact(first.score) - exact(second.score))
+    shared = shared_means(first.by_rater, second.by_rater)
+    if shared is None:
+        return None
+    a, b = shared
+    return Compared(first._replace(score=float(a)), second._replace(score=float(b)), a - b)
+
+
+def _mean_lead(completion: ScoredCompletion, completions: Sequence[ScoredCompletion]) -> Fraction:
+    """By how much it leads the others, on average over those with a rater in common."""
+    leads = [
+        compared.lead
+        for other in completions
+        if other is not completion and (compared := compare(completion, other)) is not None
+    ]
+    return sum(leads, Fraction()) / len(leads) if leads else Fraction()
+
+
+def _may_win(completion: ScoredCompletion, rule: Rule) -> bool:
+    return rule.cut_answers == "keep" or not completion.is_cut
+
+
+def _every_pair(completions: Sequence[ScoredCompletion], rule: Rule) -> DrawnPairs:
     """Every pair with a large enough margin, including pairs of equal texts, which are dropped as rows later."""
-    top = max(completion.score for completion in completions)
-    ranked = [sorted(two, key=lambda completion: -completion.score) for two in itertools.combinations(completions, 2)]
-    apart = [(first, second) for first, second in ranked if first.score - second.score > margin]
-    return DrawnPairs(_at_least_one(apart, top, margin), 1)
+    margin = exact(rule.margin)
+    compared = [compare(*two) for two in itertools.combinations(completions, 2)]
+    ranked = [each if each.lead > 0 else each.turned() for each in compared if each is not None]
+    apart = _at_least_one([each for each in ranked if each.lead > margin], completions, rule.margin)
+    won = [(each.first, each.second) for each in apart if _may_win(each.first, rule)]
+    if not won:
+        raise Dropped(Reason.CUT_OFF, "every completion that scores higher was cut at the maximum of tokens")
+    return DrawnPairs(won, 1)
 
 
-def _with_different_texts(pairs: list[ScoredPair]) -> list[ScoredPair]:
+def _with_different_texts(pairs: list[Compared]) -> list[Compared]:
     """The pairs of two different texts."""
-    different = [(chosen, rejected) for chosen, rejected in pairs if chosen.text != rejected.text]
+    different = [each for each in pairs if not same_text(each.first.text, each.second.text)]
     if not different:
-        raise Dropped(Reason.IDENTICAL_PAIR, pairs[0][0].text)
+        raise Dropped(Reason.IDENTICAL_PAIR, pairs[0].first.text)
     return different
 
 
-def _at_least_one(pairs: list[ScoredPair], top: float, margin: float) -> list[ScoredPair]:
+def _at_least_one(pairs: list[Compared], completions: Sequence[ScoredCompletion], margin: float) -> list[Compared]:
     """The pairs, or `Dropped` if there are none."""
-    if not pairs:
-        by = f" by more than {margin:g}" if margin else ""
-        raise Dropped(Reason.TIE, f"no completion scores below {top:g}{by}")
-    return pairs
+    if pairs:
+        return pairs
+    if len(completions) > 1 and all(compare(*two) is None for two in itertools.combinations(completions, 2)):
+        raise Dropped(Reason.NO_SHARED_RATER, "no two completions were rated by the same rater")
+    top = max(completion.score for completion in completions)
+    by = f" by more than {margin:g}" if margin else ""
+    raise Dropped(Reason.TIE, f"no completion scores below {top:g}{by}")
 
 
 def disagrees(item: Row, rated: Ratings, limit: float) -> bool:
@@ -215,9 +301,24 @@ def ratings(item: Row) -> Ratings:
     return found
 
 
+def _by_rater(known: Sequence[tuple[Row, float | None, Ratings]], kind: str) -> list[ByRater]:
+    """The ratings that each completion's score is the mean of, by rater; none of any if the raters of all are the same.
+
+    Where a score is of no known raters, aspects are taken as one rater's, and another kind of score as all raters'.
+    """
+    is_mean = kind == _MEAN_OF_ASPECTS
+    found = [
+        opinions_by_rater(item, score, aspects if is_mean else ("overall",))
+        or ({aspect: {("", ""): rating} for aspect, rating in aspects.items()} if is_mean else {})
+        for item, score, aspects in known
+    ]
+    raters = [{aspect: ratings.keys() for aspect, ratings in each.items()} for each in found]
+    return [{} for _ in known] if all(each == raters[0] for each in raters) else found
+
+
 def mean_rating(item: Row, rated: Ratings) -> float | None:
     """Mean of the ratings of the aspects, on their scale of 1 to 5; missing ratings do not count."""
-    return sum(rated.values()) / len(rated) if rated else None
+    return math.fsum(rated.values()) / len(rated) if rated else None
 
 
 def _overall_score(item: Row, rated: Ratings) -> float | None:
@@ -232,14 +333,15 @@ def _correctness(item: Row, rated: Ratings) -> float | None:
     return float(item["is_correct"]) if isinstance(item.get("is_correct"), bool) else None
 
 
+_MEAN_OF_ASPECTS = "mean of aspects"
 _SCORES: dict[str, dict[str, Callable[[Row, Ratings], float | None]]] = {
     "overall": {
         "overall_score": _overall_score,
         "fine-grained_score": _fine_grained,
-        "mean of aspects": mean_rating,
+        _MEAN_OF_ASPECTS: mean_rating,
         "is_correct": _correctness,
     },
-    "aspects": {"mean of aspects": mean_rating, "fine-grained_score": _fine_grained},
+    "aspects": {_MEAN_OF_ASPECTS: mean_rating, "fine-grained_score": _fine_grained},
 }
 
 

@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from zephyr_ray.data.binarize import Scored
+from zephyr_ray.data.binarize import Scored, compare
 from zephyr_ray.data.io.histogram import Histogram
 from zephyr_ray.data.io.lengths import message_characters
 
@@ -66,14 +66,15 @@ class AnswerCounts:
             for aspect, rating in answer.ratings.items():
                 self._scores(aspect[:_NAME_LENGTH], model)[rating] += 1
             if model is not None:
-                named.append((model, answer.score))
+                named.append((model, answer))
         for (first, a), (second, b) in itertools.combinations(named, 2):
-            if first == second:
+            compared = compare(a, b) if first != second else None
+            if compared is None:
                 continue
-            if a == b:
+            if not compared.lead:
                 self.ties[(first, second) if first < second else (second, first)] += 1
             else:
-                self.wins[(first, second) if a > b else (second, first)] += 1
+                self.wins[(first, second) if compared.lead > 0 else (second, first)] += 1
 
     def models(self) -> list[str]:
         return sorted({model for _, model in self.scores if model is not None})

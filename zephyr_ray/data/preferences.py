@@ -164,7 +164,7 @@ def write_pairs(
 
 def rule_of(section: Preferences, seed: int) -> Rule:
     """The part of the recipe that says how pairs come of scored answers."""
-    return Rule(seed, section.rejected, section.score, section.margin, section.disagreement)
+    return Rule(seed, section.rejected, section.score, section.margin, section.disagreement, section.cut_answers)
 
 
 def to_pairs(raw: pa.Table, *, rule: Rule, benchmarks: Benchmarks | None = None) -> tuple[pa.Table, Counts]:

@@ -112,8 +112,29 @@ def tokenize_rows(batch: pa.Table, *, source: TokenizerSource, max_length: int, 
     cut = functools.partial(
         truncate, max_length=max_length, max_prompt_length=max_prompt_length, tokenization=source.chat.tokenization
     )
+    eos = source.load().eos_token_id
+    encoded = [
+        each if isinstance(each, Dropped) else _without_ends(each, row, eos)
+        for row, each in zip(raw, encoded, strict=True)
+    ]
     rows = [_row(row, pair, cut) for row, pair in zip(raw, encoded, strict=True)]
     return pa.Table.from_pylist(rows, schema=mixed_schema(TOKENIZED))
+
+
+def _without_ends(pair: EncodedPair, row: dict[str, Any], eos: int) -> EncodedPair:
+    """The pair without what the template writes behind completions that did not end of themselves."""
+    return pair._replace(
+        **{
+            f"{side}_ids": _without_end(getattr(pair, f"{side}_ids"), eos)
+            for side in ("chosen", "rejected")
+            if row.get(f"{side}_cut")
+        }
+    )
+
+
+def _without_end(ids: list[int], eos: int) -> list[int]:
+    """Up to the first end-of-sequence token, which no text can hold."""
+    return ids[: ids.index(eos)] if eos in ids else ids
 
 
 def truncate(pair: EncodedPair, max_length: int, max_prompt_length: int, tokenization: str) -> Truncated:
@@ -158,6 +179,8 @@ def _row(
     if not all(pair):
         empty = [name for name, ids in pair._asdict().items() if not ids]
         return dropped_row(raw["source"], Dropped(Reason.EMPTY, f"no tokens in {', '.join(empty)}"))
+    if pair.chosen_ids == pair.rejected_ids:
+        return dropped_row(raw["source"], Dropped(Reason.IDENTICAL_PAIR, "both completions have the same tokens"))
     counts = dict(zip(_TRUNCATED, lost, strict=True))
     return {"pair_id": raw["pair_id"], **pair._asdict(), **counts, "source": raw["source"]}
 

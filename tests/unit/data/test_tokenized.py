@@ -264,3 +264,25 @@ def test_the_process_loads_its_tokenizer_once(byte_tokenizer: str) -> None:
         TokenizerSource(ModelSource(byte_tokenizer), Chat()).load()
         is TokenizerSource(ModelSource(byte_tokenizer), Chat()).load()
     )
+
+
+@pytest.mark.parametrize("tokenization", ["modern", "zephyr_legacy"])
+def test_a_completion_that_was_cut_is_not_learnt_to_end(byte_tokenizer: str, tokenization: Any) -> None:
+    source = TokenizerSource(ModelSource(byte_tokenizer), Chat(tokenization=tokenization))
+    rows = preference_rows([("1", "2", "3"), ("1", "2", "3")]).to_pylist()
+    rows[1] |= {"chosen_cut": False, "rejected_cut": True}
+    table = pa.Table.from_pylist(rows, schema=schemas.PREFERENCES)
+    plain, cut = tokenize_rows(table, source=source, max_length=99, max_prompt_length=50).to_pylist()
+    assert plain["rejected_ids"][-1] == EOS
+    assert cut["rejected_ids"] == plain["rejected_ids"][: plain["rejected_ids"].index(EOS)]
+    assert cut["chosen_ids"] == plain["chosen_ids"]
+
+
+def test_completions_that_are_the_same_once_they_are_cut_are_no_pair(byte_tokenizer: str) -> None:
+    source = TokenizerSource(ModelSource(byte_tokenizer), Chat())
+    table = preference_rows([("1", "222", "223")])
+    (whole,) = tokenize_rows(table, source=source, max_length=99, max_prompt_length=50).to_pylist()
+    for room, dropped in ((3, None), (2, "identical_pair")):
+        longest = len(whole["prompt_ids"]) + room
+        (row,) = tokenize_rows(table, source=source, max_length=longest, max_prompt_length=50).to_pylist()
+        assert row["reason"] == dropped

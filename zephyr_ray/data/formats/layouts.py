@@ -45,10 +45,12 @@ from zephyr_ray.data.formats.messages import (
     is_transcript,
     only_answer,
     roles_of,
+    same_text,
     split_shared,
     start_of,
 )
 from zephyr_ray.data.preference_counts import AnswerCounts
+from zephyr_ray.data.shared_ratings import exact
 from zephyr_ray.pipeline.fingerprints import content_id
 from zephyr_ray.schemas import Dropped, Reason
 
@@ -63,6 +65,9 @@ class Pair(NamedTuple):
     score_rejected: float | None = None
     chosen_model: str | None = None
     rejected_model: str | None = None
+    chosen_cut: bool = False
+    """Whether it ends at the maximum of tokens."""
+    rejected_cut: bool = False
 
 
 CheckPrompt = Callable[[Sequence[Message]], None]
@@ -128,7 +133,7 @@ def _to_columns(pair: Pair, rule: Rule) -> dict[str, Any]:
     prompt = checked_prompt(pair.prompt)
     check_text(pair.chosen)
     check_text(pair.rejected)
-    if pair.chosen == pair.rejected:
+    if same_text(pair.chosen, pair.rejected):
         raise Dropped(Reason.IDENTICAL_PAIR, pair.chosen)
     if pair.score_chosen is not None and pair.score_rejected is not None:
         _check_margin(pair.score_chosen, pair.score_rejected, rule.margin)
@@ -139,9 +144,10 @@ def _to_columns(pair: Pair, rule: Rule) -> dict[str, Any]:
 
 def _check_margin(chosen: float, rejected: float, margin: float) -> None:
     """Refuses ties. Which side scores higher is not checked: labels may have been flipped on purpose."""
-    if chosen == rejected:
+    lead = abs(exact(chosen) - exact(rejected))
+    if not lead:
         raise Dropped(Reason.TIE, f"both answers score {chosen:g}")
-    if abs(chosen - rejected) <= margin:
+    if lead <= exact(margin):
         raise Dropped(Reason.TIE, f"scores {chosen:g} and {rejected:g} differ by no more than {margin:g}")
 
 
@@ -261,13 +267,13 @@ def _contains_message(messages: Sequence[Message], wanted: Message) -> bool:
 def _from_pandalm(row: Row) -> Pair:
     prompt = _alpaca_prompt(row)
     first, second = as_text(row["response1"]), as_text(row["response2"])
-    votes = Counter(str(value) for key, value in row.items() if re.fullmatch(r"annotator\d+", key))
+    votes = Counter(as_number(value) for key, value in row.items() if re.fullmatch(r"annotator\d+", key))
     total = sum(votes.values())
-    if votes["1"] * 2 > total:
+    if votes[1] * 2 > total:
         return Pair(prompt, first, second)
-    if votes["2"] * 2 > total:
+    if votes[2] * 2 > total:
         return Pair(prompt, second, first)
-    raise Dropped(Reason.TIE, f"votes {dict(sorted(votes.items()))}")
+    raise Dropped(Reason.TIE, f"votes {dict(sorted(votes.items(), key=str))}")
 
 
 def _with_scores(pair: Pair, row: Row) -> Pair:
@@ -278,6 +284,8 @@ def _with_scores(pair: Pair, row: Row) -> Pair:
         score_rejected=as_number(known.get("score_rejected")),
         chosen_model=as_name(known.get("chosen_model")),
         rejected_model=as_name(known.get("rejected_model")),
+        chosen_cut=known.get("chosen_cut") is True,
+        rejected_cut=known.get("rejected_cut") is True,
     )
 
 
@@ -299,7 +307,14 @@ def _from_completions(
     if counts is not None:
         counts.drawn_among_best += drawn.among_best > 1
     return [
-        Pair(prompt, best.text, lost.text, best.score, lost.score, best.model, lost.model) for best, lost in drawn.pairs
+        Pair(
+            prompt,
+            *(best.text, lost.text),
+            *(best.score, lost.score),
+            *(best.model, lost.model),
+            *(best.is_cut, lost.is_cut),
+        )
+        for best, lost in drawn.pairs
     ]
 
 

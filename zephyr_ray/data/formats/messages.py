@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
+import unicodedata
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -98,12 +99,26 @@ def checked_prompt(messages: Sequence[Message]) -> list[Message]:
 
 def check_text(text: str) -> None:
     """Refuses text that is empty or cannot be encoded."""
-    if not text.strip():
+    if not is_visible(text):
         raise Dropped(Reason.EMPTY, "a message without text")
     try:
         text.encode()
     except UnicodeEncodeError as error:  # half a surrogate pair, which JSON can contain and UTF-8 cannot
         raise Dropped(Reason.NOT_TEXT, f"not Unicode text: {error.reason}") from None
+
+
+def is_visible(text: str) -> bool:
+    """Whether a text has a character that is neither space nor without a shape (as U+200B)."""
+    return any(character.isprintable() and not character.isspace() for character in text)
+
+
+def same_text(a: str, b: str) -> bool:
+    """Whether two texts differ in nothing but how Unicode composes a letter, the ends of lines, and space around."""
+    return a == b or _normalized(a) == _normalized(b)
+
+
+def _normalized(text: str) -> list[str]:
+    return [line.rstrip() for line in unicodedata.normalize("NFC", text).strip().splitlines()]
 
 
 def as_text(value: Any) -> str:
@@ -115,6 +130,8 @@ def as_text(value: Any) -> str:
 def as_number(value: Any) -> float | None:
     """A score, or None if there is none ("N/A", null, NaN); a missing score never gets a default."""
     if isinstance(value, bool) or not isinstance(value, (int, float, str)):
+        return None
+    if isinstance(value, str) and "_" in value:  # Python's own way to write numbers
         return None
     try:
         number = float(value)

@@ -320,5 +320,9 @@ def _answer(row: Mapping[str, Any], which: str, answers: _Answers | None) -> Ans
 
 def _rule(config: Any) -> Rule:
     section = config.get("preferences") or {}
-    given = {name: section[name] for name in ("rejected", "score", "margin", "disagreement") if name in section}
+    given = {
+        name: section[name]
+        for name in ("rejected", "score", "margin", "disagreement", "cut_answers")
+        if name in section
+    }
     return Rule(seed=config.get("seed", 0), **given)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from zephyr_ray.data.binarize import Rule, score_completions
+from zephyr_ray.data.binarize import Rule, best_completions, lower_than, score_completions
 from zephyr_ray.schemas import Dropped
 
 
@@ -20,18 +20,18 @@ def why_these(completions: Sequence[dict[str, Any]], chosen: str, rejected: str,
     """
     try:
         scored = score_completions(completions, rule)
+        usable = scored.completions
+        best = {each.text: each for each in best_completions(usable, rule)}
     except Dropped as dropped:
         return f"the completions as they are now make no pair: {dropped}"
-    usable = scored.completions
-    top = max(each.score for each in usable)
-    best = {each.text for each in usable if each.score == top}
-    lower = {each.text for each in usable if top - each.score > rule.margin and each.text != chosen}
     if chosen not in best and rule.rejected != "every_pair":
         return "other completions have the best score now; the pair was made of other judgments"
     by = f" by more than {rule.margin:g}" if rule.margin else ""
     if rule.rejected == "every_pair":
         return f"every two completions whose {scored.kind} differs{by} make a pair; the higher one is chosen"
-    won = f"the chosen one has the best {scored.kind} ({top:g}) of {len(usable)} completions"
+    won_by = best[chosen]
+    lower = {each.second.text for each in lower_than(won_by, usable, rule.margin)} - {chosen}
+    won = f"the chosen one has the best {scored.kind} ({won_by.score:g}) of {len(usable)} completions"
     won += f", drawn by the seed among {len(best)} with that score" if len(best) > 1 else ""
     return f"{won}; the rejected one {_lost(rule, lower, by)}"
 

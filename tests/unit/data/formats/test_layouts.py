@@ -232,7 +232,7 @@ def test_kinds_of_scores() -> None:
     assert preference(completions(False, True, key="is_correct"))["chosen_model"] == "m1"
     ratings = [{"help": {"rating": 5}, "truth": {"rating": None}}, {"help": {"Rating": "2"}, "truth": {"Rating": "5"}}]
     row = preference(completions(*ratings, key="annotations"))
-    assert (row["score_chosen"], row["score_rejected"]) == (5.0, 3.5)  # (2 + 5) / 2; a missing rating does not count
+    assert (row["score_chosen"], row["score_rejected"]) == (5.0, 2.0)  # by the aspect in which both are rated
 
 
 def test_two_kinds_of_score_are_never_compared() -> None:
