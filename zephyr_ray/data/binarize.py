@@ -66,7 +66,7 @@ class Compared(NamedTuple):
 
     first: ScoredCompletion
     second: ScoredCompletion
-    lead: Fraction | int
+    lead: Fraction
     """By how much the first one scores higher."""
 
     def turned(self) -> Compared:

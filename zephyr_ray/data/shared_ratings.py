@@ -27,11 +27,11 @@ ByRater = Mapping[str, Mapping[Rater, float]]
 
 
 @functools.lru_cache(16_384)
-def exact(score: float) -> Fraction | int:
+def exact(score: float) -> Fraction:
     """The number that a float stands for: a mean of few ratings, or the decimals that it is written with."""
     whole = Fraction(score)
     if whole.denominator == 1:
-        return whole.numerator  # with which Python counts faster
+        return whole
     mean = whole.limit_denominator(_MOST_PARTS)
     return mean if abs(mean - whole) <= abs(whole) * Fraction(_ROUNDING) else Fraction(repr(float(score)))
 
@@ -67,4 +67,4 @@ def shared_means(a: ByRater, b: ByRater) -> tuple[Fraction, Fraction] | None:
 
 def _mean(values: Iterable[float | Fraction]) -> Fraction:
     numbers = [value if isinstance(value, Fraction) else exact(value) for value in values]
-    return Fraction(sum(numbers)) / len(numbers)
+    return sum(numbers, Fraction()) / len(numbers)

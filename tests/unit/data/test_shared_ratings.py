@@ -61,7 +61,7 @@ def test_a_lenient_judge_of_one_answer_decides_nothing() -> None:
 
 
 def test_an_aspect_of_one_answer_decides_nothing() -> None:
-    full = dict(zip((("j", aspect) for aspect in ASPECTS), (5, 5, 5, 4), strict=True))
+    full = dict(zip((("j", aspect) for aspect in ASPECTS), (5.0, 5.0, 5.0, 4.0), strict=True))
     completions = judged({("j", ASPECTS[0]): 5}, full)
     assert reason(completions, score="aspects") == Reason.TIE  # 5 and 5, where one has 5 on average and one 4.75
 
@@ -135,7 +135,7 @@ def plain_lead(a: Ratings, b: Ratings) -> Fraction | None:
     for aspect in ("honesty", "helpfulness"):
         shared = [key for key in a.keys() & b.keys() if key[1] == aspect]
         if shared:
-            leads.append(sum(Fraction(a[key]) - Fraction(b[key]) for key in shared) / len(shared))
+            leads.append(sum((Fraction(a[key]) - Fraction(b[key]) for key in shared), Fraction()) / len(shared))
     return sum(leads, Fraction()) / len(leads) if leads else None
 
 
