@@ -37,7 +37,7 @@ class Gain:
     best: dict[int, float] = field(default_factory=dict)
     passed: dict[int, float] = field(default_factory=dict)
     prompts: dict[int, float] = field(default_factory=dict)
-    """With at least n answers that are rated."""
+    """With at least n answers that are rated and whole."""
 
     def add(self, other: Gain) -> None:
         for mine, theirs in ((self.best, other.best), (self.passed, other.passed), (self.prompts, other.prompts)):
@@ -125,7 +125,7 @@ def to_dialogues(batch: pa.Table, *, rule: Rule, section: BestAnswers) -> tuple[
     for row in batch.to_pylist():
         try:
             completions = score_completions(row["completions"], rule).completions
-            gain.count([each.score for each in completions], section.pass_score)
+            gain.count([each.score for each in completions if not each.is_cut], section.pass_score)
             rows.append(_dialogue(row, best_of(completions, rule, row["prompt_id"]), section))
         except Dropped as dropped:
             rows.append(dropped_row(row["prompt_id"], dropped))
