@@ -29,7 +29,12 @@ def reward_of(judging: Judging | None, method: str, model: ModelInput | None) ->
     Raises:
         UserError: There is no judge, or one that gives no rewards while a model trains.
     """
-    judge = judging.judge if judging else None
+    if judging is None:
+        raise UserError(
+            f"{method}: the recipe has no judging section, whose judge rewards completions; add one with a judge of "
+            "type function or reward_model"
+        )
+    judge = judging.judge
     if isinstance(judge, FunctionJudge):
         name = judge.function
         return RewardInput(
@@ -42,9 +47,9 @@ def reward_of(judging: Judging | None, method: str, model: ModelInput | None) ->
             return partial(model_reward, source=model.source(run), batch_size=size)
 
         return RewardInput(semantic(judge), locate, model=model)
-    given = f"judging.judge.type={judge.type} rates" if judge else "no judging section, whose judge would rate"
     raise UserError(
-        f"{method}: {given} no completions while a model trains; set judging.judge to type function or reward_model"
+        f"{method}: a judge of type {judge.type} cannot reward completions while a model trains; set judging.judge to "
+        "one of type function or reward_model"
     )
 
 

@@ -12,6 +12,8 @@ from zephyr_ray.pipeline.lineage.text import rows_line, settings_of
 _METHODS = {
     "sft": "supervised fine-tuning (SFT) on dialogues",
     "dpo": "direct preference optimization (DPO, arXiv 2305.18290) against {reference}",
+    "grpo": "GRPO (arXiv 2402.03300) on rewards of its own completions",
+    "rloo": "RLOO (arXiv 2402.14740) on rewards of its own completions",
     "reward_model": "Bradley-Terry on preference pairs; it is a reward model, which scores answers and writes none",
 }
 _REFERENCE = "reference_logps"
