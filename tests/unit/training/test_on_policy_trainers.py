@@ -22,7 +22,7 @@ from zephyr_ray.training.worker import make_trainer
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
-WORDS = "owl wren crow finch robin".split()
+WORDS = ["owl", "wren", "crow", "finch", "robin"]
 PROMPTS = [{"messages": [{"role": "user", "content": f"Say {word}."}]} for word in WORDS]
 ROWS = Rows(datasets.Dataset.from_list(PROMPTS), np.arange(len(PROMPTS)))
 SAME = ("loss", "grad_norm", "reward", "kl", "completions/mean_length")
