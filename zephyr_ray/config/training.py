@@ -66,7 +66,7 @@ class Training(Section):
     """Experiment trackers: tensorboard, wandb, mlflow, trackio ... (docs/report.md). They write offline, below the
     stage's folder, unless the environment names a server. [] is none."""
     trl: dict[str, Any] = Field(default_factory=dict)
-    """Further options of the method's configuration of TRL's, by their own names (weight_decay, optim, ld_alpha ...). An
+    """Further options of TRL's configuration of the method, by their own names (weight_decay, optim, ld_alpha ...). An
     option that has a field here, or that nothing would read, is refused."""
 
     @property

@@ -67,7 +67,7 @@ def stage(
             "model": {"dtype": model.dtype, "lora": semantic(model.lora) if model.lora else None},
             "chat": semantic(settings.chat),
             "seed": settings.seed,
-            **({"reward": reward.judge} if reward else {}),
+            **({"judging": {"judge": reward.judge}} if reward else {}),
         },
         make,
         inputs={**read, **start.inputs, **(reward.inputs if reward else {})},
