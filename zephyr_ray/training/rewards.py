@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from zephyr_ray.errors import UserError
 from zephyr_ray.pipeline.artifacts import Run
 from zephyr_ray.pipeline.model_source import ModelInput
 
@@ -48,9 +49,23 @@ class RewardInput:
 
 
 def as_trl(reward: Reward) -> Callable[..., list[float | None]]:
-    """A reward as TRL's trainers call one: by keywords, with each completion as a list of one message."""
+    """A reward as TRL's trainers call one: by keywords, with each completion as a list of one message.
+
+    All workers call it at the same time. What a user has to mend is raised by all of them where one finds it: none
+    waits for the rewards of another in vain.
+    """
 
     def judge(prompts: Sequence[Messages], completions: Sequence[Messages], **others: Any) -> list[float | None]:
-        return reward(prompts, [completion[-1]["content"] for completion in completions])
+        from accelerate.utils import gather_object
+
+        rewards: list[float | None] = []
+        failure: list[str] = []
+        try:
+            rewards = reward(prompts, [completion[-1]["content"] for completion in completions])
+        except UserError as error:
+            failure.append(str(error))
+        if failures := gather_object(failure):
+            raise UserError(failures[0])
+        return rewards
 
     return judge

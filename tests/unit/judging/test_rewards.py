@@ -40,7 +40,7 @@ def test_a_program_by_hand_as_trl_calls_it() -> None:
 def test_what_is_no_score_is_refused_by_the_functions_name() -> None:
     name = "tests.unit.judging.test_rewards:unfit"
     with pytest.raises(UserError, match=rf"^{name} returned 'good'; return a finite number"):
-        program_reward("cpu", function=name)(PROMPTS, ["a", "b"])
+        as_trl(program_reward("cpu", function=name))(PROMPTS, [[{"role": "assistant", "content": "a"}]] * 2)
 
 
 @pytest.mark.parametrize(
