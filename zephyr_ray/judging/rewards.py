@@ -1,7 +1,7 @@
 """A recipe's judge as the reward of a training on a model's own completions: a program or a reward model.
 
-A language model as judge would have to be served beside the training, and its ratings are too coarse to tell the
-completions of one prompt apart; a reward model learns its judgment (docs/reward_model.md).
+A language model as judge would have to be served beside the training; a reward model learns its judgment
+(docs/reward_model.md).
 """
 
 from __future__ import annotations

@@ -86,6 +86,8 @@ def test_it_completes_the_plans_prompts_and_goes_on_from_a_checkpoint_as_it_was(
     assert 1 <= whole[0]["completions/mean_length"] <= 6
 
     saved = min((tmp_path / "whole").glob("checkpoint-*"), key=lambda path: int(path.name.split("-")[1]))
+    for state in saved.glob("rng_state*"):  # what is drawn does not depend on it
+        state.unlink()
     resumed, again = trainer_of(model, tmp_path / "resumed", method, *more)
     resumed.train(resume_from_checkpoint=str(saved))
     for before, after in zip(whole, logged(resumed), strict=True):
