@@ -20,7 +20,7 @@ from zephyr_ray.pipeline.rounds import Round, check_rounds
 from zephyr_ray.pipeline.stage import Stage, folder_of, up_to
 from zephyr_ray.training import extrapolated
 from zephyr_ray.training.methods import recipe_type
-from zephyr_ray.wiring import alignment, best_answers, evaluation, feedback, missing, supervised
+from zephyr_ray.wiring import alignment, best_answers, evaluation, feedback, missing, on_policy, supervised
 
 
 def stages(recipe: Recipe) -> list[Stage]:
@@ -39,6 +39,7 @@ def stages(recipe: Recipe) -> list[Stage]:
     if judged_by := feedback.judged_by_own_reward_model(recipe, found):
         found.append(judged_by)
     found += best_answers.learning(recipe, found, models)
+    found += on_policy.learning(recipe, found, models)
     own = {stage.name: stage for stage in found if stage.makes_model}
     if alignment.starts_somewhere(recipe):  # a recipe may be for rows alone, or for endpoints that it evaluates
         given = recipe.model.path is not None
@@ -70,14 +71,15 @@ def _rounds(recipe: Recipe, models: dict[str, Stage]) -> list[Stage]:
 
 
 def final_stages(recipe: Recipe) -> list[str]:
-    """The stages that a pipeline ends with, by name: every method on pairs or best answers that the recipe has a
-    section for, and ExPO; in later rounds the method that goes on."""
+    """The stages that a pipeline ends with, by name: every method but SFT that the recipe has a section for, and ExPO;
+    in later rounds the method that goes on."""
     goes_on = [recipe.each_round.method]
     if recipe.expo is not None and extrapolated.OF in goes_on:
         goes_on.append(extrapolated.KIND)
     beyond = [] if recipe.expo is None else [extrapolated.KIND]
     later = [folder_of(number, kind) for number in range(2, recipe.rounds + 1) for kind in goes_on]
-    return [*alignment.final_methods(recipe), *best_answers.final_methods(recipe), *beyond, *later]
+    first = [*alignment.final_methods(recipe), *best_answers.final_methods(recipe), *on_policy.final_methods(recipe)]
+    return [*first, *beyond, *later]
 
 
 def evaluations(recipe: Recipe) -> list[str]:

@@ -38,7 +38,7 @@ IMPORTS = {
     "evaluation": "base cluster config data inference pipeline serving",
     "reporting": "base config data evaluation pipeline",
     "embedded": "chat_template config pipeline training",
-    "wiring": "base config data evaluation pipeline training",
+    "wiring": "base config data evaluation judging pipeline training",
     "zephyr": "base chat_template cluster config data pipeline reporting training wiring",
     "api": "base config data pipeline training zephyr",
     "cli": "base cluster config data evaluation pipeline serving training zephyr",

@@ -39,8 +39,8 @@ class Training(Section):
     support sliding windows and soft-capped scores; for capped scores sdpa holds the whole score matrix, which takes
     memory."""
     micro_batch: int = compute(8, ge=1)
-    """Padded: rows per forward pass of a worker (in DPO pairs; in SFT with packing_strategy=wrapped blocks). Gradients
-    accumulate up to the global batch."""
+    """Padded: rows per forward pass of a worker (in DPO pairs; in SFT with packing_strategy=wrapped blocks; in GRPO and
+    RLOO completions). Gradients accumulate up to the global batch."""
     zero_stage: Literal[0, 1, 2, 3] = compute(0)
     """DeepSpeed ZeRO stage; 0 is plain data parallelism."""
     gradient_checkpointing: bool | Annotated[int, Field(ge=1)] = compute(False)
@@ -66,7 +66,7 @@ class Training(Section):
     """Experiment trackers: tensorboard, wandb, mlflow, trackio ... (docs/report.md). They write offline, below the
     stage's folder, unless the environment names a server. [] is none."""
     trl: dict[str, Any] = Field(default_factory=dict)
-    """Further options of TRL's SFTConfig or DPOConfig, by their own names (weight_decay, optim, ld_alpha ...). An
+    """Further options of TRL's configuration of the method, by their own names (weight_decay, optim, ld_alpha ...). An
     option that has a field here, or that nothing would read, is refused."""
 
     @property
@@ -122,7 +122,7 @@ class Optimisation(Section):
     """Number of optimizer steps, in place of `epochs`. None: as many as `epochs` takes."""
     global_batch: int = Field(32, ge=1)
     """Rows per optimizer step, whatever the number of workers: in DPO pairs, or prompts with all of their pairs where
-    `preferences.rejected` is every_pair."""
+    `preferences.rejected` is every_pair; in GRPO and RLOO prompts."""
     training: Training = Training()
 
     @model_validator(mode="after")

@@ -63,7 +63,7 @@ def stage(
     """
     judge = section.judge
     judges = pool_models("judging.judge.models", section.servers, models, policy)
-    reward_model = _reward_model(judge, models) if isinstance(judge, RewardModelJudge) else None
+    reward_model = reward_model_of(judge, models) if isinstance(judge, RewardModelJudge) else None
 
     def outside() -> dict[str, str]:
         found = judges.outside()
@@ -104,7 +104,7 @@ def stage(
     )
 
 
-def _reward_model(judge: RewardModelJudge, models: Mapping[str, Stage]) -> ModelInput:
+def reward_model_of(judge: RewardModelJudge, models: Mapping[str, Stage]) -> ModelInput:
     """The judge: a reward model that this run trains, or one from outside.
 
     Raises:

@@ -33,13 +33,18 @@ def judge_by_program(row: Mapping[str, Any], judge: Judge, name: str = "judging.
     return scored_row(
         row,
         [
-            _check_score(judge([dict(message) for message in row["messages"]], each["content"]), name)
+            check_score(judge([dict(message) for message in row["messages"]], each["content"]), name)
             for each in row["completions"]
         ],
     )
 
 
-def _check_score(score: Any, name: str) -> float | None:
+def check_score(score: Any, name: str) -> float | None:
+    """The score that the function of that name returned.
+
+    Raises:
+        UserError: It is neither a finite number nor None.
+    """
     if score is None:
         return None
     try:

@@ -159,6 +159,11 @@ def load_pairs_with_margins(tokenized: Artifact, preferences: Artifact, scale: f
     return Rows(table, order, {"margin": scale * margins.to_numpy()})
 
 
+def load_prompts(prompts: Artifact) -> Rows:
+    """Prompts (`schemas.PROMPTS`), as messages."""
+    return Rows(*_memory_map(prompts, "prompt_id"))
+
+
 def load_dialogues(tokenized: Artifact, loss_on: Literal["all", "assistant"]) -> Rows:
     """Tokenized dialogues with labels on all tokens or on the assistant's."""
     table, order = _memory_map(tokenized, "dialogue_id")

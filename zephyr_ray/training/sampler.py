@@ -51,17 +51,20 @@ class Plan:
         by_epochs = math.ceil(self.epochs * self.steps_per_epoch)
         return by_epochs if self.max_steps is None else self.max_steps
 
+    def order(self, epoch: int) -> np.ndarray:
+        """All rows in the order of an epoch (int64)."""
+        return _permutation(self.rows, self.seed, epoch)
+
     def step_rows(self, step: int) -> np.ndarray:
         """The rows of an optimizer step (int64, at most `global_batch` of them), in order."""
         epoch, within = divmod(step, self.steps_per_epoch)
-        order = _permutation(self.rows, self.seed, epoch)
-        return order[within * self.global_batch : (within + 1) * self.global_batch]
+        return self.order(epoch)[within * self.global_batch : (within + 1) * self.global_batch]
 
     def times_seen(self) -> np.ndarray:
         """How often the whole run trains on each row (int64 of length `rows`)."""
         full, rest = divmod(self.steps, self.steps_per_epoch)
         counts = np.full(self.rows, full, dtype=np.int64)
-        counts[_permutation(self.rows, self.seed, full)[: rest * self.global_batch]] += 1
+        counts[self.order(full)[: rest * self.global_batch]] += 1
         return counts
 
 

@@ -12,6 +12,7 @@ from zephyr_ray.config.training import Training
 from zephyr_ray.errors import UserError
 from zephyr_ray.pipeline.artifacts import Artifact
 from zephyr_ray.pipeline.model_source import ModelSource
+from zephyr_ray.training.rewards import LoadReward
 from zephyr_ray.training.scratch import check_scratch
 from zephyr_ray.training.settings import TrainingSettings
 
@@ -34,6 +35,8 @@ class TrainJob:
     """Tokenized rows on which the loss is evaluated."""
     preferences: Artifact | None = None
     """The pairs themselves, where the method reads their scores."""
+    reward: LoadReward | None = None
+    """What rewards the model's own completions, where it learns from these."""
 
     @property
     def stage(self) -> str:

@@ -41,7 +41,9 @@ def training_arguments(
         "warmup_steps": round(section.warmup_ratio * rank_plan.plan.steps),
         "num_train_epochs": 1,
         "max_steps": rank_plan.plan.steps,
-        "per_device_train_batch_size": training.micro_batch,
+        "per_device_train_batch_size": rank_plan.micro_batch
+        if isinstance(rank_plan, RankPlan)
+        else training.micro_batch,
         "gradient_accumulation_steps": rank_plan.micro_batches_per_step,
         "gradient_checkpointing": bool(training.gradient_checkpointing),
         "bf16": dtype == torch.bfloat16,

@@ -48,6 +48,7 @@ from zephyr_ray.training.packed.attention import segment_multiple
 from zephyr_ray.training.packed.backend import working_backend
 from zephyr_ray.training.resume import for_these_workers
 from zephyr_ray.training.reward_head import load_reward_model
+from zephyr_ray.training.rewards import LoadReward, as_trl
 from zephyr_ray.training.sampler import Plan, RankPlan
 from zephyr_ray.training.scratch import own_folder
 from zephyr_ray.training.settings import TrainingSettings
@@ -105,7 +106,8 @@ def _build_trainer(job: TrainJob, device: str, folder: str) -> Any:
     if training.zero_stage > 0 and device == "cpu":
         _init_deepspeed_on_cpu()
     held_out = method.load_rows(settings.section, job.held_out, None) if job.held_out else None
-    trainer = make_trainer(settings, job.model, table, folder, device, rank, context.get_world_size(), held_out)
+    size = context.get_world_size()
+    trainer = make_trainer(settings, job.model, table, folder, device, rank, size, held_out, job.reward)
     trainer.callback_handler.callbacks.insert(0, LogPace())  # before the trackers
     if job.nodes_may_go:
         trainer.add_callback(CheckpointBeforeLoss())
@@ -128,6 +130,7 @@ def make_trainer(
     rank: int,
     world_size: int,
     held_out: training_rows.Rows | None = None,
+    reward: LoadReward | None = None,
 ) -> Any:
     """The trainer of one rank. It needs torch's process group, where there are several, and no Ray."""
     method, section, model, seed = method_of(settings.method), settings.section, settings.model, settings.seed
@@ -150,6 +153,10 @@ def make_trainer(
     else:
         check_caps_are_kept(config, model.attn_implementation)
         rank_plan = RankPlan(plan, rank, world_size, training.micro_batch)
+        if method.rank_plan:
+            rank_plan = method.rank_plan(section, len(table), seed, rank, world_size)
+    # Before the configuration, too: under ZeRO-3 every model that is loaded after it is sharded.
+    rewarded = {"reward_funcs": as_trl(reward(device))} if reward else {}
     # Before the model is loaded: under ZeRO-3 its weights are then read in shards.
     args = training_arguments(method, trainers.config, section, rank_plan, seed, folder, device, dtype)
     stored = getattr(torch, computing.weights)
@@ -161,6 +168,7 @@ def make_trainer(
         train_dataset=table.table,
         processing_class=load_tokenizer(source.local(), settings.chat, source.revision),
         peft_config=lora_config(lora) if lora else None,
+        **rewarded,
     )
     trainer.section = section
     if training.zero_stage == 0:

@@ -21,6 +21,7 @@ from zephyr_ray.serving.model_spec import (
     checkpoint_of_run,
     trained_stage,
 )
+from zephyr_ray.training.methods import methods
 
 
 def adapter(folder: Path, rank: Any, *, weights: bool = True) -> str:
@@ -118,6 +119,13 @@ def test_the_model_of_the_last_round_is_served(tmp_path: Path) -> None:
     (tmp_path / "round_11" / "candidates").mkdir(parents=True)  # a round that has trained nothing yet
     assert trained_stage(str(tmp_path)) == "round_10/dpo"
     assert checkpoint_of_run(str(tmp_path), "round_2/dpo").path == str(tmp_path / "round_2" / "dpo" / "checkpoint")
+
+
+@pytest.mark.parametrize("method", [name for name, each in methods().items() if not each.makes_reward_model])
+def test_what_any_method_has_aligned_is_served_before_what_it_started_from(tmp_path: Path, method: str) -> None:
+    for stage in ("sft", method):
+        finish(Run(str(tmp_path)).artifact(stage), {})
+    assert trained_stage(str(tmp_path)) == method
 
 
 def test_the_last_trained_model_of_a_run_is_served(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,7 +16,7 @@ import pytest
 from accelerate.state import GradientState
 from transformers import Trainer
 from transformers.trainer_callback import DefaultFlowCallback
-from trl import DPOTrainer, SFTTrainer
+from trl import DPOTrainer, GRPOTrainer, RLOOTrainer, SFTTrainer
 from trl.kernels import chunked_logprob
 from trl.trainer import dpo_trainer
 from trl.trainer import utils as trl_utils
@@ -27,6 +27,10 @@ ROOT = Path(zephyr_ray.training.__file__).parent
 PUBLIC = {
     "DPOConfig",
     "DPOTrainer",
+    "GRPOConfig",
+    "GRPOTrainer",
+    "RLOOConfig",
+    "RLOOTrainer",
     "RewardConfig",
     "RewardTrainer",
     "SFTConfig",
@@ -116,6 +120,27 @@ CALLED: dict[str, tuple[Any, str, str, str]] = {
         "packed.steps: a step that is logged lacks the head's metrics",
     ),
 }
+for _trainer in (GRPOTrainer, RLOOTrainer):
+    CALLED |= {
+        f"{_trainer.__name__}'s prompts": (
+            _trainer,
+            "_tokenize_prompts",
+            "self prompts",
+            "trainers.on_policy: a message's text may become a control token",
+        ),
+        f"{_trainer.__name__}'s draw": (
+            _trainer,
+            "_generate_and_score_completions",
+            "self inputs",
+            "trainers.on_policy: a training that was interrupted draws other completions",
+        ),
+        f"{_trainer.__name__}'s micro-batch": (
+            _trainer,
+            "_prepare_inputs",
+            "self generation_batch",
+            "trainers.on_policy: prompts are not counted, and a training goes on within another draw",
+        ),
+    }
 SET_BY_INIT = {
     "aux_loss_enabled": "packed.steps: a mixture of experts trains without its load-balancing loss",
     "router_aux_loss_coef": "packed.steps: the load-balancing loss has no weight",
@@ -133,6 +158,14 @@ def test_what_is_called_or_replaced_has_its_parameters(seam: str) -> None:
 @pytest.mark.parametrize("name", SET_BY_INIT)
 def test_a_trainer_sets_what_is_read(trainer: Any, name: str) -> None:
     assert f"self.{name} = " in inspect.getsource(trainer.__init__), SET_BY_INIT[name]
+
+
+@pytest.mark.parametrize("trainer", [GRPOTrainer, RLOOTrainer])
+def test_trl_counts_micro_batches_as_the_plan_does(trainer: Any) -> None:
+    draws = inspect.getsource(trainer._prepare_inputs)
+    assert "self._step % generate_every == 0 or self._buffered_inputs is None" in draws, "trainers.on_policy: draws"
+    for name in ("_step", "_buffered_inputs", "ref_model", "num_generations"):
+        assert f"self.{name} = " in inspect.getsource(trainer.__init__), "trainers.on_policy reads it"
 
 
 def test_trls_dpo_trainer_sets_whether_pairs_are_weighted() -> None:

@@ -13,6 +13,8 @@ _METHODS = {
     "sft": "supervised fine-tuning (SFT) on dialogues",
     "dpo": "direct preference optimization (DPO, arXiv 2305.18290) against {reference}",
     "rejection_sampling": "supervised fine-tuning on the best of several answers to each prompt (rejection sampling)",
+    "grpo": "GRPO (arXiv 2402.03300) on rewards of its own completions",
+    "rloo": "RLOO (arXiv 2402.14740) on rewards of its own completions",
     "reward_model": "Bradley-Terry on preference pairs; it is a reward model, which scores answers and writes none",
 }
 _REFERENCE = "reference_logps"

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from zephyr_ray.config.training import Optimisation
     from zephyr_ray.pipeline.artifacts import Artifact
     from zephyr_ray.training.dataset import Rows
+    from zephyr_ray.training.sampler import RankPlan
     from zephyr_ray.training.settings import TrainingSettings
 
 
@@ -32,7 +33,7 @@ class Trainers(NamedTuple):
     config: Any
     """TRL's configuration, which both take."""
     packed: Any
-    """A trainer on packed rows (`packed.steps.PackedSteps`)."""
+    """A trainer on packed rows (`packed.steps.PackedSteps`); None: there is none."""
     padded: Any = None
     """A trainer on padded batches (`trl_trainers.PlannedMixin`); None: there is none."""
     grouped: Any = None
@@ -55,9 +56,9 @@ class Method:
     name: str
     section: type[Optimisation]
     """Its section's class."""
-    rows: Literal["dialogues", "pairs", "best_answers"]
-    """What it learns from: SFT's dialogues, beginning with the raw model (`sft.base`), or DPO's pairs or the best
-    answers to prompts, with DPO's model."""
+    rows: Literal["dialogues", "pairs", "best_answers", "prompts"]
+    """What it learns from: SFT's dialogues, beginning with the raw model (`sft.base`), or DPO's pairs, the best answers
+    to prompts, or its own completions of prompts, with DPO's model."""
     meets_a_reference: bool
     """Whether it reads a reference's log-probs of its pairs. They are compared with its own, so that a pair must
     compute alike wherever it is packed."""
@@ -66,8 +67,8 @@ class Method:
     options: Callable[[Any], dict[str, Any]]
     """A section -> its fields, and what is fixed, under the names of `Trainers.config`."""
     load_rows: Callable[[Any, Artifact, Artifact | None], Rows]
-    """A section, the tokenized rows, and the reference's log-probs or the scores (`reads_scores`) of its pairs -> the
-    rows to train on."""
+    """A section, the tokenized rows or the prompts, and the reference's log-probs or the scores (`reads_scores`) of its
+    pairs -> the rows to train on."""
     trainers: Callable[[], Trainers]
     """The trainers. They find the section as `self.section`."""
     makes_reward_model: bool = False
@@ -79,6 +80,9 @@ class Method:
     trainers tell it (`row_losses`)."""
     packs: Callable[[Any], bool] = lambda section: True
     """Whether a section's rows can be packed."""
+    rank_plan: Callable[[Any, int, int, int, int], RankPlan] | None = None
+    """A section, the number of rows, a seed, a rank and the number of ranks -> the rank's micro-batches; None: those of
+    `sampler.RankPlan`."""
     groups: Groups | None = None
     """How it learns from the completions of a prompt together, where every two of them are a pair
     (`preferences.rejected: every_pair`); None: pair by pair."""
