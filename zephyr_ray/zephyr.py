@@ -20,7 +20,7 @@ from zephyr_ray.pipeline.rounds import Round, check_rounds
 from zephyr_ray.pipeline.stage import Stage, folder_of, up_to
 from zephyr_ray.training import extrapolated
 from zephyr_ray.training.methods import recipe_type
-from zephyr_ray.wiring import alignment, evaluation, feedback, missing, supervised
+from zephyr_ray.wiring import alignment, evaluation, feedback, missing, supervised, unpaired
 
 
 def stages(recipe: Recipe) -> list[Stage]:
@@ -36,6 +36,7 @@ def stages(recipe: Recipe) -> list[Stage]:
     models = {stage.kind: stage for stage in taught_by if stage.makes_model}
     made_with = [] if taught else supervised.generated(recipe, models)
     found = [*made, *taught_by, *made_with, *_rounds(recipe, models)]
+    found += unpaired.learning(recipe, found, alignment.start_of(recipe, models))
     own = {stage.name: stage for stage in found if stage.makes_model}
     if alignment.starts_somewhere(recipe):  # a recipe may be for rows alone, or for endpoints that it evaluates
         given = recipe.model.path is not None
@@ -69,14 +70,14 @@ def _rounds(recipe: Recipe, models: dict[str, Stage]) -> list[Stage]:
 
 
 def final_stages(recipe: Recipe) -> list[str]:
-    """The stages that a pipeline ends with, by name: every method on pairs that the recipe has a section for, and ExPO;
-    in later rounds the method that goes on."""
+    """The stages that a pipeline ends with, by name: every method on pairs or on completions with labels that the
+    recipe has a section for, and ExPO; in later rounds the method that goes on."""
     goes_on = [recipe.each_round.method]
     if recipe.expo is not None and extrapolated.OF in goes_on:
         goes_on.append(extrapolated.KIND)
     beyond = [] if recipe.expo is None else [extrapolated.KIND]
     later = [folder_of(number, kind) for number in range(2, recipe.rounds + 1) for kind in goes_on]
-    return [*alignment.final_methods(recipe), *beyond, *later]
+    return [*alignment.final_methods(recipe), *unpaired.final_methods(recipe), *beyond, *later]
 
 
 def evaluations(recipe: Recipe) -> list[str]:

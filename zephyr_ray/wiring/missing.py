@@ -6,6 +6,7 @@ from zephyr_ray.config.recipe import Recipe
 from zephyr_ray.pipeline.rounds import in_folder
 from zephyr_ray.training import extrapolated
 from zephyr_ray.training.methods import methods
+from zephyr_ray.wiring import unpaired
 from zephyr_ray.wiring.alignment import final_methods, starts_somewhere
 
 
@@ -17,9 +18,16 @@ def lack_of(recipe: Recipe, name: str) -> str | None:
     if number > 1 and name in final_methods(recipe) and name != recipe.each_round.method:
         return f"each_round.method={recipe.each_round.method}, which trains in round {number}, and not {name}"
     extrapolates = name == extrapolated.KIND and recipe.expo is not None
-    is_of_pairs = extrapolates or name in {"tokenized", "reference_logps", *final_methods(recipe)}
+    is_of_pairs = extrapolates or name in {
+        "tokenized",
+        "reference_logps",
+        *final_methods(recipe),
+        *unpaired.final_methods(recipe),
+    }
     if is_of_pairs and not starts_somewhere(recipe):
         return "no model to start from: set model.path, or give it an sft section"
+    if name in ("unpaired", "tokenized_unpaired", "unpaired_reference_logps"):
+        return "no method that learns from single answers; add a kto section"
     if method := methods().get(name):
         if getattr(recipe, name, None) is not None:
             return f"no sft section, whose base and dialogues {name} starts from; add one"

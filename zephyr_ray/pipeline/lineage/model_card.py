@@ -12,6 +12,7 @@ from zephyr_ray.pipeline.lineage.text import rows_line, settings_of
 _METHODS = {
     "sft": "supervised fine-tuning (SFT) on dialogues",
     "dpo": "direct preference optimization (DPO, arXiv 2305.18290) against {reference}",
+    "kto": "Kahneman-Tversky optimization (KTO, arXiv 2402.01306) on answers rated one by one, against {reference}",
     "reward_model": "Bradley-Terry on preference pairs; it is a reward model, which scores answers and writes none",
 }
 _REFERENCE = "reference_logps"

@@ -55,8 +55,9 @@ class Method:
     name: str
     section: type[Optimisation]
     """Its section's class."""
-    rows: Literal["dialogues", "pairs"]
-    """What it learns from: SFT's dialogues, beginning with the raw model (`sft.base`), or DPO's pairs, with DPO's."""
+    rows: Literal["dialogues", "pairs", "unpaired"]
+    """What it learns from: SFT's dialogues, beginning with the raw model (`sft.base`), or DPO's pairs, or completions
+    with labels, with DPO's model."""
     meets_a_reference: bool
     """Whether it reads a reference's log-probs of its pairs. They are compared with its own, so that a pair must
     compute alike wherever it is packed."""
