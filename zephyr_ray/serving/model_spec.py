@@ -170,14 +170,16 @@ def trained_stage(root: str, stage: str | None = None) -> str:
 
 
 def _trained_last_first(run: Run) -> list[list[str]]:
-    """The stages that train a model: methods on pairs, of later rounds first; then those on dialogues."""
+    """The stages that train a model: methods on what people or judges prefer, of later rounds first; then those on
+    dialogues."""
     from zephyr_ray.pipeline.rounds import rounds_of
     from zephyr_ray.pipeline.stage import folder_of
     from zephyr_ray.training.methods import methods
 
     answering = [method for method in methods().values() if not method.makes_reward_model]
-    on_pairs, on_dialogues = ([each.name for each in answering if each.rows == rows] for rows in ("pairs", "dialogues"))
-    return [*([folder_of(number, name) for name in on_pairs] for number in rounds_of(run)), on_dialogues]
+    aligned = [each.name for each in answering if each.rows != "dialogues"]
+    on_dialogues = [each.name for each in answering if each.rows == "dialogues"]
+    return [*([folder_of(number, name) for name in aligned] for number in rounds_of(run)), on_dialogues]
 
 
 def _adapter_options(model: ServedModel) -> dict[str, Any]:

@@ -14,9 +14,11 @@ from trl import KTOConfig, KTOTrainer
 
 from tests.unit.training.small_models import make_model, make_unpaired
 from tests.unit.training.trl_options import OPTIONS
+from zephyr_ray.errors import UserError
 from zephyr_ray.training.dataset import UnpairedRows
 from zephyr_ray.training.kahneman_tversky import kto_loss
 from zephyr_ray.training.logps import PackedScorer, add_fused_lm_head
+from zephyr_ray.training.methods import load_recipe
 from zephyr_ray.training.methods.kto import KTO, options
 from zephyr_ray.training.sampler import Plan, Slot, partners
 from zephyr_ray.training.token_batching import PackedRankPlan
@@ -151,6 +153,21 @@ def test_the_loss_by_hand() -> None:
     slope = 0.5 * right * wrong  # beta sigmoid'(1): a better answer lowers its loss, a worse one's likelihood raises it
     assert ratios.grad.tolist() == pytest.approx([-2 * slope, -2 * slope, 3 * slope, 3 * 0.5 / 4], abs=1e-5)
     assert kto_loss(torch.zeros(2), desirable[1:3], torch.tensor(0.0), 0.1, 1.0, 1.0).tolist() == [0.5, 0.5]
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        ("kto.global_batch=1", r"global_batch=1: the KL term .* set it to 2 or more"),
+        ("kto.training.engine=padded", r"training\.engine=padded: kto trains on packed rows only"),
+        ("kto.loss_type=dpo", r"kto\.loss_type.*'kto' or 'apo_zero_unpaired'"),
+        ("kto.beta=0", r"kto\.beta"),
+    ],
+)
+def test_what_is_wrong_is_refused_by_name(given: str, says: str) -> None:
+    with pytest.raises(UserError, match=says):
+        load_recipe([], ["kto={}", given])
+    load_recipe([], ["kto={global_batch: 1, loss_type: apo_zero_unpaired}"])
 
 
 def test_a_prompt_meets_the_completion_before_it_in_its_step() -> None:

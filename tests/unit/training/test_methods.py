@@ -29,7 +29,7 @@ NAMES = sorted(path.stem for path in (ROOT / "training" / "methods").glob("*.py"
 
 def test_a_method_has_the_name_of_its_file_and_section_and_trls_names_for_its_options() -> None:
     assert sorted(methods()) == NAMES
-    recipe = load_recipe([], ["sft.base=/raw", "orpo={}", "reward_model={}"])
+    recipe = load_recipe([], ["sft.base=/raw", "kto={}", "orpo={}", "reward_model={}"])
     for name, method in methods().items():
         assert method.name == name
         section = getattr(recipe, name)

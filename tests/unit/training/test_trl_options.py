@@ -25,7 +25,7 @@ def test_somebody_has_decided_on_every_option_of_the_installed_trl(method: Metho
 
 @pytest.mark.parametrize("stage", methods())
 def test_a_refusal_names_the_option_and_fields_that_there_are(stage: str) -> None:
-    sections = ["sft.base=/raw", "orpo={}", "reward_model={}"]
+    sections = ["sft.base=/raw", "kto={}", "orpo={}", "reward_model={}"]
     recipe, with_methods = load_recipe([], sections), recipe_type()
     for name in refused_by(method_of(stage)):
         given = loader.load([], [*sections, f"{stage}.training.trl.{name}=1"], with_methods)

@@ -54,10 +54,12 @@ def unpaired(raw: Row, rule: Rule, *, check_prompt: CheckPrompt | None = None) -
 def _single(row: dict[str, Any]) -> dict[str, Any]:
     """The columns of a row whose nulls are gone."""
     label = row.get("label", "chosen" in row)
-    if "prompt" not in row or not isinstance(label, bool):
+    completion = next((row[key] for key in ("completion", "chosen", "rejected") if key in row), None)
+    if "prompt" not in row or completion is None or not isinstance(label, bool):
         keys = ", ".join(f"{key} ({type(value).__name__})" for key, value in row.items())
-        raise Dropped(Reason.UNKNOWN_LAYOUT, f"an answer needs prompt, and label true or false; keys {keys}")
-    completion = next(row[key] for key in ("completion", "chosen", "rejected") if key in row)
+        raise Dropped(
+            Reason.UNKNOWN_LAYOUT, f"an answer needs prompt, completion, and label true or false; keys {keys}"
+        )
     prompt, text = checked_prompt(as_prompt(row["prompt"])), as_answer(completion)
     check_text(text)
     return _columns(prompt, assistant(text), label)

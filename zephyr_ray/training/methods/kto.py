@@ -114,5 +114,6 @@ METHOD = Method(
         "ref_model_mixup_alpha": _FIXED_REFERENCE,
         "ref_model_sync_steps": _FIXED_REFERENCE,
     },
+    lacks=frozenset({"pad_token", "padding_free"}),
     shown={"rewards/margins": "margin", "kl": "kl"},
 )
