@@ -16,9 +16,9 @@ import pytest
 from accelerate.state import GradientState
 from transformers import Trainer
 from transformers.trainer_callback import DefaultFlowCallback
-from trl import DPOTrainer, SFTTrainer
+from trl import DPOTrainer, KTOTrainer, SFTTrainer
 from trl.kernels import chunked_logprob
-from trl.trainer import dpo_trainer
+from trl.trainer import dpo_trainer, kto_trainer
 from trl.trainer import utils as trl_utils
 
 import zephyr_ray.training
@@ -27,6 +27,8 @@ ROOT = Path(zephyr_ray.training.__file__).parent
 PUBLIC = {
     "DPOConfig",
     "DPOTrainer",
+    "KTOConfig",
+    "KTOTrainer",
     "RewardConfig",
     "RewardTrainer",
     "SFTConfig",
@@ -54,6 +56,24 @@ CALLED: dict[str, tuple[Any, str, str, str]] = {
         "hash_module",
         "module",
         "trainers.pairs: every rank's start takes minutes at 7 billion weights",
+    ),
+    "the hash of all weights in KTO": (
+        kto_trainer,
+        "hash_module",
+        "module",
+        "trainers.pairs: every rank's start takes minutes at 7 billion weights",
+    ),
+    "the data set in KTO": (
+        KTOTrainer,
+        "_prepare_dataset",
+        "self dataset processing_class args dataset_name",
+        "trainers.kto: TRL tokenizes rows that are tokenized",
+    ),
+    "the reference's log-probs in KTO": (
+        KTOTrainer,
+        "_precompute_ref_logps",
+        "self dataset name batch_size",
+        "trainers.kto: TRL computes a reference of its own before the first step",
     ),
     "the data set": (
         DPOTrainer,
@@ -129,10 +149,14 @@ def test_what_is_called_or_replaced_has_its_parameters(seam: str) -> None:
     assert list(inspect.signature(getattr(owner, name)).parameters) == parameters.split(), otherwise
 
 
-@pytest.mark.parametrize("trainer", [DPOTrainer, SFTTrainer])
+@pytest.mark.parametrize("trainer", [DPOTrainer, KTOTrainer, SFTTrainer])
 @pytest.mark.parametrize("name", SET_BY_INIT)
 def test_a_trainer_sets_what_is_read(trainer: Any, name: str) -> None:
     assert f"self.{name} = " in inspect.getsource(trainer.__init__), SET_BY_INIT[name]
+
+
+def test_trls_kto_trainer_sets_whether_the_kl_term_is_estimated() -> None:
+    assert "self.calculate_KL = " in inspect.getsource(KTOTrainer.__init__), "trainers.kto: what prompts meet"
 
 
 def test_trls_dpo_trainer_sets_whether_pairs_are_weighted() -> None:

@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import torch
 from trl import KTOTrainer
-from trl.trainer import kto_trainer
 
 from zephyr_ray.training.dataset import Rows, UnpairedRows
 from zephyr_ray.training.kahneman_tversky import kto_loss
@@ -54,7 +53,7 @@ class PackedKTOTrainer(PackedSteps, PlannedMixin, KTOTrainer):
     """[2], 1 over the share of the step's completions that are desirable, and that are not."""
 
     def __init__(self, *args: Any, **kwargs: Any):
-        with no_weight_is_hashed(kto_trainer):
+        with no_weight_is_hashed():
             super().__init__(*args, **kwargs)
 
     def _prepare_dataset(self, dataset: Any, *args: Any, **kwargs: Any) -> Any:
