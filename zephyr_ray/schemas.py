@@ -113,6 +113,19 @@ PREFERENCES = pa.schema(
 """TRL's conversational preference format. `pair_id` is a hash of prompt, chosen and rejected; `chosen_cut` and
 `rejected_cut` say that a completion ends at the maximum of tokens, and not of itself."""
 
+UNPAIRED = pa.schema(
+    [
+        ("completion_id", pa.string()),
+        ("prompt", MESSAGES),
+        ("completion", MESSAGES),
+        ("label", pa.bool_()),
+        ("is_cut", pa.bool_()),
+        ("source", pa.string()),
+    ]
+)
+"""TRL's conversational unpaired format: `label` says whether the completion is desirable. `completion_id` is a hash of
+the other three."""
+
 DROPPED = pa.schema([("source", pa.string()), ("reason", pa.string()), ("detail", pa.string())])
 """A dropped row: its source, a `Reason`, and the details or the start of its text."""
 
@@ -245,6 +258,23 @@ REFERENCE_LOGPS = pa.schema(
     [("pair_id", pa.string()), ("ref_chosen_logps", pa.float32()), ("ref_rejected_logps", pa.float32())]
 )
 """Sums of the frozen reference model's log-probabilities over the completion's tokens, in nats."""
+
+TOKENIZED_UNPAIRED = pa.schema(
+    [
+        ("completion_id", pa.string()),
+        ("prompt_ids", IDS),
+        ("completion_ids", IDS),
+        ("label", pa.bool_()),
+        ("prompt_truncated", pa.int32()),
+        ("completion_truncated", pa.int32()),
+    ]
+)
+"""Token ids of a completion; the two counts are the tokens that were cut off."""
+
+UNPAIRED_LOGPS = pa.schema(
+    [("completion_id", pa.string()), ("ref_logps", pa.float32()), ("ref_kl_logps", pa.list_(pa.float32()))]
+)
+"""As `REFERENCE_LOGPS`; `ref_kl_logps` are those of other rows' completions behind this one's prompt, one an epoch."""
 
 GROUPS = pa.schema(
     [

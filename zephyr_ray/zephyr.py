@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 
 import yaml
@@ -20,7 +21,7 @@ from zephyr_ray.pipeline.rounds import Round, check_rounds
 from zephyr_ray.pipeline.stage import Stage, folder_of, up_to
 from zephyr_ray.training import extrapolated
 from zephyr_ray.training.methods import recipe_type
-from zephyr_ray.wiring import alignment, best_answers, evaluation, feedback, missing, on_policy, supervised
+from zephyr_ray.wiring import alignment, best_answers, evaluation, feedback, missing, on_policy, supervised, unpaired
 
 
 def stages(recipe: Recipe) -> list[Stage]:
@@ -39,6 +40,7 @@ def stages(recipe: Recipe) -> list[Stage]:
     if judged_by := feedback.judged_by_own_reward_model(recipe, found):
         found.append(judged_by)
     found += best_answers.learning(recipe, found, models)
+    found += unpaired.learning(recipe, found, alignment.start_of(recipe, models))
     found += on_policy.learning(recipe, found, models)
     own = {stage.name: stage for stage in found if stage.makes_model}
     if alignment.starts_somewhere(recipe):  # a recipe may be for rows alone, or for endpoints that it evaluates
@@ -78,8 +80,8 @@ def final_stages(recipe: Recipe) -> list[str]:
         goes_on.append(extrapolated.KIND)
     beyond = [] if recipe.expo is None else [extrapolated.KIND]
     later = [folder_of(number, kind) for number in range(2, recipe.rounds + 1) for kind in goes_on]
-    first = [*alignment.final_methods(recipe), *best_answers.final_methods(recipe), *on_policy.final_methods(recipe)]
-    return [*first, *beyond, *later]
+    first = (way.final_methods(recipe) for way in (alignment, best_answers, unpaired, on_policy))
+    return [*itertools.chain.from_iterable(first), *beyond, *later]
 
 
 def evaluations(recipe: Recipe) -> list[str]:

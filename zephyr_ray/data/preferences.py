@@ -125,7 +125,7 @@ def make_preferences(
         UserError: The data, or a file of benchmark prompts, is missing or cannot be read.
     """
     agreement = agreement_numbers((judgments.manifest() or {}).get("agreement", {})) if judgments else None
-    raw = _read(section, seed, judgments)
+    raw = read_raw(section, seed, judgments)
     return write_pairs(raw, section, seed, artifact, agreement=agreement, progress=progress)
 
 
@@ -205,7 +205,8 @@ def _row(source: str, pair: dict[str, Any] | Dropped) -> dict[str, Any]:
     return dropped_row(source, pair) if isinstance(pair, Dropped) else {"source": source, **pair}
 
 
-def _read(section: Preferences, seed: int, judgments: Artifact | None) -> ray.data.Dataset:
+def read_raw(section: Preferences, seed: int, judgments: Artifact | None) -> ray.data.Dataset:
+    """The raw rows (`sources.RAW_ROW`) that `section.train` names."""
     assert section.train is not None
     if section.train != sources.OF_THE_RUN:
         return sources.read_rows(section.train, seed=seed)

@@ -52,8 +52,8 @@ def stage(
     """
     config = settings(section, scoring)
     if check_groups is None:
-        return _stage("reference_logps", section, scoring, chat, config, tokenized, model, "ref")
-    made = _stage("reference_logps", section, scoring, chat, config, tokenized, model, "ref", GROUPED)
+        return scored_stage("reference_logps", section, scoring, chat, config, tokenized, model, "ref")
+    made = scored_stage("reference_logps", section, scoring, chat, config, tokenized, model, "ref", GROUPED)
     return replace(made, check=check_groups)
 
 
@@ -86,7 +86,7 @@ def held_out_stage(
         tokenized_by: Of a model from outside: the one whose tokenizer made the pairs' ids, which must be its own too.
     """
     config = {"arithmetic": scoring.identity(device_of(section))}
-    made = _stage(kind, section, scoring.of_exported(), chat, config, tokenized, model, whose)
+    made = scored_stage(kind, section, scoring.of_exported(), chat, config, tokenized, model, whose)
     if tokenized_by is None:
         return made
 
@@ -122,7 +122,7 @@ def device_of(section: ReferenceLogps) -> Literal["cpu", "cuda"]:
     return "cuda" if section.gpus_per_worker > 0 else "cpu"
 
 
-def _stage(
+def scored_stage(
     kind: str,
     section: ReferenceLogps,
     scoring: Scoring,
@@ -133,12 +133,14 @@ def _stage(
     whose: Whose,
     layout: Layout | None = None,
 ) -> Stage:
+    """A stage that writes a model's log-probs of pairs, or of rows of a layout."""
+
     def make(context: StageContext) -> Manifest:
         source, pairs = model.source(context.run), context.input(tokenized.kind)
         report = make_reference_logps(
             section, scoring, chat, pairs, context.artifact, source, whose, layout, progress=context.progress
         )
-        scored = {"reference" if kind == "reference_logps" else "model": source.fingerprint}
+        scored = {"reference" if kind.endswith("reference_logps") else "model": source.fingerprint}
         return drop_report.manifest(report) | scored
 
     return Stage(
@@ -187,6 +189,8 @@ class Layout(NamedTuple):
     id_column: str
     schema: pa.Schema
     actor: type[ReferenceModel]
+    arguments: Callable[[Artifact], tuple[Any, ...]] = lambda rows: ()
+    """The rows -> further ones of its constructor."""
 
 
 GROUPED = Layout("group_id", GROUP_LOGPS, ReferenceOfGroups)
@@ -221,8 +225,8 @@ def make_reference_logps(
         # In a worker: it loads libraries that this process has no other use for.
         check = ray.remote(_check_model).options(num_cpus=0, scheduling_strategy=connect.this_node())
         ray.get(check.remote(model))
-    id_column, schema, actor = layout or Layout("pair_id", logps_schema(whose), ReferenceModel)
-    arguments = (section, scoring, chat, model, whose)
+    id_column, schema, actor, further = layout or Layout("pair_id", logps_schema(whose), ReferenceModel)
+    arguments = (section, scoring, chat, model, whose, *further(tokenized))
     return write_scores(section, tokenized, artifact, id_column, schema, actor, arguments, progress=progress)
 
 

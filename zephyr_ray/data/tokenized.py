@@ -123,17 +123,12 @@ def tokenize_rows(batch: pa.Table, *, source: TokenizerSource, max_length: int, 
 
 def _without_ends(pair: EncodedPair, row: dict[str, Any], eos: int) -> EncodedPair:
     """The pair without what the template writes behind completions that did not end of themselves."""
-    return pair._replace(
-        **{
-            f"{side}_ids": _without_end(getattr(pair, f"{side}_ids"), eos)
-            for side in ("chosen", "rejected")
-            if row.get(f"{side}_cut")
-        }
-    )
+    cut = {f"{side}_ids" for side in ("chosen", "rejected") if row.get(f"{side}_cut")}
+    return pair._replace(**{name: without_end(getattr(pair, name), eos) for name in cut})
 
 
-def _without_end(ids: list[int], eos: int) -> list[int]:
-    """Up to the first end-of-sequence token, which no text can hold."""
+def without_end(ids: list[int], eos: int) -> list[int]:
+    """A completion's ids up to its first end-of-sequence token, which no text can hold."""
     return ids[: ids.index(eos)] if eos in ids else ids
 
 

@@ -102,6 +102,77 @@ class GroupRows(Rows):
         return list(self.table.data.column("completions").chunks)
 
 
+class UnpairedRows(Rows):
+    """Prompts with a completion each, desirable or not (`schemas.TOKENIZED_UNPAIRED`), as `Rows`.
+
+    Args:
+        table: The completions.
+        order: As of `Rows`.
+        logps: The reference's log-probs of the completions (by row number); None: there are none.
+        kl_logps: Those of the partners' completions (float32 [epochs, rows]); of no epoch where none are met.
+    """
+
+    partners: np.ndarray | None = None
+    """The row whose completion each row's prompt meets (int64 [epochs, rows], `sampler.partners`); None: none does."""
+
+    def __init__(
+        self,
+        table: datasets.Dataset,
+        order: np.ndarray,
+        logps: np.ndarray | None = None,
+        kl_logps: np.ndarray | None = None,
+    ):
+        super().__init__(table, order, {} if logps is None else {"ref_logps": logps})
+        self.kl_logps = kl_logps
+        self.longest = int(self.packed_lengths().max())
+
+    def __getitem__(self, slot: Slot) -> dict[str, Any]:
+        row = super().__getitem__(slot)
+        if self.partners is None:
+            return row
+        assert self.kl_logps is not None
+        met = self.met_by(row["prompt_ids"], int(self.partners[slot.epoch, slot.row]))
+        return {**row, "kl_ids": met, "ref_kl_logps": float(self.kl_logps[slot.epoch, slot.row])}
+
+    def numbers_of(self, ids: pa.ChunkedArray) -> np.ndarray:
+        """The numbers of rows by their ids (int64)."""
+        known = _take(self.table.data["completion_id"], self.order)
+        return pc.index_in(ids.cast(pa.large_string()), known).to_numpy().astype(np.int64)
+
+    def met_by(self, prompt_ids: list[int], partner: int) -> list[int]:
+        """The completion of row `partner`, cut so that it is behind the prompt no longer than the longest row."""
+        ids: list[int] = self.table[int(self.order[partner])]["completion_ids"]
+        return ids[: self.longest - len(prompt_ids)]
+
+    def packed_lengths(self) -> np.ndarray:
+        """Tokens of each prompt and its completion (int64, by row number)."""
+        return self.token_counts("prompt_ids") + self.token_counts("completion_ids")
+
+    def lengths_with_partners(self) -> np.ndarray:
+        """The larger of a row's tokens and of those of its prompt with its partner's completion (int64 [epochs,
+        rows])."""
+        assert self.partners is not None
+        met = self.token_counts("prompt_ids") + self.token_counts("completion_ids")[self.partners]
+        return np.maximum(self.packed_lengths(), np.minimum(met, self.longest))
+
+
+def load_unpaired(tokenized: Artifact, reference_logps: Artifact | None = None) -> UnpairedRows:
+    """Completions with labels, with the reference's log-probs where there are any.
+
+    Raises:
+        UserError: The reference log-probs are not those of these completions.
+    """
+    table, order = _memory_map(tokenized, "completion_id")
+    if reference_logps is None:
+        return UnpairedRows(table, order)
+    logps = pq.read_table(reference_logps.files(), filesystem=reference_logps.run.filesystem)
+    logp_order = _order(logps["completion_id"])
+    if not _take(logps["completion_id"], logp_order).equals(_take(table.data["completion_id"], order)):
+        raise UserError(f"{reference_logps.uri} does not belong to {tokenized.uri}; delete it and run the job again")
+    of_partners = pc.list_flatten(logps["ref_kl_logps"].take(pa.array(logp_order))).to_numpy()
+    return UnpairedRows(table, order, logps["ref_logps"].to_numpy()[logp_order], of_partners.reshape(len(order), -1).T)
+
+
 def load_pairs(tokenized: Artifact, reference_logps: Artifact | None = None) -> Rows:
     """Pairs, with their reference log-probs where there are any.
 

@@ -1,4 +1,4 @@
-"""The guard of DPO's first step: it stops where policy and reference are not one model.
+"""The guard of the first step of DPO or KTO: it stops where policy and reference are not one model.
 
 The policy starts as the reference, so that every completion has the same log-prob twice. The loss says less than the
 log-probs do: it is a mean in which errors of both signs cancel, and a loss type, a weight or a mixture of experts'
@@ -62,8 +62,9 @@ class FirstStep:
         )
 
 
-def refusal(sums: torch.Tensor, tolerance: float) -> str | None:
+def refusal(sums: torch.Tensor, tolerance: float, method: str = "dpo") -> str | None:
     """What is wrong with a step's sums (`FirstStep.sums`, of all ranks), or None."""
+    bound = f"({method}.step0_tolerance sets the bound)"
     count, tokens, apart, squares = sums.sum(dim=0).tolist()
     if not count:
         return None
@@ -72,7 +73,7 @@ def refusal(sums: torch.Tensor, tolerance: float) -> str | None:
         return (
             "policy and reference are not the same model: at the first step the log-probs of completions differ by "
             f"{spread:.2g} nats for the square root of their tokens, where {tolerance:g} is allowed. Likely: reference "
-            "log-probs of another model, of another chat template or of other rows (dpo.step0_tolerance sets the bound)"
+            f"log-probs of another model, of another chat template or of other rows {bound}"
         )
     parts = {"all": (tokens, apart), "chosen": sums[0, 1:3].tolist(), "rejected": sums[1, 1:3].tolist()}
     for name, (part_tokens, part_apart) in parts.items():
@@ -82,23 +83,23 @@ def refusal(sums: torch.Tensor, tolerance: float) -> str | None:
                 f"policy and reference are not the same model: at the first step the policy gives {name} completions "
                 f"{mean:+.2g} nats a token on average, {drift:.2g} for the square root of their tokens, where "
                 f"{tolerance:g} is allowed. Likely: reference log-probs of another checkpoint of this model, or of "
-                "completions that were cut otherwise (dpo.step0_tolerance sets the bound)"
+                f"completions that were cut otherwise {bound}"
             )
     return None
 
 
 class FirstStepGuard(TrainerCallback):
-    """Stops DPO whose first step shows that policy and reference differ, or that nothing is learnt."""
+    """Stops a training whose first step shows that policy and reference differ, or that nothing is learnt."""
 
-    def __init__(self, trainer: Any, tolerance: float):
-        self.trainer, self.tolerance = trainer, tolerance
+    def __init__(self, trainer: Any, tolerance: float, method: str = "dpo"):
+        self.trainer, self.tolerance, self.method = trainer, tolerance, method
 
     def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         if state.global_step > 0:
             return
         accelerator = self.trainer.accelerator
         sums = accelerator.reduce(self.trainer.first_step.sums.to(accelerator.device), reduction="sum")
-        if problem := refusal(sums.cpu(), self.tolerance):
+        if problem := refusal(sums.cpu(), self.tolerance, self.method):
             raise GuardError(problem)
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **kwargs: Any) -> None:
@@ -110,7 +111,7 @@ class FirstStepGuard(TrainerCallback):
             )
 
 
-def check_no_dropout(model: torch.nn.Module) -> None:
+def check_no_dropout(model: torch.nn.Module, method: str = "dpo") -> None:
     """Refuses a policy with dropout: the reference has none, and would be another model.
 
     Raises:
@@ -121,6 +122,6 @@ def check_no_dropout(model: torch.nn.Module) -> None:
         for setting, value in own.items():
             if isinstance(value, float) and value > 0 and (setting == "p" or "dropout" in setting):
                 raise UserError(
-                    f"DPO with dropout: {name}.{setting} is {value:g}, and the reference has none; set it to 0 in the "
-                    "model's config.json, and leave dpo.training.trl.disable_dropout at true"
+                    f"{method.upper()} with dropout: {name}.{setting} is {value:g}, and the reference has none; set it "
+                    f"to 0 in the model's config.json, and leave {method}.training.trl.disable_dropout at true"
                 )

@@ -21,11 +21,12 @@ class Slot(NamedTuple):
 
     `loss_scale` turns the micro-batch's mean loss into its share of the step's: summed over a rank's micro-batches and
     averaged over ranks, the losses give the mean over exactly the step's rows. It is 0 for a filler row, which only
-    keeps the ranks in step.
+    keeps the ranks in step. `epoch` is counted from 0, where a row meets another one in each (`partners`).
     """
 
     row: int
     loss_scale: float
+    epoch: int = 0
 
 
 @dataclass(frozen=True)
@@ -66,6 +67,18 @@ class Plan:
         counts = np.full(self.rows, full, dtype=np.int64)
         counts[self.order(full)[: rest * self.global_batch]] += 1
         return counts
+
+
+def partners(plan: Plan) -> np.ndarray:
+    """Of each row the one before it in its step, and of a step's first row the last (int64 [epochs, rows]).
+
+    An epoch that ends early is counted whole. A step of a single row has no other than itself.
+    """
+    found = np.empty((math.ceil(plan.steps / plan.steps_per_epoch), plan.rows), dtype=np.int64)
+    for step in range(len(found) * plan.steps_per_epoch):
+        rows = plan.step_rows(step)
+        found[step // plan.steps_per_epoch, rows] = np.roll(rows, 1)
+    return found
 
 
 @dataclass(frozen=True)

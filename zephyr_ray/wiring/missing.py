@@ -6,7 +6,7 @@ from zephyr_ray.config.recipe import Recipe
 from zephyr_ray.pipeline.rounds import in_folder
 from zephyr_ray.training import extrapolated
 from zephyr_ray.training.methods import methods
-from zephyr_ray.wiring import best_answers, on_policy
+from zephyr_ray.wiring import best_answers, on_policy, unpaired
 from zephyr_ray.wiring.alignment import final_methods, starts_somewhere
 
 
@@ -24,11 +24,14 @@ def lack_of(recipe: Recipe, name: str) -> str | None:
         *final_methods(recipe),
         *best_answers.final_methods(recipe),
         *on_policy.final_methods(recipe),
+        *unpaired.final_methods(recipe),
     }
     if is_of_pairs and not starts_somewhere(recipe):
         return "no model to start from: set model.path, or give it an sft section"
     if name in ("best_answers", "tokenized_best_answers"):
         return "no method that learns the best answers; add a rejection_sampling section"
+    if name in ("unpaired", "tokenized_unpaired", "unpaired_reference_logps"):
+        return "no method that learns from single answers; add a kto section"
     if method := methods().get(name):
         if getattr(recipe, name, None) is not None:
             return f"no sft section, whose base and dialogues {name} starts from; add one"

@@ -75,7 +75,7 @@ def test_without_a_command_it_shows_its_help(capsys: pytest.CaptureFixture[str])
         (("run", "nothing"), "error: recipe nothing: No such file or directory; give the path of a YAML file, or"),
         (
             ("recipes", "nothing"),
-            "error: no recipe nothing ships; there are cleaning, delta, generation, grpo, mistral-orpo-beta, ",
+            "error: no recipe nothing ships; there are cleaning, delta, generation, grpo, kto, mistral-orpo-beta, ",
         ),
         (("submit", "--local", "--address", "http://a:1", "true"), "error: --local and --address name two clusters"),
         (("serve", "--open", "--stage", "x"), "error: --stage x goes with --run"),

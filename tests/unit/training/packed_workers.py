@@ -15,33 +15,44 @@ import numpy as np
 import torch
 from accelerate.state import AcceleratorState, GradientState, PartialState
 from transformers.integrations import unset_hf_deepspeed_config
-from trl import DPOConfig, RewardConfig, SFTConfig
+from trl import DPOConfig, KTOConfig, RewardConfig, SFTConfig
 from trl.trainer.utils import _find_free_port
 
-from tests.unit.training.small_models import VOCAB, make_classifier, make_dialogues, make_groups, make_model, make_pairs
+from tests.unit.training.small_models import (
+    VOCAB,
+    make_classifier,
+    make_dialogues,
+    make_groups,
+    make_model,
+    make_pairs,
+    make_unpaired,
+)
 from zephyr_ray.chat_template import load_tokenizer
 from zephyr_ray.config.model import Chat
 from zephyr_ray.config.training import DPO
 from zephyr_ray.embedded.model import Sizes, train_tokenizer
-from zephyr_ray.training.dataset import GroupRows, Rows
+from zephyr_ray.training.dataset import GroupRows, Rows, UnpairedRows
 from zephyr_ray.training.deepspeed_config import deepspeed_config
 from zephyr_ray.training.held_out_evaluation import EvaluateHeldOut
+from zephyr_ray.training.methods.kto import KTO, options
 from zephyr_ray.training.methods.orpo import ORPO
 from zephyr_ray.training.sampler import Plan
 from zephyr_ray.training.token_batching import PackedRankPlan
 from zephyr_ray.training.trainers.dpo import PackedDPOTrainer
 from zephyr_ray.training.trainers.groups import GroupedDPOTrainer
+from zephyr_ray.training.trainers.kto import PackedKTOTrainer
 from zephyr_ray.training.trainers.orpo import PackedORPOTrainer
 from zephyr_ray.training.trainers.reward_model import PackedRewardTrainer
 from zephyr_ray.training.trainers.sft import PackedSFTTrainer
 from zephyr_ray.training.worker import _init_deepspeed_on_cpu
 
 PAIRS, GROUPS, DIALOGUES = make_pairs(17, 4), make_groups(17, 5), make_dialogues(17)
+UNPAIRED = make_unpaired(17, 6)
 HELD_OUT = make_dialogues(28)[17:]
 PLAN = Plan(len(PAIRS), global_batch=8, epochs=2, seed=0)  # steps of 8, 8 and 1 rows: the last one has fillers
 BUDGET = 200
 """Tokens that all workers together take at a time: the more there are, the smaller their micro-batches."""
-Way = tuple[Literal["dpo", "groups", "orpo", "reward_model", "sft"], int]
+Way = tuple[Literal["dpo", "groups", "kto", "orpo", "reward_model", "sft"], int]
 """What is trained, and under which ZeRO stage."""
 CLIP = 0.1
 
@@ -52,7 +63,7 @@ def train(rank: int, world_size: int, way: Way, folder: str) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as tokens:
         train_tokenizer(Sizes(vocab_size=VOCAB), seed=0).save_pretrained(tokens)
         tokenizer = load_tokenizer(tokens, Chat())
-    table = datasets.Dataset.from_list({"sft": DIALOGUES, "groups": GROUPS}.get(kind, PAIRS))
+    table = datasets.Dataset.from_list({"sft": DIALOGUES, "groups": GROUPS, "kto": UNPAIRED}.get(kind, PAIRS))
     made = make_classifier if kind == "reward_model" else make_model
     model = made("mistral")  # before the arguments: after them, ZeRO-3 would draw its weights in shards
     shared: dict[str, Any] = {
@@ -85,6 +96,13 @@ def train(rank: int, world_size: int, way: Way, folder: str) -> dict[str, Any]:
         trainer.section = DPO(best_nll=0.1)
         completions = sum(len(group["completions"]) for group in GROUPS)
         rows = GroupRows(table, np.arange(len(table)), -50 + np.sin(np.arange(completions), dtype=np.float32))
+    elif kind == "kto":
+        section = KTO(global_batch=8, desirable_weight=4, undesirable_weight=6)
+        args = KTOConfig(**shared | options(section))
+        trainer = PackedKTOTrainer(model=model, args=args, train_dataset=table, processing_class=tokenizer)
+        trainer.section = section
+        wave = -80 + 10 * np.sin(np.arange(2 * len(table), dtype=np.float32))
+        rows = UnpairedRows(table, np.arange(len(table)), wave[: len(table)], wave.reshape(2, -1) - 10)
     elif kind == "orpo":
         args = DPOConfig(precompute_ref_log_probs=True, **shared)
         trainer = PackedORPOTrainer(model=model, args=args, train_dataset=table, processing_class=tokenizer)

@@ -101,6 +101,16 @@ def make_pairs(count: int, seed: int, longest: int = 24) -> list[dict[str, list[
     return pairs
 
 
+def make_unpaired(count: int, seed: int) -> list[dict[str, Any]]:
+    """Completions of random lengths, of which each is desirable or not."""
+    labels = np.random.default_rng(seed).random(count) < 0.6
+    return [
+        {"completion_id": f"{number:02d}", "prompt_ids": pair["prompt_ids"], "label": bool(label)}
+        | {"completion_ids": pair["chosen_ids"]}
+        for number, (pair, label) in enumerate(zip(make_pairs(count, seed), labels, strict=True))
+    ]
+
+
 def make_groups(count: int, seed: int, longest: int = 24) -> list[dict[str, Any]]:
     """Prompts with two to five completions of random lengths, and their pairs by scores that may be equal."""
     rng = np.random.default_rng(seed)

@@ -11,7 +11,7 @@ from tests.unit.training.packed_workers import CLIP, PLAN, Way, start, train, wo
 WAYS: dict[int, tuple[Way, ...]] = {
     2: (
         *(("dpo", stage) for stage in (0, 1, 2, 3)),
-        *((kind, stage) for kind in ("groups", "orpo", "reward_model", "sft") for stage in (0, 3)),
+        *((kind, stage) for kind in ("groups", "kto", "orpo", "reward_model", "sft") for stage in (0, 3)),
     ),
     4: (("dpo", 0), ("dpo", 3)),
 }
@@ -22,7 +22,7 @@ NOT_THE_RUNS = {"epoch", "train_runtime"}
 @pytest.fixture(scope="module")
 def alone(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict]:
     folder = tmp_path_factory.mktemp("alone")
-    kinds = ("dpo", "groups", "orpo", "reward_model", "sft")
+    kinds = ("dpo", "groups", "kto", "orpo", "reward_model", "sft")
     return {kind: train(0, 1, (kind, 0), str(folder / kind)) for kind in kinds}
 
 

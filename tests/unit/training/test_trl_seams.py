@@ -16,9 +16,9 @@ import pytest
 from accelerate.state import GradientState
 from transformers import Trainer
 from transformers.trainer_callback import DefaultFlowCallback
-from trl import DPOTrainer, GRPOTrainer, RLOOTrainer, SFTTrainer
+from trl import DPOTrainer, GRPOTrainer, KTOTrainer, RLOOTrainer, SFTTrainer
 from trl.kernels import chunked_logprob
-from trl.trainer import dpo_trainer
+from trl.trainer import dpo_trainer, kto_trainer
 from trl.trainer import utils as trl_utils
 
 import zephyr_ray.training
@@ -29,6 +29,8 @@ PUBLIC = {
     "DPOTrainer",
     "GRPOConfig",
     "GRPOTrainer",
+    "KTOConfig",
+    "KTOTrainer",
     "RLOOConfig",
     "RLOOTrainer",
     "RewardConfig",
@@ -58,6 +60,24 @@ CALLED: dict[str, tuple[Any, str, str, str]] = {
         "hash_module",
         "module",
         "trainers.pairs: every rank's start takes minutes at 7 billion weights",
+    ),
+    "the hash of all weights in KTO": (
+        kto_trainer,
+        "hash_module",
+        "module",
+        "trainers.pairs: every rank's start takes minutes at 7 billion weights",
+    ),
+    "the data set in KTO": (
+        KTOTrainer,
+        "_prepare_dataset",
+        "self dataset processing_class args dataset_name",
+        "trainers.kto: TRL tokenizes rows that are tokenized",
+    ),
+    "the reference's log-probs in KTO": (
+        KTOTrainer,
+        "_precompute_ref_logps",
+        "self dataset name batch_size",
+        "trainers.kto: TRL computes a reference of its own before the first step",
     ),
     "the data set": (
         DPOTrainer,
@@ -154,7 +174,7 @@ def test_what_is_called_or_replaced_has_its_parameters(seam: str) -> None:
     assert list(inspect.signature(getattr(owner, name)).parameters) == parameters.split(), otherwise
 
 
-@pytest.mark.parametrize("trainer", [DPOTrainer, SFTTrainer])
+@pytest.mark.parametrize("trainer", [DPOTrainer, KTOTrainer, SFTTrainer])
 @pytest.mark.parametrize("name", SET_BY_INIT)
 def test_a_trainer_sets_what_is_read(trainer: Any, name: str) -> None:
     assert f"self.{name} = " in inspect.getsource(trainer.__init__), SET_BY_INIT[name]
@@ -166,6 +186,10 @@ def test_trl_counts_micro_batches_as_the_plan_does(trainer: Any) -> None:
     assert "self._step % generate_every == 0 or self._buffered_inputs is None" in draws, "trainers.on_policy: draws"
     for name in ("_step", "_buffered_inputs", "ref_model", "num_generations"):
         assert f"self.{name} = " in inspect.getsource(trainer.__init__), "trainers.on_policy reads it"
+
+
+def test_trls_kto_trainer_sets_whether_the_kl_term_is_estimated() -> None:
+    assert "self.calculate_KL = " in inspect.getsource(KTOTrainer.__init__), "trainers.kto: what prompts meet"
 
 
 def test_trls_dpo_trainer_sets_whether_pairs_are_weighted() -> None:

@@ -97,7 +97,7 @@ def preferences(
     """
     if "chosen" in raw and "rejected" in raw and (raw["chosen"] is None) != (raw["rejected"] is None):
         raise Dropped(Reason.UNPAIRED, "no rejected answer" if raw["rejected"] is None else "no chosen answer")
-    row = _strip_nulls(dict(raw))
+    row = strip_nulls(dict(raw))
     if _has_completions(row):
         pairs = _from_completions(row, rule, counts, check_prompt)
         return (
@@ -166,7 +166,7 @@ def dialogue_messages(raw: Row) -> list[Message]:
     Raises:
         Dropped: The row fits no layout.
     """
-    return _find_dialogue(_strip_nulls(dict(raw)))
+    return _find_dialogue(strip_nulls(dict(raw)))
 
 
 def checked_dialogue(messages: Sequence[Message]) -> dict[str, Any]:
@@ -190,7 +190,7 @@ def prompt(raw: Row) -> dict[str, Any]:
     Raises:
         Dropped: The row fits no layout or is not a usable prompt.
     """
-    messages = _find_prompt(_strip_nulls(dict(raw)))
+    messages = _find_prompt(strip_nulls(dict(raw)))
     if messages and messages[-1]["role"] == "assistant":
         messages = messages[:-1]
     messages = checked_prompt(messages)
@@ -393,12 +393,12 @@ def _system_messages(row: Row) -> list[Message]:
     return [{"role": "system", "content": text}] if text.strip() else []
 
 
-def _strip_nulls(value: Any) -> Any:
+def strip_nulls(value: Any) -> Any:
     """The value without None, which Arrow and Parquet put for missing keys of nested structs."""
     if isinstance(value, dict):  # not Mapping: that check is slow, and this runs for every value of every row
-        return {key: _strip_nulls(item) for key, item in value.items() if item is not None}
+        return {key: strip_nulls(item) for key, item in value.items() if item is not None}
     if isinstance(value, list):
-        return [_strip_nulls(item) for item in value]
+        return [strip_nulls(item) for item in value]
     return value
 
 

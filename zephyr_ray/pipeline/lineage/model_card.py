@@ -15,6 +15,7 @@ _METHODS = {
     "rejection_sampling": "supervised fine-tuning on the best of several answers to each prompt (rejection sampling)",
     "grpo": "GRPO (arXiv 2402.03300) on rewards of its own completions",
     "rloo": "RLOO (arXiv 2402.14740) on rewards of its own completions",
+    "kto": "Kahneman-Tversky optimization (KTO, arXiv 2402.01306) on answers rated one by one, against {reference}",
     "reward_model": "Bradley-Terry on preference pairs; it is a reward model, which scores answers and writes none",
 }
 _REFERENCE = "reference_logps"

@@ -56,9 +56,9 @@ class Method:
     name: str
     section: type[Optimisation]
     """Its section's class."""
-    rows: Literal["dialogues", "pairs", "best_answers", "prompts"]
+    rows: Literal["dialogues", "pairs", "best_answers", "prompts", "unpaired"]
     """What it learns from: SFT's dialogues, beginning with the raw model (`sft.base`), or DPO's pairs, the best answers
-    to prompts, or its own completions of prompts, with DPO's model."""
+    to prompts, its own completions of prompts, or completions with labels, with DPO's model."""
     meets_a_reference: bool
     """Whether it reads a reference's log-probs of its pairs. They are compared with its own, so that a pair must
     compute alike wherever it is packed."""

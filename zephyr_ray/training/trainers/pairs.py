@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import torch
 from trl import DPOTrainer
-from trl.trainer import dpo_trainer
+from trl.trainer import dpo_trainer, kto_trainer
 
 from zephyr_ray.training.packed.attention import row_multiple
 from zephyr_ray.training.packed.layout import PackedRow, pack_pairs
@@ -29,7 +29,7 @@ class PlannedPairsTrainer(PlannedMixin, DPOTrainer):
     loss_is_scaled_for_ga = True
 
     def __init__(self, *args: Any, **kwargs: Any):
-        with _no_weight_is_hashed():
+        with no_weight_is_hashed():
             super().__init__(*args, **kwargs)
 
     def _prepare_dataset(self, dataset: Any, *args: Any, **kwargs: Any) -> Any:
@@ -105,14 +105,14 @@ def metrics_of(row: PackedRow, output: Any, by_pair: Mapping[str, torch.Tensor])
 
 
 @contextlib.contextmanager
-def _no_weight_is_hashed() -> Iterator[None]:
+def no_weight_is_hashed() -> Iterator[None]:
     """TRL hashes all weights, two minutes of each rank's start at 7 billion, to name its cache of reference log-probs.
 
     Ours come from a stage, whose fingerprint has the model's, and the name is never read.
     """
-    theirs = dpo_trainer.hash_module
-    dpo_trainer.hash_module = lambda module: "reference_logps"
+    theirs = dpo_trainer.hash_module, kto_trainer.hash_module
+    dpo_trainer.hash_module = kto_trainer.hash_module = lambda module: "reference_logps"
     try:
         yield
     finally:
-        dpo_trainer.hash_module = theirs
+        dpo_trainer.hash_module, kto_trainer.hash_module = theirs
