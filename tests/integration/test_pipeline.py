@@ -245,7 +245,8 @@ def test_the_best_answers_of_a_finished_run_are_learnt(whole: Path, tmp_path: Pa
     root = copy_run(whole, tmp_path / "run")
     answers = "{pass_score: 5, min_score: 2, max_dropped: 0.9}"
     section = f"{{answers: {answers}, max_length: 64, global_batch: 8, max_steps: 2}}"
-    given = (*SMALL, f"rejection_sampling={section}", "rejection_sampling.training.workers=1")
+    quick = "rejection_sampling.training={workers: 1, logging_steps: 1}"
+    given = (*SMALL, f"rejection_sampling={section}", quick)
     seen = run_job("rejection_sampling", root, *given)
     assert _done(seen) == list(STAGES[: STAGES.index("preferences")])
 
