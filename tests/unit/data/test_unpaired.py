@@ -9,10 +9,15 @@ import pytest
 
 from tests.unit.data.test_preferences import judgment
 from tests.unit.serving.gateway.test_feedback import choice, thumb
+from zephyr_ray.config.data import Tokenized
+from zephyr_ray.config.model import Chat
 from zephyr_ray.data.binarize import Rule
 from zephyr_ray.data.formats.unpaired import unpaired
+from zephyr_ray.data.tokenized_unpaired import tokenize_rows
 from zephyr_ray.data.unpaired import Origins, to_unpaired
-from zephyr_ray.schemas import Dropped, Reason
+from zephyr_ray.pipeline.model_source import ModelSource
+from zephyr_ray.pipeline.tokenizer import TokenizerSource
+from zephyr_ray.schemas import UNPAIRED, Dropped, Reason
 from zephyr_ray.serving.gateway.feedback import row as feedback_row
 
 Q, A = {"role": "user", "content": "Q"}, {"role": "assistant", "content": "yes"}
@@ -67,6 +72,18 @@ def test_what_is_no_labelled_answer_is_dropped(reason: Reason, raw: dict[str, An
     with pytest.raises(Dropped) as caught:
         unpaired(raw, Rule())
     assert caught.value.reason == reason
+
+
+def test_a_cut_answer_does_not_teach_to_end(byte_tokenizer: str) -> None:
+    """Its tokens are those of the other one without the end of the sequence, which is 2, and what follows."""
+    raw = {"prompt": "Q", "chosen": "yes", "rejected": "no", "rejected_cut": False}
+    given = pa.table({"source": ["f:1", "f:2"], "row": [raw | {"chosen_cut": cut} for cut in (False, True)]})
+    batch = to_unpaired(given, rule=Rule())[0].select(UNPAIRED.names)
+    source = TokenizerSource(ModelSource(byte_tokenizer), Chat())
+    whole, _, cut, _ = tokenize_rows(batch, source=source, section=Tokenized()).to_pylist()
+    assert 2 in whole["completion_ids"]
+    assert cut["completion_ids"] == whole["completion_ids"][: whole["completion_ids"].index(2)]
+    assert cut["prompt_ids"] == whole["prompt_ids"]
 
 
 def test_of_several_pairs_of_a_prompt_each_answer_is_kept_once_by_label() -> None:
