@@ -26,14 +26,15 @@ from zephyr_ray.schemas import Dropped
 DATA = Path(os.environ.get("ZEPHYR_TEST_DATA", ""))
 pytestmark = pytest.mark.usefixtures("outside_data")
 
-# UltraFeedback: 2 of 1,000 rows have an empty answer, 4 (eval: 1) the same one twice, 110 (24) others equal scores.
+# UltraFeedback: 3 of 1,000 rows have an empty answer, one of them U+200B, 4 (eval: 1) the same one twice, and 110 (24)
+# others equal scores.
 # hh-rlhf: 4 empty answers, 5 pairs that part before the last answer.
 # PandaLM: of 999, 6 have a response that is no string, 52 an empty one, 105 others no majority; 76 more say the same.
 # GSM8K: all four models right in 156 rows, all wrong in 432: 588 ties.
 EXPECTED: dict[str, tuple[int, dict[str, int]]] = {
-    "preferences/ultrafeedback_binarized_train.jsonl": (884, {"tie": 110, "identical_pair": 4, "empty": 2}),
+    "preferences/ultrafeedback_binarized_train.jsonl": (883, {"tie": 110, "identical_pair": 4, "empty": 3}),
     "preferences/ultrafeedback_binarized_eval.jsonl": (175, {"tie": 24, "identical_pair": 1}),
-    "preferences/ultrafeedback_binarized_label_flip_20.jsonl": (884, {"tie": 110, "identical_pair": 4, "empty": 2}),
+    "preferences/ultrafeedback_binarized_label_flip_20.jsonl": (883, {"tie": 110, "identical_pair": 4, "empty": 3}),
     "preferences/hh_rlhf_harmless_test.jsonl.gz": (2303, {"no_shared_prompt": 5, "empty": 4}),
     "preferences/pandalm_testset.json": (760, {"tie": 105, "repeated": 76, "empty": 52, "not_text": 6}),
     "judged/arena_bench_v1.jsonl.gz": (300, {}),

@@ -32,7 +32,7 @@ def read(raw: dict[str, Any]) -> str:
     ("file", "counts"),
     [
         ("ultrafeedback_binarized_eval.jsonl", {"read": 175, "tie": 24, "identical_pair": 1}),
-        ("ultrafeedback_binarized_label_flip_20.jsonl", {"read": 884, "tie": 110, "identical_pair": 4, "empty": 2}),
+        ("ultrafeedback_binarized_label_flip_20.jsonl", {"read": 883, "tie": 110, "identical_pair": 4, "empty": 3}),
         ("hh_rlhf_harmless_test.jsonl.gz", {"read": 2303, "empty": 4, "no_shared_prompt": 5}),
         ("pandalm_testset.json", {"read": 836, "empty": 52, "tie": 105, "not_text": 6}),
         ("dpo_multi_turn_300.jsonl.gz", {"read": 236}),

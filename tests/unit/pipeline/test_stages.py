@@ -160,11 +160,11 @@ def test_held_out_pairs_change_nothing_of_training() -> None:
     assert {name: with_them[name] for name in without} == without
 
 
-def test_the_fingerprint_of_preferences_is_what_it_was() -> None:
-    """Before there was a field for held-out pairs: a run of then is not stale."""
+def test_held_out_pairs_are_no_part_of_the_fingerprint_of_preferences() -> None:
+    """A finished run gets them without being stale."""
     recipe = loader.load([], [*SOURCES])
     fields: tuple[str, ...] = ("train", "split", "score", "rejected", "margin", "disagreement")
-    fields += ("decontaminate", "decontaminate_words", "max_dropped")
+    fields += ("decontaminate", "decontaminate_words", "max_dropped", "cut_answers")
     assert set(stage_of(recipe, "preferences").config["preferences"]) == set(fields)
 
 

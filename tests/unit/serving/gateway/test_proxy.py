@@ -12,7 +12,6 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-import ray
 from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError
 
 from zephyr_ray.serving.gateway.errors import ApiError, error_event
@@ -109,7 +108,9 @@ class StandIn(ReplicaProxy):
 
 @pytest.fixture(autouse=True)
 def _no_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ray, "get_runtime_context", lambda: SimpleNamespace(get_node_id=lambda: "here"))
+    # In the proxy's module alone: Ray's own loggers ask `ray` for more.
+    context = SimpleNamespace(get_node_id=lambda: "here")
+    monkeypatch.setattr("zephyr_ray.serving.gateway.proxy.ray", SimpleNamespace(get_runtime_context=lambda: context))
 
 
 def play(replicas: list[Replica], check: Callable[[StandIn], Coroutine[Any, Any, Any]]) -> Any:
