@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Sequence
 
 import yaml
@@ -80,8 +79,7 @@ def final_stages(recipe: Recipe) -> list[str]:
         goes_on.append(extrapolated.KIND)
     beyond = [] if recipe.expo is None else [extrapolated.KIND]
     later = [folder_of(number, kind) for number in range(2, recipe.rounds + 1) for kind in goes_on]
-    first = (way.final_methods(recipe) for way in (alignment, best_answers, unpaired, on_policy))
-    return [*itertools.chain.from_iterable(first), *beyond, *later]
+    return [*alignment.final_methods(recipe, alignment.ALL_ROWS), *beyond, *later]
 
 
 def evaluations(recipe: Recipe) -> list[str]:

@@ -30,8 +30,6 @@ ByRater = Mapping[str, Mapping[Rater, float]]
 def exact(score: float) -> Fraction:
     """The number that a float stands for: a mean of few ratings, or the decimals that it is written with."""
     whole = Fraction(score)
-    if whole.denominator == 1:
-        return whole
     mean = whole.limit_denominator(_MOST_PARTS)
     return mean if abs(mean - whole) <= abs(whole) * Fraction(_ROUNDING) else Fraction(repr(float(score)))
 

@@ -165,12 +165,9 @@ def load_unpaired(tokenized: Artifact, reference_logps: Artifact | None = None) 
     table, order = _memory_map(tokenized, "completion_id")
     if reference_logps is None:
         return UnpairedRows(table, order)
-    logps = pq.read_table(reference_logps.files(), filesystem=reference_logps.run.filesystem)
-    logp_order = _order(logps["completion_id"])
-    if not _take(logps["completion_id"], logp_order).equals(_take(table.data["completion_id"], order)):
-        raise UserError(f"{reference_logps.uri} does not belong to {tokenized.uri}; delete it and run the job again")
-    of_partners = pc.list_flatten(logps["ref_kl_logps"].take(pa.array(logp_order))).to_numpy()
-    return UnpairedRows(table, order, logps["ref_logps"].to_numpy()[logp_order], of_partners.reshape(len(order), -1).T)
+    logps = _logps_of(tokenized, reference_logps, "completion_id", table, order)
+    of_partners = pc.list_flatten(logps["ref_kl_logps"]).to_numpy()
+    return UnpairedRows(table, order, logps["ref_logps"].to_numpy(), of_partners.reshape(len(order), -1).T)
 
 
 def load_pairs(tokenized: Artifact, reference_logps: Artifact | None = None) -> Rows:
@@ -183,13 +180,8 @@ def load_pairs(tokenized: Artifact, reference_logps: Artifact | None = None) -> 
     if reference_logps is None:
         return Rows(table, order)
     names = ("ref_chosen_logps", "ref_rejected_logps")
-    logps = pq.read_table(
-        reference_logps.files(), filesystem=reference_logps.run.filesystem, columns=["pair_id", *names]
-    )
-    logp_order = _order(logps["pair_id"])
-    if not _take(logps["pair_id"], logp_order).equals(_take(table.data["pair_id"], order)):
-        raise UserError(f"{reference_logps.uri} does not belong to {tokenized.uri}; delete it and run the job again")
-    return Rows(table, order, {name: logps[name].to_numpy()[logp_order] for name in names})
+    logps = _logps_of(tokenized, reference_logps, "pair_id", table, order)
+    return Rows(table, order, {name: logps[name].to_numpy() for name in names})
 
 
 def load_groups(groups: Artifact, reference_logps: Artifact) -> GroupRows:
@@ -199,15 +191,26 @@ def load_groups(groups: Artifact, reference_logps: Artifact) -> GroupRows:
         UserError: The reference log-probs are not those of these groups.
     """
     table, order = _memory_map(groups, "group_id")
-    logps = pq.read_table(reference_logps.files(), filesystem=reference_logps.run.filesystem)
-    logp_order = _order(logps["group_id"])
-    if not _take(logps["group_id"], logp_order).equals(_take(table.data["group_id"], order)):
-        raise UserError(f"{reference_logps.uri} does not belong to {groups.uri}; delete it and run the job again")
-    by_group = logps["ref_logps"].take(pa.array(logp_order))
+    by_group = _logps_of(groups, reference_logps, "group_id", table, order)["ref_logps"]
     rows = GroupRows(table, order, pc.list_flatten(by_group).to_numpy())
     if not np.array_equal(pc.list_value_length(by_group).to_numpy(), rows.token_counts("completions")):
         raise UserError(f"{reference_logps.uri} does not belong to {groups.uri}; delete it and run the job again")
     return rows
+
+
+def _logps_of(
+    rows: Artifact, reference_logps: Artifact, id_column: str, table: datasets.Dataset, order: np.ndarray
+) -> pa.Table:
+    """The reference's log-probs in the order of the rows.
+
+    Raises:
+        UserError: They are not those of these rows.
+    """
+    logps = pq.read_table(reference_logps.files(), filesystem=reference_logps.run.filesystem)
+    logp_order = _order(logps[id_column])
+    if not _take(logps[id_column], logp_order).equals(_take(table.data[id_column], order)):
+        raise UserError(f"{reference_logps.uri} does not belong to {rows.uri}; delete it and run the job again")
+    return logps.drop_columns([id_column]).take(pa.array(logp_order))
 
 
 def load_pairs_with_margins(tokenized: Artifact, preferences: Artifact, scale: float) -> Rows:

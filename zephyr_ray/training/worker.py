@@ -152,9 +152,10 @@ def make_trainer(
         rank_plan = packed_plan(plan, rank, world_size, table, training, method, align)
     else:
         check_caps_are_kept(config, model.attn_implementation)
-        rank_plan = RankPlan(plan, rank, world_size, training.micro_batch)
         if method.rank_plan:
             rank_plan = method.rank_plan(section, len(table), seed, rank, world_size)
+        else:
+            rank_plan = RankPlan(plan, rank, world_size, training.micro_batch)
     # Before the configuration, too: under ZeRO-3 every model that is loaded after it is sharded.
     rewarded = {"reward_funcs": as_trl(reward(device))} if reward else {}
     # Before the model is loaded: under ZeRO-3 its weights are then read in shards.

@@ -19,6 +19,9 @@ from zephyr_ray.training.methods import method_of, methods
 from zephyr_ray.training.settings import TrainingSettings
 from zephyr_ray.wiring.held_out import held_out_rewards_of, with_held_out_pairs
 
+ALL_ROWS = ("pairs", "best_answers", "unpaired", "prompts")
+"""What models learn from behind SFT."""
+
 
 def starts_somewhere(recipe: Recipe) -> bool:
     """Whether there is a model that learns from preferences."""
@@ -138,9 +141,9 @@ def trainings(recipe: Recipe, rows: str) -> list[TrainingSettings]:
     ]
 
 
-def final_methods(recipe: Recipe) -> list[str]:
-    """The methods on pairs that the recipe has a section for, by name."""
-    return [settings.method for settings in trainings(recipe, "pairs")]
+def final_methods(recipe: Recipe, rows: Sequence[str] = ("pairs",)) -> list[str]:
+    """The methods on such rows that the recipe has a section for, by name."""
+    return [settings.method for kind in rows for settings in trainings(recipe, kind)]
 
 
 def policy_methods(recipe: Recipe) -> list[str]:

@@ -45,8 +45,3 @@ def learning(recipe: Recipe, made: Sequence[Stage], models: dict[str, Stage]) ->
         )
         found += [best, rows, training.stage(settings, start, rows)]
     return found
-
-
-def final_methods(recipe: Recipe) -> list[str]:
-    """The methods that learn best answers, by name."""
-    return [settings.method for settings in trainings(recipe, "best_answers")]

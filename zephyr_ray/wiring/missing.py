@@ -6,8 +6,7 @@ from zephyr_ray.config.recipe import Recipe
 from zephyr_ray.pipeline.rounds import in_folder
 from zephyr_ray.training import extrapolated
 from zephyr_ray.training.methods import methods
-from zephyr_ray.wiring import best_answers, on_policy, unpaired
-from zephyr_ray.wiring.alignment import final_methods, starts_somewhere
+from zephyr_ray.wiring.alignment import ALL_ROWS, final_methods, starts_somewhere
 
 
 def lack_of(recipe: Recipe, name: str) -> str | None:
@@ -21,10 +20,7 @@ def lack_of(recipe: Recipe, name: str) -> str | None:
     is_of_pairs = extrapolates or name in {
         "tokenized",
         "reference_logps",
-        *final_methods(recipe),
-        *best_answers.final_methods(recipe),
-        *on_policy.final_methods(recipe),
-        *unpaired.final_methods(recipe),
+        *final_methods(recipe, ALL_ROWS),
     }
     if is_of_pairs and not starts_somewhere(recipe):
         return "no model to start from: set model.path, or give it an sft section"

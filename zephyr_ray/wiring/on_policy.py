@@ -33,8 +33,3 @@ def learning(recipe: Recipe, made: Sequence[Stage], models: dict[str, Stage]) ->
         reward = reward_of(recipe.judging, settings.method, model)
         found.append(training.stage(settings, start, by_name["prompts"], reward=reward))
     return found
-
-
-def final_methods(recipe: Recipe) -> list[str]:
-    """The methods that learn from their own completions, by name."""
-    return [settings.method for settings in trainings(recipe, "prompts")]

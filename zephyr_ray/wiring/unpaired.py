@@ -42,8 +42,3 @@ def learning(recipe: Recipe, made: Sequence[Stage], start: ModelInput | None) ->
         )
         found += [rows, tokens, logps, training.stage(settings, start, tokens, logps)]
     return found
-
-
-def final_methods(recipe: Recipe) -> list[str]:
-    """The methods that learn from them, by name."""
-    return [settings.method for settings in trainings(recipe, "unpaired")]
